@@ -1,0 +1,1 @@
+"""What acts and learns: each file builds one `Agent`."""

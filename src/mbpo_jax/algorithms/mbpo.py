@@ -1,0 +1,186 @@
+"""Model-based policy optimisation.
+
+References: Janner et al. 2019, "When to Trust Your Model", Algorithm 2 and Appendix C; official code jannerm/mbpo.
+Deviations from the official code, with their reasons: docs/deviations.md.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from mbpo_jax import replay, schedules
+from mbpo_jax.agents import sac
+from mbpo_jax.models import gaussian
+from mbpo_jax.options import check, option
+from mbpo_jax.replay import Replay
+from mbpo_jax.rollouts import branched
+from mbpo_jax.types import Agent, Algorithm, Array, Key, Metrics, Phase, PyTree, Spec, Transition, WorldModel
+
+
+@dataclasses.dataclass(frozen=True)
+class MbpoConfig:
+    """Knobs of MBPO. The defaults are the paper's for the MuJoCo tasks."""
+
+    exploration_steps: int = option(5000, "Environment steps of uniformly random actions before learning.", minimum=1)
+    min_replay_rows: int = option(1000, "Real rows that the agent's updates wait for.", minimum=1)
+    replay_capacity: int = option(1_000_000, "Most real rows kept.", minimum=1)
+    epoch_steps: int = option(1000, "Environment steps of an epoch, the unit of schedules.", minimum=1)
+    fit_every_steps: int = option(250, "Environment steps between model fits, and between rollouts.", minimum=1)
+    rollout_batch: int = option(100_000, "Start states, drawn from the real rows, of a round of rollouts.", minimum=1)
+    rollout_length_schedule: tuple[int, ...] = option(
+        (20, 150, 1, 1), "Rollout length: first epoch, last epoch, length at first, length at last.", minimum=0
+    )
+    retain_epochs: int = option(1, "Epochs for which imagined rows are kept.", minimum=1)
+    updates_per_step: int = option(20, "Agent updates per environment step.", minimum=1)
+    batch_size: int = option(256, "Rows of an agent update.", minimum=1)
+    real_fraction: float = option(
+        0.05, "Share of real rows in an agent update; 1 is the paper's 'no model'.", minimum=0.0, maximum=1.0
+    )
+    termination_fn: str = option(
+        "auto",
+        "When imagined episodes end: package.module:function of (obs, action, next_obs) [B, ...] -> bool [B]; 'never'; "
+        "or 'auto' for the environments that are known.",
+    )
+    model: gaussian.GaussianConfig = gaussian.GaussianConfig()
+    agent: sac.SacConfig = sac.SacConfig()
+
+    def __post_init__(self) -> None:
+        check(self)
+        schedule = self.rollout_length_schedule
+        if len(schedule) != 4 or schedule[0] > schedule[1] or not 1 <= schedule[2] <= schedule[3]:
+            raise ValueError(
+                "rollout_length_schedule must be first_epoch,last_epoch,start,end with first_epoch <= last_epoch and "
+                f"1 <= start <= end, got {schedule!r}"
+            )
+
+
+@struct.dataclass(kw_only=True)
+class MbpoState:
+    """Everything that the phases read, the real rows aside."""
+
+    model: gaussian.GaussianState
+    agent: sac.SacState
+    imagined: Replay
+
+
+def uses_model(config: MbpoConfig) -> bool:
+    """Whether any row of a batch is imagined; if not, no model is learnt."""
+    return num_real_rows(config) < config.batch_size
+
+
+def num_real_rows(config: MbpoConfig) -> int:
+    """Real rows in a batch, rounded down: 12 of 256 at a share of 0.05."""
+    return int(config.batch_size * config.real_fraction)
+
+
+def imagined_rows_limit(config: MbpoConfig, length: Array | int) -> Array | int:
+    """Rows of `retain_epochs` epochs of rollouts of this length: what the model buffer may hold at the moment."""
+    rows_per_step = config.rollout_batch * config.epoch_steps * config.retain_epochs // config.fit_every_steps
+    return length * max(rows_per_step, config.rollout_batch)
+
+
+def build(config: MbpoConfig, spec: Spec) -> Algorithm:
+    """MBPO as an algorithm.
+
+    Raises:
+      ValueError: a model is used and the spec has no termination function.
+    """
+    if uses_model(config) and spec.termination_fn is None:
+        raise ValueError("termination_fn is not known for this environment")
+    model, agent = gaussian.build(config.model, spec), sac.build(config.agent, spec)
+    longest = config.rollout_length_schedule[-1]
+    imagined_capacity = int(imagined_rows_limit(config, longest)) if uses_model(config) else 1
+
+    def init(key: Key) -> MbpoState:
+        key_model, key_agent = jax.random.split(key)
+        return MbpoState(
+            model=model.init(key_model), agent=agent.init(key_agent), imagined=replay.init(spec, imagined_capacity)
+        )
+
+    def fit_model(key: Key, state: MbpoState, real: Replay) -> tuple[MbpoState, Metrics]:
+        fitted, metrics = model.fit(key, state.model, real)
+        return state.replace(model=fitted), metrics
+
+    def act(key: Key, actor: PyTree, carry: tuple[()], obs: Array, explore: bool) -> tuple[Array, tuple[()]]:
+        return agent.act(key, actor, obs, explore), carry
+
+    first = config.exploration_steps
+    phases: tuple[Phase, ...] = (
+        Phase("update_agent", 1, max(first, config.min_replay_rows), _update_agent(config, agent)),
+    )
+    if uses_model(config):
+        phases = (
+            Phase("fit_model", config.fit_every_steps, first, fit_model, lambda state: model.unfinished(state.model)),
+            Phase("roll_out", config.fit_every_steps, first, _roll_out(config, spec, model, agent)),
+            *phases,
+        )
+    return Algorithm(
+        init=init,
+        actor=lambda state: agent.actor(state.agent),
+        begin_episode=lambda actor: (),
+        act=act,
+        phases=phases,
+        exploration_steps=first,
+        replay_capacity=config.replay_capacity,
+    )
+
+
+def _roll_out(config: MbpoConfig, spec: Spec, model: WorldModel, agent: Agent):  # type: ignore[no-untyped-def]
+    """The phase that fills the model buffer with the current policy's imagined experience."""
+    termination_fn = spec.termination_fn
+    assert termination_fn is not None  # build() has checked it
+
+    def roll_out(key: Key, state: MbpoState, real: Replay) -> tuple[MbpoState, Metrics]:
+        key_start, key_roll = jax.random.split(key)
+        epoch = (real.num_added - config.exploration_steps) // config.epoch_steps
+        length = schedules.linear_int(epoch, config.rollout_length_schedule)  # type: ignore[arg-type]
+        starts = replay.sample(key_start, real, (config.rollout_batch,))
+        actor = agent.actor(state.agent)
+
+        def policy_fn(key: Key, obs: Array) -> Array:
+            return agent.act(key, actor, obs, True)
+
+        def step_fn(key: Key, group: Array, obs: Array, action: Array) -> tuple[Array, Array, Array]:
+            next_obs, reward = model.sample(key, state.model, group, obs, action)
+            return next_obs, reward, termination_fn(obs, action, next_obs)
+
+        dynamics = branched.Dynamics(step_fn, config.model.num_elites)
+        limit = jnp.asarray(imagined_rows_limit(config, length))
+        imagined, metrics = branched.roll_out(
+            key_roll, policy_fn, dynamics, state.imagined, starts.obs, length, limit
+        )
+        disagree = termination_fn(starts.obs, starts.action, starts.next_obs) != (starts.terminal > 0.5)
+        metrics |= {
+            "length": length,
+            "buffer_rows_limit": limit,
+            "real_reward_min": jnp.min(starts.reward),
+            "real_reward_max": jnp.max(starts.reward),
+            "termination_disagreement_fraction": jnp.mean(disagree.astype(jnp.float32)),
+        }
+        return state.replace(imagined=imagined), metrics
+
+    return roll_out
+
+
+def _update_agent(config: MbpoConfig, agent: Agent):  # type: ignore[no-untyped-def]
+    """The phase of G agent updates on batches of real and imagined rows."""
+    num_real = num_real_rows(config)
+    num_imagined = config.batch_size - num_real
+
+    def draw_batches(key: Key, real: Replay, imagined: Replay) -> Transition:
+        key_real, key_imagined = jax.random.split(key)
+        parts = [replay.sample(key_real, real, (config.updates_per_step, num_real))]
+        if num_imagined:
+            parts.append(replay.sample(key_imagined, imagined, (config.updates_per_step, num_imagined)))
+        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=1), *parts)
+
+    def update_agent(key: Key, state: MbpoState, real: Replay) -> tuple[MbpoState, Metrics]:
+        key_batches, key_update = jax.random.split(key)
+        batches = draw_batches(key_batches, real, state.imagined)
+        agent_state, metrics = agent.update(key_update, state.agent, batches)
+        metrics["real_row_fraction"] = jnp.asarray(num_real / config.batch_size)
+        return state.replace(agent=agent_state), metrics
+
+    return update_agent

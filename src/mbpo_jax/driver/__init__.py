@@ -1,0 +1,1 @@
+"""The only impure part: environments, clocks, files, flags, compilation and donation."""

@@ -1,0 +1,348 @@
+"""The driver: steps the environments, runs the phases when they are due, evaluates, logs, saves."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+import jax
+import numpy as np
+
+from mbpo_jax import replay as replay_lib
+from mbpo_jax.algorithms import REGISTRY
+from mbpo_jax.driver import checkpoint, evaluate, policy, run_directory
+from mbpo_jax.driver.compile_counter import CompileCounter
+from mbpo_jax.driver.config import Diverged, RunConfig, default_algorithm_config
+from mbpo_jax.driver.environment import EVALUATION, TRAINING, Environment, resolve_termination_fn
+from mbpo_jax.driver.metrics import MetricsWriter
+from mbpo_jax.driver.progress import Progress
+from mbpo_jax.driver.seeds import SeedAxis
+from mbpo_jax.driver.stop import StopRequest
+from mbpo_jax.reports import curves
+from mbpo_jax.types import Algorithm, Array, Key, PyTree, Spec, Transition
+
+ACT, EXPLORE = 0, 1  # streams of keys; phase number i has 1000 + i
+
+
+class Result(NamedTuple):
+    """What a call of `train` leaves behind."""
+
+    run_dir: Path
+    summary: dict[str, Any]  # what summary.json holds
+    finished: bool  # False: stopped on request and saved; the same call continues
+
+
+def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = None) -> Result:
+    """Trains, or continues a run of the same directory, to `run.num_steps`.
+
+    Args:
+      algorithm_config: knobs of `run.algorithm`, its defaults if left out.
+      stream: where progress goes; standard error by default.
+    Raises:
+      ValueError: a knob, the environment or the directory does not fit; names it and what is allowed.
+      EnvironmentFailure, Diverged, StorageFailure: see `driver.config`.
+    """
+    config = default_algorithm_config(run) if algorithm_config is None else algorithm_config
+    expected = REGISTRY[run.algorithm].config_class
+    if not isinstance(config, expected):
+        raise ValueError(f"algorithm_config must be a {expected.__name__} for {run.algorithm}, got {config!r}")
+    with ExitStack() as stack:
+        trainer = _Trainer(run, config, stack)
+        progress = stack.enter_context(Progress(run.num_steps, trainer.step, stream=stream, quiet=run.quiet))
+        stop = stack.enter_context(StopRequest())
+        finished = trainer.train(progress, stop)
+        return Result(trainer.run_dir, trainer.summarise(), finished)
+
+
+class _Trainer:
+    """A run in memory. `step`, `phase` and `phase_done` say exactly how far it is."""
+
+    def __init__(self, run: RunConfig, config: Any, stack: ExitStack) -> None:
+        self.run, self.run_dir = run, Path(run.directory)
+        self._compilations = CompileCounter()
+        self._open_environments(stack)
+        self._algorithm = self._build_algorithm(config)
+        self._prepare_directory(config)
+        self._checkpoints = checkpoint.Checkpoints(self.run_dir, run.checkpoints_kept)
+        stack.callback(self._checkpoints.close)
+        self._compile()
+        self._roots = self._axis.keys(run.seeds)
+        spec = Spec(self._envs[0].obs_dim, self._envs[0].action_dim)
+        self._state = self._axis.lift(self._algorithm.init)(self._roots)
+        self._replay = self._axis.lift(lambda key: replay_lib.init(spec, self._algorithm.replay_capacity))(self._roots)
+        self._begin_record()
+        saved = self._checkpoints.restore_latest()
+        offset = None if saved is None else self._restore(saved)
+        self._writer = stack.enter_context(MetricsWriter(self.run_dir, offset, run.tensorboard))
+
+    def train(self, progress: Progress, stop: StopRequest) -> bool:
+        """Runs to the end, or until a stop is requested, and saves; returns whether the end was reached."""
+        self._progress, self._stop = progress, stop
+        self._began = time.monotonic()
+        while self.step < self.run.num_steps or self.phase is not None:
+            if self.phase is None:
+                if stop.requested:
+                    break
+                self._step_environments()
+            if not self._run_phases():
+                break
+            self._after_step()
+        self._save()
+        return self.step == self.run.num_steps and self.phase is None
+
+    def summarise(self) -> dict[str, Any]:
+        """Writes summary.json and curves.png."""
+        elapsed = self._seconds_before + time.monotonic() - self._began
+        summary = {
+            "algorithm": self.run.algorithm,
+            "env": self.run.env,
+            "step": self.step,
+            "num_steps": self.run.num_steps,
+            "seeds": {
+                str(seed): {
+                    "final": self._evaluations[i][-1] if self._evaluations[i] else None,
+                    "best": max(self._evaluations[i], key=lambda e: e["return_mean"], default=None),
+                }
+                for i, seed in enumerate(self.run.seeds)
+            },
+            "env_steps_per_second": self.step / max(elapsed, 1e-9),
+            "seconds": elapsed,
+            "seconds_per_phase": dict(self._seconds),
+            "compilations": self._compilations.count,
+        }
+        run_directory.write_json(self.run_dir / run_directory.SUMMARY, summary)
+        curves.draw_curves(self.run_dir)
+        return summary
+
+    # -- setting up ----------------------------------------------------------------------------------------------
+
+    def _open_environments(self, stack: ExitStack) -> None:
+        run = self.run
+        self._envs = [Environment(run.env, seed, TRAINING, run.max_episode_steps) for seed in run.seeds]
+        self._eval_envs = [Environment(run.env, seed, EVALUATION, run.max_episode_steps) for seed in run.seeds]
+        for env in (*self._envs, *self._eval_envs):
+            stack.callback(env.close)
+
+    def _build_algorithm(self, config: Any) -> Algorithm:
+        name = getattr(config, "termination_fn", None)
+        termination_fn = None if name is None else resolve_termination_fn(name, self.run.env)
+        spec = Spec(self._envs[0].obs_dim, self._envs[0].action_dim, termination_fn)
+        return REGISTRY[self.run.algorithm].build(config, spec)
+
+    def _prepare_directory(self, config: Any) -> None:
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        if (self.run_dir / run_directory.CONFIG).exists():
+            run_directory.check_same(run_directory.read_config(self.run_dir), self.run, config)
+        run_directory.write_config(self.run_dir, self.run, config)
+
+    def _compile(self) -> None:
+        algorithm, self._axis = self._algorithm, SeedAxis(len(self.run.seeds), self.run.seed_lifting)
+
+        def act(root: Key, step: Array, actor: PyTree, carry: PyTree, obs: Array) -> tuple[Array, PyTree]:
+            key = jax.random.fold_in(jax.random.fold_in(root, ACT), step)
+            action, carry = algorithm.act(key, actor, carry, obs[None], True)
+            return action[0], carry
+
+        def explore(root: Key, step: Array) -> Array:
+            key = jax.random.fold_in(jax.random.fold_in(root, EXPLORE), step)
+            return jax.random.uniform(key, (self._envs[0].action_dim,), minval=-1.0, maxval=1.0)
+
+        self._act = self._axis.lift(act, shared=(1,), outputs=2)
+        self._explore = self._axis.lift(explore, shared=(1,))
+        self._add = self._axis.lift(replay_lib.add, donate=(0,))
+        self._actor = algorithm.actor if self._axis.batched else lambda states: tuple(map(algorithm.actor, states))
+        self._phases = [self._axis.lift_phase(i, phase) for i, phase in enumerate(algorithm.phases)]
+        self._evaluation_act = policy.deterministic_act(algorithm)
+
+    def _begin_record(self) -> None:
+        num_seeds = len(self.run.seeds)
+        self.step = 0
+        self.phase: int | None = None  # index of the phase that is under way at `step`; None between steps
+        self.phase_done = [False] * num_seeds
+        self._evaluations: list[list[dict[str, float]]] = [[] for _ in range(num_seeds)]
+        self._pending: list[dict[str, Any]] = [{} for _ in range(num_seeds)]  # metrics since the last line
+        self._returns: list[list[float]] = [[] for _ in range(num_seeds)]  # episodes since the last line
+        self._seconds: Counter[str] = Counter()
+        self._seconds_before = 0.0
+        self._obs = [env.reset() for env in self._envs]
+        self._carry = self._begin_carry(range(num_seeds), None)
+
+    # -- one step ------------------------------------------------------------------------------------------------
+
+    def _step_environments(self) -> None:
+        self._progress.update(self.step, "explore" if self._exploring() else "act")
+        with self._timed("env_step"):
+            actions = self._choose_actions()
+            rows, ended = [], []
+            for i, env in enumerate(self._envs):
+                step = env.step(actions[i])
+                rows.append(
+                    Transition(
+                        obs=self._obs[i][None],
+                        action=actions[i][None],
+                        reward=np.float32([step.reward]),
+                        next_obs=step.next_obs[None],
+                        terminal=np.float32([step.terminal]),  # a time limit is not terminal
+                    )
+                )
+                self._obs[i] = step.next_obs
+                if step.terminal or step.truncated:
+                    self._returns[i].append(env.episode_return)
+                    self._obs[i] = env.reset()
+                    ended.append(i)
+            self._replay = self._add(self._replay, self._axis.join(rows))
+            if ended:
+                self._carry = self._begin_carry(ended, self._carry)
+        self.step += 1
+        self.phase, self.phase_done = 0, [False] * len(self._envs)
+
+    def _exploring(self) -> bool:
+        return self.step < self._algorithm.exploration_steps
+
+    def _choose_actions(self) -> list[np.ndarray]:
+        if self._exploring():
+            actions = self._explore(self._roots, self.step)
+        else:
+            obs = self._axis.join(self._obs)
+            actions, self._carry = self._act(self._roots, self.step, self._actor(self._state), self._carry, obs)
+        return [np.asarray(action) for action in self._axis.split(actions)]
+
+    def _begin_carry(self, which: Any, carry: PyTree) -> PyTree:
+        """The carry with the seeds in `which` at the beginning of an episode."""
+        actors = self._axis.split(self._actor(self._state))
+        carries: list[PyTree] = [None] * len(actors) if carry is None else self._axis.split(carry)
+        for i in which:
+            carries[i] = self._algorithm.begin_episode(actors[i])
+        return self._axis.join(carries)
+
+    def _run_phases(self) -> bool:
+        """Runs what is due, going on where a stop left off; returns whether all of it was done."""
+        while self.phase is not None and self.phase < len(self._phases):
+            runner = self._phases[self.phase]
+            phase = runner.phase
+            if self.step >= phase.first and (self.step - phase.first) % phase.every == 0:
+                self._progress.update(self.step, phase.name)
+                with self._timed(phase.name):
+                    self._state, metrics = runner.run(
+                        self._roots, self.step, self._state, self._replay, self.phase_done, lambda: self._stop.requested
+                    )
+                    jax.block_until_ready(metrics)
+                if metrics is None:
+                    return False
+                self._remember(phase.name, metrics)
+            self.phase, self.phase_done = self.phase + 1, [False] * len(self._envs)
+        self.phase = None
+        return True
+
+    def _remember(self, name: str, metrics: list[PyTree]) -> None:
+        for pending, values in zip(self._pending, metrics, strict=True):
+            if values is not None:  # a seed that had finished before a stop has told already
+                pending |= {f"{name}/{key}": value for key, value in values.items()}
+
+    def _after_step(self) -> None:
+        run, last = self.run, self.step == self.run.num_steps
+        if self.step % run.log_every_steps == 0 or last:
+            self._log()
+        if self.step % run.eval_every_steps == 0 or last:
+            self._evaluate()
+        if self.step % run.checkpoint_every_steps == 0:
+            self._save()
+
+    # -- what a run tells and keeps ------------------------------------------------------------------------------
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        self._seconds[name] += time.monotonic() - began
+
+    def _log(self) -> None:
+        seconds = {f"seconds/{name}": value for name, value in self._seconds.items()}
+        for i, seed in enumerate(self.run.seeds):
+            values = {name: np.asarray(value) for name, value in self._pending[i].items()}
+            values["replay/rows"] = np.asarray(min(self.step, self._algorithm.replay_capacity))
+            if self._returns[i]:
+                values["train/return_mean"] = np.mean(self._returns[i])
+                values["train/episodes"] = np.asarray(len(self._returns[i]))
+            bad = [name for name, value in values.items() if not np.isfinite(value).all()]
+            self._writer.write(self.step, seed, values | seconds | {"compilations": self._compilations.count})
+            if bad:
+                raise Diverged(
+                    f"{bad[0]} is not finite at step {self.step} (seed {seed}); the newest checkpoint is from before. Try "
+                    "a smaller --learning_rate or --model_learning_rate, or fewer --updates_per_step"
+                )
+            self._pending[i], self._returns[i] = {}, []
+
+    def _evaluate(self) -> None:
+        self._progress.update(self.step, "evaluate")
+        with self._timed("evaluate"):
+            actors = self._axis.split(self._actor(self._state))
+            for i, (seed, env) in enumerate(zip(self.run.seeds, self._eval_envs)):
+                acting = policy.Policy(self._evaluation_act, self._algorithm, actors[i], env.action_low, env.action_high)
+                outcome = evaluate.evaluate(acting, env, 0, self.run.eval_episodes)
+                metrics = outcome.metrics()
+                self._writer.write(self.step, seed, metrics)
+                best = max((e["return_mean"] for e in self._evaluations[i]), default=-np.inf)
+                self._evaluations[i].append({"step": self.step, "return_mean": metrics["eval/return_mean"]})
+                for is_best in (False, True):
+                    if not is_best or metrics["eval/return_mean"] > best:
+                        path = policy.policy_path(self.run_dir, seed, is_best)
+                        policy.save_policy(path, actors[i], env.obs_dim, env.action_low, env.action_high)
+                self._progress.note(
+                    f"step {self.step:,}  seed {seed}  evaluation return {metrics['eval/return_mean']:.1f} "
+                    f"+- {metrics['eval/return_std']:.1f} over {self.run.eval_episodes} episodes"
+                )
+
+    def _save(self) -> None:
+        self._progress.update(self.step, "checkpoint")
+        with self._timed("checkpoint"):
+            seeds = zip(self._axis.split(self._state), self._axis.split(self._replay), self._axis.split(self._carry))
+            journals = [np.asarray(env.actions, np.float32).reshape(-1, env.action_dim) for env in self._envs]
+            arrays = {
+                str(seed): {
+                    "state": checkpoint.pack(state),
+                    "replay": checkpoint.pack(replay),
+                    "carry": checkpoint.pack(carry),
+                    "obs": self._obs[i],
+                    "episode_actions": np.concatenate([journals[i], np.zeros((1, journals[i].shape[1]), np.float32)]),
+                }
+                for i, (seed, (state, replay, carry)) in enumerate(zip(self.run.seeds, seeds))
+            }
+            self._writer.sync()
+            self._checkpoints.save(self.step, arrays, self._record())
+
+    def _record(self) -> dict[str, Any]:
+        pending = [{name: np.asarray(v).tolist() for name, v in values.items()} for values in self._pending]
+        return {
+            "step": self.step,
+            "phase": self.phase,
+            "phase_done": self.phase_done,
+            "metrics_offset": self._writer.offset,
+            "episodes": [env.episode for env in self._envs],
+            "episode_returns": [env.episode_return for env in self._envs],
+            "evaluations": self._evaluations,
+            "pending": pending,
+            "returns": self._returns,
+            "seconds": dict(self._seconds),
+            "seconds_total": self._seconds_before + time.monotonic() - self._began,
+        }
+
+    def _restore(self, saved: checkpoint.Saved) -> int:
+        """Puts everything back to where a checkpoint was taken; returns the length of metrics.jsonl there."""
+        record, seeds = saved.record, [saved.arrays[str(seed)] for seed in self.run.seeds]
+
+        def restore(fresh: PyTree, name: str) -> PyTree:
+            values = self._axis.split(fresh)
+            return self._axis.join([checkpoint.unpack(v, arrays.get(name, {})) for v, arrays in zip(values, seeds)])
+
+        self._state, self._replay = restore(self._state, "state"), restore(self._replay, "replay")
+        self._carry = restore(self._carry, "carry")
+        self.step, self.phase, self.phase_done = record["step"], record["phase"], record["phase_done"]
+        self._evaluations, self._pending, self._returns = record["evaluations"], record["pending"], record["returns"]
+        self._seconds, self._seconds_before = Counter(record["seconds"]), record["seconds_total"]
+        for i, env in enumerate(self._envs):
+            actions = seeds[i]["episode_actions"][:-1]
+            self._obs[i] = env.repeat(record["episodes"][i], actions, record["episode_returns"][i])
+        return record["metrics_offset"]

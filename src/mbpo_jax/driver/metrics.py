@@ -1,0 +1,206 @@
+"""The metrics of a run: one strict JSON object a line in `metrics.jsonl`, and TensorBoard on request.
+
+A line is written whole or not at all, and a resumed run cuts the file back to what its checkpoint had seen,
+so no step is in it twice. The module does not import jax: reports read run directories without it.
+"""
+
+import contextlib
+import errno
+import json
+import math
+import operator
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn, Self, SupportsIndex
+
+import numpy as np
+
+FILE_NAME = "metrics.jsonl"
+NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}  # strict JSON has no word for them
+
+
+class MetricsWriter:
+    """Appends metrics to `<run_dir>/metrics.jsonl`; one process writes, any number may read meanwhile."""
+
+    def __init__(
+        self, run_dir: str | os.PathLike[str], offset: int | None = None, tensorboard: bool = False
+    ) -> None:
+        """Opens the file and cuts it to `offset` bytes.
+
+        Args:
+          run_dir: directory of the run, made when missing.
+          offset: bytes to keep, as `offset` said when the checkpoint was saved; None or 0 starts empty.
+          tensorboard: also write scalars to `<run_dir>/tensorboard/seed_<n>`.
+        Raises:
+          ValueError: the file is shorter than `offset`, or no line ends there, or tensorboardX is missing.
+        """
+        self._run_dir = Path(run_dir)
+        self._summaries = _Summaries(self._run_dir / "tensorboard") if tensorboard else None
+        path = self._run_dir / FILE_NAME
+        _check_keeps_whole_lines(path, offset or 0)
+        self._run_dir.mkdir(parents=True, exist_ok=True)
+        self._fd: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        os.ftruncate(self._fd, offset or 0)
+        self._closed_at = 0
+
+    @property
+    def offset(self) -> int:
+        """Bytes of the file so far, always the end of a line; a checkpoint stores it."""
+        return self._closed_at if self._fd is None else os.fstat(self._fd).st_size
+
+    def write(self, step: SupportsIndex, seed: SupportsIndex, values: Mapping[str, Any]) -> None:
+        """Appends one line.
+
+        Args:
+          step: real environment steps so far.
+          seed: which seed of the run.
+          values: name -> Python number, numpy or jax scalar, or 1-D array (becomes a list).
+        Raises:
+          ValueError: a value is none of these, or is named 'step' or 'seed', or the writer is closed.
+          OSError: the line could not be written; the file is as before the call.
+        """
+        if self._fd is None:
+            raise ValueError(f"the metrics of {self._run_dir} are closed")
+        record: dict[str, Any] = {"step": operator.index(step), "seed": operator.index(seed)}
+        for name, value in values.items():
+            if name in record:
+                raise ValueError(f"a metric must not be named {name!r}: it says where the line belongs")
+            record[name] = _plain(name, value)
+        words = {name: _in_words(value) for name, value in record.items()}
+        _append_whole(self._fd, (json.dumps(words, allow_nan=False) + "\n").encode())
+        if self._summaries is not None:
+            self._summaries.write(record)
+
+    def sync(self) -> None:
+        """Makes the lines so far survive a power cut; call it before a checkpoint stores `offset`."""
+        if self._fd is not None:
+            os.fsync(self._fd)
+
+    def close(self) -> None:
+        """Closes the files; a second call does nothing."""
+        if self._fd is not None:
+            self._closed_at = self.offset
+            fd, self._fd = self._fd, None
+            os.close(fd)
+        if self._summaries is not None:
+            self._summaries.close()
+
+    def __enter__(self) -> Self:
+        """Returns the writer itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Closes the writer and lets exceptions pass."""
+        self.close()
+
+
+def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Reads a metrics file.
+
+    Returns:
+      One dict a line, in the order written, with 'step', 'seed' and the metrics; all floats are floats again.
+    Raises:
+      ValueError: names the file and the number of the first line that is damaged.
+      FileNotFoundError: there is no such file.
+    """
+    records = []
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                records.append(_parse(line))
+            except ValueError as error:  # JSON and UTF-8 errors are ValueErrors too
+                raise ValueError(f"{os.fspath(path)}, line {number} is damaged: {error}") from error
+    return records
+
+
+class _Summaries:
+    """TensorBoard event files, one folder a seed."""
+
+    def __init__(self, root: Path) -> None:
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError as error:
+            raise ValueError(
+                "TensorBoard output needs tensorboardX: pip install 'mbpo-jax[tensorboard]'"
+            ) from error
+        self._root, self._open = root, SummaryWriter
+        self._writers: dict[int, Any] = {}
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        step, seed = record["step"], record["seed"]
+        if seed not in self._writers:  # what an interrupted run wrote from this step on is hidden
+            self._writers[seed] = self._open(str(self._root / f"seed_{seed}"), purge_step=step)
+        for name, value in record.items():
+            if name not in ("step", "seed") and not isinstance(value, list):
+                self._writers[seed].add_scalar(name, value, step)
+
+    def close(self) -> None:
+        for writer in self._writers.values():
+            writer.close()
+        self._writers = {}
+
+
+def _plain(name: str, value: Any) -> Any:
+    """A metric as a Python number or a flat list of them."""
+    array = np.asarray(value)
+    if array.ndim > 1:
+        raise ValueError(f"metric {name!r} must be a number or a 1-D array, got shape {array.shape}")
+    if array.dtype.kind == "f" or array.dtype.name == "bfloat16":
+        array = array.astype(np.float64)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"metric {name!r} must be a number or a 1-D array of numbers, got {value!r}")
+    return array.tolist()
+
+
+def _in_words(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_in_words(item) for item in value]
+    return value if not isinstance(value, float) or math.isfinite(value) else str(value)
+
+
+def _from_words(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_from_words(item) for item in value]
+    return NON_FINITE.get(value, value) if isinstance(value, str) else value
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    record = json.loads(line, parse_constant=_refuse_constant)
+    if not isinstance(record, dict) or not all(type(record.get(key)) is int for key in ("step", "seed")):
+        raise ValueError("not an object with whole numbers 'step' and 'seed'")
+    return {name: _from_words(value) for name, value in record.items()}
+
+
+def _refuse_constant(word: str) -> NoReturn:
+    raise ValueError(f"{word} is not JSON")
+
+
+def _check_keeps_whole_lines(path: Path, offset: int) -> None:
+    if offset == 0:
+        return
+    size = path.stat().st_size if path.exists() else 0
+    if not 0 < offset <= size:
+        raise ValueError(f"{path} has {size} bytes, but the checkpoint has seen {offset}: lines are missing")
+    with path.open("rb") as file:
+        file.seek(offset - 1)
+        if file.read(1) != b"\n":
+            raise ValueError(
+                f"{path} has no line that ends at byte {offset}: it is not the file of this checkpoint"
+            )
+
+
+def _append_whole(fd: int, line: bytes) -> None:
+    """One write call for the whole line, so a killed process leaves all of it or nothing."""
+    size = os.fstat(fd).st_size
+    try:
+        written = os.write(fd, line)
+        if written != len(line):
+            raise OSError(errno.EIO, f"only {written} of {len(line)} bytes of a metrics line were written")
+    except OSError:
+        with contextlib.suppress(OSError):  # the first error is the one to report
+            os.ftruncate(fd, size)
+        raise

@@ -1,0 +1,285 @@
+"""How far a run is: a bar on a terminal, plain lines anywhere else, and never a long silence.
+
+The training loop only stores numbers; a daemon thread draws them, so the display stays alive during a long
+compiled call. The time left comes from the recent rate: exploration steps cost far less than training steps.
+"""
+
+import contextlib
+import dataclasses
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, NamedTuple, Self, TextIO
+
+from rich import progress as rich_progress
+from rich.console import Console
+from rich.text import Text
+
+LINES_PER_RUN = (
+    20  # where output is plain, every further 5% of the run earns a line before its heartbeat is due
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pace:
+    """When things are drawn, in seconds, and the clock that says so."""
+
+    heartbeat_s: float = 20.0  # longest silence of the plain output
+    min_gap_s: float = 5.0  # shortest time between the last thing printed and a plain status line
+    window_s: float = (
+        120.0  # wall time over which the rate is taken; longer than one fit and the steps after it
+    )
+    tick_s: float = 0.25  # how often the thread looks
+    clock: Callable[[], float] = time.monotonic
+
+
+DEFAULT_PACE = Pace()
+
+
+class RateWindow:
+    """Environment steps per second over the last `window_s` seconds of wall time."""
+
+    def __init__(self, window_s: float) -> None:
+        self._window_s = window_s
+        self._samples: deque[tuple[float, int]] = deque()
+
+    def restart(self) -> None:
+        """Forgets the past: what the run does from here on costs something else."""
+        self._samples.clear()
+
+    def add(self, now: float, step: int) -> None:
+        """Stores one sample and drops those that left the window.
+
+        A stretch without a single step (a long fit) keeps the samples before it, else the rate would be zero.
+        """
+        samples = self._samples
+        samples.append((now, step))
+        while len(samples) > 2 and samples[1][0] <= now - self._window_s and samples[1][1] < step:
+            samples.popleft()
+
+    def rate(self) -> float | None:
+        """Steps per second, or None while no step was seen within the window."""
+        if len(self._samples) < 2:
+            return None
+        (start, first), (end, last) = self._samples[0], self._samples[-1]
+        return (last - first) / (end - start) if end > start and last > first else None
+
+
+class View(NamedTuple):
+    """Everything the display says at one moment."""
+
+    step: int
+    total: int
+    phase: str
+    rate: float | None  # environment steps per second
+    elapsed_s: float
+
+    def eta(self) -> str:
+        """Time left at the present rate, as h:mm:ss; '-' while unknown."""
+        if self.step >= self.total:
+            return _hms(0.0)
+        return "-" if self.rate is None else _hms((self.total - self.step) / self.rate)
+
+    def speed(self) -> str:
+        """The rate in three digits, with its unit."""
+        if self.rate is None:
+            return "- steps/s"
+        return f"{self.rate:,.0f} steps/s" if self.rate >= 100.0 else f"{self.rate:.3g} steps/s"
+
+    def percent(self) -> int:
+        """Whole percents, rounded down: 100 means finished."""
+        return 100 * self.step // self.total
+
+    def line(self) -> str:
+        """The plain status line, without its newline."""
+        return (
+            f"step {self.step:,}/{self.total:,}  {self.percent()}%  {self.phase}  {self.speed()}"
+            f"  elapsed {_hms(self.elapsed_s)}  ETA {self.eta()}"
+        )
+
+
+class Progress:
+    """Shows the progress of one run on a stream, from entering the `with` block until leaving it.
+
+    A stream that breaks (a terminal that went away) ends the display, never the run.
+    """
+
+    def __init__(
+        self,
+        total_steps: int,
+        initial_step: int = 0,
+        stream: TextIO | None = None,
+        quiet: bool = False,
+        pace: Pace = DEFAULT_PACE,
+    ) -> None:
+        """Prepares the display; nothing is drawn before the `with` block.
+
+        Args:
+          total_steps: real environment steps at the end of the run.
+          initial_step: where a resumed run starts; its steps do not count towards the rate.
+          stream: where to draw, standard error by default.
+          quiet: draw nothing at all, notes included.
+          pace: how often to draw.
+        Raises:
+          ValueError: `total_steps` is not positive or `initial_step` lies outside [0, total_steps].
+        """
+        if total_steps < 1 or not 0 <= initial_step <= total_steps:
+            raise ValueError(f"progress needs 0 <= step <= total > 0, got {initial_step} of {total_steps}")
+        self._total, self._pace = total_steps, pace
+        self._at = (initial_step, "start")  # one tuple, so that a reader never sees half an update
+        self._seen: set[str] = set()
+        self._num_seen = 0
+        self._window = RateWindow(pace.window_s)
+        self._started = pace.clock()
+        self._surface = None if quiet else _surface(stream or sys.stderr, total_steps, pace)
+        self._broken = False
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        """Draws the first state and starts the drawing thread."""
+        self._started = self._pace.clock()
+        if self._surface is not None:
+            self._guard(self._surface.open)
+            self.poll()
+            self._thread = threading.Thread(target=self._watch, name="progress", daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stops the thread, draws the last state and gives the terminal back; lets exceptions pass."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout=5.0)
+        self.poll(last=True)
+        if self._surface is not None:
+            self._guard(self._surface.close)
+            self._surface = None
+
+    def update(self, step: int, phase: str) -> None:
+        """Says where the run is. Stores two values and draws nothing, so calls are nearly free."""
+        self._at = (step, phase)
+        if phase not in self._seen:
+            self._seen.add(phase)
+
+    def note(self, text: str) -> None:
+        """Prints a line of its own, above the bar where there is one."""
+        if self._surface is not None and not self._broken:
+            self._guard(self._surface.note, text)
+
+    def poll(self, last: bool = False) -> None:
+        """Takes a sample for the rate and draws what is due now; the thread calls this every `tick_s`."""
+        view = self._view()
+        if self._surface is not None and not self._broken:
+            self._guard(self._surface.show, view, last)
+
+    def _view(self) -> View:
+        step, phase = self._at
+        now = self._pace.clock()
+        if len(self._seen) != self._num_seen:  # a phase ran for the first time: steps cost something else now
+            self._num_seen = len(self._seen)
+            self._window.restart()
+        self._window.add(now, step)
+        return View(step, self._total, phase, self._window.rate(), now - self._started)
+
+    def _watch(self) -> None:
+        while not self._stop.wait(self._pace.tick_s):
+            self.poll()
+
+    def _guard(self, draw: Callable[..., None], *what: Any) -> None:
+        try:
+            draw(*what)
+        except (OSError, ValueError):  # the stream hung up, is full or is closed; the run is worth more
+            self._broken = True
+
+
+class _Lines:
+    """Plain lines, for logs and pipes."""
+
+    def __init__(self, stream: TextIO, pace: Pace) -> None:
+        self._stream, self._pace = stream, pace
+        self._lock = threading.Lock()
+        self._printed_at: float | None = None
+        self._shown = (-1, -1)  # step and twentieth of the run on the last status line
+
+    def open(self) -> None:
+        pass
+
+    def show(self, view: View, last: bool) -> None:
+        with self._lock:
+            shown = (view.step, LINES_PER_RUN * view.step // view.total)
+            if self._due(shown, last):
+                self._shown = shown
+                self._print(view.line())
+
+    def note(self, text: str) -> None:
+        with self._lock:
+            self._print(text)
+
+    def close(self) -> None:
+        pass
+
+    def _due(self, shown: tuple[int, int], last: bool) -> bool:
+        if self._printed_at is None:
+            return True
+        silence = self._pace.clock() - self._printed_at
+        moved = shown[1] > self._shown[1] or (last and shown != self._shown)
+        return silence >= self._pace.heartbeat_s or (moved and silence >= self._pace.min_gap_s)
+
+    def _print(self, text: str) -> None:
+        self._printed_at = self._pace.clock()
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
+        self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+        self._stream.flush()
+
+
+class _Bar:
+    """A bar that redraws itself in place, for terminals."""
+
+    def __init__(self, console: Console, total: int) -> None:
+        self._bar = rich_progress.Progress(
+            rich_progress.TextColumn("{task.fields[phase]:<12}", markup=False),
+            rich_progress.BarColumn(bar_width=None),
+            rich_progress.TextColumn("{task.fields[text]}", markup=False),
+            console=console,
+            auto_refresh=False,
+            expand=True,
+            redirect_stdout=sys.stdout.isatty(),  # output that goes to a file must stay in that file
+            redirect_stderr=sys.stderr.isatty(),
+        )
+        self._task = self._bar.add_task("", total=total, phase="start", text="")
+
+    def open(self) -> None:
+        self._bar.start()
+
+    def show(self, view: View, last: bool) -> None:
+        del last
+        text = f"{view.step:,}/{view.total:,} {view.percent()}%  {view.speed()}"
+        text += f"  {_hms(view.elapsed_s)}  ETA {view.eta()}"
+        self._bar.update(self._task, completed=view.step, phase=view.phase, text=text)
+        self._bar.refresh()
+
+    def note(self, text: str) -> None:
+        self._bar.console.print(Text(text), soft_wrap=True)
+
+    def close(self) -> None:
+        self._bar.stop()
+
+
+def _surface(stream: TextIO, total: int, pace: Pace) -> _Lines | _Bar:
+    with contextlib.suppress(ValueError):  # a closed stream has no answer; its first line ends the display
+        if stream.isatty():  # asked first: FORCE_COLOR makes rich take a pipe for a terminal
+            console = Console(file=stream)
+            if console.is_interactive:  # false where TERM=dumb
+                return _Bar(console, total)
+    return _Lines(stream, pace)
+
+
+def _hms(seconds: float) -> str:
+    whole = int(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"

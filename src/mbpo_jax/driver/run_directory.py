@@ -1,0 +1,117 @@
+"""The files of a run directory that are JSON: `config.json`, written once, and `summary.json`, written at the end.
+
+Files are written beside their place and renamed, so that none is ever half there.
+"""
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from mbpo_jax import options
+from mbpo_jax.algorithms import REGISTRY
+from mbpo_jax.driver.config import RESUMABLE_CHANGES, RunConfig, StorageFailure
+
+CONFIG, SUMMARY = "config.json", "summary.json"
+
+
+class SavedConfig(NamedTuple):
+    """Every resolved knob of a run."""
+
+    run: RunConfig
+    algorithm: Any
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON, whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(value, indent=2) + "\n")
+    os.replace(temporary, path)
+
+
+def write_config(run_dir: Path, run: RunConfig, algorithm: Any) -> None:
+    """Writes every resolved knob, the versions of what computes, the commit if known, and the device."""
+    value = {
+        "run": dataclasses.asdict(run),
+        "algorithm": dataclasses.asdict(algorithm),
+        "versions": _versions(),
+        "commit": _commit(),
+        "device": {"backend": jax.default_backend(), "kinds": sorted({d.device_kind for d in jax.local_devices()})},
+    }
+    write_json(run_dir / CONFIG, value)
+
+
+def read_config(run_dir: Path) -> SavedConfig:
+    """Reads the knobs of a run back.
+
+    Raises:
+      StorageFailure: there is no run there, or its config does not fit this version.
+    """
+    path = run_dir / CONFIG
+    try:
+        value = json.loads(path.read_text())
+        run = _from_dict(RunConfig, value["run"])
+        return SavedConfig(run, _from_dict(REGISTRY[run.algorithm].config_class, value["algorithm"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StorageFailure(f"cannot read {path}: {type(error).__name__}: {error}") from error
+
+
+def check_same(saved: SavedConfig, run: RunConfig, algorithm: Any) -> None:
+    """Refuses to resume with knobs that would change what the run has been.
+
+    Raises:
+      ValueError: lists each difference, old and new.
+    """
+    old = _flatten(dataclasses.asdict(saved.run)) | _flatten(dataclasses.asdict(saved.algorithm))
+    new = _flatten(dataclasses.asdict(run)) | _flatten(dataclasses.asdict(algorithm))
+    differences = [
+        f"{name} was {old.get(name)!r}, is {new.get(name)!r}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name) and name not in RESUMABLE_CHANGES
+    ]
+    if differences:
+        raise ValueError(
+            f"run_dir {run.directory!r} holds another run: {'; '.join(differences)}. Give the old values to resume it, or "
+            "another --run_dir to start a new one"
+        )
+
+
+def _from_dict(config_class: type, value: dict[str, Any]) -> Any:
+    nested = options.sections(config_class)
+    arguments = {}
+    for name, item in value.items():
+        if name in nested:
+            arguments[name] = _from_dict(nested[name], item)
+        else:
+            arguments[name] = tuple(item) if isinstance(item, list) else item
+    return config_class(**arguments)
+
+
+def _flatten(value: dict[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, item in value.items():
+        flat |= _flatten(item) if isinstance(item, dict) else {name: item}
+    return flat
+
+
+def _versions() -> dict[str, str]:
+    packages = ("mbpo-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "gymnasium", "mujoco", "numpy")
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that this package runs from; None when it was installed without one."""
+    root = Path(__file__).parents[3]
+    if not (root / ".git").exists():
+        return None
+    try:
+        command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,66 @@
+"""The project's environments; importing this package registers them with Gymnasium.
+
+  mbpo_jax/CartpoleContinuous-v0          obs  4, action  1,  200 steps
+  mbpo_jax/AntTruncatedObs-v5, -v4        obs 27, action  8, 1000 steps
+  mbpo_jax/HumanoidTruncatedObs-v5, -v4   obs 45, action 17, 1000 steps
+
+How they differ from Gymnasium's own ids:
+
+  CartpoleContinuous-v0: `CartPole-v1` with an action in [-1, 1] times 10 N instead of a choice between -10 N
+    and 10 N, a state kept in float32, and 200 steps instead of 500.
+  AntTruncatedObs-v5: `Ant-v5` without the 78 contact forces in the observation. The reward still pays the
+    contact cost.
+  AntTruncatedObs-v4: `Ant-v4` exactly, which observes 27 numbers and pays no contact cost; the id is there so
+    that the two versions go by one name.
+  HumanoidTruncatedObs-v5: `Humanoid-v5` without cinert, cvel, qfrc_actuator and cfrc_ext in the observation.
+    The reward still pays the contact cost.
+  HumanoidTruncatedObs-v4: `Humanoid-v4` without the same four. No contact cost, as in `Humanoid-v4`.
+
+In all of the truncated ones the observation is [qpos[2:], qvel], and actions, rewards, starts and ends are
+those of the id that is named.
+
+How they differ from the MBPO paper's environments (Janner et al. 2019; `AntTruncatedObs-v2`,
+`HumanoidTruncatedObs-v2` on OpenAI gym, mujoco-py): the observation is the same, and so is the end of an
+episode (but for a humanoid exactly 1 or 2 m high). The v2 rewards contain a contact cost, so v5 is closer to
+their formula than v4; but mujoco-py on MuJoCo 2.0 and later reports contact forces of zero, so v2 returns
+with and without the cost are both in circulation. v2 pays the bonus for staying up on the terminal step too,
+as v4 does; v5 does not. The simulator is newer. Returns are therefore close to the published ones, not
+strictly comparable with them.
+
+CartpoleContinuous-v0 is none of the paper's tasks. It is the small test problem known from mbrl-lib's
+continuous cart-pole: a reward of 1 per step and an end when the pole falls (the PETS cart-pole has neither).
+"""
+
+from typing import Any
+
+import gymnasium
+
+_SHORT_ANT = {"include_cfrc_ext_in_observation": False}
+_SHORT_HUMANOID = {
+    "include_cinert_in_observation": False,
+    "include_cvel_in_observation": False,
+    "include_qfrc_actuator_in_observation": False,
+    "include_cfrc_ext_in_observation": False,
+}
+_MUJOCO = "gymnasium.envs.mujoco"
+
+# id -> entry point, time limit in steps, constructor arguments
+_SPECS: dict[str, tuple[str, int, dict[str, Any]]] = {
+    "mbpo_jax/CartpoleContinuous-v0": ("mbpo_jax.environments.cartpole:CartpoleContinuous", 200, {}),
+    "mbpo_jax/AntTruncatedObs-v4": (f"{_MUJOCO}.ant_v4:AntEnv", 1000, {}),
+    "mbpo_jax/AntTruncatedObs-v5": (f"{_MUJOCO}.ant_v5:AntEnv", 1000, _SHORT_ANT),
+    "mbpo_jax/HumanoidTruncatedObs-v4": ("mbpo_jax.environments.truncated:HumanoidTruncatedObsV4", 1000, {}),
+    "mbpo_jax/HumanoidTruncatedObs-v5": (f"{_MUJOCO}.humanoid_v5:HumanoidEnv", 1000, _SHORT_HUMANOID),
+}
+
+
+def register_all() -> None:
+    """Registers the ids above; those that are registered already stay as they are."""
+    for env_id, (entry_point, max_steps, kwargs) in _SPECS.items():
+        if env_id not in gymnasium.registry:
+            gymnasium.register(
+                env_id, entry_point=entry_point, max_episode_steps=max_steps, kwargs=dict(kwargs)
+            )
+
+
+register_all()

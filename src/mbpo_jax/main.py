@@ -1,0 +1,77 @@
+"""The command: `python -m mbpo_jax.main --flagfile=experiments/halfcheetah.flags`."""
+
+import os
+import sys
+import time
+
+EXIT_STOPPED, EXIT_DIVERGED, EXIT_ENVIRONMENT, EXIT_STORAGE, EXIT_USAGE = 3, 4, 5, 6, 2
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parses flags, trains, prints a summary; returns the exit status.
+
+    0 done, 2 wrong flags, 3 stopped on request and saved, 4 diverged, 5 the environment failed, 6 files failed.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    os.environ.setdefault("MUJOCO_GL", "egl")
+    if not any(flag.lstrip("-").split("=")[0] in ("help", "h", "quiet") for flag in argv):
+        print("mbpo_jax: starting", file=sys.stderr, flush=True)
+    from mbpo_jax.driver import flags
+
+    if any(flag in ("--help", "-h", "-help") for flag in argv):
+        print(flags.help_text())
+        return 0
+    from mbpo_jax.driver.config import Diverged, EnvironmentFailure, StorageFailure
+
+    try:
+        return _run(argv)
+    except ValueError as error:
+        return _fail(error, EXIT_USAGE)
+    except Diverged as error:
+        return _fail(error, EXIT_DIVERGED)
+    except EnvironmentFailure as error:
+        return _fail(error, EXIT_ENVIRONMENT)
+    except (StorageFailure, OSError) as error:
+        return _fail(error, EXIT_STORAGE)
+
+
+def _run(argv: list[str]) -> int:
+    from mbpo_jax.driver import flags, loop
+
+    run, algorithm_config = flags.parse(argv)
+    began = time.monotonic()
+    result = loop.train(run, algorithm_config)
+    if not run.quiet:
+        print(summary_text(result, time.monotonic() - began))
+    if not result.finished:
+        print("mbpo_jax: stopped and saved; the same command continues", file=sys.stderr)
+        return EXIT_STOPPED
+    return 0
+
+
+def summary_text(result, seconds: float) -> str:  # type: ignore[no-untyped-def]
+    """What a run prints at its end."""
+    summary = result.summary
+    lines = [f"{summary['algorithm']} on {summary['env']}: {summary['step']:,} of {summary['num_steps']:,} steps per seed"]
+    for seed, outcome in summary["seeds"].items():
+        if outcome["final"]:
+            final, best = outcome["final"], outcome["best"]
+            lines.append(
+                f"  seed {seed}: final return {final['return_mean']:.1f}; best {best['return_mean']:.1f} "
+                f"at step {best['step']:,}"
+            )
+    lines.append(f"  {summary['env_steps_per_second']:.1f} env steps/s per seed, {seconds:.0f} s in this call")
+    for name, value in sorted(summary["seconds_per_phase"].items(), key=lambda item: -item[1]):
+        lines.append(f"    {name:13} {value:8.1f} s")
+    lines.append(f"  curve {result.run_dir / 'curves.png'}, policies {result.run_dir / 'policies'}")
+    return "\n".join(lines)
+
+
+def _fail(error: Exception, status: int) -> int:
+    message = " ".join(str(error).split())
+    print(f"mbpo_jax: error: {message}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What predicts: each file builds one `WorldModel`."""

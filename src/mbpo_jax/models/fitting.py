@@ -1,0 +1,261 @@
+"""Fitting the Gaussian ensemble: bootstrap, held-out early stopping, best snapshots, elites.
+
+A fit is a series of slices, each one compiled call of bounded length, so that the driver can show progress and stop.
+All its randomness is index arithmetic on the fit's key (`permutation.py`): nothing the size of the buffer is drawn,
+sorted or kept, the cost of a minibatch does not depend on how much data there is, and nothing recompiles as it grows.
+
+References: Janner et al. 2019 (MBPO), official code `models/bnn.py`.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from mbpo_jax import distributions, ensemble, normalizer, permutation, replay
+from mbpo_jax.networks import GaussianMlp
+from mbpo_jax.normalizer import Normalizer
+from mbpo_jax.replay import Replay
+from mbpo_jax.types import Array, Key, Metrics, PyTree
+
+if TYPE_CHECKING:
+    from mbpo_jax.models.gaussian import GaussianConfig, GaussianState
+
+BLOCK_ROWS = 1000  # rows per step of passes over held-out rows and of moments
+LOG_VAR_BOUND_WEIGHT = 0.01  # of sum(max_log_var) - sum(min_log_var) in the loss
+
+
+@struct.dataclass(kw_only=True)
+class FitState:
+    """Where a fit stands between slices."""
+
+    running: Array  # [], bool
+    num_rows: Array  # [], int32, real rows the fit is over
+    epoch: Array  # [], int32, epochs completed
+    minibatch: Array  # [], int32, minibatches completed in this epoch
+    num_steps: Array  # [], int32, gradient steps of this fit
+    epochs_since_improvement: Array  # [], int32
+    best_params: PyTree  # [M, ...], each member's snapshot
+    best_mse: Array  # [M], held-out error of the snapshots
+    train_loss: Array  # [M], of the last minibatch
+
+
+class Split(NamedTuple):
+    """Which rows a fit learns from: a random order of all rows, of which the first `num_holdout` are held out."""
+
+    order: Array  # round words of the permutation of range(num_rows)
+    num_rows: Array
+    num_holdout: Array
+
+    @property
+    def num_train(self) -> Array:
+        """Rows learnt from."""
+        return self.num_rows - self.num_holdout
+
+    def holdout(self, index: Array) -> Array:
+        """Ages, in the buffer, of held-out rows [...]."""
+        return permutation.shuffled(self.order, index, self.num_rows)
+
+    def train(self, index: Array) -> Array:
+        """Ages, in the buffer, of training rows [...]."""
+        return permutation.shuffled(self.order, self.num_holdout + index, self.num_rows)
+
+
+def idle(params: PyTree, num_members: int) -> FitState:
+    """No fit has run yet."""
+    zero = jnp.zeros((), jnp.int32)
+    return FitState(
+        running=jnp.zeros((), bool),
+        num_rows=zero,
+        epoch=zero,
+        minibatch=zero,
+        num_steps=zero,
+        epochs_since_improvement=zero,
+        best_params=jax.tree.map(jnp.zeros_like, params),
+        best_mse=jnp.full(num_members, jnp.inf),
+        train_loss=jnp.zeros(num_members),
+    )
+
+
+def unfinished(model: "GaussianState") -> Array:
+    """Whether the fit that is under way needs another slice."""
+    return model.fit.running
+
+
+def split_rows(key: Key, num_rows: Array, config: "GaussianConfig") -> Split:
+    """The split of a fit over `num_rows` rows; min(holdout_fraction * N, max_holdout_rows) are held out."""
+    num_holdout = jnp.floor(config.holdout_fraction * num_rows).astype(jnp.int32)
+    return Split(permutation.words(key), num_rows, jnp.minimum(num_holdout, config.max_holdout_rows))
+
+
+def bootstrap_rows(key: Key, split: Split, epoch: Array, minibatch: Array, num_members: int, batch_size: int) -> Array:
+    """Ages [M, B] of the rows of a minibatch.
+
+    Each member draws, once per fit, `num_train` training rows with replacement, and sees them in a new order every
+    epoch. Places beyond the end of the epoch repeat its last row; `minibatch_weights` gives them no weight.
+    """
+    key_bootstrap, key_epochs = jax.random.split(key)
+    streams = permutation.words(key_bootstrap, num_members)
+    place = jnp.minimum(minibatch * batch_size + jnp.arange(batch_size), split.num_train - 1)
+
+    def rows_of_member(stream: Array, index: Array) -> Array:
+        key_epoch = jax.random.fold_in(jax.random.fold_in(key_epochs, index), epoch)
+        shuffled = permutation.shuffled(permutation.words(key_epoch), place, split.num_train)
+        return permutation.draws(stream, shuffled, split.num_train)
+
+    drawn = ensemble.lift(rows_of_member)(streams, jnp.arange(num_members))
+    return split.train(drawn)
+
+
+def minibatch_weights(split: Split, minibatch: Array, batch_size: int) -> Array:
+    """Weights [B] that average a minibatch, the last and shorter one of an epoch included; they sum to one."""
+    inside = minibatch * batch_size + jnp.arange(batch_size) < split.num_train
+    return inside / jnp.maximum(jnp.sum(inside), 1)
+
+
+def inputs_and_targets(buffer: Replay, age: Array) -> tuple[Array, Array]:
+    """Raw model inputs [..., O + A] and targets [..., D] of rows of the buffer."""
+    rows = replay.take(buffer, age)
+    inputs = jnp.concatenate([rows.obs, rows.action], -1)
+    return inputs, jnp.concatenate([rows.reward[..., None], rows.next_obs - rows.obs], -1)
+
+
+def weight_penalty(params: PyTree, weight_decays: tuple[float, ...]) -> Array:
+    """Sum over layers of decay * |W|^2 / 2; biases are free. The two heads share the last value."""
+    *hidden, last = weight_decays
+    decays = {f"layer_{i}": decay for i, decay in enumerate(hidden)} | {"mean": last, "log_var": last}
+    return sum(0.5 * decay * jnp.sum(jnp.square(params[name]["kernel"])) for name, decay in decays.items())  # type: ignore[return-value]
+
+
+def build(
+    config: "GaussianConfig", network: GaussianMlp
+) -> Callable[[Key, "GaussianState", Replay], tuple["GaussianState", Metrics]]:
+    """The fit of an ensemble of `network`, one slice a call."""
+
+    def member_loss(params: PyTree, bounds: PyTree, x: Array, y: Array, weights: Array) -> Array:
+        mean, raw_log_var = network.apply({"params": params}, x)
+        log_var = distributions.bound_log_var(raw_log_var, bounds["min"], bounds["max"])
+        nll = jnp.sum(weights * distributions.gaussian_nll(mean, log_var, y))
+        return nll + weight_penalty(params, config.model_weight_decays)
+
+    def update_member(member, bounds, x, y, weights):  # type: ignore[no-untyped-def]
+        loss, (grads, bound_grads) = jax.value_and_grad(member_loss, argnums=(0, 1))(member.params, bounds, x, y, weights)
+        return member.apply_gradients(grads=grads), bound_grads, loss
+
+    update_members = ensemble.lift(update_member, (0, None, 0, 0, None))
+
+    def step(key: Key, split: Split, buffer: Replay, model: "GaussianState") -> "GaussianState":
+        fit = model.fit
+        age = bootstrap_rows(key, split, fit.epoch, fit.minibatch, config.num_members, config.model_batch_size)
+        x, y = inputs_and_targets(buffer, age)
+        weights = minibatch_weights(split, fit.minibatch, config.model_batch_size)
+        members, bound_grads, loss = update_members(
+            model.members, model.log_var_bounds.params, normalizer.normalize(model.inputs, x), y, weights
+        )
+        bound_grads = jax.tree.map(lambda grads: jnp.sum(grads, 0), bound_grads)  # the bounds serve all members
+        bound_grads = {
+            "max": bound_grads["max"] + LOG_VAR_BOUND_WEIGHT,
+            "min": bound_grads["min"] - LOG_VAR_BOUND_WEIGHT,
+        }
+        return model.replace(
+            members=members,
+            log_var_bounds=model.log_var_bounds.apply_gradients(grads=bound_grads),
+            fit=fit.replace(minibatch=fit.minibatch + 1, num_steps=fit.num_steps + 1, train_loss=loss),
+        )
+
+    def begin(split: Split, buffer: Replay, model: "GaussianState") -> "GaussianState":
+        fit = idle(model.members.params, config.num_members)
+        return model.replace(
+            inputs=training_moments(split, buffer),
+            fit=fit.replace(running=jnp.ones((), bool), num_rows=split.num_rows, best_params=model.members.params),
+        )
+
+    def end_epoch(split: Split, buffer: Replay, model: "GaussianState") -> "GaussianState":
+        fit = model.fit
+        mse = holdout_mse(network, split, buffer, model.inputs, model.members.params)
+        # 1 - mse / best exceeds the threshold; written so that the first epoch, with best = inf, improves too
+        improved = mse < (1.0 - config.fit_improvement) * fit.best_mse
+        keep = ensemble.lift(lambda better, new, old: jax.tree.map(lambda n, o: jnp.where(better, n, o), new, old))
+        waited = jnp.where(jnp.any(improved), 0, fit.epochs_since_improvement + 1)
+        fit = fit.replace(
+            epoch=fit.epoch + 1,
+            minibatch=jnp.zeros((), jnp.int32),
+            epochs_since_improvement=waited,
+            best_params=keep(improved, model.members.params, fit.best_params),
+            best_mse=jnp.where(improved, mse, fit.best_mse),
+            running=waited <= config.fit_patience_epochs,
+        )
+        return model.replace(fit=fit)
+
+    def finish(model: "GaussianState") -> "GaussianState":
+        elites = jnp.argsort(model.fit.best_mse)[: config.num_elites].astype(jnp.int32)
+        return model.replace(members=model.members.replace(params=model.fit.best_params), elites=elites)
+
+    def fit(key: Key, model: "GaussianState", buffer: Replay) -> tuple["GaussianState", Metrics]:
+        """One slice: up to `fit_slice_minibatches` minibatches, never past the end of an epoch."""
+        key_split, key_rows = jax.random.split(key)
+        num_rows = jnp.where(model.fit.running, model.fit.num_rows, buffer.size)
+        split = split_rows(key_split, num_rows, config)
+        num_minibatches = -(-split.num_train // config.model_batch_size)
+        model = jax.lax.cond(model.fit.running, lambda m: m, lambda m: begin(split, buffer, m), model)
+        stop = jnp.minimum(model.fit.minibatch + config.fit_slice_minibatches, num_minibatches)
+        model = jax.lax.fori_loop(
+            model.fit.minibatch, stop, lambda _, m: step(key_rows, split, buffer, m), model
+        )
+        at_end = model.fit.minibatch >= num_minibatches
+        model = jax.lax.cond(at_end, lambda m: end_epoch(split, buffer, m), lambda m: m, model)
+        model = jax.lax.cond(model.fit.running, lambda m: m, finish, model)
+        return model, metrics(model)
+
+    return fit
+
+
+def training_moments(split: Split, buffer: Replay) -> Normalizer:
+    """Mean and standard deviation of the training rows' inputs, in passes over blocks of rows."""
+    num_inputs = buffer.rows.obs.shape[-1] + buffer.rows.action.shape[-1]
+
+    def average(fn: Callable[[Array], Array]) -> Array:
+        def add_block(i: Array, total: Array) -> Array:
+            index = i * BLOCK_ROWS + jnp.arange(BLOCK_ROWS)
+            x, _ = inputs_and_targets(buffer, split.train(jnp.minimum(index, split.num_train - 1)))
+            return total + jnp.sum(jnp.where((index < split.num_train)[:, None], fn(x), 0.0), 0)
+
+        num_blocks = -(-split.num_train // BLOCK_ROWS)
+        return jax.lax.fori_loop(0, num_blocks, add_block, jnp.zeros(num_inputs)) / split.num_train
+
+    mean = average(lambda x: x)
+    return normalizer.from_moments(mean, average(lambda x: jnp.square(x - mean)))
+
+
+def holdout_mse(network: GaussianMlp, split: Split, buffer: Replay, inputs: Normalizer, params: PyTree) -> Array:
+    """Each member's squared error [M] on the held-out rows, averaged over rows and target dimensions.
+
+    Without held-out rows (`holdout_fraction` 0) the training rows stand in for them.
+    """
+    apply_members = ensemble.lift(lambda p, x: network.apply({"params": p}, x)[0], (0, None))
+    num_rows = jnp.where(split.num_holdout > 0, split.num_holdout, split.num_train)
+
+    def add_block(i: Array, total: Array) -> Array:
+        index = i * BLOCK_ROWS + jnp.arange(BLOCK_ROWS)
+        x, y = inputs_and_targets(buffer, split.holdout(jnp.minimum(index, num_rows - 1)))
+        error = jnp.mean(jnp.square(apply_members(params, normalizer.normalize(inputs, x)) - y), -1)
+        return total + jnp.sum(jnp.where(index < num_rows, error, 0.0), -1)
+
+    num_members = jax.tree.leaves(params)[0].shape[0]
+    return jax.lax.fori_loop(0, -(-num_rows // BLOCK_ROWS), add_block, jnp.zeros(num_members)) / num_rows
+
+
+def metrics(model: "GaussianState") -> Metrics:
+    """What a reader wants to know of a fit; true once it has finished."""
+    return {
+        "holdout_mse_per_member": model.fit.best_mse,
+        "holdout_mse_elite_mean": jnp.mean(model.fit.best_mse[model.elites]),
+        "elites": model.elites,
+        "epochs": model.fit.epoch,
+        "gradient_steps": model.fit.num_steps,
+        "train_loss_mean": jnp.mean(model.fit.train_loss),
+        "max_log_var_mean": jnp.mean(model.log_var_bounds.params["max"]),
+        "min_log_var_mean": jnp.mean(model.log_var_bounds.params["min"]),
+    }

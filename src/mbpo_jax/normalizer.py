@@ -1,0 +1,32 @@
+"""Standardisation of model inputs."""
+
+import jax.numpy as jnp
+from flax import struct
+
+from mbpo_jax.types import Array
+
+MIN_STD = 1e-12  # below this a dimension counts as constant and is left unscaled, as in the official code
+
+
+@struct.dataclass(kw_only=True)
+class Normalizer:
+    """Mean and standard deviation per dimension."""
+
+    mean: Array  # [I]
+    std: Array  # [I]
+
+
+def identity(num_dims: int) -> Normalizer:
+    """A normalizer that changes nothing."""
+    return Normalizer(mean=jnp.zeros(num_dims), std=jnp.ones(num_dims))
+
+
+def from_moments(mean: Array, variance: Array) -> Normalizer:
+    """A normalizer from means and variances [I]; dimensions without spread keep a scale of one."""
+    std = jnp.sqrt(jnp.maximum(variance, 0.0))
+    return Normalizer(mean=mean, std=jnp.where(std < MIN_STD, 1.0, std))
+
+
+def normalize(normalizer: Normalizer, x: Array) -> Array:
+    """Standardises x [..., I]."""
+    return (x - normalizer.mean) / normalizer.std

@@ -1,0 +1,82 @@
+"""Random permutations by index arithmetic: the cost is per element asked for, not per element there is.
+
+A minibatch of a shuffled million rows needs 256 of its indices; sorting the million to find them would make the price
+of a minibatch grow with the buffer.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from mbpo_jax.types import Array, Key
+
+NUM_ROUNDS = 6
+
+
+def words(key: Key, num_words: int = NUM_ROUNDS) -> Array:
+    """Draws the 32-bit round keys [num_words] that the functions below take."""
+    return jax.random.bits(key, (num_words,), jnp.uint32)
+
+
+def shuffled(round_words: Array, index: Array, num_rows: Array | int) -> Array:
+    """Where a keyed pseudo-random permutation of range(num_rows) sends each index.
+
+    A Feistel network over pairs (left, right) with left * right_size + right = index; the pairs slightly outnumber the
+    rows, and an index that lands outside is sent on until it lands inside.
+
+    Args:
+      round_words: [NUM_ROUNDS], uint32, from `words`.
+      index: [...], int, each in [0, num_rows).
+      num_rows: [], int, at most 2^31; may be traced.
+    Returns:
+      [...], int32, each in [0, num_rows); distinct for distinct indices.
+    References: Black and Rogaway 2002, "Ciphers with arbitrary finite domains", method 3.
+    """
+    # An index that is out of range, or no rows at all, would walk for ever.
+    num_rows = jnp.maximum(jnp.asarray(num_rows, jnp.uint32), 1)
+    index = jnp.minimum(index.astype(jnp.uint32), num_rows - 1)
+    left_size = jnp.ceil(jnp.sqrt(num_rows.astype(jnp.float32))).astype(jnp.uint32)
+    left_size = jnp.maximum(left_size, 1)
+    right_size = (num_rows + left_size - 1) // left_size
+
+    def cipher(x: Array) -> Array:
+        left, right = x // right_size, x % right_size
+        for i in range(0, NUM_ROUNDS, 2):
+            left = _add_mod(left, _below(_mix(right ^ round_words[i]), left_size), left_size)
+            right = _add_mod(right, _below(_mix(left ^ round_words[i + 1]), right_size), right_size)
+        return left * right_size + right
+
+    def walk(x: Array) -> Array:
+        return jnp.where(x >= num_rows, cipher(x), x)
+
+    return jax.lax.while_loop(lambda x: jnp.any(x >= num_rows), walk, cipher(index)).astype(jnp.int32)
+
+
+def draws(word: Array, index: Array, num_rows: Array | int) -> Array:
+    """Independent uniform draws from range(num_rows), with replacement: draw number `index` of the stream `word`.
+
+    Args:
+      word: uint32, broadcast against index; one stream each.
+      index: [...], int, which draw.
+      num_rows: [], int; may be traced.
+    Returns:
+      [...], int32, each in [0, num_rows).
+    """
+    bits = _mix(_mix(index.astype(jnp.uint32) ^ word) + word * jnp.uint32(0x9E3779B9))
+    return (bits % jnp.asarray(num_rows, jnp.uint32)).astype(jnp.int32)
+
+
+def _mix(x: Array) -> Array:
+    """A bijection of 32-bit words in which each input bit flips every output bit half of the time (murmur3's last)."""
+    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+    return x ^ (x >> 16)
+
+
+def _below(bits: Array, size: Array) -> Array:
+    """A number below `size` (at most 2^16) from 32 random bits, without a division."""
+    return ((bits >> 16) * size) >> 16
+
+
+def _add_mod(x: Array, y: Array, size: Array) -> Array:
+    total = x + y
+    return jnp.where(total >= size, total - size, total)

@@ -1,0 +1,94 @@
+"""A ring buffer of transitions as a pytree.
+
+Rows are addressed by age, 0 being the oldest in force, never by their place in memory: a buffer that was written out
+and read back, or rebuilt with another capacity, draws the same rows from the same key.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from mbpo_jax.types import Array, Key, Spec, Transition
+
+
+@struct.dataclass(kw_only=True)
+class Replay:
+    """The newest `size` rows before `head`, wrapping around at the capacity N."""
+
+    rows: Transition  # [N, ...]
+    head: Array  # [], int32, where the next row goes
+    size: Array  # [], int32, rows in force
+    num_added: Array  # [], int32, rows ever added
+
+
+def init(spec: Spec, capacity: int) -> Replay:
+    """An empty buffer of `capacity` rows, allocated in full so that too little memory shows at once."""
+
+    def zeros(*shape: int) -> Array:
+        return jnp.zeros((capacity, *shape), jnp.float32)
+
+    rows = Transition(
+        obs=zeros(spec.obs_dim), action=zeros(spec.action_dim), reward=zeros(), next_obs=zeros(spec.obs_dim), terminal=zeros()
+    )
+    # Three separate zeros: one array in three leaves could not be donated.
+    return Replay(rows=rows, head=jnp.zeros((), jnp.int32), size=jnp.zeros((), jnp.int32), num_added=jnp.zeros((), jnp.int32))
+
+
+def capacity(replay: Replay) -> int:
+    """Rows that the buffer has room for."""
+    return replay.rows.reward.shape[-1]
+
+
+def bytes_per_row(spec: Spec) -> int:
+    """Bytes that one transition takes."""
+    return 4 * (2 * spec.obs_dim + spec.action_dim + 2)
+
+
+def add(replay: Replay, rows: Transition, count: Array | int | None = None, limit: Array | int | None = None) -> Replay:
+    """Adds the first `count` of `rows` [B, ...]; the oldest rows give way.
+
+    Args:
+      rows: at most as many as the capacity.
+      count: [], int, may be traced; all rows by default. The others are not written.
+      limit: [], int, may be traced; rows that may be in force, the capacity by default.
+    """
+    num_rows, num_slots = rows.reward.shape[0], capacity(replay)
+    if num_rows > num_slots:
+        raise ValueError(f"{num_rows} rows at once do not fit a buffer of {num_slots}")
+    count = jnp.asarray(num_rows if count is None else count, jnp.int32)
+    limit = jnp.asarray(num_slots if limit is None else limit, jnp.int32)
+    # Two read-modify-writes of contiguous slots, one up to the end and one from the start: on CPU a scatter is a loop
+    # over rows. The new rows are rolled so that what wraps around lies where the second one needs it.
+    start = jnp.minimum(replay.head, num_slots - num_rows)
+    wrapped = replay.head - start
+    place = jnp.arange(num_rows)
+    in_tail = (place >= wrapped) & (place - wrapped < count)
+    in_front = (place < wrapped) & (place + num_rows - wrapped < count)
+
+    def write(slots: Array, new: Array) -> Array:
+        rolled = jnp.roll(new, wrapped, axis=0)
+        return _blend(_blend(slots, rolled, start, in_tail), rolled, 0, in_front)
+
+    return Replay(
+        rows=jax.tree.map(write, replay.rows, rows),
+        head=(replay.head + count) % num_slots,
+        size=jnp.minimum(replay.size + count, jnp.minimum(limit, num_slots)),
+        num_added=replay.num_added + count,
+    )
+
+
+def _blend(slots: Array, new: Array, start: Array | int, mask: Array) -> Array:
+    old = jax.lax.dynamic_slice_in_dim(slots, start, new.shape[0])
+    mask = mask.reshape(mask.shape + (1,) * (new.ndim - 1))
+    return jax.lax.dynamic_update_slice_in_dim(slots, jnp.where(mask, new, old), start, 0)
+
+
+def take(replay: Replay, age: Array) -> Transition:
+    """The rows of the given ages [...], each in [0, size); 0 is the oldest in force."""
+    slot = (replay.head - replay.size + age) % capacity(replay)
+    return jax.tree.map(lambda leaf: leaf[slot], replay.rows)
+
+
+def sample(key: Key, replay: Replay, shape: tuple[int, ...]) -> Transition:
+    """Rows [*shape, ...] drawn uniformly, with replacement, from those in force."""
+    return take(replay, jax.random.randint(key, shape, 0, replay.size))

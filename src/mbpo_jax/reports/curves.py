@@ -1,0 +1,157 @@
+"""The learning curves of a run, drawn from its metrics.
+
+matplotlib is used through its objects and the Agg canvas: no pyplot, so no global state and no display.
+"""
+
+import contextlib
+import csv
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from mbpo_jax.driver import metrics
+
+METRIC = "eval/return_mean"
+FILE_NAME = "curves.png"
+MAX_NAMED_SEEDS = 8  # beyond that, a legend entry each would hide the curves
+REFERENCE_POINTS = 201  # published curves are sampled at other steps for every seed; they meet on this grid
+
+Curve = dict[int, float]  # environment step -> evaluation return
+
+
+def draw_curves(run_dir: str | os.PathLike[str], reference: Path | None = None) -> Path:
+    """Draws the evaluation returns of a run into `<run_dir>/curves.png`, replacing it in one move.
+
+    Args:
+      run_dir: directory of a run, with `metrics.jsonl`; `config.json` gives the title where it can be read.
+      reference: published curves to compare with, a CSV file with the columns step,time,reward,seed.
+    Returns:
+      The path of the picture.
+    Raises:
+      ValueError: there is no `metrics.jsonl`, or it or the reference is damaged; names the file.
+    """
+    figure = curves_figure(run_dir, reference)
+    path = Path(run_dir) / FILE_NAME
+    scratch = path.with_name(f".{FILE_NAME}.{os.getpid()}.tmp")
+    try:
+        figure.savefig(scratch, format="png", dpi=120)
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+    return path
+
+
+def curves_figure(run_dir: str | os.PathLike[str], reference: Path | None = None) -> Figure:
+    """The figure that `draw_curves` saves: a line for each seed, their mean, and the reference."""
+    run_dir = Path(run_dir)
+    curves = _read_curves(run_dir / metrics.FILE_NAME)
+    figure = Figure(figsize=(8.0, 5.0), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.set(title=_title(run_dir), xlabel="environment steps", ylabel="evaluation return")
+    axes.grid(visible=True, alpha=0.3)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    last_step = max((step for curve in curves.values() for step in curve), default=None)
+    if reference is not None:
+        _draw_reference(axes, reference, math.inf if last_step is None else last_step)
+    _draw_run(axes, curves)
+    if last_step:
+        axes.set_xlim(0, 1.02 * last_step)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="best")
+    return figure
+
+
+def _draw_run(axes: Axes, curves: Mapping[int, Curve]) -> None:
+    if not curves:
+        axes.text(0.5, 0.5, "no evaluations yet", ha="center", va="center", transform=axes.transAxes)
+    for index, (seed, curve) in enumerate(sorted(curves.items())):
+        label: str | None = f"seed {seed}"
+        if len(curves) > MAX_NAMED_SEEDS:
+            label = None if index else f"{len(curves)} seeds"
+        alpha = 0.45 if len(curves) > 1 else 1.0
+        steps = sorted(curve)
+        axes.plot(steps, [curve[step] for step in steps], marker=".", label=label, alpha=alpha, linewidth=1.2)
+    if len(curves) > 1:
+        steps = sorted(set.intersection(*(set(curve) for curve in curves.values())))
+        with np.errstate(invalid="ignore"):  # a seed that diverged leaves a gap in the mean, as it should
+            means = [float(np.mean([curve[step] for curve in curves.values()])) for step in steps]
+        axes.plot(
+            steps, means, color="black", linewidth=2.2, marker=".", label=f"mean of {len(curves)} seeds"
+        )
+
+
+def _draw_reference(axes: Axes, path: Path, last_step: float) -> None:
+    """Mean and one standard deviation of the published seeds, over the steps that all of them cover."""
+    curves = [np.array(sorted(curve.items())).T for curve in _read_reference(path).values()]
+    first = max(steps[0] for steps, _ in curves)
+    last = min([last_step, *(steps[-1] for steps, _ in curves)])
+    if last <= first:
+        return
+    grid = np.linspace(first, last, REFERENCE_POINTS)
+    returns = np.stack([np.interp(grid, steps, values) for steps, values in curves])
+    mean, std = returns.mean(axis=0), returns.std(axis=0)
+    label = f"published ({path.stem}): mean of {len(curves)} seeds, ±1 sd"
+    axes.plot(grid, mean, color="tab:gray", linestyle="--", linewidth=1.8, label=label)
+    axes.fill_between(grid, mean - std, mean + std, color="tab:gray", alpha=0.2, linewidth=0.0)
+
+
+def _read_curves(path: Path) -> dict[int, Curve]:
+    try:
+        records = metrics.read(path)
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}; is this the directory of a run?") from error
+    curves: dict[int, Curve] = {}
+    for record in records:
+        if METRIC in record:
+            curves.setdefault(record["seed"], {})[record["step"]] = float(record[METRIC])
+    return curves
+
+
+def _read_reference(path: Path) -> dict[float, dict[float, float]]:
+    curves: dict[float, dict[float, float]] = {}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = csv.DictReader(file)
+            for row in rows:
+                step, reward, seed = (_finite(row[name]) for name in ("step", "reward", "seed"))
+                curves.setdefault(seed, {})[step] = reward
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path}, line {rows.line_num}: expected numbers for step, reward and seed"
+        ) from error
+    if not curves:
+        raise ValueError(f"{path} holds no curve")
+    return curves
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
+
+
+def _title(run_dir: Path) -> str:
+    """'<algorithm> on <env>', or the name of the directory where the configuration does not say."""
+    config: Any = None
+    with contextlib.suppress(OSError, ValueError):
+        config = json.loads((run_dir / "config.json").read_text(encoding="utf-8"))
+    algorithm, env = (_look_up(config, key) for key in ("algorithm", "env"))
+    return f"{algorithm} on {env}" if algorithm and env else run_dir.resolve().name
+
+
+def _look_up(config: Any, key: str) -> str | None:
+    places = [config, config.get("run")] if isinstance(config, dict) else []
+    found = [place[key] for place in places if isinstance(place, dict) and isinstance(place.get(key), str)]
+    return found[0] if found else None

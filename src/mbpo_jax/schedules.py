@@ -1,0 +1,22 @@
+"""Schedules over epochs, on traced numbers so that nothing recompiles as they advance."""
+
+import jax.numpy as jnp
+
+from mbpo_jax.types import Array
+
+
+def linear_int(epoch: Array, schedule: tuple[int, int, int, int]) -> Array:
+    """The whole-number linear schedule of rollout lengths.
+
+    Args:
+      epoch: [], int; counted from 0 at the end of exploration.
+      schedule: (first_epoch, last_epoch, start, end). `start` until `first_epoch`, `end` from `last_epoch` on, and in
+        between the interpolated value rounded down.
+    Returns:
+      [], int32.
+    References: Janner et al. 2019 (MBPO), section 5 and Appendix C; official code, `_set_rollout_length`.
+    """
+    first_epoch, last_epoch, start, end = schedule
+    elapsed = jnp.clip(epoch - first_epoch, 0, max(last_epoch - first_epoch, 1))
+    # Integer arithmetic: 15 epochs of 130 towards +14 is exact, where a float32 product may fall just below a whole number.
+    return start + (elapsed * (end - start)) // max(last_epoch - first_epoch, 1)

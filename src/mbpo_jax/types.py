@@ -1,0 +1,111 @@
+"""The records and function types that every other file speaks in.
+
+Shape letters used in every docstring:
+
+  B batch rows   M ensemble members   E elites   S seeds   G gradient updates   N buffer capacity
+  T time         H horizon            O observation dims   A action dims        D model target dims (1 + O)
+
+Three kinds of record never mix: knobs are frozen dataclasses, arrays are `flax.struct` dataclasses, and bundles of
+pure functions are the NamedTuples of this file.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import jax
+from flax import struct
+
+Array: TypeAlias = jax.Array
+Key: TypeAlias = jax.Array  # a typed key, `jax.random.key`; consumed once
+PyTree: TypeAlias = Any
+Metrics: TypeAlias = dict[str, Array]
+
+TerminationFn: TypeAlias = Callable[[Array, Array, Array], Array]  # (obs, action, next_obs) [B, ...] -> bool [B]
+PolicyFn: TypeAlias = Callable[[Key, Array], Array]  # (key, obs [B, O]) -> action [B, A]
+StepFn: TypeAlias = Callable[[Key, Array, Array, Array], tuple[Array, Array, Array]]
+"""(key, group [], obs [B, O], action [B, A]) -> (next_obs [B, O], reward [B], terminal bool [B]).
+
+`group` says which of several equally likely dynamics (the elites of an ensemble) moves these rows; dynamics that
+come in one version ignore it."""
+
+
+@struct.dataclass(kw_only=True)
+class Transition:
+    """One environment step, or a batch of them with leading axes.
+
+    `terminal` is 1.0 where the MDP ended and 0.0 elsewhere. A time limit is not terminal: the value of `next_obs`
+    is bootstrapped there.
+    """
+
+    obs: Array  # [..., O]
+    action: Array  # [..., A], each in [-1, 1]
+    reward: Array  # [...]
+    next_obs: Array  # [..., O]
+    terminal: Array  # [...], float32
+
+
+class Spec(NamedTuple):
+    """What an algorithm must know of an environment. Actions are always in [-1, 1]; the driver rescales them."""
+
+    obs_dim: int
+    action_dim: int
+    termination_fn: TerminationFn | None = None  # None: not known, and the algorithm must not need it
+
+
+class WorldModel(NamedTuple):
+    """A learned model of reward and dynamics, as pure functions."""
+
+    init: Callable[[Key], PyTree]  # (key) -> model
+    fit: Callable[[Key, PyTree, PyTree], tuple[PyTree, Metrics]]  # (key, model, replay) -> (model, metrics): one slice
+    unfinished: Callable[[PyTree], Array]  # (model) -> bool []: the fit that is under way needs another slice
+    predict: Callable[[PyTree, Array, Array], tuple[Array, Array]]  # -> (mean, log_var) [M, B, D], every member
+    sample: Callable[[Key, PyTree, Array, Array, Array], tuple[Array, Array]]
+    """(key, model, group [], obs [B, O], action [B, A]) -> (next_obs [B, O], reward [B]); `group` counts elites."""
+
+
+class Agent(NamedTuple):
+    """A learner that acts, as pure functions. `actor` is the part of its state that acting reads."""
+
+    init: Callable[[Key], PyTree]  # (key) -> agent
+    actor: Callable[[PyTree], PyTree]  # (agent) -> actor
+    act: Callable[[Key, PyTree, Array, bool], Array]  # (key, actor, obs [B, O], explore) -> action [B, A]
+    update: Callable[[Key, PyTree, Transition], tuple[PyTree, Metrics]]  # batches [G, B, ...]: G updates, one scan
+
+
+class PhaseFn(Protocol):
+    """One slice of a phase: state in, `(state, metrics)` out."""
+
+    def __call__(self, key: Key, state: PyTree, replay: PyTree, /) -> tuple[PyTree, Metrics]: ...
+
+
+def always_finished(state: PyTree) -> bool:
+    """For phases that are done after one call."""
+    del state
+    return False
+
+
+class Phase(NamedTuple):
+    """Work that is due every so many real environment steps.
+
+    `run` does a bounded slice of it, so that the driver can show progress, stop and save in the middle of a long
+    fit; it is called again, with the same key, while `unfinished(state)` holds. What is under way lives in `state`.
+    """
+
+    name: str  # metric prefix, progress label
+    every: int  # real environment steps between runs
+    first: int  # real environment step of the first run
+    run: PhaseFn
+    unfinished: Callable[[PyTree], Array | bool] = always_finished
+
+
+class Algorithm(NamedTuple):
+    """A member of the family. The driver steps the environment and runs the phases, in order, when they are due."""
+
+    init: Callable[[Key], PyTree]  # (key) -> state
+    actor: Callable[[PyTree], PyTree]  # (state) -> what acting reads; this is what a saved policy holds
+    begin_episode: Callable[[PyTree], PyTree]  # (actor) -> carry; () for reactive policies, the plan for planners
+    act: Callable[[Key, PyTree, PyTree, Array, bool], tuple[Array, PyTree]]
+    """(key, actor, carry, obs [B, O], explore) -> (action [B, A], carry)."""
+    phases: tuple[Phase, ...]
+    exploration_steps: int  # environment steps of uniformly random actions before `act` is asked
+    replay_capacity: int  # most real rows kept

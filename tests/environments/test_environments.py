@@ -1,0 +1,163 @@
+"""The project's environments: cart-pole dynamics by hand, truncated observations against the full ones."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.error import ResetNeeded
+from gymnasium.utils.env_checker import check_env
+
+from mbpo_jax import environments
+from mbpo_jax.environments import cartpole
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*is out of date.*:DeprecationWarning"
+)  # Gymnasium, about v4 ids
+
+CARTPOLE = "mbpo_jax/CartpoleContinuous-v0"
+TRUNCATED = {
+    "mbpo_jax/AntTruncatedObs-v5": ("Ant-v5", 105, 27),
+    "mbpo_jax/AntTruncatedObs-v4": ("Ant-v4", 27, 27),
+    "mbpo_jax/HumanoidTruncatedObs-v5": ("Humanoid-v5", 348, 45),
+    "mbpo_jax/HumanoidTruncatedObs-v4": ("Humanoid-v4", 376, 45),
+}
+
+
+def test_cartpole_meets_the_gymnasium_interface() -> None:
+    check_env(gymnasium.make(CARTPOLE).unwrapped, skip_render_check=True)
+
+
+def test_full_push_from_rest() -> None:
+    # push 100/11, inertia (4/3 - 1/11)/2 = 41/66: theta_acc = -600/41, x_acc = 100/11 + 300/451 = 400/41
+    expected = [0.0, 8.0 / 41.0, 0.0, -12.0 / 41.0]
+    np.testing.assert_allclose(cartpole.advance(np.zeros(4), 10.0), expected, rtol=1e-12)
+
+
+def test_swinging_pole_at_the_horizontal() -> None:
+    # sin 1, cos 0: push = x_acc = 0.05 * 2^2 / 1.1 = 2/11, theta_acc = 9.8 / (2/3) = 14.7
+    state = np.array([0.5, 1.0, np.pi / 2.0, 2.0])
+    expected = [0.52, 1.0 + 0.04 / 11.0, np.pi / 2.0 + 0.04, 2.294]
+    np.testing.assert_allclose(cartpole.advance(state, 0.0), expected, rtol=1e-12)
+
+
+def test_dynamics_equal_gymnasiums_cart_pole() -> None:
+    env: Any = gymnasium.make("CartPole-v1").unwrapped
+    env.reset(seed=0)
+    rng = np.random.default_rng(0)
+    states = rng.uniform(-0.2, 0.2, size=(50, 4))
+    choices = rng.integers(2, size=50)
+    reached = []
+    for state, choice in zip(states, choices):
+        env.state = state
+        env.step(choice)
+        reached.append(env.state)
+    np.testing.assert_allclose(cartpole.advance(states, 20.0 * choices - 10.0), reached, rtol=1e-12)
+
+
+def test_step_rounds_the_state_that_it_continues_from() -> None:
+    env = gymnasium.make(CARTPOLE)
+    obs, _ = env.reset(seed=3)
+    assert obs.dtype == np.float32
+    assert np.abs(obs).max() <= 0.05
+    for action in (0.3, -1.0, 5.0):  # 5 is clipped to 1
+        expected = cartpole.advance(obs, 10.0 * float(np.clip(np.float32(action), -1, 1))).astype(np.float32)
+        obs, reward, *_ = env.step(np.array([action], dtype=np.float32))
+        np.testing.assert_array_equal(obs, expected)
+        assert reward == 1.0
+
+
+def test_cartpole_ends_past_its_float32_limits() -> None:
+    at_limits = np.array([-2.4, 9.0, np.radians(12.0), -9.0], dtype=np.float32)
+    assert not cartpole.has_fallen(at_limits)
+    for index, outward in ((0, -1.0), (2, 1.0)):
+        beyond = at_limits.copy()
+        beyond[index] = np.nextafter(beyond[index], np.float32(outward * np.inf))
+        assert cartpole.has_fallen(beyond)
+    assert cartpole.has_fallen(np.array([0.0, np.nan, 0.0, 0.0], dtype=np.float32))
+
+
+def test_constant_push_tips_the_pole() -> None:
+    env = gymnasium.make(CARTPOLE)
+    env.reset(seed=0)
+    steps, terminated, truncated = 0, False, False
+    while not (terminated or truncated):
+        obs, reward, terminated, truncated, _ = env.step(np.ones(1, dtype=np.float32))
+        steps += 1
+        assert reward == 1.0  # the last step included
+    assert terminated
+    assert not truncated
+    assert 5 <= steps <= 15  # 14.6 rad/s^2 needs about 0.17 s for 0.21 rad
+    assert obs[2] < -np.float32(np.radians(12.0))
+
+
+def test_time_limit_truncates_a_balanced_pole_at_200() -> None:
+    env = gymnasium.make(CARTPOLE)
+    obs, _ = env.reset(seed=0)
+    ends = []
+    for _ in range(200):
+        action = np.clip(obs @ np.array([0.1, 0.2, 3.0, 0.6]), -1.0, 1.0)
+        obs, _, terminated, truncated, _ = env.step(np.array([action], dtype=np.float32))
+        ends.append((terminated, truncated))
+    assert ends == [(False, False)] * 199 + [(False, True)]
+
+
+def test_cartpole_refuses_what_it_cannot_step() -> None:
+    env = cartpole.CartpoleContinuous()
+    with pytest.raises(ResetNeeded, match="reset"):
+        env.step(np.zeros(1))
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match="shape"):
+        env.step(np.zeros(2))
+    with pytest.raises(ValueError, match="shape"):
+        env.step(np.array([np.nan]))
+
+
+@pytest.mark.parametrize("env_id", list(TRUNCATED))
+def test_truncated_environment_is_the_full_one_with_a_shorter_observation(env_id: str) -> None:
+    full_id, full_dims, short_dims = TRUNCATED[env_id]
+    short_env, full_env = (gymnasium.make(name, disable_env_checker=True) for name in (env_id, full_id))
+    assert short_env.observation_space.shape == (short_dims,)
+    assert full_env.observation_space.shape == (full_dims,)
+    assert short_env.action_space == full_env.action_space
+    full_env.action_space.seed(0)
+    short, full = short_env.reset(seed=0)[0], full_env.reset(seed=0)[0]
+    episodes = 0
+    for _ in range(300):
+        assert short.shape == (short_dims,)
+        np.testing.assert_array_equal(short, full[:short_dims])
+        action = full_env.action_space.sample()
+        short, *short_rest = short_env.step(action)
+        full, *full_rest = full_env.step(action)
+        assert short_rest[:3] == full_rest[:3]  # reward, terminated, truncated
+        if full_rest[1]:
+            episodes += 1
+            short, full = short_env.reset()[0], full_env.reset()[0]
+    assert episodes >= 1
+
+
+@pytest.mark.parametrize(("name", "dims"), [("AntTruncatedObs", 27), ("HumanoidTruncatedObs", 45)])
+def test_contact_cost_is_paid_in_v5_only(name: str, dims: int) -> None:
+    costs = {}
+    for version in ("v4", "v5"):
+        env: Any = gymnasium.make(f"mbpo_jax/{name}-{version}")
+        env.action_space.seed(0)
+        obs, _ = env.reset(seed=0)
+        expected = np.concatenate([env.unwrapped.data.qpos[2:], env.unwrapped.data.qvel])
+        np.testing.assert_array_equal(obs, expected)
+        assert obs.shape == (dims,)
+        infos = [env.step(env.action_space.sample())[4] for _ in range(15)]
+        costs[version] = min(info.get("reward_contact", 0.0) for info in infos)
+    assert costs["v4"] == 0.0
+    assert costs["v5"] < 0.0
+
+
+def test_time_limits() -> None:
+    limits = {key: spec.max_episode_steps for key, spec in gymnasium.registry.items() if "mbpo_jax/" in key}
+    assert limits == {CARTPOLE: 200} | {env_id: 1000 for env_id in TRUNCATED}
+
+
+def test_registering_again_changes_nothing() -> None:
+    before = {key: id(spec) for key, spec in gymnasium.registry.items()}
+    environments.register_all()
+    assert {key: id(spec) for key, spec in gymnasium.registry.items()} == before
