@@ -10,15 +10,25 @@ EXIT_STOPPED, EXIT_DIVERGED, EXIT_ENVIRONMENT, EXIT_STORAGE, EXIT_USAGE = 3, 4, 
 def main(argv: list[str] | None = None) -> int:
     """Parses flags, trains, prints a summary; returns the exit status.
 
-    0 done, 2 wrong flags, 3 stopped on request and saved, 4 diverged, 5 the environment failed, 6 files failed.
+    0 done, 2 wrong flags, 3 stopped on request, 4 diverged, 5 the environment failed, 6 files failed.
     """
-    argv = sys.argv[1:] if argv is None else argv
+    try:
+        return _main(sys.argv[1:] if argv is None else argv)
+    except KeyboardInterrupt:  # before training listens for it
+        print(
+            "mbpo_jax: stopped before training began; the same command starts or continues it",
+            file=sys.stderr,
+        )
+        return EXIT_STOPPED
+
+
+def _main(argv: list[str]) -> int:
     os.environ.setdefault("MUJOCO_GL", "egl")
     if not any(flag.lstrip("-").split("=")[0] in ("help", "h", "quiet") for flag in argv):
         print("mbpo_jax: starting", file=sys.stderr, flush=True)
     from mbpo_jax.driver import flags
 
-    if any(flag in ("--help", "-h", "-help") for flag in argv):
+    if any(flag in ("--help", "-help", "--h", "-h") for flag in argv):
         print(flags.help_text())
         return 0
     from mbpo_jax.driver.config import Diverged, EnvironmentFailure, StorageFailure
@@ -52,7 +62,8 @@ def _run(argv: list[str]) -> int:
 def summary_text(result, seconds: float) -> str:  # type: ignore[no-untyped-def]
     """What a run prints at its end."""
     summary = result.summary
-    lines = [f"{summary['algorithm']} on {summary['env']}: {summary['step']:,} of {summary['num_steps']:,} steps per seed"]
+    steps = f"{summary['step']:,} of {summary['num_steps']:,} steps per seed"
+    lines = [f"{summary['algorithm']} on {summary['env']}: {steps}"]
     for seed, outcome in summary["seeds"].items():
         if outcome["final"]:
             final, best = outcome["final"], outcome["best"]
@@ -60,7 +71,8 @@ def summary_text(result, seconds: float) -> str:  # type: ignore[no-untyped-def]
                 f"  seed {seed}: final return {final['return_mean']:.1f}; best {best['return_mean']:.1f} "
                 f"at step {best['step']:,}"
             )
-    lines.append(f"  {summary['env_steps_per_second']:.1f} env steps/s per seed, {seconds:.0f} s in this call")
+    rate = f"{summary['env_steps_per_second']:.1f} env steps/s per seed"
+    lines.append(f"  {rate}, {seconds:.0f} s in this call")
     for name, value in sorted(summary["seconds_per_phase"].items(), key=lambda item: -item[1]):
         lines.append(f"    {name:13} {value:8.1f} s")
     lines.append(f"  curve {result.run_dir / 'curves.png'}, policies {result.run_dir / 'policies'}")

@@ -29,4 +29,5 @@ def from_moments(mean: Array, variance: Array) -> Normalizer:
 
 def normalize(normalizer: Normalizer, x: Array) -> Array:
     """Standardises x [..., I]."""
-    return (x - normalizer.mean) / normalizer.std
+    mean, std = jnp.broadcast_to(normalizer.mean, x.shape), jnp.broadcast_to(normalizer.std, x.shape)
+    return (x - mean) / std

@@ -81,6 +81,19 @@ def imagined_rows_limit(config: MbpoConfig, length: Array | int) -> Array | int:
     return length * max(rows_per_step, config.rollout_batch)
 
 
+def draw_batches(
+    key: Key, real: Replay, imagined: Replay, num_batches: int, num_real: int, num_imagined: int
+) -> Transition:
+    """Batches [num_batches, num_real + num_imagined, ...]: exactly so many rows of each kind in every batch."""
+    key_real, key_imagined = jax.random.split(key)
+    parts = []
+    if num_real:
+        parts.append(replay.sample(key_real, real, (num_batches, num_real)))
+    if num_imagined:
+        parts.append(replay.sample(key_imagined, imagined, (num_batches, num_imagined)))
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=1), *parts)
+
+
 def build(config: MbpoConfig, spec: Spec) -> Algorithm:
     """MBPO as an algorithm.
 
@@ -169,16 +182,9 @@ def _update_agent(config: MbpoConfig, agent: Agent):  # type: ignore[no-untyped-
     num_real = num_real_rows(config)
     num_imagined = config.batch_size - num_real
 
-    def draw_batches(key: Key, real: Replay, imagined: Replay) -> Transition:
-        key_real, key_imagined = jax.random.split(key)
-        parts = [replay.sample(key_real, real, (config.updates_per_step, num_real))]
-        if num_imagined:
-            parts.append(replay.sample(key_imagined, imagined, (config.updates_per_step, num_imagined)))
-        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=1), *parts)
-
     def update_agent(key: Key, state: MbpoState, real: Replay) -> tuple[MbpoState, Metrics]:
         key_batches, key_update = jax.random.split(key)
-        batches = draw_batches(key_batches, real, state.imagined)
+        batches = draw_batches(key_batches, real, state.imagined, config.updates_per_step, num_real, num_imagined)
         agent_state, metrics = agent.update(key_update, state.agent, batches)
         metrics["real_row_fraction"] = jnp.asarray(num_real / config.batch_size)
         return state.replace(agent=agent_state), metrics

@@ -1,7 +1,7 @@
 """Checkpoints: everything that the next step reads, through orbax, as plain host arrays and JSON.
 
-Buffers are written by age, oldest first, and only the rows in force; so files stay small, load on any device, and fit a
-buffer of another capacity.
+Buffers are written by age, oldest first, and only the rows in force; so files stay small, load on any device,
+and fit a buffer of another capacity.
 """
 
 import logging
@@ -36,6 +36,7 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
         self._directory = (run_dir / "checkpoints").resolve()
         try:
+            self._directory.mkdir(parents=True, exist_ok=True)  # orbax would find out at the first save
             self._manager = ocp.CheckpointManager(self._directory, options=options)
         except OSError as error:
             raise StorageFailure(f"cannot use {self._directory}: {error}") from error
@@ -48,13 +49,15 @@ class Checkpoints:
         """
         if step in self._manager.all_steps():
             return
-        args = ocp.args.Composite(**{ARRAYS: ocp.args.StandardSave(arrays), RECORD: ocp.args.JsonSave(record)})
+        args = ocp.args.Composite(
+            **{ARRAYS: ocp.args.StandardSave(arrays), RECORD: ocp.args.JsonSave(record)}
+        )
         try:
             self._manager.save(step, args=args)
         except Exception as error:  # orbax lets through whatever its storage raised
             raise StorageFailure(
-                f"cannot save the checkpoint of step {step} in {self._directory} ({_first_line(error)}); older "
-                "checkpoints are intact, and the same command continues from the newest"
+                f"cannot save the checkpoint of step {step} in {self._directory} ({_first_line(error)}); "
+                "older checkpoints are intact, and the same command continues from the newest"
             ) from error
 
     def restore_latest(self) -> Saved | None:
@@ -71,8 +74,8 @@ class Checkpoints:
             restored = self._manager.restore(step, args=args)
         except Exception as error:
             raise StorageFailure(
-                f"cannot read checkpoint {self._directory / str(step)} ({_first_line(error)}); remove it to continue from "
-                "the one before"
+                f"cannot read checkpoint {self._directory / str(step)} ({_first_line(error)}); remove it to "
+                "continue from the one before"
             ) from error
         return Saved(restored[ARRAYS], restored[RECORD])
 
@@ -83,7 +86,9 @@ class Checkpoints:
 
 def pack(tree: PyTree) -> dict[str, Any]:
     """The arrays of one seed as nested dicts on the host, buffers cut to the rows in force."""
-    tree = jax.tree.map(lambda leaf: _contents(leaf) if isinstance(leaf, Replay) else leaf, tree, is_leaf=_is_replay)
+    tree = jax.tree.map(
+        lambda leaf: _contents(leaf) if isinstance(leaf, Replay) else leaf, tree, is_leaf=_is_replay
+    )
     return jax.tree.map(np.asarray, flax.serialization.to_state_dict(tree))
 
 
@@ -91,16 +96,20 @@ def unpack(template: PyTree, packed: dict[str, Any]) -> PyTree:
     """The inverse of `pack`, into freshly initialised arrays of the same structure.
 
     Raises:
-      ValueError: an array is missing or has another shape or type.
+      ValueError: an array is missing or has another shape or type, or a buffer has more rows than fit.
     """
-    contents = jax.tree.map(lambda leaf: _contents(leaf) if isinstance(leaf, Replay) else leaf, template, is_leaf=_is_replay)
+    contents = jax.tree.map(
+        lambda leaf: _contents(leaf) if isinstance(leaf, Replay) else leaf, template, is_leaf=_is_replay
+    )
     restored = flax.serialization.from_state_dict(contents, packed)
 
     def place(fresh: Any, saved: Any) -> Any:
         if isinstance(fresh, Replay):
             return _rebuild(fresh, saved)
         if fresh.shape != saved.shape or fresh.dtype != saved.dtype:
-            raise ValueError(f"an array is {saved.dtype}{saved.shape} where {fresh.dtype}{fresh.shape} is expected")
+            raise ValueError(
+                f"an array is {saved.dtype}{saved.shape} where {fresh.dtype}{fresh.shape} is expected"
+            )
         return jax.device_put(saved, fresh.sharding)
 
     return jax.tree.map(place, template, restored, is_leaf=_is_replay)
@@ -124,6 +133,11 @@ def _rebuild(fresh: Replay, saved: dict[str, Any]) -> Replay:
         raise ValueError(f"a buffer of {size} rows does not fit a capacity of {num_slots}")
 
     def fill(leaf: Any, rows: Any) -> Any:
+        expected = (max(size, 1), *leaf.shape[1:])
+        if rows.shape != expected or rows.dtype != leaf.dtype:
+            raise ValueError(
+                f"the rows of a buffer are {rows.dtype}{rows.shape} where {leaf.dtype}{expected} is expected"
+            )
         slots = np.zeros(leaf.shape, leaf.dtype)
         slots[:size] = rows[:size]
         return jax.device_put(slots, leaf.sharding)
@@ -132,7 +146,9 @@ def _rebuild(fresh: Replay, saved: dict[str, Any]) -> Replay:
         return jax.device_put(np.asarray(value, like.dtype), like.sharding)
 
     return Replay(
-        rows=Transition(**{name: fill(getattr(fresh.rows, name), rows) for name, rows in _fields(saved["rows"]).items()}),
+        rows=Transition(
+            **{name: fill(getattr(fresh.rows, name), rows) for name, rows in _fields(saved["rows"]).items()}
+        ),
         head=scalar(size % num_slots, fresh.head),
         size=scalar(size, fresh.size),
         num_added=scalar(int(saved["num_added"]), fresh.num_added),

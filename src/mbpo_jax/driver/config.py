@@ -28,11 +28,21 @@ class RunConfig:
     """What to run, for how long, and where its files go."""
 
     algorithm: str = option("mbpo", "Member of the family.", choices=tuple(REGISTRY))
-    env: str = option("InvertedPendulum-v5", "Gymnasium id with Box observations and actions; module:Id imports first.")
-    seeds: tuple[int, ...] = option((0,), "Seeds; one independent agent each, in one process.", minimum=0, maximum=2**31 - 1)
-    num_steps: int = option(5000, "Environment steps per seed, exploration included.", minimum=1)
-    run_dir: str = option(AUTO, "Directory of the run's files; an existing one is resumed. auto: runs/<env>-<algorithm>.")
-    max_episode_steps: int = option(0, "Time limit of an episode in environment steps; 0: the environment's own.", minimum=0)
+    env: str = option(
+        "InvertedPendulum-v5", "Gymnasium id with Box observations and actions; module:Id imports first."
+    )
+    seeds: tuple[int, ...] = option(
+        (0,), "Seeds; one independent agent each, in one process.", minimum=0, maximum=2**31 - 1
+    )
+    num_steps: int = option(
+        5000, "Environment steps per seed, exploration included.", minimum=1, maximum=2**31 - 1
+    )
+    run_dir: str = option(
+        AUTO, "Directory of the run's files; an existing one is resumed. auto: runs/<env>-<algorithm>."
+    )
+    max_episode_steps: int = option(
+        0, "Time limit of an episode in environment steps; 0: the environment's own.", minimum=0
+    )
     eval_every_steps: int = option(1000, "Environment steps between evaluations.", minimum=1)
     eval_episodes: int = option(5, "Deterministic episodes per evaluation.", minimum=1)
     log_every_steps: int = option(250, "Environment steps between lines of metrics.", minimum=1)
@@ -40,8 +50,8 @@ class RunConfig:
     checkpoints_kept: int = option(2, "Newest checkpoints kept.", minimum=1)
     seed_lifting: str = option(
         AUTO,
-        "How phases run over seeds: each (one after another, spread over local devices), vmap (batched), or auto "
-        "(each on CPU, vmap elsewhere).",
+        "How phases run over seeds: each (one after another, spread over local devices), vmap (batched), or "
+        "auto (each on CPU, vmap elsewhere).",
         choices=(AUTO, "each", "vmap"),
     )
     tensorboard: bool = option(False, "Also write TensorBoard files; needs the extra 'tensorboard'.")
@@ -66,7 +76,15 @@ class RunConfig:
 
 # What may differ when a run is resumed: how long it is, and what it shows and keeps.
 RESUMABLE_CHANGES = frozenset(
-    {"num_steps", "run_dir", "checkpoint_every_steps", "checkpoints_kept", "seed_lifting", "tensorboard", "quiet"}
+    {
+        "num_steps",
+        "run_dir",
+        "checkpoint_every_steps",
+        "checkpoints_kept",
+        "seed_lifting",
+        "tensorboard",
+        "quiet",
+    }
 )
 
 

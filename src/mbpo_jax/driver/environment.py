@@ -1,7 +1,7 @@
 """One Gymnasium environment of one seed, checked at the door.
 
-Actions are in [-1, 1] outside and rescaled here. Episode n of a seed is reset with a seed of its own, so that a
-running episode can be repeated from its number and its actions alone: that is what a checkpoint holds of it.
+Actions are in [-1, 1] outside and rescaled here. Episode n of a seed is reset with a seed of its own, so that
+a running episode can be repeated from its number and its actions alone: that is what a checkpoint holds.
 """
 
 import importlib
@@ -43,7 +43,7 @@ class Environment:
         self.episode_return = 0.0
 
     def reset(self, episode: int | None = None) -> np.ndarray:
-        """Begins the next episode, or the one of the given number; returns its first observation [O], float32."""
+        """Begins the next episode, or that of the given number; returns its first observation [O]."""
         self.episode = self.episode + 1 if episode is None else episode
         self.actions, self.episode_return = [], 0.0
         entropy = np.random.SeedSequence([self._seed, self._stream, self.episode])
@@ -54,7 +54,7 @@ class Environment:
         """Takes one step with an action [A] in [-1, 1].
 
         Raises:
-          EnvironmentFailure: names the environment and step, when an observation or reward is not finite.
+          EnvironmentFailure: an observation or reward is not finite in float32; names environment and step.
         """
         self.actions.append(np.asarray(action, np.float32))
         scaled = rescale(action, self.action_low, self.action_high)
@@ -65,7 +65,7 @@ class Environment:
         return Step(self._checked(obs, float(reward)), float(reward), bool(terminated), bool(truncated))
 
     def repeat(self, episode: int, actions: np.ndarray, episode_return: float) -> np.ndarray:
-        """Brings the environment to where the journal [T, A] of an episode ended; returns the observation there."""
+        """Goes to where the journal [T, A] of an episode ended; returns the observation there."""
         obs = self.reset(episode)
         for action in actions:
             obs = self.step(action).next_obs
@@ -77,16 +77,19 @@ class Environment:
         self._env.close()
 
     def _checked(self, obs: Any, reward: float) -> np.ndarray:
-        flat = np.asarray(obs, np.float32).reshape(-1)
-        if not (np.isfinite(flat).all() and np.isfinite(reward)):
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused below
+            flat, stored_reward = np.asarray(obs, np.float32).reshape(-1), np.float32(reward)
+        if not (np.isfinite(flat).all() and np.isfinite(stored_reward)):
             what = f"reward {reward}" if np.isfinite(flat).all() else f"observation {flat.tolist()}"
             raise EnvironmentFailure(
-                f"environment {self._env_id} gave a value that is not finite, {what}, at step {len(self.actions)} of "
-                f"episode {self.episode} (seed {self._seed}); nothing of this step was stored"
+                f"environment {self._env_id} gave a value that is not finite, {what}, at step "
+                f"{len(self.actions)} of episode {self.episode} (seed {self._seed}); "
+                "nothing of this step was stored"
             )
         if flat.shape != (self.obs_dim,):
             raise EnvironmentFailure(
-                f"environment {self._env_id} gave an observation of {flat.size} numbers where its space has {self.obs_dim}"
+                f"environment {self._env_id} gave an observation of {flat.size} numbers where its space has "
+                f"{self.obs_dim}"
             )
         return flat
 
@@ -108,32 +111,40 @@ def resolve_termination_fn(name: str, env_id: str) -> TerminationFn:
         known = terminations.lookup(env_id)
         if known is None:
             raise ValueError(
-                f"termination_fn is not known for env {env_id!r}: pass --termination_fn=package.module:function, a function "
-                "of (obs, action, next_obs), each [B, ...], to bool [B], or --termination_fn=never if episodes only end by "
-                "time limit"
+                f"termination_fn is not known for env {env_id!r}: pass "
+                "--termination_fn=package.module:function, a function of (obs, action, next_obs), each "
+                "[B, ...], to bool [B], or --termination_fn=never if episodes only end by time limit"
             )
         return known
     module, _, function = name.partition(":")
     try:
-        return getattr(importlib.import_module(module), function)
+        found = getattr(importlib.import_module(module), function)
+        if not callable(found):
+            raise TypeError(f"{function} is not a function")
+        return found
     except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise ValueError(
-            f"termination_fn must be 'auto', 'never' or package.module:function that can be imported, got {name!r} ({error})"
+            "termination_fn must be 'auto', 'never' or package.module:function that can be imported, got "
+            f"{name!r} ({error})"
         ) from error
 
 
 def _make(env_id: str, max_episode_steps: int) -> gymnasium.Env:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # "a newer version exists": v4 is chosen on purpose
+            warnings.simplefilter(
+                "ignore", DeprecationWarning
+            )  # "a newer version exists": v4 is chosen on purpose
             env = gymnasium.make(
                 env_id, max_episode_steps=max_episode_steps or None, disable_env_checker=True
             )
-    except (gymnasium.error.Error, ImportError) as error:
+    except (gymnasium.error.Error, ImportError, ValueError) as error:
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"env must be an installed Gymnasium id, got {env_id!r} ({first_line})") from error
     if env.spec is None or env.spec.max_episode_steps is None:
-        raise ValueError(f"max_episode_steps must be given, 1 or more: env {env_id!r} has no time limit of its own, got 0")
+        raise ValueError(
+            f"max_episode_steps must be given, 1 or more: env {env_id!r} has no time limit of its own, got 0"
+        )
     return env
 
 

@@ -1,4 +1,4 @@
-"""Command-line flags, generated from the frozen config dataclasses: one flag for each knob, of the same name."""
+"""Command-line flags, generated from the frozen config dataclasses: a flag for each knob, with its name."""
 
 import dataclasses
 import math
@@ -45,18 +45,11 @@ def define() -> flags.FlagValues:
     values = flags.FlagValues()
     flags.DEFINE_string("flagfile", "", "Read more flags from this file, one a line.", flag_values=values)
     flags.DEFINE_boolean("help", False, "Show this help.", short_name="h", flag_values=values)
-    readers: dict[str, list[str]] = {}
-    fields: dict[str, dataclasses.Field[Any]] = {field.name: field for field in options.knobs(RunConfig)}
-    for algorithm, member in REGISTRY.items():
-        for name, field in _knobs_of(member.config_class).items():
-            readers.setdefault(name, []).append(algorithm)
-            fields[name] = field
-    for name, field in fields.items():
-        note = f" [{', '.join(readers[name])}]" if name in readers else ""
+    for name, fields in _flag_fields().items():
+        field = next(iter(fields.values()))
         # Defaults differ between algorithms, so a flag has none; what is not given is left to the dataclass.
         flag: flags.Flag[Any] = flags.Flag(
-            _KnobParser(field), None, name, None, f"{field.metadata['help']}{note} Default: {_text(field.default)}.",
-            boolean=field.type is bool,
+            _KnobParser(field), None, name, None, _describe(fields), boolean=field.type is bool
         )
         flags.DEFINE_flag(flag, flag_values=values, module_name="mbpo_jax")
     return values
@@ -71,17 +64,16 @@ def parse(argv: list[str]) -> tuple[RunConfig, Any]:
       FlagsError: names the flag or file, the value, and what is allowed.
     """
     values = define()
-    try:
-        rest = values(["mbpo_jax", *argv])[1:]
-    except flags.Error as error:
-        raise FlagsError(_one_line(error)) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise FlagsError(f"--flagfile cannot be read: {error}") from error
+    rest = _read(values, argv)
     if values["help"].value:
-        raise FlagsError(help_text(values))
+        raise FlagsError("--help stands alone on the command line, got it in a flagfile or from Python")
     if rest:
         raise FlagsError(f"every argument must be a --flag=value, got {rest[0]!r}")
-    given = {name: values[name].value for name in values if values[name].present and name not in ("flagfile", "help", "h")}
+    given = {
+        name: values[name].value
+        for name in values
+        if values[name].present and name not in ("flagfile", "help", "h")
+    }
     try:
         run_names = {field.name for field in options.knobs(RunConfig)}
         run = RunConfig(**{name: value for name, value in given.items() if name in run_names})
@@ -89,21 +81,67 @@ def parse(argv: list[str]) -> tuple[RunConfig, Any]:
         readable = run_names | set(_knobs_of(config_class))
         for name in given:
             if name not in readable:
-                raise ValueError(f"{name} is not read by --algorithm={run.algorithm}; leave it out")
+                text = _text(given[name])
+                raise ValueError(f"{name}={text} is not read by --algorithm={run.algorithm}; leave it out")
         return run, _build(config_class, given)
     except ValueError as error:
-        raise FlagsError(f"--{error}") from error
+        raise FlagsError(_one_line(f"--{error}")) from error
 
 
 def help_text(values: flags.FlagValues | None = None) -> str:
     """What --help prints."""
     values = define() if values is None else values
     members = "\n".join(f"  {name:6}{member.summary}" for name, member in REGISTRY.items())
-    lines = ["usage: python -m mbpo_jax.main [--flagfile=FILE] [--flag=value ...]", "", "algorithms:", members, "", "flags:"]
+    usage = "usage: python -m mbpo_jax.main [--flagfile=FILE] [--flag=value ...]"
+    lines = [usage, "", "algorithms:", members, "", "flags:"]
     for name in sorted(values):
         if len(name) > 1:
             lines.append(f"  --{name}\n      {values[name].help}")
     return "\n".join(lines)
+
+
+def _read(values: flags.FlagValues, argv: list[str]) -> list[str]:
+    """Sets the flags; returns the arguments that are none."""
+    try:
+        arguments = values.read_flags_from_files(argv, force_gnu=False)
+        # absl passes over these two in silence, and a run would begin without what its caller meant.
+        if any(argument.partition("=")[0].lstrip("-") == "undefok" for argument in arguments):
+            raise FlagsError("--undefok is not a flag; --help lists them")
+        if any(argument in ("--flagfile=", "-flagfile=") for argument in argv):
+            raise FlagsError("--flagfile must be a file that can be read, got ''")
+        return values(["mbpo_jax", *arguments])[1:]
+    except FlagsError:
+        raise
+    except flags.UnrecognizedFlagError as error:
+        raise FlagsError(_one_line(f"{error}; --help lists the flags, got {error.flagvalue!r}")) from error
+    except UnicodeDecodeError as error:
+        files = [argument for argument in argv if "flagfile" in argument]
+        raise FlagsError(_one_line(f"{' '.join(files)} must be a text file: {error}")) from error
+    except (flags.Error, OSError, ValueError) as error:
+        raise FlagsError(_one_line(error)) from error
+
+
+def _flag_fields() -> dict[str, dict[str, dataclasses.Field[Any]]]:
+    """Per flag, the knobs that it sets, by the algorithm that reads them; "" for those of the run."""
+    found: dict[str, dict[str, dataclasses.Field[Any]]] = {
+        field.name: {"": field} for field in options.knobs(RunConfig)
+    }
+    for algorithm, member in REGISTRY.items():
+        for name, field in _knobs_of(member.config_class).items():
+            found.setdefault(name, {})[algorithm] = field
+    return found
+
+
+def _describe(fields: dict[str, dataclasses.Field[Any]]) -> str:
+    """A flag's help: meaning, what is allowed, and the default of each algorithm that reads it."""
+    field = next(iter(fields.values()))
+    defaults = {reader: _text(knob.default) for reader, knob in fields.items()}
+    if len(set(defaults.values())) == 1:
+        default = _text(field.default)
+    else:
+        default = ", ".join(f"{value} ({reader})" for reader, value in defaults.items())
+    note = "" if "" in fields else f" [{', '.join(fields)}]"
+    return f"{field.metadata['help']}{note} Allowed: {options.allowed(field)}. Default: {default}."
 
 
 def _knobs_of(config_class: type) -> dict[str, dataclasses.Field[Any]]:
@@ -119,7 +157,9 @@ def _knobs_of(config_class: type) -> dict[str, dataclasses.Field[Any]]:
 
 def _build(config_class: type, given: dict[str, Any]) -> Any:
     arguments = {name: _build(section, given) for name, section in options.sections(config_class).items()}
-    arguments |= {field.name: given[field.name] for field in options.knobs(config_class) if field.name in given}
+    arguments |= {
+        field.name: given[field.name] for field in options.knobs(config_class) if field.name in given
+    }
     return config_class(**arguments)
 
 
@@ -163,5 +203,5 @@ def _text(value: Any) -> str:
     return AUTO if value is None else str(value)
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: Exception | str) -> str:
     return " ".join(str(error).split())

@@ -47,7 +47,9 @@ def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = 
     config = default_algorithm_config(run) if algorithm_config is None else algorithm_config
     expected = REGISTRY[run.algorithm].config_class
     if not isinstance(config, expected):
-        raise ValueError(f"algorithm_config must be a {expected.__name__} for {run.algorithm}, got {config!r}")
+        raise ValueError(
+            f"algorithm_config must be a {expected.__name__} for {run.algorithm}, got {config!r}"
+        )
     with ExitStack() as stack:
         trainer = _Trainer(run, config, stack)
         progress = stack.enter_context(Progress(run.num_steps, trainer.step, stream=stream, quiet=run.quiet))
@@ -71,16 +73,26 @@ class _Trainer:
         self._roots = self._axis.keys(run.seeds)
         spec = Spec(self._envs[0].obs_dim, self._envs[0].action_dim)
         self._state = self._axis.lift(self._algorithm.init)(self._roots)
-        self._replay = self._axis.lift(lambda key: replay_lib.init(spec, self._algorithm.replay_capacity))(self._roots)
+        self._replay = self._axis.lift(lambda key: replay_lib.init(spec, self._algorithm.replay_capacity))(
+            self._roots
+        )
         self._begin_record()
         saved = self._checkpoints.restore_latest()
         offset = None if saved is None else self._restore(saved)
+        if self.step > run.num_steps:
+            raise ValueError(
+                f"num_steps must be {self.step} or more, where run_dir {run.directory!r} is already, got "
+                f"{run.num_steps}"
+            )
+        run_directory.write_config(self.run_dir, run, config)
         self._writer = stack.enter_context(MetricsWriter(self.run_dir, offset, run.tensorboard))
 
     def train(self, progress: Progress, stop: StopRequest) -> bool:
         """Runs to the end, or until a stop is requested, and saves; returns whether the end was reached."""
         self._progress, self._stop = progress, stop
         self._began = time.monotonic()
+        for note in self._notes:
+            progress.note(note)
         while self.step < self.run.num_steps or self.phase is not None:
             if self.phase is None:
                 if stop.requested:
@@ -116,12 +128,14 @@ class _Trainer:
         curves.draw_curves(self.run_dir)
         return summary
 
-    # -- setting up ----------------------------------------------------------------------------------------------
+    # -- setting up ------------------------------------------------------------------------------------------
 
     def _open_environments(self, stack: ExitStack) -> None:
         run = self.run
         self._envs = [Environment(run.env, seed, TRAINING, run.max_episode_steps) for seed in run.seeds]
-        self._eval_envs = [Environment(run.env, seed, EVALUATION, run.max_episode_steps) for seed in run.seeds]
+        self._eval_envs = [
+            Environment(run.env, seed, EVALUATION, run.max_episode_steps) for seed in run.seeds
+        ]
         for env in (*self._envs, *self._eval_envs):
             stack.callback(env.close)
 
@@ -135,7 +149,6 @@ class _Trainer:
         self.run_dir.mkdir(parents=True, exist_ok=True)
         if (self.run_dir / run_directory.CONFIG).exists():
             run_directory.check_same(run_directory.read_config(self.run_dir), self.run, config)
-        run_directory.write_config(self.run_dir, self.run, config)
 
     def _compile(self) -> None:
         algorithm, self._axis = self._algorithm, SeedAxis(len(self.run.seeds), self.run.seed_lifting)
@@ -152,7 +165,9 @@ class _Trainer:
         self._act = self._axis.lift(act, shared=(1,), outputs=2)
         self._explore = self._axis.lift(explore, shared=(1,))
         self._add = self._axis.lift(replay_lib.add, donate=(0,))
-        self._actor = algorithm.actor if self._axis.batched else lambda states: tuple(map(algorithm.actor, states))
+        self._actor = (
+            algorithm.actor if self._axis.batched else lambda states: tuple(map(algorithm.actor, states))
+        )
         self._phases = [self._axis.lift_phase(i, phase) for i, phase in enumerate(algorithm.phases)]
         self._evaluation_act = policy.deterministic_act(algorithm)
 
@@ -164,12 +179,13 @@ class _Trainer:
         self._evaluations: list[list[dict[str, float]]] = [[] for _ in range(num_seeds)]
         self._pending: list[dict[str, Any]] = [{} for _ in range(num_seeds)]  # metrics since the last line
         self._returns: list[list[float]] = [[] for _ in range(num_seeds)]  # episodes since the last line
+        self._notes: list[str] = []  # to show when the display is there
         self._seconds: Counter[str] = Counter()
         self._seconds_before = 0.0
         self._obs = [env.reset() for env in self._envs]
         self._carry = self._begin_carry(range(num_seeds), None)
 
-    # -- one step ------------------------------------------------------------------------------------------------
+    # -- one step --------------------------------------------------------------------------------------------
 
     def _step_environments(self) -> None:
         self._progress.update(self.step, "explore" if self._exploring() else "act")
@@ -206,7 +222,9 @@ class _Trainer:
             actions = self._explore(self._roots, self.step)
         else:
             obs = self._axis.join(self._obs)
-            actions, self._carry = self._act(self._roots, self.step, self._actor(self._state), self._carry, obs)
+            actions, self._carry = self._act(
+                self._roots, self.step, self._actor(self._state), self._carry, obs
+            )
         return [np.asarray(action) for action in self._axis.split(actions)]
 
     def _begin_carry(self, which: Any, carry: PyTree) -> PyTree:
@@ -226,19 +244,24 @@ class _Trainer:
                 self._progress.update(self.step, phase.name)
                 with self._timed(phase.name):
                     self._state, metrics = runner.run(
-                        self._roots, self.step, self._state, self._replay, self.phase_done, lambda: self._stop.requested
+                        self._roots,
+                        self.step,
+                        self._state,
+                        self._replay,
+                        self.phase_done,
+                        lambda: self._stop.requested,
                     )
                     jax.block_until_ready(metrics)
-                if metrics is None:
-                    return False
                 self._remember(phase.name, metrics)
+                if not all(self.phase_done):
+                    return False
             self.phase, self.phase_done = self.phase + 1, [False] * len(self._envs)
         self.phase = None
         return True
 
-    def _remember(self, name: str, metrics: list[PyTree]) -> None:
+    def _remember(self, name: str, metrics: list[PyTree | None]) -> None:
         for pending, values in zip(self._pending, metrics, strict=True):
-            if values is not None:  # a seed that had finished before a stop has told already
+            if values is not None:  # else it goes on after a stop, or had ended before one
                 pending |= {f"{name}/{key}": value for key, value in values.items()}
 
     def _after_step(self) -> None:
@@ -250,7 +273,7 @@ class _Trainer:
         if self.step % run.checkpoint_every_steps == 0:
             self._save()
 
-    # -- what a run tells and keeps ------------------------------------------------------------------------------
+    # -- what a run tells and keeps --------------------------------------------------------------------------
 
     @contextmanager
     def _timed(self, name: str) -> Iterator[None]:
@@ -266,21 +289,28 @@ class _Trainer:
             if self._returns[i]:
                 values["train/return_mean"] = np.mean(self._returns[i])
                 values["train/episodes"] = np.asarray(len(self._returns[i]))
-            bad = [name for name, value in values.items() if not np.isfinite(value).all()]
             self._writer.write(self.step, seed, values | seconds | {"compilations": self._compilations.count})
-            if bad:
-                raise Diverged(
-                    f"{bad[0]} is not finite at step {self.step} (seed {seed}); the newest checkpoint is from before. Try "
-                    "a smaller --learning_rate or --model_learning_rate, or fewer --updates_per_step"
-                )
+            self._check_finite(i)
             self._pending[i], self._returns[i] = {}, []
+
+    def _check_finite(self, i: int) -> None:
+        """Refuses to go on, or to save, after an update that gave numbers which are not finite."""
+        for name, value in self._pending[i].items():
+            if not np.isfinite(np.asarray(value)).all():
+                raise Diverged(
+                    f"{name} is not finite at step {self.step} (seed {self.run.seeds[i]}); the newest "
+                    "checkpoint is from before. Try a smaller --learning_rate or --model_learning_rate, or "
+                    "fewer --updates_per_step"
+                )
 
     def _evaluate(self) -> None:
         self._progress.update(self.step, "evaluate")
         with self._timed("evaluate"):
             actors = self._axis.split(self._actor(self._state))
             for i, (seed, env) in enumerate(zip(self.run.seeds, self._eval_envs)):
-                acting = policy.Policy(self._evaluation_act, self._algorithm, actors[i], env.action_low, env.action_high)
+                acting = policy.Policy(
+                    self._evaluation_act, self._algorithm, actors[i], env.action_low, env.action_high
+                )
                 outcome = evaluate.evaluate(acting, env, 0, self.run.eval_episodes)
                 metrics = outcome.metrics()
                 self._writer.write(self.step, seed, metrics)
@@ -297,8 +327,12 @@ class _Trainer:
 
     def _save(self) -> None:
         self._progress.update(self.step, "checkpoint")
+        for i in range(len(self.run.seeds)):  # lines of metrics may be further apart than checkpoints
+            self._check_finite(i)
         with self._timed("checkpoint"):
-            seeds = zip(self._axis.split(self._state), self._axis.split(self._replay), self._axis.split(self._carry))
+            seeds = zip(
+                self._axis.split(self._state), self._axis.split(self._replay), self._axis.split(self._carry)
+            )
             journals = [np.asarray(env.actions, np.float32).reshape(-1, env.action_dim) for env in self._envs]
             arrays = {
                 str(seed): {
@@ -306,7 +340,9 @@ class _Trainer:
                     "replay": checkpoint.pack(replay),
                     "carry": checkpoint.pack(carry),
                     "obs": self._obs[i],
-                    "episode_actions": np.concatenate([journals[i], np.zeros((1, journals[i].shape[1]), np.float32)]),
+                    "episode_actions": np.concatenate(
+                        [journals[i], np.zeros((1, journals[i].shape[1]), np.float32)]
+                    ),
                 }
                 for i, (seed, (state, replay, carry)) in enumerate(zip(self.run.seeds, seeds))
             }
@@ -335,14 +371,27 @@ class _Trainer:
 
         def restore(fresh: PyTree, name: str) -> PyTree:
             values = self._axis.split(fresh)
-            return self._axis.join([checkpoint.unpack(v, arrays.get(name, {})) for v, arrays in zip(values, seeds)])
+            return self._axis.join(
+                [checkpoint.unpack(v, arrays.get(name, {})) for v, arrays in zip(values, seeds)]
+            )
 
         self._state, self._replay = restore(self._state, "state"), restore(self._replay, "replay")
         self._carry = restore(self._carry, "carry")
         self.step, self.phase, self.phase_done = record["step"], record["phase"], record["phase_done"]
-        self._evaluations, self._pending, self._returns = record["evaluations"], record["pending"], record["returns"]
+        self._evaluations, self._pending, self._returns = (
+            record["evaluations"],
+            record["pending"],
+            record["returns"],
+        )
         self._seconds, self._seconds_before = Counter(record["seconds"]), record["seconds_total"]
         for i, env in enumerate(self._envs):
             actions = seeds[i]["episode_actions"][:-1]
             self._obs[i] = env.repeat(record["episodes"][i], actions, record["episode_returns"][i])
+            if not np.array_equal(self._obs[i], seeds[i]["obs"]):
+                self._notes.append(
+                    f"seed {self.run.seeds[i]}: env {self.run.env} did not repeat its running episode; a new "
+                    "one begins, and the run is not what it would have been without the interruption"
+                )
+                self._obs[i] = env.reset()
+                self._carry = self._begin_carry([i], self._carry)
         return record["metrics_offset"]

@@ -3,7 +3,6 @@
 A saved policy is one `.npz` of plain arrays (never unpickled) beside the run's `config.json`.
 """
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -23,9 +22,11 @@ ACTION_LOW, ACTION_HIGH, OBS_DIM = "action_low", "action_high", "obs_dim"
 
 
 class Policy:
-    """Acts deterministically, in the environment's own action bounds. Call `reset` where an episode begins."""
+    """Acts deterministically, in the environment's action bounds. Call `reset` where an episode begins."""
 
-    def __init__(self, act: Callable[..., Any], algorithm: Algorithm, actor: PyTree, low: np.ndarray, high: np.ndarray) -> None:
+    def __init__(
+        self, act: Callable[..., Any], algorithm: Algorithm, actor: PyTree, low: np.ndarray, high: np.ndarray
+    ) -> None:
         self._act, self._algorithm, self._actor = act, algorithm, actor
         self._low, self._high = low, high
         self.reset()
@@ -81,6 +82,8 @@ def load_policy(run_dir: str | Path, seed: int | None = None, best: bool = False
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         low, high, obs_dim = arrays.pop(ACTION_LOW), arrays.pop(ACTION_HIGH), int(arrays.pop(OBS_DIM))
+        if low.ndim != 1 or low.shape != high.shape:
+            raise ValueError(f"the action bounds are {low.shape} and {high.shape}")
         # A termination function matters to learning only, so any will do here.
         spec = Spec(obs_dim, low.size, environment.resolve_termination_fn("never", run.env))
         algorithm = REGISTRY[run.algorithm].build(knobs, spec)
@@ -88,13 +91,17 @@ def load_policy(run_dir: str | Path, seed: int | None = None, best: bool = False
         nested = flax.traverse_util.unflatten_dict(arrays, sep="/")["actor"]
         actor = flax.serialization.from_state_dict(template, nested)
         _check_shapes(template, actor)
-    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
-        raise StorageFailure(f"cannot load a policy from {path}: {error}") from error
+    except Exception as error:  # a damaged file: NumPy, zipfile, zlib and flax each raise their own
+        raise StorageFailure(f"cannot load a policy from {path}: {type(error).__name__}: {error}") from error
     return Policy(deterministic_act(algorithm), algorithm, jax.tree.map(jax.numpy.asarray, actor), low, high)
 
 
 def _check_shapes(template: PyTree, actor: PyTree) -> None:
-    for (where, expected), leaf in zip(jax.tree.leaves_with_path(template), jax.tree.leaves(actor), strict=True):
+    for (where, expected), leaf in zip(
+        jax.tree.leaves_with_path(template), jax.tree.leaves(actor), strict=True
+    ):
         if expected.shape != leaf.shape or expected.dtype != leaf.dtype:
             name = jax.tree_util.keystr(where)
-            raise ValueError(f"{name} is {leaf.dtype}{leaf.shape} where {expected.dtype}{expected.shape} is expected")
+            raise ValueError(
+                f"{name} is {leaf.dtype}{leaf.shape} where {expected.dtype}{expected.shape} is expected"
+            )

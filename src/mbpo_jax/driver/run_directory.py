@@ -1,4 +1,4 @@
-"""The files of a run directory that are JSON: `config.json`, written once, and `summary.json`, written at the end.
+"""The JSON files of a run directory: `config.json`, written at the start, and `summary.json`, at the end.
 
 Files are written beside their place and renamed, so that none is ever half there.
 """
@@ -42,7 +42,10 @@ def write_config(run_dir: Path, run: RunConfig, algorithm: Any) -> None:
         "algorithm": dataclasses.asdict(algorithm),
         "versions": _versions(),
         "commit": _commit(),
-        "device": {"backend": jax.default_backend(), "kinds": sorted({d.device_kind for d in jax.local_devices()})},
+        "device": {
+            "backend": jax.default_backend(),
+            "kinds": sorted({d.device_kind for d in jax.local_devices()}),
+        },
     }
     write_json(run_dir / CONFIG, value)
 
@@ -58,7 +61,7 @@ def read_config(run_dir: Path) -> SavedConfig:
         value = json.loads(path.read_text())
         run = _from_dict(RunConfig, value["run"])
         return SavedConfig(run, _from_dict(REGISTRY[run.algorithm].config_class, value["algorithm"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise StorageFailure(f"cannot read {path}: {type(error).__name__}: {error}") from error
 
 
@@ -77,8 +80,8 @@ def check_same(saved: SavedConfig, run: RunConfig, algorithm: Any) -> None:
     ]
     if differences:
         raise ValueError(
-            f"run_dir {run.directory!r} holds another run: {'; '.join(differences)}. Give the old values to resume it, or "
-            "another --run_dir to start a new one"
+            f"run_dir {run.directory!r} holds another run: {'; '.join(differences)}. Give the old values to "
+            "resume it, or another --run_dir to start a new one"
         )
 
 
@@ -101,8 +104,20 @@ def _flatten(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    packages = ("mbpo-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "gymnasium", "mujoco", "numpy")
-    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
+    packages = (
+        "mbpo-jax",
+        "jax",
+        "jaxlib",
+        "flax",
+        "optax",
+        "orbax-checkpoint",
+        "gymnasium",
+        "mujoco",
+        "numpy",
+    )
+    return {"python": platform.python_version()} | {
+        name: importlib.metadata.version(name) for name in packages
+    }
 
 
 def _commit() -> str | None:

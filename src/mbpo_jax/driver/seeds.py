@@ -1,11 +1,12 @@
 """The seed axis: how functions of one seed run for all seeds. The choice is made here, in one place.
 
-Two liftings. `each` runs the seeds one after another with one executable, their arrays spread over the local devices;
-seed i of n equals seed i alone bit for bit. `vmap` batches them; it suits devices that are bound by launches, and agrees
-to rounding. A value "of all seeds" is a tuple of S values under `each` and one stacked [S, ...] value under `vmap`; only
-`split` and `join` look inside.
+Two liftings. `each` runs the seeds one after another with one executable, their arrays spread over the local
+devices; seed i of n equals seed i alone bit for bit. `vmap` batches them; it suits devices that are bound by
+launches, and agrees to rounding. A value "of all seeds" is a tuple of S values under `each` and one stacked
+[S, ...] value under `vmap`; only `split` and `join` look inside.
 """
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -37,7 +38,9 @@ class SeedAxis:
         if self.batched:
 
             def batched(*args: Any) -> Any:
-                return jax.vmap(fn, in_axes=tuple(None if i in shared else 0 for i in range(len(args))))(*args)
+                return jax.vmap(fn, in_axes=tuple(None if i in shared else 0 for i in range(len(args))))(
+                    *args
+                )
 
             return jax.jit(batched, donate_argnums=tuple(donate))
         one = jax.jit(fn, donate_argnums=tuple(donate))
@@ -66,14 +69,15 @@ class SeedAxis:
         """One value of all seeds from S values of one seed."""
         if not self.batched:
             return tuple(values)
-        stack = np.stack if all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(values)) else jnp.stack
+        on_host = all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(values))
+        stack = np.stack if on_host else jnp.stack
         return jax.tree.map(lambda *leaves: stack(leaves), *values)
 
     def split(self, value: PyTree) -> list[PyTree]:
         """S values of one seed from one value of all seeds."""
         if not self.batched:
             return list(value)
-        return [jax.tree.map(lambda leaf: leaf[i], value) for i in range(self.num_seeds)]
+        return [jax.tree.map(operator.itemgetter(i), value) for i in range(self.num_seeds)]
 
 
 class PhaseRunner:
@@ -83,7 +87,9 @@ class PhaseRunner:
         def run(root: Key, step: Array, state: PyTree, replay: PyTree) -> tuple[PyTree, PyTree]:
             return phase.run(jax.random.fold_in(jax.random.fold_in(root, 1000 + index), step), state, replay)
 
-        def run_active(root: Key, step: Array, state: PyTree, replay: PyTree, active: Array, metrics: PyTree) -> Any:
+        def run_active(
+            root: Key, step: Array, state: PyTree, replay: PyTree, active: Array, metrics: PyTree
+        ) -> Any:
             return _select(active, run(root, step, state, replay), (state, metrics))
 
         self.phase = phase
@@ -100,31 +106,51 @@ class PhaseRunner:
         replay: PyTree,
         done: list[bool],
         should_stop: Callable[[], bool],
-    ) -> tuple[PyTree, list[PyTree] | None]:
-        """Runs slices until all of `done` hold or `should_stop()`, which is asked before each; `done` is updated.
+    ) -> tuple[PyTree, list[PyTree | None]]:
+        """Runs slices until all of `done` hold or `should_stop()`, asked before each; `done` is updated.
 
         Returns:
-          The state, and per seed the metrics of its last slice; None when stopped before the end.
+          The state, and the metrics of every seed that came to its end in this call; None for the others.
         """
+        before = list(done)
         if self._axis.batched:
-            return self._run_batched(roots, step, state, replay, done, should_stop)
+            state, metrics = self._run_batched(roots, step, state, replay, done, should_stop)
+        else:
+            state, metrics = self._run_each(roots, step, state, replay, done, should_stop)
+        ended = [now and not was for was, now in zip(before, done, strict=True)]
+        return state, [values if mine else None for values, mine in zip(metrics, ended, strict=True)]
+
+    def _run_each(
+        self,
+        roots: PyTree,
+        step: int,
+        state: PyTree,
+        replay: PyTree,
+        done: list[bool],
+        should_stop: Callable[[], bool],
+    ) -> tuple[PyTree, list[PyTree]]:
         states, metrics = list(state), [None] * self._axis.num_seeds
         for i in range(self._axis.num_seeds):
             while not done[i]:
                 if should_stop():
-                    return tuple(states), None
+                    return tuple(states), metrics
                 states[i], metrics[i] = self._one(roots[i], step, states[i], replay[i])
                 done[i] = not self.phase.unfinished(states[i])
         return tuple(states), metrics
 
     def _run_batched(
-        self, roots: PyTree, step: int, state: PyTree, replay: PyTree, done: list[bool], should_stop: Callable[[], bool]
-    ) -> tuple[PyTree, list[PyTree] | None]:
+        self,
+        roots: PyTree,
+        step: int,
+        state: PyTree,
+        replay: PyTree,
+        done: list[bool],
+        should_stop: Callable[[], bool],
+    ) -> tuple[PyTree, list[PyTree]]:
         metrics = None
-        while not all(done):
-            if should_stop():
-                return state, None
-            if metrics is None and not any(done):
+        while not all(done) and not should_stop():
+            # Which program runs depends on `done` alone, so that a run that was stopped repeats it bit for bit.
+            if not any(done):
                 state, metrics = self._all(roots, step, state, replay)
             else:
                 # A seed that is done must not begin again while others go on.
@@ -135,7 +161,7 @@ class PhaseRunner:
             else:
                 unfinished = np.asarray(jax.vmap(self.phase.unfinished)(state))
                 done[:] = [was or not now for was, now in zip(done, unfinished.tolist())]
-        return state, self._axis.split(metrics)
+        return state, [None] * len(done) if metrics is None else self._axis.split(metrics)
 
     def _zero_metrics(self, *args: Any) -> PyTree:
         _, shapes = jax.eval_shape(self._all, *args)
@@ -144,4 +170,3 @@ class PhaseRunner:
 
 def _select(active: Array, new: PyTree, old: PyTree) -> PyTree:
     return jax.tree.map(lambda n, o: jnp.where(active, n, o), new, old)
-

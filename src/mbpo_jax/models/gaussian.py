@@ -73,8 +73,8 @@ def build(config: GaussianConfig, spec: Spec) -> WorldModel:
     def init(key: Key) -> GaussianState:
         members = ensemble.init_members(init_member, key, config.num_members)
         bounds = {
-            "max": jnp.full(num_targets, INITIAL_MAX_LOG_VAR),
-            "min": jnp.full(num_targets, INITIAL_MIN_LOG_VAR),
+            "max": jnp.full(num_targets, INITIAL_MAX_LOG_VAR, jnp.float32),
+            "min": jnp.full(num_targets, INITIAL_MIN_LOG_VAR, jnp.float32),
         }
         return GaussianState(
             members=members,

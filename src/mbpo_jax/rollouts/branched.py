@@ -16,7 +16,7 @@ from mbpo_jax import permutation, replay
 from mbpo_jax.replay import Replay
 from mbpo_jax.types import Array, Key, Metrics, PolicyFn, StepFn, Transition
 
-BLOCK_ROWS = 1000
+BLOCK_ROWS = 1000  # most rows that are worked on together
 
 
 class Dynamics(NamedTuple):
@@ -28,9 +28,9 @@ class Dynamics(NamedTuple):
 
 class _Progress(NamedTuple):
     buffer: Replay
-    obs: Array  # [B + BLOCK_ROWS, O], the states to go on from
+    obs: Array  # [B + block rows, O], the states to go on from
     num_alive: Array  # [], how many of them there are
-    next_obs: Array  # [B + BLOCK_ROWS, O], the states after this step, as far as they are known
+    next_obs: Array  # [B + block rows, O], the states after this step, as far as they are known
     num_next: Array  # []
     num_terminal: Array  # []
     num_dropped: Array  # [], rows with a non-finite prediction, not stored
@@ -54,7 +54,8 @@ def roll_out(
     Returns:
       The buffer, and metrics of what was imagined.
     """
-    padding = jnp.zeros((BLOCK_ROWS, start_obs.shape[1]))
+    block_rows = min(BLOCK_ROWS, -(-start_obs.shape[0] // dynamics.num_groups))
+    padding = jnp.zeros((block_rows, start_obs.shape[1]))
     num_starts = jnp.asarray(start_obs.shape[0], jnp.int32)
     zero, nothing = jnp.zeros((), jnp.int32), jnp.zeros(())
     obs = jnp.concatenate([start_obs, padding])
@@ -74,12 +75,12 @@ def roll_out(
             key_group = jax.random.fold_in(key_step, group)
 
             def roll_block(j: Array, progress: _Progress) -> _Progress:
-                place = start + j * BLOCK_ROWS + jnp.arange(BLOCK_ROWS)
+                place = start + j * block_rows + jnp.arange(block_rows)
                 return _step_block(
                     jax.random.fold_in(key_group, j), policy_fn, dynamics.step_fn, group, order, place, stop, limit, progress
                 )
 
-            return jax.lax.fori_loop(0, -(-(stop - start) // BLOCK_ROWS), roll_block, progress)
+            return jax.lax.fori_loop(0, -(-(stop - start) // block_rows), roll_block, progress)
 
         progress = jax.lax.fori_loop(0, dynamics.num_groups, roll_group, progress)
         return progress._replace(
@@ -115,7 +116,7 @@ def _step_block(
     ended = kept & terminal
     target = jnp.where(alive, jnp.cumsum(alive) - 1, num_alive + jnp.cumsum(ended) - 1)
     target = jnp.where(kept, target, num_kept + jnp.cumsum(~kept) - 1)
-    source = jnp.zeros_like(target).at[target].set(jnp.arange(BLOCK_ROWS), unique_indices=True)
+    source = jnp.zeros_like(target).at[target].set(jnp.arange(target.shape[0]), unique_indices=True)
     rows = Transition(obs=obs, action=action, reward=reward, next_obs=next_obs, terminal=terminal.astype(jnp.float32))
     rows = jax.tree.map(lambda leaf: leaf[source], rows)
     return progress._replace(

@@ -1,0 +1,154 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mbpo_jax import distributions
+from mbpo_jax.agents import sac
+from mbpo_jax.types import Spec, Transition
+
+SPEC = Spec(obs_dim=3, action_dim=2)
+
+
+def test_soft_target_by_hand():
+    target = sac.soft_target(
+        reward=jnp.float32([1.0, 2.0]),
+        terminal=jnp.float32([0.0, 1.0]),
+        next_q=jnp.float32([[5.0, 100.0], [4.0, 200.0]]),
+        next_log_prob=jnp.float32([-1.5, 3.0]),
+        temperature=jnp.float32(0.2),
+        discount=0.9,
+    )
+    # 1 + 0.9 * (min(5, 4) + 0.2 * 1.5) = 4.87; a terminal row is worth its reward, whatever follows
+    np.testing.assert_allclose(target, [4.87, 2.0], rtol=1e-6)
+
+
+def test_losses_by_hand():
+    q, target = jnp.float32([[1.0, 2.0], [3.0, 4.0]]), jnp.float32([2.0, 0.0])
+    # 0.5 * (1 + 4) / 2 + 0.5 * (1 + 16) / 2
+    assert float(sac.critic_loss(q, target)) == pytest.approx(1.25 + 4.25)
+    # mean of 0.5 * [1, -1] - [1, 2]
+    assert float(sac.actor_loss(q, jnp.float32([1.0, -1.0]), 0.5)) == pytest.approx(-1.5)
+    # log_prob mean 1, target entropy -3: -2 * (1 - 3)
+    assert float(sac.temperature_loss(jnp.float32(2.0), jnp.float32([0.5, 1.5]), -3.0)) == pytest.approx(4.0)
+
+
+def batch_of(num_updates, num_rows, seed=0):
+    rng = np.random.default_rng(seed)
+    shape = (num_updates, num_rows)
+    return Transition(
+        obs=rng.normal(size=(*shape, 3)).astype(np.float32),
+        action=rng.uniform(-0.9, 0.9, size=(*shape, 2)).astype(np.float32),
+        reward=rng.normal(size=shape).astype(np.float32),
+        next_obs=rng.normal(size=(*shape, 3)).astype(np.float32),
+        terminal=(rng.uniform(size=shape) < 0.3).astype(np.float32),
+    )
+
+
+def dense(params, x):
+    for name in sorted(params)[:-1]:
+        x = jnp.maximum(x @ params[name]["kernel"] + params[name]["bias"], 0.0)
+    last = params[sorted(params)[-1]]
+    return x @ last["kernel"] + last["bias"]
+
+
+def policy(params, obs, noise):
+    mean, log_std = jnp.split(dense(params["_Mlp_0"], obs), 2, -1)
+    return distributions.tanh_gaussian(mean, jnp.clip(log_std, -20, 2), noise)
+
+
+def critics(params, obs, action):
+    x = jnp.concatenate([obs, action], -1)
+    return jnp.stack([dense(jax.tree.map(lambda leaf, m=m: leaf[m], params["_Mlp_0"]), x)[:, 0] for m in range(2)])
+
+
+def test_three_updates_equal_the_algorithm_written_out():
+    """Each update takes every gradient at the parameters before it; noise and batches are the same."""
+    config = sac.SacConfig(hidden_units=16, learning_rate=1e-2, target_update_rate=0.1, initial_temperature=0.5)
+    agent, batches, key = sac.build(config, SPEC), batch_of(3, 32), jax.random.key(4)
+    state = agent.init(jax.random.key(0))
+    after, _ = jax.jit(agent.update)(key, state, batches)
+    key_action, key_next = jax.random.split(key)
+    noise, next_noise = jax.random.normal(key_action, (3, 32, 2)), jax.random.normal(key_next, (3, 32, 2))
+
+    pi, q, target_q = state.actor.params, state.critics.params, state.target_params
+    log_alpha = jnp.log(jnp.float32(0.5))
+    adam = optax.adam(1e-2)
+    opt_pi, opt_q, opt_alpha = adam.init(pi), adam.init(q), adam.init(log_alpha)
+    for g in range(3):
+        b = jax.tree.map(lambda leaf, g=g: leaf[g], batches)
+        alpha = jnp.exp(log_alpha)
+        next_action, next_log_prob = policy(pi, b.next_obs, next_noise[g])
+        next_value = critics(target_q, b.next_obs, next_action).min(0) - alpha * next_log_prob
+        y = b.reward + 0.99 * (1 - b.terminal) * next_value
+        grad_q = jax.grad(lambda p, b=b, y=y: 0.5 * ((critics(p, b.obs, b.action) - y) ** 2).mean(1).sum())(q)
+
+        def pi_loss(p, b=b, g=g, q=q, alpha=alpha):
+            action, log_prob = policy(p, b.obs, noise[g])
+            return (alpha * log_prob - critics(q, b.obs, action).min(0)).mean(), log_prob
+
+        grad_pi, log_prob = jax.grad(pi_loss, has_aux=True)(pi)
+        grad_alpha = -(log_prob + -2.0).mean()
+        update, opt_q = adam.update(grad_q, opt_q)
+        q = optax.apply_updates(q, update)
+        update, opt_pi = adam.update(grad_pi, opt_pi)
+        pi = optax.apply_updates(pi, update)
+        update, opt_alpha = adam.update(grad_alpha, opt_alpha)
+        log_alpha = log_alpha + update
+        target_q = jax.tree.map(lambda new, old: 0.1 * new + 0.9 * old, q, target_q)
+
+    for got, want in ((after.actor.params, pi), (after.critics.params, q), (after.target_params, target_q)):
+        for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want)):
+            np.testing.assert_allclose(a, b, atol=2e-5)
+    assert float(after.log_temperature.params["log_temperature"]) == pytest.approx(float(log_alpha), abs=1e-5)
+
+
+def test_targets_and_twins_start_as_they_should():
+    state = sac.build(sac.SacConfig(), SPEC).init(jax.random.key(0))
+    for a, b in zip(jax.tree.leaves(state.critics.params), jax.tree.leaves(state.target_params)):
+        np.testing.assert_array_equal(a, b)
+    kernel = np.asarray(state.critics.params["_Mlp_0"]["Dense_0"]["kernel"])
+    assert kernel.shape == (2, 5, 256)
+    assert not np.allclose(kernel[0], kernel[1])
+
+
+def test_deterministic_actions_are_the_squashed_mean_and_exploring_ones_spread_around_it():
+    agent = sac.build(sac.SacConfig(hidden_units=16), SPEC)
+    state, obs = agent.init(jax.random.key(0)), jnp.tile(jnp.float32([[0.3, -1.0, 2.0]]), (4000, 1))
+    mean, _ = jnp.split(dense(state.actor.params["_Mlp_0"], obs), 2, -1)
+    calm = agent.act(jax.random.key(1), agent.actor(state), obs, False)
+    np.testing.assert_allclose(calm, jnp.tanh(mean), atol=1e-6)
+    wild = np.asarray(agent.act(jax.random.key(1), agent.actor(state), obs, True))
+    assert np.abs(wild).max() <= 1.0
+    assert wild.std(0).min() > 0.3
+    np.testing.assert_allclose(np.median(np.arctanh(wild), 0), mean[0], atol=0.1)
+
+
+@pytest.mark.parametrize(("target_entropy", "direction"), [(-50.0, -1), (50.0, 1)])
+def test_temperature_moves_the_entropy_towards_its_target(target_entropy, direction):
+    agent = sac.build(sac.SacConfig(hidden_units=16, target_entropy=target_entropy), SPEC)
+    state = agent.init(jax.random.key(0))
+    after, _ = jax.jit(agent.update)(jax.random.key(1), state, batch_of(5, 16))
+    before_value = float(state.log_temperature.params["log_temperature"])
+    assert np.sign(float(after.log_temperature.params["log_temperature"]) - before_value) == direction
+
+
+def test_auto_target_entropy_is_minus_the_action_dimensions():
+    batches, results = batch_of(2, 16), []
+    for target_entropy in (None, -2.0, -1.0):
+        agent = sac.build(sac.SacConfig(hidden_units=16, target_entropy=target_entropy, learning_rate=1e-2), SPEC)
+        after, _ = jax.jit(agent.update)(jax.random.key(1), agent.init(jax.random.key(0)), batches)
+        results.append(after.actor.params)
+    temperatures = []
+    for target_entropy in (None, -2.0, 30.0):
+        agent = sac.build(sac.SacConfig(hidden_units=16, target_entropy=target_entropy), SPEC)
+        after, _ = jax.jit(agent.update)(jax.random.key(1), agent.init(jax.random.key(0)), batches)
+        temperatures.append(float(after.log_temperature.params["log_temperature"]))
+    assert temperatures[0] == temperatures[1] != temperatures[2]
+
+
+@pytest.mark.parametrize("knobs", [{"discount": 1.01}, {"learning_rate": -1.0}, {"hidden_units": 0}, {"target_entropy": "x"}])
+def test_knobs_out_of_range_are_refused_by_name(knobs):
+    with pytest.raises(ValueError, match=f"{next(iter(knobs))} must be"):
+        sac.SacConfig(**knobs)

@@ -1,0 +1,106 @@
+"""What every row of the registry promises the driver."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mbpo_jax import options, replay, terminations
+from mbpo_jax.algorithms import REGISTRY
+from mbpo_jax.types import Spec, Transition
+
+SPEC = Spec(obs_dim=4, action_dim=2, termination_fn=terminations.never)
+TINY = {
+    "exploration_steps": 40, "min_replay_rows": 40, "replay_capacity": 400, "epoch_steps": 20, "fit_every_steps": 10,
+    "rollout_batch": 30, "updates_per_step": 2, "batch_size": 16, "num_members": 3, "num_elites": 2,
+    "model_hidden_units": 8, "hidden_units": 8,
+}  # fmt: skip
+
+
+def tiny_config(config_class):
+    """The config with every knob that it has in TINY."""
+    sections = {name: tiny_config(section) for name, section in options.sections(config_class).items()}
+    names = {field.name for field in options.knobs(config_class)}
+    return config_class(**sections, **{name: value for name, value in TINY.items() if name in names})
+
+
+def real_rows(num_rows=60):
+    rng = np.random.default_rng(0)
+    return Transition(
+        obs=rng.normal(size=(num_rows, 4)).astype(np.float32),
+        action=rng.uniform(-1, 1, (num_rows, 2)).astype(np.float32),
+        reward=rng.normal(size=num_rows).astype(np.float32),
+        next_obs=rng.normal(size=(num_rows, 4)).astype(np.float32),
+        terminal=np.zeros(num_rows, np.float32),
+    )
+
+
+@pytest.fixture(scope="module", params=sorted(REGISTRY))
+def built(request):
+    member = REGISTRY[request.param]
+    algorithm = member.build(tiny_config(member.config_class), SPEC)
+    state = jax.jit(algorithm.init)(jax.random.key(0))
+    real = replay.add(replay.init(SPEC, algorithm.replay_capacity), real_rows())
+    return algorithm, state, real
+
+
+def kinds(tree):
+    return [(jax.tree_util.keystr(path), leaf.shape, leaf.dtype, leaf.weak_type) for path, leaf in jax.tree.leaves_with_path(tree)]
+
+
+def test_phases_keep_the_structure_of_the_state_to_the_type(built):
+    """Else the second call of a phase would compile again, and a checkpoint would not fit."""
+    algorithm, state, real = built
+    before = jax.eval_shape(algorithm.init, jax.random.key(0))
+    for phase in algorithm.phases:
+        after, _ = jax.eval_shape(phase.run, jax.random.key(0), before, real)
+        assert kinds(after) == kinds(before), phase.name
+
+
+def test_phases_finish_and_tell_finite_numbers(built):
+    algorithm, state, real = built
+    for phase in algorithm.phases:
+        run, slices = jax.jit(phase.run), 0
+        while slices == 0 or phase.unfinished(state):
+            state, metrics = run(jax.random.key(1), state, real)
+            slices += 1
+        assert metrics, phase.name
+        for name, value in metrics.items():
+            assert value.ndim <= 1, name
+            assert np.isfinite(value).all(), name
+        assert phase.every >= 1
+        assert phase.first >= algorithm.exploration_steps
+
+
+def test_phases_depend_on_their_key_and_on_nothing_else(built):
+    algorithm, state, real = built
+    phase = algorithm.phases[0]
+    run = jax.jit(phase.run)
+    same = [jax.tree.leaves(run(jax.random.key(k), state, real)[0]) for k in (1, 1, 2)]
+    assert all(np.array_equal(a, b) for a, b in zip(same[0], same[1]))
+    assert not all(np.array_equal(a, b) for a, b in zip(same[0], same[2]))
+
+
+def test_acting(built):
+    algorithm, state, _ = built
+    actor = algorithm.actor(state)
+    carry, obs = algorithm.begin_episode(actor), jnp.ones((1, 4))
+    calm = [algorithm.act(jax.random.key(k), actor, carry, obs, False)[0] for k in (0, 1)]
+    wild = [algorithm.act(jax.random.key(k), actor, carry, obs, True)[0] for k in (0, 1)]
+    assert calm[0].shape == (1, 2)
+    np.testing.assert_array_equal(calm[0], calm[1])
+    assert not np.array_equal(wild[0], wild[1])
+    assert (np.abs(wild[0]) <= 1).all()
+
+
+def test_configs_are_frozen_hashable_and_documented(built):
+    for member in REGISTRY.values():
+        config = member.config_class()
+        assert hash(config) == hash(member.config_class())
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            config.exploration_steps = 3
+        for field in options.knobs(member.config_class):
+            assert len(field.metadata["help"]) > 10, field.name
+            assert options.allowed(field)

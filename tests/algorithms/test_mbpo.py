@@ -1,0 +1,147 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mbpo_jax import replay, terminations
+from mbpo_jax.agents.sac import SacConfig
+from mbpo_jax.algorithms import mbpo
+from mbpo_jax.models.gaussian import GaussianConfig
+from mbpo_jax.types import Spec, Transition
+
+SMALL = {"model": GaussianConfig(num_members=3, num_elites=2, model_hidden_units=8), "agent": SacConfig(hidden_units=8)}
+SPEC = Spec(obs_dim=2, action_dim=1, termination_fn=terminations.never)
+
+
+def constant_rows(value, num_rows, reward=0.0):
+    full = np.full((num_rows, 2), value, np.float32)
+    return Transition(
+        obs=full,
+        action=np.zeros((num_rows, 1), np.float32),
+        reward=np.full(num_rows, reward, np.float32),
+        next_obs=full,
+        terminal=np.zeros(num_rows, np.float32),
+    )
+
+
+def real_buffer(value, num_rows, num_added=None):
+    buffer = replay.add(replay.init(SPEC, 200), constant_rows(value, num_rows))
+    return buffer if num_added is None else buffer.replace(num_added=jnp.asarray(num_added, jnp.int32))
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "fraction", "num_real"), [(256, 0.05, 12), (256, 0.0, 0), (256, 0.5, 128), (10, 0.99, 9), (256, 1.0, 256)]
+)
+def test_every_batch_holds_exactly_the_share_of_real_rows(batch_size, fraction, num_real):
+    config = mbpo.MbpoConfig(batch_size=batch_size, real_fraction=fraction)
+    assert mbpo.num_real_rows(config) == num_real
+    real, imagined = real_buffer(1.0, 50), replay.add(replay.init(SPEC, 70), constant_rows(-1.0, 60))
+    batches = mbpo.draw_batches(jax.random.key(0), real, imagined, 7, num_real, batch_size - num_real)
+    assert batches.obs.shape == (7, batch_size, 2)
+    assert (batches.obs[..., 0] == 1.0).sum(1).tolist() == [num_real] * 7
+    assert (batches.obs[..., 0] == -1.0).sum(1).tolist() == [batch_size - num_real] * 7
+
+
+def test_the_share_that_is_logged_is_the_share_that_is_used():
+    config = mbpo.MbpoConfig(rollout_batch=10, updates_per_step=2, **SMALL)
+    algorithm = mbpo.build(config, SPEC)
+    state = jax.jit(algorithm.init)(jax.random.key(0))
+    phases = {phase.name: phase for phase in algorithm.phases}
+    real = real_buffer(1.0, 50, num_added=5000)
+    state, _ = jax.jit(phases["roll_out"].run)(jax.random.key(1), state, real)
+    _, metrics = jax.jit(phases["update_agent"].run)(jax.random.key(2), state, real)
+    assert float(metrics["real_row_fraction"]) == 12 / 256
+
+
+def test_imagined_rows_are_kept_for_so_many_epochs_and_no_longer():
+    """Retention 2 epochs of 2 fits each, 5 rows a fit at length 1: the rows of the last 4 rounds, all of them."""
+    config = mbpo.MbpoConfig(
+        rollout_batch=5, epoch_steps=20, fit_every_steps=10, retain_epochs=2, rollout_length_schedule=(0, 1, 1, 1), **SMALL
+    )
+    algorithm = mbpo.build(config, SPEC)
+    state = jax.jit(algorithm.init)(jax.random.key(0))
+    roll_out = jax.jit(next(p for p in algorithm.phases if p.name == "roll_out").run)
+    for round_ in range(7):
+        state, metrics = roll_out(jax.random.key(round_), state, real_buffer(float(round_), 30, 5000 + 10 * round_))
+        kept = np.asarray(replay.take(state.imagined, jnp.arange(int(state.imagined.size))).obs[:, 0])
+        rounds = range(max(0, round_ - 3), round_ + 1)
+        assert kept.tolist() == [float(r) for r in rounds for _ in range(5)]
+        assert int(metrics["buffer_rows"]) == len(kept)
+        assert int(metrics["buffer_rows_limit"]) == 20
+
+
+def test_rollout_length_and_room_follow_the_schedule():
+    """Lengths 1 to 4 over epochs 1 to 4; the buffer grows by what is new and keeps what it had."""
+    config = mbpo.MbpoConfig(
+        exploration_steps=100, rollout_batch=6, epoch_steps=10, fit_every_steps=10, rollout_length_schedule=(1, 4, 1, 4), **SMALL
+    )
+    algorithm, traces = mbpo.build(config, SPEC), []
+    phase = next(p for p in algorithm.phases if p.name == "roll_out")
+
+    def counted(key, state, real):
+        traces.append(1)
+        return phase.run(key, state, real)
+
+    state, run = jax.jit(algorithm.init)(jax.random.key(0)), jax.jit(counted)
+    for epoch, length in enumerate([1, 1, 2, 3, 4, 4, 4]):
+        real = real_buffer(float(epoch), 30, num_added=100 + 10 * epoch + 3)
+        state, metrics = run(jax.random.key(epoch), state, real)
+        assert int(metrics["length"]) == length
+        assert int(metrics["transitions"]) == 6 * length
+        assert int(metrics["buffer_rows_limit"]) == 6 * length
+        assert int(state.imagined.size) == 6 * length
+    assert len(traces) == 1
+
+
+@pytest.mark.parametrize(
+    ("knobs", "length", "rows"),
+    [
+        ({}, 1, 400_000),  # systems.md 2.3: 400,000 a step of length for F = 250, E = 1000, retention 1
+        ({"fit_every_steps": 1000, "retain_epochs": 5}, 25, 25 * 500_000),  # Humanoid
+        ({"epoch_steps": 250}, 1, 100_000),  # InvertedPendulum
+        ({"fit_every_steps": 1000, "epoch_steps": 250}, 3, 300_000),  # never less than one round
+    ],
+)
+def test_room_for_imagined_rows(knobs, length, rows):
+    assert mbpo.imagined_rows_limit(mbpo.MbpoConfig(**knobs), length) == rows
+
+
+def test_imagined_episodes_end_where_the_termination_function_says():
+    spec = Spec(2, 1, lambda obs, action, next_obs: obs[:, 0] > 0)
+    config = mbpo.MbpoConfig(rollout_batch=40, rollout_length_schedule=(0, 1, 3, 3), **SMALL)
+    algorithm = mbpo.build(config, spec)
+    state = jax.jit(algorithm.init)(jax.random.key(0))
+    rows = constant_rows(1.0, 20)
+    rows = rows.replace(obs=np.where(np.arange(20)[:, None] % 2, rows.obs, -rows.obs))
+    real = replay.add(replay.init(spec, 50), rows)
+    roll_out = next(p for p in algorithm.phases if p.name == "roll_out")
+    state, metrics = jax.jit(roll_out.run)(jax.random.key(1), state, real)
+    imagined = replay.take(state.imagined, jnp.arange(int(state.imagined.size)))
+    np.testing.assert_array_equal(imagined.terminal > 0.5, imagined.obs[:, 0] > 0)
+    # Real rows say terminal 0 everywhere, and half of them would end: the metric must show that.
+    assert float(metrics["termination_disagreement_fraction"]) == pytest.approx(0.5, abs=0.25)
+
+
+def test_phases_are_due_when_the_paper_says():
+    algorithm = mbpo.build(mbpo.MbpoConfig(exploration_steps=500, **SMALL), SPEC)
+    assert [(p.name, p.every, p.first) for p in algorithm.phases] == [
+        ("fit_model", 250, 500),
+        ("roll_out", 250, 500),
+        ("update_agent", 1, 1000),  # waits for min_replay_rows
+    ]
+
+
+def test_all_real_rows_means_no_model():
+    algorithm = mbpo.build(mbpo.MbpoConfig(real_fraction=1.0, **SMALL), Spec(2, 1, None))
+    assert [p.name for p in algorithm.phases] == ["update_agent"]
+
+
+def test_a_model_needs_a_termination_function():
+    with pytest.raises(ValueError, match="termination_fn"):
+        mbpo.build(mbpo.MbpoConfig(**SMALL), Spec(2, 1, None))
+
+
+@pytest.mark.parametrize("schedule", [(20, 150, 1), (150, 20, 1, 1), (0, 1, 0, 1), (0, 1, 5, 2)])
+def test_bad_schedules_are_refused(schedule):
+    with pytest.raises(ValueError, match="rollout_length_schedule must be"):
+        mbpo.MbpoConfig(rollout_length_schedule=schedule)

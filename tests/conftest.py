@@ -1,0 +1,40 @@
+"""What all tests share."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import pytest
+
+STRICT = (
+    "test_distributions",
+    "test_ensemble",
+    "test_networks",
+    "test_normalizer",
+    "test_options",
+    "test_permutation",
+    "test_replay",
+    "test_schedules",
+    "test_terminations",
+)
+"""The files that run without rank promotion and with every key consumed once.
+
+Not all files do. Keys: a fit splits the same key at every minibatch, on purpose (its randomness is index arithmetic on
+that key), which JAX's checker reports as reuse. Ranks: `sac.critic_loss` and two lines of `fitting.py` broadcast.
+"""
+
+
+@pytest.fixture(params=["eager", "jitted"])
+def variant(request: pytest.FixtureRequest) -> Callable[..., Callable[..., Any]]:
+    """`variant(fn, **options of jax.jit)` is `fn` as it is, and in a second run of the test `fn` compiled."""
+    return jax.jit if request.param == "jitted" else lambda fn, **options: fn
+
+
+@pytest.fixture(autouse=True)
+def strict_jax(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Raises where arrays of different rank meet, and where a key is consumed twice."""
+    if request.path.stem not in STRICT:
+        yield
+        return
+    with jax.numpy_rank_promotion("raise"), jax.debug_key_reuse(True):
+        yield

@@ -1,0 +1,264 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mbpo_jax import replay
+from mbpo_jax.models import fitting, gaussian
+from mbpo_jax.networks import GaussianMlp
+from mbpo_jax.types import Spec, Transition
+
+SPEC = Spec(obs_dim=3, action_dim=2)
+SMALL = {"model_hidden_units": 8, "model_weight_decays": (1e-3, 2e-3, 3e-3), "num_members": 3, "num_elites": 2}
+
+
+def real_rows(num_rows, seed=0):
+    rng = np.random.default_rng(seed)
+    obs = rng.normal(size=(num_rows, 3)).astype(np.float32) * [1.0, 5.0, 0.1] + [0.0, 3.0, 0.0]
+    action = rng.uniform(-1, 1, size=(num_rows, 2)).astype(np.float32)
+    next_obs = obs + 0.1 * action[:, :1] + 0.05 * rng.normal(size=(num_rows, 3))
+    return Transition(
+        obs=obs.astype(np.float32),
+        action=action,
+        reward=(obs[:, 0] - action[:, 1]).astype(np.float32),
+        next_obs=next_obs.astype(np.float32),
+        terminal=np.zeros(num_rows, np.float32),
+    )
+
+
+def buffer_of(num_rows, capacity=2000):
+    return replay.add(replay.init(SPEC, capacity), real_rows(num_rows))
+
+
+@functools.cache
+def build(**knobs):
+    """A small model and its compiled fit; tests with the same knobs share them."""
+    model = gaussian.build(gaussian.GaussianConfig(**SMALL | knobs), SPEC)
+    return model, jax.jit(model.fit), jax.jit(model.init)(jax.random.key(1))
+
+
+def fit_to_end(model, key, state, buffer, run):
+    state, metrics = run(key, state, buffer)
+    slices = 1
+    while model.unfinished(state):
+        state, metrics = run(key, state, buffer)
+        slices += 1
+    return state, metrics, slices
+
+
+@pytest.mark.parametrize(("num_rows", "expected"), [(1000, 200), (5000, 1000), (30_000, 5000), (999, 199), (4, 0)])
+def test_held_out_rows_are_a_fifth_but_at_most_5000(num_rows, expected):
+    split = fitting.split_rows(jax.random.key(0), jnp.asarray(num_rows), gaussian.GaussianConfig())
+    assert int(split.num_holdout) == expected
+    assert int(split.num_train) == num_rows - expected
+
+
+def test_held_out_and_training_rows_share_nothing_and_cover_everything():
+    split = fitting.split_rows(jax.random.key(3), jnp.asarray(503), gaussian.GaussianConfig())
+    held_out = np.asarray(split.holdout(jnp.arange(split.num_holdout)))
+    learnt = np.asarray(split.train(jnp.arange(split.num_train)))
+    assert sorted([*held_out, *learnt]) == list(range(503))
+    assert list(held_out) != sorted(held_out)  # a random fifth, not the oldest
+
+
+def all_minibatches(key, split, epoch, num_members, batch_size):
+    """Every row [M, num_train] an epoch shows, in order."""
+    num = -(-int(split.num_train) // batch_size)
+    draw = jax.jit(fitting.bootstrap_rows, static_argnums=(4, 5))
+    parts = [draw(key, split, epoch, i, num_members, batch_size) for i in range(num)]
+    return np.concatenate(parts, axis=1)[:, : int(split.num_train)]
+
+
+def test_each_member_bootstraps_its_own_set_once_per_fit_and_reshuffles_it_every_epoch():
+    split = fitting.split_rows(jax.random.key(0), jnp.asarray(2000), gaussian.GaussianConfig())
+    first = all_minibatches(jax.random.key(1), split, 0, 3, 256)
+    second = all_minibatches(jax.random.key(1), split, 1, 3, 256)
+    other_fit = all_minibatches(jax.random.key(2), split, 0, 3, 256)
+    allowed = set(np.asarray(split.train(jnp.arange(split.num_train))).tolist())
+    for member in range(3):
+        assert sorted(first[member]) == sorted(second[member])  # the same draws,
+        assert list(first[member]) != list(second[member])  # in another order
+        assert sorted(first[member]) != sorted(other_fit[member])
+        assert set(first[member].tolist()) <= allowed
+        # Drawing n of n with replacement leaves 1 - 1/e of them.
+        assert len(set(first[member].tolist())) / 1600 == pytest.approx(1 - np.exp(-1), abs=0.03)
+    assert sorted(first[0]) != sorted(first[1])
+    assert sorted(first[1]) != sorted(first[2])
+
+
+def test_weights_average_the_short_last_minibatch():
+    split = fitting.Split(order=None, num_rows=jnp.asarray(600), num_holdout=jnp.asarray(0))
+    full = np.asarray(fitting.minibatch_weights(split, jnp.asarray(1), 256))
+    last = np.asarray(fitting.minibatch_weights(split, jnp.asarray(2), 256))
+    np.testing.assert_allclose(full, 1 / 256, rtol=1e-6)
+    np.testing.assert_allclose(last[: 600 - 512], 1 / 88, rtol=1e-6)
+    assert (last[88:] == 0).all()
+
+
+def test_weight_penalty_by_hand():
+    layer = {"kernel": jnp.full((2, 3), 2.0), "bias": jnp.full(3, 100.0)}
+    params = {"layer_0": layer, "mean": layer, "log_var": layer}
+    # |W|^2 = 6 * 4 = 24; 0.5 * (0.1 * 24 + 0.3 * 24 + 0.3 * 24)
+    assert float(fitting.weight_penalty(params, (0.1, 0.3))) == pytest.approx(0.5 * (0.1 + 0.3 + 0.3) * 24)
+
+
+def test_training_moments_are_those_of_the_training_rows():
+    buffer = buffer_of(1700)
+    split = fitting.split_rows(jax.random.key(5), jnp.asarray(1700), gaussian.GaussianConfig())
+    rows = replay.take(buffer, split.train(jnp.arange(split.num_train)))
+    inputs = np.concatenate([rows.obs, rows.action], -1).astype(np.float64)
+    moments = fitting.training_moments(split, buffer)
+    np.testing.assert_allclose(moments.mean, inputs.mean(0), atol=2e-6)
+    np.testing.assert_allclose(moments.std, inputs.std(0), rtol=2e-5)
+
+
+def test_one_step_equals_the_loss_of_the_official_code_written_out():
+    """Sum over members of mean[(mu - y)^2 / var + log var] + decays, and 0.01 of the bounds once; Adam on all of it."""
+    _, run, before = build(model_batch_size=64, fit_slice_minibatches=1)
+    buffer, key = buffer_of(500), jax.random.key(7)
+    after, _ = run(key, before, buffer)
+    key_split, key_rows = jax.random.split(key)
+    split = fitting.split_rows(key_split, jnp.asarray(500), gaussian.GaussianConfig())
+    rows = replay.take(buffer, fitting.bootstrap_rows(key_rows, split, 0, 0, 3, 64))
+    inputs = fitting.training_moments(split, buffer)
+    x = (np.concatenate([rows.obs, rows.action], -1) - inputs.mean) / inputs.std
+    y = np.concatenate([rows.reward[..., None], rows.next_obs - rows.obs], -1)
+
+    def loss(trained):
+        params, bounds = trained
+        total = 0.01 * bounds["max"].sum() - 0.01 * bounds["min"].sum()
+        for m in range(3):
+            p = jax.tree.map(lambda leaf, m=m: leaf[m], params)
+            h = x[m]
+            for name in ("layer_0", "layer_1"):
+                h = h @ p[name]["kernel"] + p[name]["bias"]
+                h = h * jax.nn.sigmoid(h)
+            mean = h @ p["mean"]["kernel"] + p["mean"]["bias"]
+            log_var = h @ p["log_var"]["kernel"] + p["log_var"]["bias"]
+            log_var = bounds["max"] - jax.nn.softplus(bounds["max"] - log_var)
+            log_var = bounds["min"] + jax.nn.softplus(log_var - bounds["min"])
+            total += jnp.mean((mean - y[m]) ** 2 * jnp.exp(-log_var) + log_var)
+            for name, decay in {"layer_0": 1e-3, "layer_1": 2e-3, "mean": 3e-3, "log_var": 3e-3}.items():
+                total += decay * 0.5 * jnp.sum(p[name]["kernel"] ** 2)
+        return total
+
+    trained = (before.members.params, before.log_var_bounds.params)
+    optimizer = optax.adam(1e-3)
+    updates, _ = optimizer.update(jax.jit(jax.grad(loss))(trained), optimizer.init(trained))
+    expected_params, expected_bounds = optax.apply_updates(trained, updates)
+    for got, want in zip(jax.tree.leaves(after.members.params), jax.tree.leaves(expected_params)):
+        np.testing.assert_allclose(got, want, atol=3e-6)
+    for name in ("max", "min"):
+        np.testing.assert_allclose(after.log_var_bounds.params[name], expected_bounds[name], atol=3e-6)
+        assert not np.allclose(after.log_var_bounds.params[name], before.log_var_bounds.params[name], atol=5e-4)
+
+
+def test_members_learn_apart():
+    """A member that explodes does not touch the others' weights."""
+    _, run, healthy = build(model_batch_size=64, fit_slice_minibatches=1)
+    buffer = buffer_of(500)
+    broken_params = jax.tree.map(lambda leaf: leaf.at[1].mul(1e3), healthy.members.params)
+    broken = healthy.replace(members=healthy.members.replace(params=broken_params))
+    after_healthy, after_broken = healthy, broken
+    for _ in range(2):
+        after_healthy, _ = run(jax.random.key(2), after_healthy, buffer)
+        after_broken, _ = run(jax.random.key(2), after_broken, buffer)
+    for name in ("layer_0", "mean"):
+        a, b = after_healthy.members.params[name]["kernel"], after_broken.members.params[name]["kernel"]
+        # Members share the log-variance bounds, so a first step is equal and a second one nearly so.
+        np.testing.assert_allclose(a[0], b[0], atol=2e-4)
+        np.testing.assert_allclose(a[2], b[2], atol=2e-4)
+
+
+def test_a_fit_without_progress_stops_after_six_idle_epochs():
+    model, run, state = build(model_learning_rate=0.0)
+    fitted, metrics, slices = fit_to_end(model, jax.random.key(1), state, buffer_of(1000), run)
+    # The first epoch improves on nothing; then the counter has to exceed 5.
+    assert int(metrics["epochs"]) == 7
+    assert slices == 7
+    assert int(metrics["gradient_steps"]) == 7 * 4  # 800 rows in minibatches of 256
+    for a, b in zip(jax.tree.leaves(state.members.params), jax.tree.leaves(fitted.members.params)):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_every_member_ends_at_its_own_best_snapshot_and_the_best_are_elites():
+    # A large step size makes errors jump, so the last weights are not the best ones.
+    model, run, state = build(model_learning_rate=0.05, model_batch_size=128)
+    buffer, key = buffer_of(800), jax.random.key(1)
+    split = fitting.split_rows(jax.random.split(key)[0], jnp.asarray(800), gaussian.GaussianConfig())
+    held_out_error = jax.jit(functools.partial(fitting.holdout_mse, GaussianMlp(4, 8, 2)))
+    seen, best, best_params = [], np.full(3, np.inf), [None] * 3
+    while True:
+        state, metrics = run(key, state, buffer)
+        if not model.unfinished(state):
+            break
+        mse = np.asarray(held_out_error(split, buffer, state.inputs, state.members.params))
+        seen.append(mse)
+        for m in range(3):
+            if mse[m] < 0.99 * best[m]:
+                best[m] = mse[m]
+                best_params[m] = jax.tree.map(lambda leaf, m=m: np.asarray(leaf[m]), state.members.params)
+    assert len({int(np.argmin([mse[m] for mse in seen])) for m in range(3)}) > 1  # best at different epochs
+    np.testing.assert_allclose(metrics["holdout_mse_per_member"], best, rtol=1e-5)
+    for m in range(3):
+        final = jax.tree.map(lambda leaf, m=m: np.asarray(leaf[m]), state.members.params)
+        for a, b in zip(jax.tree.leaves(final), jax.tree.leaves(best_params[m])):
+            np.testing.assert_array_equal(a, b)
+    assert state.elites.tolist() == np.argsort(best)[:2].tolist()
+
+
+def test_weights_and_moments_stay_warm_between_fits():
+    model, run, state = build()
+    buffer = buffer_of(600)
+    first, metrics_1, _ = fit_to_end(model, jax.random.key(1), state, buffer, run)
+    start, _ = run(jax.random.key(2), first, buffer)
+    second, metrics_2, _ = fit_to_end(model, jax.random.key(2), first, buffer, run)
+    total = int(metrics_1["gradient_steps"]) + int(metrics_2["gradient_steps"])
+    assert second.members.step.tolist() == [total] * 3
+    assert int(second.log_var_bounds.step) == total
+    moved = jax.tree.map(lambda a, b: float(jnp.max(jnp.abs(a - b))), start.fit.best_params, first.members.params)
+    assert max(jax.tree.leaves(moved)) < 0.1  # began at the first fit's weights
+    assert float(metrics_2["holdout_mse_elite_mean"]) < 2 * float(metrics_1["holdout_mse_elite_mean"])
+
+
+def test_slices_of_any_size_do_the_same_work():
+    def result(slice_minibatches):
+        model, run, state = build(fit_slice_minibatches=slice_minibatches, model_batch_size=64)
+        return fit_to_end(model, jax.random.key(1), state, buffer_of(300), run)
+
+    small, metrics_small, slices_small = result(1)
+    large, metrics_large, slices_large = result(200)
+    assert slices_small > 2 * slices_large
+    assert int(metrics_small["gradient_steps"]) == int(metrics_large["gradient_steps"])
+    for a, b in zip(jax.tree.leaves(small.members), jax.tree.leaves(large.members)):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_one_trace_while_the_data_grow():
+    (model, _, state), traces = build(), []
+
+    def counted(key, state, buffer):
+        traces.append(1)
+        return model.fit(key, state, buffer)
+
+    run, buffer = jax.jit(counted), buffer_of(300)
+    for i in range(4):
+        state, _, _ = fit_to_end(model, jax.random.key(i), state, buffer, run)
+        buffer = replay.add(buffer, real_rows(250, seed=i))
+    assert len(traces) == 1
+
+
+def test_a_constant_observation_is_harmless():
+    rows = real_rows(400)
+    rows = rows.replace(obs=rows.obs * [1, 1, 0] + np.float32([0, 0, 2]), next_obs=rows.next_obs * [1, 1, 0] + np.float32([0, 0, 2]))
+    buffer = replay.add(replay.init(SPEC, 500), jax.tree.map(lambda leaf: leaf.astype(np.float32), rows))
+    model, run, state = build()
+    state, metrics, _ = fit_to_end(model, jax.random.key(0), state, buffer, run)
+    assert float(state.inputs.std[2]) == 1.0
+    assert np.isfinite(metrics["holdout_mse_per_member"]).all()
+    mean, log_var = model.predict(state, rows.obs[:5].astype(np.float32), rows.action[:5])
+    assert np.isfinite(mean).all()
+    assert np.isfinite(log_var).all()

@@ -1,0 +1,84 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mbpo_jax import replay
+from mbpo_jax.models import gaussian
+from mbpo_jax.types import Spec, Transition
+
+SPEC = Spec(obs_dim=2, action_dim=1)
+A = np.array([[0.9, 0.2], [-0.1, 0.95]])
+B = np.array([[0.3, -0.2]])
+NOISE_STD = np.array([0.3, 0.1, 0.03])  # reward, then next_obs
+
+
+def linear_mean(obs, action):
+    """Targets [reward, next_obs - obs] without noise."""
+    reward = obs[:, :1] - 0.5 * action
+    return np.concatenate([reward, obs @ A.T + action @ B - obs], -1)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    rng = np.random.default_rng(0)
+    obs, action = rng.normal(size=(8000, 2)), rng.uniform(-1, 1, size=(8000, 1))
+    target = linear_mean(obs, action) + NOISE_STD * rng.normal(size=(8000, 3))
+    rows = Transition(
+        obs=obs.astype(np.float32),
+        action=action.astype(np.float32),
+        reward=target[:, 0].astype(np.float32),
+        next_obs=(obs + target[:, 1:]).astype(np.float32),
+        terminal=np.zeros(8000, np.float32),
+    )
+    buffer = replay.add(replay.init(SPEC, 8000), rows)
+    config = gaussian.GaussianConfig(num_members=3, num_elites=2, model_hidden_units=32)
+    model = gaussian.build(config, SPEC)
+    state, run = model.init(jax.random.key(0)), jax.jit(model.fit)
+    for fit in range(2):
+        state, metrics = run(jax.random.key(fit), state, buffer)
+        while model.unfinished(state):
+            state, metrics = run(jax.random.key(fit), state, buffer)
+    return model, state, metrics
+
+
+def test_recovers_the_mean_and_the_noise_of_a_linear_gaussian_system(fitted):
+    model, state, metrics = fitted
+    rng = np.random.default_rng(1)
+    obs, action = rng.normal(size=(500, 2)), rng.uniform(-1, 1, size=(500, 1))
+    mean, log_var = model.predict(state, jnp.asarray(obs, jnp.float32), jnp.asarray(action, jnp.float32))
+    error = np.sqrt(np.mean((np.asarray(mean) - linear_mean(obs, action)) ** 2, axis=1))  # [M, D]
+    assert (error < 0.25 * NOISE_STD).all(), error
+    std = np.exp(0.5 * np.median(np.asarray(log_var), axis=1))
+    np.testing.assert_allclose(std, np.broadcast_to(NOISE_STD, std.shape), rtol=0.15)
+    # The held-out error cannot be lower than the noise, and should be little above it.
+    floor = np.mean(NOISE_STD**2)
+    assert (np.asarray(metrics["holdout_mse_per_member"]) < 1.1 * floor).all()
+
+
+def test_samples_have_the_predicted_mean_and_spread_of_the_chosen_elite(fitted):
+    model, state, _ = fitted
+    obs, action = jnp.tile(jnp.float32([[0.5, -1.0]]), (20_000, 1)), jnp.full((20_000, 1), 0.3)
+    mean, log_var = model.predict(state, obs[:1], action[:1])
+    for group, member in enumerate(np.asarray(state.elites)):
+        next_obs, reward = model.sample(jax.random.key(5), state, jnp.asarray(group), obs, action)
+        target = np.concatenate([reward[:, None], next_obs - obs], -1)
+        std = np.exp(0.5 * np.asarray(log_var[member, 0]))
+        np.testing.assert_allclose(target.mean(0), mean[member, 0], atol=4 * std.max() / np.sqrt(20_000))
+        np.testing.assert_allclose(target.std(0), std, rtol=0.03)
+
+
+def test_members_start_apart_and_bounds_where_the_official_code_puts_them():
+    model = gaussian.build(gaussian.GaussianConfig(), SPEC)
+    state = model.init(jax.random.key(0))
+    first_layer = np.asarray(state.members.params["layer_0"]["kernel"])
+    assert first_layer.shape == (7, 3, 200)
+    assert not np.allclose(first_layer[0], first_layer[1])
+    assert sorted(state.members.params) == ["layer_0", "layer_1", "layer_2", "layer_3", "log_var", "mean"]
+    np.testing.assert_array_equal(state.log_var_bounds.params["max"], np.full(3, 0.5, np.float32))
+    np.testing.assert_array_equal(state.log_var_bounds.params["min"], np.full(3, -10.0, np.float32))
+
+
+def test_more_elites_than_members_are_refused():
+    with pytest.raises(ValueError, match=r"num_elites must be at most num_members \(3\), got 5"):
+        gaussian.GaussianConfig(num_members=3)

@@ -1,0 +1,170 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mbpo_jax import replay
+from mbpo_jax.environments.cartpole import CartpoleContinuous
+from mbpo_jax.rollouts import branched
+from mbpo_jax.types import Spec
+
+
+def countdown(key, group, obs, action):
+    """obs = (name, steps left): a row ends when none are left; the reward is the group that moved it."""
+    del key, action
+    left = obs[:, 1] - 1
+    reward = jnp.full(obs.shape[:1], group, jnp.float32)
+    return jnp.stack([obs[:, 0], left], -1), reward, left <= 0
+
+
+def no_action(key, obs):
+    del key
+    return jnp.zeros((obs.shape[0], 1))
+
+
+def starts(steps_left):
+    return jnp.stack([jnp.arange(len(steps_left), dtype=jnp.float32), jnp.asarray(steps_left, jnp.float32)], -1)
+
+
+def run(step_fn, start_obs, length, capacity=50_000, num_groups=1, key=0, limit=None, action_dim=1):
+    buffer = replay.init(Spec(start_obs.shape[1], action_dim), capacity)
+    limit = capacity if limit is None else limit
+    roll = jax.jit(lambda k, b, o, n, m: branched.roll_out(k, no_action, branched.Dynamics(step_fn, num_groups), b, o, n, m))
+    buffer, metrics = roll(jax.random.key(key), buffer, start_obs, jnp.asarray(length), jnp.asarray(limit))
+    return replay.take(buffer, jnp.arange(int(buffer.size))), metrics, buffer
+
+
+@pytest.mark.parametrize(("num_starts", "num_groups"), [(7, 1), (7, 5), (3, 5), (2500, 3), (1000, 1), (5001, 5)])
+def test_every_row_is_stored_until_its_end_and_nothing_after_it(num_starts, num_groups):
+    steps_left = np.random.default_rng(0).integers(1, 7, num_starts)
+    rows, metrics, _ = run(countdown, starts(steps_left), length=4, num_groups=num_groups)
+    expected = [(name, left - t, left - t - 1 <= 0) for name, left in enumerate(steps_left) for t in range(min(left, 4))]
+    stored = list(zip(rows.obs[:, 0].astype(int).tolist(), rows.obs[:, 1].astype(int).tolist(), (rows.terminal > 0.5).tolist()))
+    assert sorted(stored) == sorted(expected)
+    assert int(metrics["transitions"]) == len(expected)
+    assert float(metrics["terminal_fraction"]) == pytest.approx(sum(e[2] for e in expected) / len(expected))
+    np.testing.assert_array_equal(rows.next_obs[:, 1], rows.obs[:, 1] - 1)
+
+
+def test_length_is_really_used():
+    for length in (1, 2, 9):
+        rows, metrics, _ = run(countdown, starts([100] * 30), length)
+        assert int(metrics["transitions"]) == 30 * length
+        assert rows.obs[:, 1].min() == 100 - length + 1
+
+
+def test_each_version_of_the_dynamics_moves_an_equal_share_and_rows_change_version():
+    rows, _, _ = run(countdown, starts([100] * 2500), length=3, num_groups=5)
+    groups = np.asarray(rows.reward).astype(int)
+    for t in range(3):
+        at_step = groups[rows.obs[:, 1] == 100 - t]
+        assert np.bincount(at_step, minlength=5).tolist() == [500] * 5
+    by_name = groups[np.lexsort((-rows.obs[:, 1], rows.obs[:, 0]))].reshape(2500, 3)
+    # Versions at different steps are independent: two steps agree in a fifth of the rows, and pairs are even.
+    assert np.mean(by_name[:, 0] == by_name[:, 1]) == pytest.approx(0.2, abs=0.04)
+    assert np.mean(by_name[:, 1] == by_name[:, 2]) == pytest.approx(0.2, abs=0.04)
+    # Neighbouring rows are not dealt out together either.
+    assert np.mean(by_name[:-1, 0] == by_name[1:, 0]) == pytest.approx(0.2, abs=0.04)
+
+
+def test_the_version_of_a_row_is_uniform_over_keys():
+    counts = np.zeros((4, 2))
+    empty, dynamics = replay.init(Spec(2, 1), 4), branched.Dynamics(countdown, 2)
+    one, four = jnp.asarray(1), jnp.asarray(4)
+    roll = jax.jit(lambda key: branched.roll_out(key, no_action, dynamics, empty, starts([9] * 4), one, four)[0].rows)
+    for key in range(200):
+        rows = roll(jax.random.key(key))
+        counts[np.asarray(rows.obs[:, 0]).astype(int), np.asarray(rows.reward).astype(int)] += 1
+    assert (np.abs(counts - 100) < 35).all(), counts
+
+
+def test_no_prediction_is_made_and_thrown_away():
+    evaluated = []
+
+    def counted(key, group, obs, action):
+        jax.debug.callback(lambda n: evaluated.append(int(n)), jnp.asarray(obs.shape[0]))
+        return countdown(key, group, obs, action)
+
+    # 10,000 rows, 9,000 of which end at the first step: 10 blocks, and then one.
+    steps_left = np.where(np.arange(10_000) < 9000, 1, 9)
+    _, metrics, _ = run(counted, starts(steps_left), 2)
+    jax.effects_barrier()
+    assert int(metrics["transitions"]) == 11_000
+    assert sum(evaluated) == 11_000
+    evaluated.clear()
+    _, metrics, _ = run(counted, starts([9] * 10_000), 1, num_groups=5)  # one version each, not five
+    jax.effects_barrier()
+    assert sum(evaluated) == 10_000
+
+
+def test_predictions_that_are_not_finite_are_dropped_and_counted():
+    def broken(key, group, obs, action):
+        next_obs, reward, terminal = countdown(key, group, obs, action)
+        bad = obs[:, 0] % 5 == 0
+        return jnp.where(bad[:, None], jnp.nan, next_obs), jnp.where(obs[:, 0] % 5 == 1, jnp.inf, reward), terminal
+
+    rows, metrics, _ = run(broken, starts([3] * 1500), 2)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(rows))
+    assert sorted(set((rows.obs[:, 0] % 5).astype(int).tolist())) == [2, 3, 4]
+    assert int(metrics["dropped_nonfinite"]) == 600  # at the first step; none of them goes on
+    assert int(metrics["transitions"]) == 2 * 900
+    assert np.isfinite(metrics["model_reward_max"])
+
+
+def test_the_oldest_rows_give_way():
+    rows, _, buffer = run(countdown, starts([9] * 40), 3, capacity=200, limit=50)
+    assert int(buffer.size) == 50
+    assert sorted(np.asarray(rows.obs[:, 1]).astype(int).tolist()) == [7] * 40 + [8] * 10
+
+
+def test_one_trace_for_every_length_and_limit():
+    traces = []
+
+    def counted(key, group, obs, action):
+        traces.append(1)
+        return countdown(key, group, obs, action)
+
+    buffer = replay.init(Spec(2, 1), 1000)
+    roll = jax.jit(lambda k, b, n, m: branched.roll_out(k, no_action, branched.Dynamics(counted), b, starts([9] * 20), n, m))
+    roll(jax.random.key(0), buffer, jnp.asarray(1), jnp.asarray(100))
+    first = len(traces)
+    for length in range(2, 6):
+        roll(jax.random.key(0), buffer, jnp.asarray(length), jnp.asarray(100 * length))
+    assert len(traces) == first
+
+
+def test_with_the_true_dynamics_a_rollout_reproduces_the_environment():
+    """Cart-pole written again in jax as `step_fn`, against the real Gymnasium environment, every stored row."""
+
+    def cartpole(key, group, obs, action):
+        del key, group
+        x, x_dot, theta, theta_dot = jnp.moveaxis(obs, -1, 0)
+        sin, cos, force = jnp.sin(theta), jnp.cos(theta), 10.0 * action[:, 0]
+        push = (force + 0.05 * theta_dot**2 * sin) / 1.1
+        theta_acc = (9.8 * sin - cos * push) / (0.5 * (4.0 / 3.0 - 0.1 * cos**2 / 1.1))
+        x_acc = push - 0.05 * theta_acc * cos / 1.1
+        change = jnp.stack([x_dot, x_acc, theta_dot, theta_acc], -1)
+        next_obs = obs + 0.02 * change
+        ended = (jnp.abs(next_obs[:, 0]) > 2.4) | (jnp.abs(next_obs[:, 2]) > 12 * np.pi / 180)
+        return next_obs, jnp.ones(obs.shape[0]), ended
+
+    def random_action(key, obs):
+        return jax.random.uniform(key, (obs.shape[0], 1), minval=-1.0, maxval=1.0)
+
+    start_obs = jax.random.uniform(jax.random.key(0), (40, 4), minval=-0.15, maxval=0.15)
+    buffer = replay.init(Spec(4, 1), 2000)
+    dynamics = branched.Dynamics(cartpole)
+    buffer, metrics = branched.roll_out(
+        jax.random.key(1), random_action, dynamics, buffer, start_obs, jnp.asarray(30), jnp.asarray(2000)
+    )
+    rows = jax.tree.map(np.asarray, replay.take(buffer, jnp.arange(int(buffer.size))))
+    assert 0 < float(metrics["terminal_fraction"]) < 1
+    env = CartpoleContinuous()
+    env.reset(seed=0)
+    for obs, action, reward, next_obs, terminal in zip(rows.obs, rows.action, rows.reward, rows.next_obs, rows.terminal):
+        env._state = obs
+        real_obs, real_reward, terminated, _, _ = env.step(action)
+        np.testing.assert_allclose(next_obs, real_obs, atol=2e-6)
+        assert reward == real_reward
+        if abs(abs(real_obs[2]) - 12 * np.pi / 180) > 1e-5 and abs(abs(real_obs[0]) - 2.4) > 1e-5:
+            assert (terminal > 0.5) == terminated
