@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,10 +22,14 @@ def update_member(params, moments, grads):
     return optax.apply_updates(params, updates), moments
 
 
+@functools.cache
 def members_and_grads():
     members = ensemble.init_members(init_member, jax.random.key(0), NUM_MEMBERS)
     grads = ensemble.init_members(init_member, jax.random.key(1), NUM_MEMBERS)
     return members, ensemble.lift(OPTIMIZER.init)(members), grads
+
+
+update_members = ensemble.lift(update_member)
 
 
 def exploded(grads, index, value):
@@ -52,12 +58,14 @@ def test_another_key_makes_other_members():
 @pytest.mark.parametrize("huge", [1e15, 1e30, float("inf"), float("nan")])
 def test_an_exploding_member_leaves_the_others_bit_for_bit(variant, huge):
     members, moments, grads = members_and_grads()
-    update = variant(ensemble.lift(update_member))
+    update = variant(update_members)
     calm = update(members, moments, grads)
     stormy = update(members, moments, exploded(grads, 2, huge))
     for i in (0, 1, 3):
         assert_same(ensemble.member(stormy, i), ensemble.member(calm, i))
-        moved = jax.tree.map(lambda new, old: np.abs(new - old).max(), *(ensemble.member(m, i) for m in (calm[0], members)))
+        moved = jax.tree.map(
+            lambda new, old: np.abs(new - old).max(), *(ensemble.member(m, i) for m in (calm[0], members))
+        )
         assert min(jax.tree.leaves(moved)) > 0.05  # Adam's first step: about 0.1 for every weight
 
 
@@ -73,9 +81,10 @@ def test_an_update_that_is_not_lifted_would_not():
 
 def test_a_lifted_update_is_the_update_of_each_member_alone(variant):
     members, moments, grads = members_and_grads()
-    lifted = variant(ensemble.lift(update_member))(members, moments, grads)
+    lifted = variant(update_members)(members, moments, grads)
+    alone_fn = variant(update_member)
     for i in range(NUM_MEMBERS):
-        alone = variant(update_member)(*(ensemble.member(tree, i) for tree in (members, moments, grads)))
+        alone = alone_fn(*(ensemble.member(tree, i) for tree in (members, moments, grads)))
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), ensemble.member(lifted, i), alone)
 
 

@@ -86,7 +86,9 @@ print(permutation.shuffled(words, jnp.array([-1, 0, 1, 2**31 - 1]), 0).tolist())
 
 def test_an_index_out_of_range_and_no_rows_at_all_come_to_an_end():
     # In a process of its own, since what this guards against is a loop without end.
-    done = subprocess.run([sys.executable, "-c", OUT_OF_RANGE], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", OUT_OF_RANGE], capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split("\n")[0] == "[0, 0, 0, 0]"
 

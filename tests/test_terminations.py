@@ -12,9 +12,7 @@ import mbpo_jax.environments  # noqa: F401 (registers the project's ids)
 from mbpo_jax import terminations
 from mbpo_jax.types import TerminationFn
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*is out of date.*:DeprecationWarning"
-)  # Gymnasium, about v4 ids
+pytestmark = pytest.mark.filterwarnings("ignore:.*is out of date.*:DeprecationWarning")  # Gymnasium, about v4 ids
 
 STEPS = 10_000
 NAN, INF = float("nan"), float("inf")
@@ -143,9 +141,7 @@ def test_hopper() -> None:
 
 
 def test_walker2d() -> None:
-    cases = [
-        [h, a, *[0.0] * 15] for h, a in [(1.25, 0.0), (0.79, 0.0), (2.01, 0.0), (1.25, 1.01), (1.25, -0.99)]
-    ]
+    cases = [[h, a, *[0.0] * 15] for h, a in [(1.25, 0.0), (0.79, 0.0), (2.01, 0.0), (1.25, 1.01), (1.25, -0.99)]]
     assert judge(terminations.walker2d, cases) == [False, True, True, True, False]
     assert judge(terminations.walker2d, [[1.25, 0.0, *[NAN] * 15]]) == [False]
 
@@ -187,9 +183,7 @@ def test_lookup_knows_the_ids_whose_rules_were_checked() -> None:
         assert terminations.lookup(env_id) is terminations.BY_NAME[name]
     assert terminations.lookup("mbpo_jax/AntTruncatedObs-v5") is terminations.ant
     assert terminations.lookup("some_module:Hopper-v4") is terminations.hopper
-    assert (
-        terminations.lookup("mbpo_jax.environments:mbpo_jax/CartpoleContinuous-v0") is terminations.cartpole
-    )
+    assert terminations.lookup("mbpo_jax.environments:mbpo_jax/CartpoleContinuous-v0") is terminations.cartpole
     assert terminations.lookup("Pendulum-v1") is terminations.never
 
 

@@ -29,7 +29,8 @@ def bound_log_var(raw: Array, min_log_var: Array, max_log_var: Array) -> Array:
 
     References: Chua et al. 2018 (PETS), Appendix A.1.
     """
-    min_log_var, max_log_var = jnp.broadcast_to(min_log_var, raw.shape), jnp.broadcast_to(max_log_var, raw.shape)
+    min_log_var = jnp.broadcast_to(min_log_var, raw.shape)
+    max_log_var = jnp.broadcast_to(max_log_var, raw.shape)
     log_var = max_log_var - softplus(max_log_var - raw)
     return min_log_var + softplus(log_var - min_log_var)
 

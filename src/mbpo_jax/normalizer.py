@@ -8,8 +8,7 @@ from mbpo_jax.types import Array
 MIN_STD = 1e-12  # below this a dimension counts as constant and is left unscaled, as in the official code
 
 
-@struct.dataclass(kw_only=True)
-class Normalizer:
+class Normalizer(struct.PyTreeNode, kw_only=True):
     """Mean and standard deviation per dimension."""
 
     mean: Array  # [I]

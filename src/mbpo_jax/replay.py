@@ -11,8 +11,7 @@ from flax import struct
 from mbpo_jax.types import Array, Key, Spec, Transition
 
 
-@struct.dataclass(kw_only=True)
-class Replay:
+class Replay(struct.PyTreeNode, kw_only=True):
     """The newest `size` rows before `head`, wrapping around at the capacity N."""
 
     rows: Transition  # [N, ...]
@@ -28,10 +27,19 @@ def init(spec: Spec, capacity: int) -> Replay:
         return jnp.zeros((capacity, *shape), jnp.float32)
 
     rows = Transition(
-        obs=zeros(spec.obs_dim), action=zeros(spec.action_dim), reward=zeros(), next_obs=zeros(spec.obs_dim), terminal=zeros()
+        obs=zeros(spec.obs_dim),
+        action=zeros(spec.action_dim),
+        reward=zeros(),
+        next_obs=zeros(spec.obs_dim),
+        terminal=zeros(),
     )
     # Three separate zeros: one array in three leaves could not be donated.
-    return Replay(rows=rows, head=jnp.zeros((), jnp.int32), size=jnp.zeros((), jnp.int32), num_added=jnp.zeros((), jnp.int32))
+    return Replay(
+        rows=rows,
+        head=jnp.zeros((), jnp.int32),
+        size=jnp.zeros((), jnp.int32),
+        num_added=jnp.zeros((), jnp.int32),
+    )
 
 
 def capacity(replay: Replay) -> int:

@@ -18,5 +18,5 @@ def linear_int(epoch: Array, schedule: tuple[int, int, int, int]) -> Array:
     """
     first_epoch, last_epoch, start, end = schedule
     elapsed = jnp.clip(epoch - first_epoch, 0, max(last_epoch - first_epoch, 1))
-    # Integer arithmetic: 15 epochs of 130 towards +14 is exact, where a float32 product may fall just below a whole number.
+    # In whole numbers: a float32 quotient may fall just below one and be rounded down to the one before.
     return start + (elapsed * (end - start)) // max(last_epoch - first_epoch, 1)

@@ -29,8 +29,7 @@ StepFn: TypeAlias = Callable[[Key, Array, Array, Array], tuple[Array, Array, Arr
 come in one version ignore it."""
 
 
-@struct.dataclass(kw_only=True)
-class Transition:
+class Transition(struct.PyTreeNode, kw_only=True):
     """One environment step, or a batch of them with leading axes.
 
     `terminal` is 1.0 where the MDP ended and 0.0 elsewhere. A time limit is not terminal: the value of `next_obs`
@@ -75,7 +74,9 @@ class Agent(NamedTuple):
 class PhaseFn(Protocol):
     """One slice of a phase: state in, `(state, metrics)` out."""
 
-    def __call__(self, key: Key, state: PyTree, replay: PyTree, /) -> tuple[PyTree, Metrics]: ...
+    def __call__(self, key: Key, state: PyTree, replay: PyTree, /) -> tuple[PyTree, Metrics]:
+        """(key, state, replay) -> (state, metrics)."""
+        ...
 
 
 def always_finished(state: PyTree) -> bool:

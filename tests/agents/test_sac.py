@@ -148,7 +148,9 @@ def test_auto_target_entropy_is_minus_the_action_dimensions():
     assert temperatures[0] == temperatures[1] != temperatures[2]
 
 
-@pytest.mark.parametrize("knobs", [{"discount": 1.01}, {"learning_rate": -1.0}, {"hidden_units": 0}, {"target_entropy": "x"}])
+@pytest.mark.parametrize(
+    "knobs", [{"discount": 1.01}, {"learning_rate": -1.0}, {"hidden_units": 0}, {"target_entropy": "x"}]
+)
 def test_knobs_out_of_range_are_refused_by_name(knobs):
     with pytest.raises(ValueError, match=f"{next(iter(knobs))} must be"):
         sac.SacConfig(**knobs)

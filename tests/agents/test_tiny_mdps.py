@@ -43,7 +43,10 @@ def learn(step_fn, states=(FIRST, SECOND), num_updates=2400, group=400, batch_si
 def q_values(state, obs, action):
     critic = Critic(32, 2)
     obs, action = jnp.asarray(obs)[None], jnp.full((1, 1), action)
-    return [float(critic.apply({"params": jax.tree.map(lambda p, m=m: p[m], state.critics.params)}, obs, action)[0]) for m in range(2)]
+    return [
+        float(critic.apply({"params": jax.tree.map(lambda p, m=m: p[m], state.critics.params)}, obs, action)[0])
+        for m in range(2)
+    ]
 
 
 def zeros(obs):

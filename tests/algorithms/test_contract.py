@@ -47,7 +47,10 @@ def built(request):
 
 
 def kinds(tree):
-    return [(jax.tree_util.keystr(path), leaf.shape, leaf.dtype, leaf.weak_type) for path, leaf in jax.tree.leaves_with_path(tree)]
+    return [
+        (jax.tree_util.keystr(path), leaf.shape, leaf.dtype, leaf.weak_type)
+        for path, leaf in jax.tree.leaves_with_path(tree)
+    ]
 
 
 def test_phases_keep_the_structure_of_the_state_to_the_type(built):

@@ -9,7 +9,10 @@ from mbpo_jax.algorithms import mbpo
 from mbpo_jax.models.gaussian import GaussianConfig
 from mbpo_jax.types import Spec, Transition
 
-SMALL = {"model": GaussianConfig(num_members=3, num_elites=2, model_hidden_units=8), "agent": SacConfig(hidden_units=8)}
+SMALL = {
+    "model": GaussianConfig(num_members=3, num_elites=2, model_hidden_units=8),
+    "agent": SacConfig(hidden_units=8),
+}
 SPEC = Spec(obs_dim=2, action_dim=1, termination_fn=terminations.never)
 
 
@@ -30,7 +33,8 @@ def real_buffer(value, num_rows, num_added=None):
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "fraction", "num_real"), [(256, 0.05, 12), (256, 0.0, 0), (256, 0.5, 128), (10, 0.99, 9), (256, 1.0, 256)]
+    ("batch_size", "fraction", "num_real"),
+    [(256, 0.05, 12), (256, 0.0, 0), (256, 0.5, 128), (10, 0.99, 9), (256, 1.0, 256)],
 )
 def test_every_batch_holds_exactly_the_share_of_real_rows(batch_size, fraction, num_real):
     config = mbpo.MbpoConfig(batch_size=batch_size, real_fraction=fraction)
@@ -56,7 +60,12 @@ def test_the_share_that_is_logged_is_the_share_that_is_used():
 def test_imagined_rows_are_kept_for_so_many_epochs_and_no_longer():
     """Retention 2 epochs of 2 fits each, 5 rows a fit at length 1: the rows of the last 4 rounds, all of them."""
     config = mbpo.MbpoConfig(
-        rollout_batch=5, epoch_steps=20, fit_every_steps=10, retain_epochs=2, rollout_length_schedule=(0, 1, 1, 1), **SMALL
+        rollout_batch=5,
+        epoch_steps=20,
+        fit_every_steps=10,
+        retain_epochs=2,
+        rollout_length_schedule=(0, 1, 1, 1),
+        **SMALL,
     )
     algorithm = mbpo.build(config, SPEC)
     state = jax.jit(algorithm.init)(jax.random.key(0))
@@ -73,7 +82,12 @@ def test_imagined_rows_are_kept_for_so_many_epochs_and_no_longer():
 def test_rollout_length_and_room_follow_the_schedule():
     """Lengths 1 to 4 over epochs 1 to 4; the buffer grows by what is new and keeps what it had."""
     config = mbpo.MbpoConfig(
-        exploration_steps=100, rollout_batch=6, epoch_steps=10, fit_every_steps=10, rollout_length_schedule=(1, 4, 1, 4), **SMALL
+        exploration_steps=100,
+        rollout_batch=6,
+        epoch_steps=10,
+        fit_every_steps=10,
+        rollout_length_schedule=(1, 4, 1, 4),
+        **SMALL,
     )
     algorithm, traces = mbpo.build(config, SPEC), []
     phase = next(p for p in algorithm.phases if p.name == "roll_out")

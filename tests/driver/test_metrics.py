@@ -47,9 +47,7 @@ def test_a_line_holds_step_seed_and_plain_values(tmp_path):
 
 def test_non_finite_values_are_strict_json_and_come_back_as_floats(tmp_path):
     with MetricsWriter(tmp_path) as writer:
-        writer.write(
-            1, 0, {"a": math.nan, "b": -np.inf, "c": jnp.float32(np.inf), "d": np.array([1.0, np.nan])}
-        )
+        writer.write(1, 0, {"a": math.nan, "b": -np.inf, "c": jnp.float32(np.inf), "d": np.array([1.0, np.nan])})
     (line,) = lines(tmp_path)
     stored = json.loads(line, **STRICT)
     assert (stored["a"], stored["b"], stored["c"], stored["d"]) == ("nan", "-inf", "inf", [1.0, "nan"])

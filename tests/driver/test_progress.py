@@ -234,9 +234,7 @@ def test_the_terminal_is_clean_after_an_exception(terminal):
     stdout, stderr = sys.stdout, sys.stderr
     with pytest.raises(KeyError), Progress(100, stream=terminal):
         raise KeyError
-    assert terminal.getvalue().rindex("\x1b[?25h") > terminal.getvalue().rindex(
-        "\x1b[?25l"
-    )  # the cursor is back
+    assert terminal.getvalue().rindex("\x1b[?25h") > terminal.getvalue().rindex("\x1b[?25l")  # the cursor is back
     assert terminal.getvalue().replace("\x1b[?25h", "").endswith("\n")
     assert (sys.stdout, sys.stderr) == (stdout, stderr)
 

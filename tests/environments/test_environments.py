@@ -11,9 +11,7 @@ from gymnasium.utils.env_checker import check_env
 from mbpo_jax import environments
 from mbpo_jax.environments import cartpole
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*is out of date.*:DeprecationWarning"
-)  # Gymnasium, about v4 ids
+pytestmark = pytest.mark.filterwarnings("ignore:.*is out of date.*:DeprecationWarning")  # Gymnasium, about v4 ids
 
 CARTPOLE = "mbpo_jax/CartpoleContinuous-v0"
 TRUNCATED = {

@@ -12,7 +12,12 @@ from mbpo_jax.networks import GaussianMlp
 from mbpo_jax.types import Spec, Transition
 
 SPEC = Spec(obs_dim=3, action_dim=2)
-SMALL = {"model_hidden_units": 8, "model_weight_decays": (1e-3, 2e-3, 3e-3), "num_members": 3, "num_elites": 2}
+SMALL = {
+    "model_hidden_units": 8,
+    "model_weight_decays": (1e-3, 2e-3, 3e-3),
+    "num_members": 3,
+    "num_elites": 2,
+}
 
 
 def real_rows(num_rows, seed=0):
@@ -253,7 +258,10 @@ def test_one_trace_while_the_data_grow():
 
 def test_a_constant_observation_is_harmless():
     rows = real_rows(400)
-    rows = rows.replace(obs=rows.obs * [1, 1, 0] + np.float32([0, 0, 2]), next_obs=rows.next_obs * [1, 1, 0] + np.float32([0, 0, 2]))
+    rows = rows.replace(
+        obs=rows.obs * [1, 1, 0] + np.float32([0, 0, 2]),
+        next_obs=rows.next_obs * [1, 1, 0] + np.float32([0, 0, 2]),
+    )
     buffer = replay.add(replay.init(SPEC, 500), jax.tree.map(lambda leaf: leaf.astype(np.float32), rows))
     model, run, state = build()
     state, metrics, _ = fit_to_end(model, jax.random.key(0), state, buffer, run)

@@ -29,7 +29,9 @@ def starts(steps_left):
 def run(step_fn, start_obs, length, capacity=50_000, num_groups=1, key=0, limit=None, action_dim=1):
     buffer = replay.init(Spec(start_obs.shape[1], action_dim), capacity)
     limit = capacity if limit is None else limit
-    roll = jax.jit(lambda k, b, o, n, m: branched.roll_out(k, no_action, branched.Dynamics(step_fn, num_groups), b, o, n, m))
+    roll = jax.jit(
+        lambda k, b, o, n, m: branched.roll_out(k, no_action, branched.Dynamics(step_fn, num_groups), b, o, n, m)
+    )
     buffer, metrics = roll(jax.random.key(key), buffer, start_obs, jnp.asarray(length), jnp.asarray(limit))
     return replay.take(buffer, jnp.arange(int(buffer.size))), metrics, buffer
 
@@ -38,8 +40,16 @@ def run(step_fn, start_obs, length, capacity=50_000, num_groups=1, key=0, limit=
 def test_every_row_is_stored_until_its_end_and_nothing_after_it(num_starts, num_groups):
     steps_left = np.random.default_rng(0).integers(1, 7, num_starts)
     rows, metrics, _ = run(countdown, starts(steps_left), length=4, num_groups=num_groups)
-    expected = [(name, left - t, left - t - 1 <= 0) for name, left in enumerate(steps_left) for t in range(min(left, 4))]
-    stored = list(zip(rows.obs[:, 0].astype(int).tolist(), rows.obs[:, 1].astype(int).tolist(), (rows.terminal > 0.5).tolist()))
+    expected = [
+        (name, left - t, left - t - 1 <= 0) for name, left in enumerate(steps_left) for t in range(min(left, 4))
+    ]
+    stored = list(
+        zip(
+            rows.obs[:, 0].astype(int).tolist(),
+            rows.obs[:, 1].astype(int).tolist(),
+            (rows.terminal > 0.5).tolist(),
+        )
+    )
     assert sorted(stored) == sorted(expected)
     assert int(metrics["transitions"]) == len(expected)
     assert float(metrics["terminal_fraction"]) == pytest.approx(sum(e[2] for e in expected) / len(expected))
@@ -101,7 +111,11 @@ def test_predictions_that_are_not_finite_are_dropped_and_counted():
     def broken(key, group, obs, action):
         next_obs, reward, terminal = countdown(key, group, obs, action)
         bad = obs[:, 0] % 5 == 0
-        return jnp.where(bad[:, None], jnp.nan, next_obs), jnp.where(obs[:, 0] % 5 == 1, jnp.inf, reward), terminal
+        return (
+            jnp.where(bad[:, None], jnp.nan, next_obs),
+            jnp.where(obs[:, 0] % 5 == 1, jnp.inf, reward),
+            terminal,
+        )
 
     rows, metrics, _ = run(broken, starts([3] * 1500), 2)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(rows))
@@ -125,7 +139,9 @@ def test_one_trace_for_every_length_and_limit():
         return countdown(key, group, obs, action)
 
     buffer = replay.init(Spec(2, 1), 1000)
-    roll = jax.jit(lambda k, b, n, m: branched.roll_out(k, no_action, branched.Dynamics(counted), b, starts([9] * 20), n, m))
+    roll = jax.jit(
+        lambda k, b, n, m: branched.roll_out(k, no_action, branched.Dynamics(counted), b, starts([9] * 20), n, m)
+    )
     roll(jax.random.key(0), buffer, jnp.asarray(1), jnp.asarray(100))
     first = len(traces)
     for length in range(2, 6):
@@ -161,7 +177,9 @@ def test_with_the_true_dynamics_a_rollout_reproduces_the_environment():
     assert 0 < float(metrics["terminal_fraction"]) < 1
     env = CartpoleContinuous()
     env.reset(seed=0)
-    for obs, action, reward, next_obs, terminal in zip(rows.obs, rows.action, rows.reward, rows.next_obs, rows.terminal):
+    for obs, action, reward, next_obs, terminal in zip(
+        rows.obs, rows.action, rows.reward, rows.next_obs, rows.terminal
+    ):
         env._state = obs
         real_obs, real_reward, terminated, _, _ = env.step(action)
         np.testing.assert_allclose(next_obs, real_obs, atol=2e-6)

@@ -33,7 +33,8 @@ class SacConfig:
         0.005, "Share of the critics that moves into their targets at each update.", minimum=0.0, maximum=1.0
     )
     target_entropy: float | None = option(
-        None, "Entropy, in nats, that the temperature holds the policy to; auto is minus the action dimensions."
+        None,
+        "Entropy, in nats, that the temperature holds the policy to; auto is minus the action dimensions.",
     )
     initial_temperature: float = option(1.0, "Entropy temperature before the first update.", minimum=1e-6)
 
@@ -41,8 +42,7 @@ class SacConfig:
         check(self)
 
 
-@struct.dataclass(kw_only=True)
-class SacState:
+class SacState(struct.PyTreeNode, kw_only=True):
     """Everything that learning reads."""
 
     actor: TrainState
@@ -51,7 +51,7 @@ class SacState:
     log_temperature: TrainState  # {"log_temperature": []}
 
 
-class _Noise(struct.PyTreeNode):  # type: ignore[no-untyped-call]
+class _Noise(struct.PyTreeNode, kw_only=True):
     """Standard normal noise [B, A] of the actions of one update."""
 
     action: Array
@@ -94,7 +94,9 @@ def build(config: SacConfig, spec: Spec) -> Agent:
     critic_network = Critic(config.hidden_units, config.num_hidden_layers)
     optimizer = optax.adam(config.learning_rate)
     target_entropy = -float(spec.action_dim) if config.target_entropy is None else config.target_entropy
-    apply_critics = ensemble.lift(lambda params, obs, action: critic_network.apply({"params": params}, obs, action), (0, None, None))
+    apply_critics = ensemble.lift(
+        lambda params, obs, action: critic_network.apply({"params": params}, obs, action), (0, None, None)
+    )
 
     def init_critic(key: Key) -> TrainState:
         params = critic_network.init(key, jnp.zeros(spec.obs_dim), jnp.zeros(spec.action_dim))["params"]
@@ -109,7 +111,9 @@ def build(config: SacConfig, spec: Spec) -> Agent:
             actor=TrainState.create(apply_fn=actor_network.apply, params=actor_params, tx=optimizer),
             critics=critics,
             target_params=jax.tree.map(jnp.copy, critics.params),
-            log_temperature=TrainState.create(apply_fn=actor_network.apply, params={"log_temperature": log_temperature}, tx=optimizer),
+            log_temperature=TrainState.create(
+                apply_fn=actor_network.apply, params={"log_temperature": log_temperature}, tx=optimizer
+            ),
         )
 
     def act(key: Key, actor_params: PyTree, obs: Array, explore: bool) -> Array:

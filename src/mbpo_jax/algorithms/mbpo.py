@@ -30,7 +30,9 @@ class MbpoConfig:
     fit_every_steps: int = option(250, "Environment steps between model fits, and between rollouts.", minimum=1)
     rollout_batch: int = option(100_000, "Start states, drawn from the real rows, of a round of rollouts.", minimum=1)
     rollout_length_schedule: tuple[int, ...] = option(
-        (20, 150, 1, 1), "Rollout length: first epoch, last epoch, length at first, length at last.", minimum=0
+        (20, 150, 1, 1),
+        "Rollout length: first epoch, last epoch, length at first, length at last.",
+        minimum=0,
     )
     retain_epochs: int = option(1, "Epochs for which imagined rows are kept.", minimum=1)
     updates_per_step: int = option(20, "Agent updates per environment step.", minimum=1)
@@ -56,8 +58,7 @@ class MbpoConfig:
             )
 
 
-@struct.dataclass(kw_only=True)
-class MbpoState:
+class MbpoState(struct.PyTreeNode, kw_only=True):
     """Everything that the phases read, the real rows aside."""
 
     model: gaussian.GaussianState
@@ -109,7 +110,9 @@ def build(config: MbpoConfig, spec: Spec) -> Algorithm:
     def init(key: Key) -> MbpoState:
         key_model, key_agent = jax.random.split(key)
         return MbpoState(
-            model=model.init(key_model), agent=agent.init(key_agent), imagined=replay.init(spec, imagined_capacity)
+            model=model.init(key_model),
+            agent=agent.init(key_agent),
+            imagined=replay.init(spec, imagined_capacity),
         )
 
     def fit_model(key: Key, state: MbpoState, real: Replay) -> tuple[MbpoState, Metrics]:
@@ -125,7 +128,13 @@ def build(config: MbpoConfig, spec: Spec) -> Algorithm:
     )
     if uses_model(config):
         phases = (
-            Phase("fit_model", config.fit_every_steps, first, fit_model, lambda state: model.unfinished(state.model)),
+            Phase(
+                "fit_model",
+                config.fit_every_steps,
+                first,
+                fit_model,
+                lambda state: model.unfinished(state.model),
+            ),
             Phase("roll_out", config.fit_every_steps, first, _roll_out(config, spec, model, agent)),
             *phases,
         )
@@ -161,9 +170,7 @@ def _roll_out(config: MbpoConfig, spec: Spec, model: WorldModel, agent: Agent): 
 
         dynamics = branched.Dynamics(step_fn, config.model.num_elites)
         limit = jnp.asarray(imagined_rows_limit(config, length))
-        imagined, metrics = branched.roll_out(
-            key_roll, policy_fn, dynamics, state.imagined, starts.obs, length, limit
-        )
+        imagined, metrics = branched.roll_out(key_roll, policy_fn, dynamics, state.imagined, starts.obs, length, limit)
         disagree = termination_fn(starts.obs, starts.action, starts.next_obs) != (starts.terminal > 0.5)
         metrics |= {
             "length": length,

@@ -29,8 +29,7 @@ class SacRunConfig:
         check(self)
 
 
-@struct.dataclass(kw_only=True)
-class SacRunState:
+class SacRunState(struct.PyTreeNode, kw_only=True):
     """Everything that the phase reads, the real rows aside."""
 
     agent: sac.SacState

@@ -49,9 +49,7 @@ class Checkpoints:
         """
         if step in self._manager.all_steps():
             return
-        args = ocp.args.Composite(
-            **{ARRAYS: ocp.args.StandardSave(arrays), RECORD: ocp.args.JsonSave(record)}
-        )
+        args = ocp.args.Composite(**{ARRAYS: ocp.args.StandardSave(arrays), RECORD: ocp.args.JsonSave(record)})
         try:
             self._manager.save(step, args=args)
         except Exception as error:  # orbax lets through whatever its storage raised
@@ -86,9 +84,7 @@ class Checkpoints:
 
 def pack(tree: PyTree) -> dict[str, Any]:
     """The arrays of one seed as nested dicts on the host, buffers cut to the rows in force."""
-    tree = jax.tree.map(
-        lambda leaf: _contents(leaf) if isinstance(leaf, Replay) else leaf, tree, is_leaf=_is_replay
-    )
+    tree = jax.tree.map(lambda leaf: _contents(leaf) if isinstance(leaf, Replay) else leaf, tree, is_leaf=_is_replay)
     return jax.tree.map(np.asarray, flax.serialization.to_state_dict(tree))
 
 
@@ -107,9 +103,7 @@ def unpack(template: PyTree, packed: dict[str, Any]) -> PyTree:
         if isinstance(fresh, Replay):
             return _rebuild(fresh, saved)
         if fresh.shape != saved.shape or fresh.dtype != saved.dtype:
-            raise ValueError(
-                f"an array is {saved.dtype}{saved.shape} where {fresh.dtype}{fresh.shape} is expected"
-            )
+            raise ValueError(f"an array is {saved.dtype}{saved.shape} where {fresh.dtype}{fresh.shape} is expected")
         return jax.device_put(saved, fresh.sharding)
 
     return jax.tree.map(place, template, restored, is_leaf=_is_replay)

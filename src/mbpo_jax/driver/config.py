@@ -28,15 +28,11 @@ class RunConfig:
     """What to run, for how long, and where its files go."""
 
     algorithm: str = option("mbpo", "Member of the family.", choices=tuple(REGISTRY))
-    env: str = option(
-        "InvertedPendulum-v5", "Gymnasium id with Box observations and actions; module:Id imports first."
-    )
+    env: str = option("InvertedPendulum-v5", "Gymnasium id with Box observations and actions; module:Id imports first.")
     seeds: tuple[int, ...] = option(
         (0,), "Seeds; one independent agent each, in one process.", minimum=0, maximum=2**31 - 1
     )
-    num_steps: int = option(
-        5000, "Environment steps per seed, exploration included.", minimum=1, maximum=2**31 - 1
-    )
+    num_steps: int = option(5000, "Environment steps per seed, exploration included.", minimum=1, maximum=2**31 - 1)
     run_dir: str = option(
         AUTO, "Directory of the run's files; an existing one is resumed. auto: runs/<env>-<algorithm>."
     )

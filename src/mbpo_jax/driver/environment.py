@@ -132,12 +132,8 @@ def resolve_termination_fn(name: str, env_id: str) -> TerminationFn:
 def _make(env_id: str, max_episode_steps: int) -> gymnasium.Env:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", DeprecationWarning
-            )  # "a newer version exists": v4 is chosen on purpose
-            env = gymnasium.make(
-                env_id, max_episode_steps=max_episode_steps or None, disable_env_checker=True
-            )
+            warnings.simplefilter("ignore", DeprecationWarning)  # "a newer version exists": v4 is chosen on purpose
+            env = gymnasium.make(env_id, max_episode_steps=max_episode_steps or None, disable_env_checker=True)
     except (gymnasium.error.Error, ImportError, ValueError) as error:
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"env must be an installed Gymnasium id, got {env_id!r} ({first_line})") from error

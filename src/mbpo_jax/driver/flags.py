@@ -70,9 +70,7 @@ def parse(argv: list[str]) -> tuple[RunConfig, Any]:
     if rest:
         raise FlagsError(f"every argument must be a --flag=value, got {rest[0]!r}")
     given = {
-        name: values[name].value
-        for name in values
-        if values[name].present and name not in ("flagfile", "help", "h")
+        name: values[name].value for name in values if values[name].present and name not in ("flagfile", "help", "h")
     }
     try:
         run_names = {field.name for field in options.knobs(RunConfig)}
@@ -157,9 +155,7 @@ def _knobs_of(config_class: type) -> dict[str, dataclasses.Field[Any]]:
 
 def _build(config_class: type, given: dict[str, Any]) -> Any:
     arguments = {name: _build(section, given) for name, section in options.sections(config_class).items()}
-    arguments |= {
-        field.name: given[field.name] for field in options.knobs(config_class) if field.name in given
-    }
+    arguments |= {field.name: given[field.name] for field in options.knobs(config_class) if field.name in given}
     return config_class(**arguments)
 
 

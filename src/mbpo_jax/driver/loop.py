@@ -47,9 +47,7 @@ def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = 
     config = default_algorithm_config(run) if algorithm_config is None else algorithm_config
     expected = REGISTRY[run.algorithm].config_class
     if not isinstance(config, expected):
-        raise ValueError(
-            f"algorithm_config must be a {expected.__name__} for {run.algorithm}, got {config!r}"
-        )
+        raise ValueError(f"algorithm_config must be a {expected.__name__} for {run.algorithm}, got {config!r}")
     with ExitStack() as stack:
         trainer = _Trainer(run, config, stack)
         progress = stack.enter_context(Progress(run.num_steps, trainer.step, stream=stream, quiet=run.quiet))
@@ -73,9 +71,8 @@ class _Trainer:
         self._roots = self._axis.keys(run.seeds)
         spec = Spec(self._envs[0].obs_dim, self._envs[0].action_dim)
         self._state = self._axis.lift(self._algorithm.init)(self._roots)
-        self._replay = self._axis.lift(lambda key: replay_lib.init(spec, self._algorithm.replay_capacity))(
-            self._roots
-        )
+        empty = self._axis.lift(lambda key: replay_lib.init(spec, self._algorithm.replay_capacity))
+        self._replay = self._axis.beside(self._roots, empty(self._roots))
         self._begin_record()
         saved = self._checkpoints.restore_latest()
         offset = None if saved is None else self._restore(saved)
@@ -133,9 +130,7 @@ class _Trainer:
     def _open_environments(self, stack: ExitStack) -> None:
         run = self.run
         self._envs = [Environment(run.env, seed, TRAINING, run.max_episode_steps) for seed in run.seeds]
-        self._eval_envs = [
-            Environment(run.env, seed, EVALUATION, run.max_episode_steps) for seed in run.seeds
-        ]
+        self._eval_envs = [Environment(run.env, seed, EVALUATION, run.max_episode_steps) for seed in run.seeds]
         for env in (*self._envs, *self._eval_envs):
             stack.callback(env.close)
 
@@ -165,9 +160,7 @@ class _Trainer:
         self._act = self._axis.lift(act, shared=(1,), outputs=2)
         self._explore = self._axis.lift(explore, shared=(1,))
         self._add = self._axis.lift(replay_lib.add, donate=(0,))
-        self._actor = (
-            algorithm.actor if self._axis.batched else lambda states: tuple(map(algorithm.actor, states))
-        )
+        self._actor = algorithm.actor if self._axis.batched else lambda states: tuple(map(algorithm.actor, states))
         self._phases = [self._axis.lift_phase(i, phase) for i, phase in enumerate(algorithm.phases)]
         self._evaluation_act = policy.deterministic_act(algorithm)
 
@@ -222,9 +215,7 @@ class _Trainer:
             actions = self._explore(self._roots, self.step)
         else:
             obs = self._axis.join(self._obs)
-            actions, self._carry = self._act(
-                self._roots, self.step, self._actor(self._state), self._carry, obs
-            )
+            actions, self._carry = self._act(self._roots, self.step, self._actor(self._state), self._carry, obs)
         return [np.asarray(action) for action in self._axis.split(actions)]
 
     def _begin_carry(self, which: Any, carry: PyTree) -> PyTree:
@@ -330,9 +321,7 @@ class _Trainer:
         for i in range(len(self.run.seeds)):  # lines of metrics may be further apart than checkpoints
             self._check_finite(i)
         with self._timed("checkpoint"):
-            seeds = zip(
-                self._axis.split(self._state), self._axis.split(self._replay), self._axis.split(self._carry)
-            )
+            seeds = zip(self._axis.split(self._state), self._axis.split(self._replay), self._axis.split(self._carry))
             journals = [np.asarray(env.actions, np.float32).reshape(-1, env.action_dim) for env in self._envs]
             arrays = {
                 str(seed): {
@@ -340,9 +329,7 @@ class _Trainer:
                     "replay": checkpoint.pack(replay),
                     "carry": checkpoint.pack(carry),
                     "obs": self._obs[i],
-                    "episode_actions": np.concatenate(
-                        [journals[i], np.zeros((1, journals[i].shape[1]), np.float32)]
-                    ),
+                    "episode_actions": np.concatenate([journals[i], np.zeros((1, journals[i].shape[1]), np.float32)]),
                 }
                 for i, (seed, (state, replay, carry)) in enumerate(zip(self.run.seeds, seeds))
             }
@@ -371,9 +358,7 @@ class _Trainer:
 
         def restore(fresh: PyTree, name: str) -> PyTree:
             values = self._axis.split(fresh)
-            return self._axis.join(
-                [checkpoint.unpack(v, arrays.get(name, {})) for v, arrays in zip(values, seeds)]
-            )
+            return self._axis.join([checkpoint.unpack(v, arrays.get(name, {})) for v, arrays in zip(values, seeds)])
 
         self._state, self._replay = restore(self._state, "state"), restore(self._replay, "replay")
         self._carry = restore(self._carry, "carry")

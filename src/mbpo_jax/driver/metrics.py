@@ -24,9 +24,7 @@ NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}  # strict JSO
 class MetricsWriter:
     """Appends metrics to `<run_dir>/metrics.jsonl`; one process writes, any number may read meanwhile."""
 
-    def __init__(
-        self, run_dir: str | os.PathLike[str], offset: int | None = None, tensorboard: bool = False
-    ) -> None:
+    def __init__(self, run_dir: str | os.PathLike[str], offset: int | None = None, tensorboard: bool = False) -> None:
         """Opens the file and cuts it to `offset` bytes.
 
         Args:
@@ -124,9 +122,7 @@ class _Summaries:
         try:
             from tensorboardX import SummaryWriter
         except ImportError as error:
-            raise ValueError(
-                "TensorBoard output needs tensorboardX: pip install 'mbpo-jax[tensorboard]'"
-            ) from error
+            raise ValueError("TensorBoard output needs tensorboardX: pip install 'mbpo-jax[tensorboard]'") from error
         self._root, self._open = root, SummaryWriter
         self._writers: dict[int, Any] = {}
 
@@ -188,9 +184,7 @@ def _check_keeps_whole_lines(path: Path, offset: int) -> None:
     with path.open("rb") as file:
         file.seek(offset - 1)
         if file.read(1) != b"\n":
-            raise ValueError(
-                f"{path} has no line that ends at byte {offset}: it is not the file of this checkpoint"
-            )
+            raise ValueError(f"{path} has no line that ends at byte {offset}: it is not the file of this checkpoint")
 
 
 def _append_whole(fd: int, line: bytes) -> None:

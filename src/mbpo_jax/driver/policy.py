@@ -79,8 +79,9 @@ def load_policy(run_dir: str | Path, seed: int | None = None, best: bool = False
     run, knobs = config.run, config.algorithm
     path = policy_path(run_dir, run.seeds[0] if seed is None else seed, best)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        with path.open("rb") as file:  # NumPy leaves a file that it cannot read open
+            archive = np.load(file, allow_pickle=False)
+            arrays = {name: archive[name] for name in archive.files}
         low, high, obs_dim = arrays.pop(ACTION_LOW), arrays.pop(ACTION_HIGH), int(arrays.pop(OBS_DIM))
         if low.ndim != 1 or low.shape != high.shape:
             raise ValueError(f"the action bounds are {low.shape} and {high.shape}")
@@ -97,11 +98,7 @@ def load_policy(run_dir: str | Path, seed: int | None = None, best: bool = False
 
 
 def _check_shapes(template: PyTree, actor: PyTree) -> None:
-    for (where, expected), leaf in zip(
-        jax.tree.leaves_with_path(template), jax.tree.leaves(actor), strict=True
-    ):
+    for (where, expected), leaf in zip(jax.tree.leaves_with_path(template), jax.tree.leaves(actor), strict=True):
         if expected.shape != leaf.shape or expected.dtype != leaf.dtype:
             name = jax.tree_util.keystr(where)
-            raise ValueError(
-                f"{name} is {leaf.dtype}{leaf.shape} where {expected.dtype}{expected.shape} is expected"
-            )
+            raise ValueError(f"{name} is {leaf.dtype}{leaf.shape} where {expected.dtype}{expected.shape} is expected")

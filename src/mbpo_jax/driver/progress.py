@@ -18,9 +18,7 @@ from rich import progress as rich_progress
 from rich.console import Console
 from rich.text import Text
 
-LINES_PER_RUN = (
-    20  # where output is plain, every further 5% of the run earns a line before its heartbeat is due
-)
+LINES_PER_RUN = 20  # where output is plain, every further 5% of the run earns a line before its heartbeat is due
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,9 +27,7 @@ class Pace:
 
     heartbeat_s: float = 20.0  # longest silence of the plain output
     min_gap_s: float = 5.0  # shortest time between the last thing printed and a plain status line
-    window_s: float = (
-        120.0  # wall time over which the rate is taken; longer than one fit and the steps after it
-    )
+    window_s: float = 120.0  # wall time over which the rate is taken; longer than one fit and the steps after it
     tick_s: float = 0.25  # how often the thread looks
     clock: Callable[[], float] = time.monotonic
 

@@ -115,9 +115,7 @@ def _versions() -> dict[str, str]:
         "mujoco",
         "numpy",
     )
-    return {"python": platform.python_version()} | {
-        name: importlib.metadata.version(name) for name in packages
-    }
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
 
 
 def _commit() -> str | None:

@@ -38,9 +38,7 @@ class SeedAxis:
         if self.batched:
 
             def batched(*args: Any) -> Any:
-                return jax.vmap(fn, in_axes=tuple(None if i in shared else 0 for i in range(len(args))))(
-                    *args
-                )
+                return jax.vmap(fn, in_axes=tuple(None if i in shared else 0 for i in range(len(args))))(*args)
 
             return jax.jit(batched, donate_argnums=tuple(donate))
         one = jax.jit(fn, donate_argnums=tuple(donate))
@@ -65,6 +63,15 @@ class SeedAxis:
             keys = [jax.device_put(key, devices[i % len(devices)]) for i, key in enumerate(keys)]
         return self.join(keys)
 
+    def beside(self, roots: PyTree, value: PyTree) -> PyTree:
+        """`value` of all seeds, moved to the devices of their root keys; for what is made from no key."""
+        if self.batched:
+            return value
+        return tuple(
+            jax.device_put(mine, root.sharding) if root.committed else mine
+            for mine, root in zip(value, roots, strict=True)
+        )
+
     def join(self, values: Sequence[PyTree]) -> PyTree:
         """One value of all seeds from S values of one seed."""
         if not self.batched:
@@ -87,9 +94,7 @@ class PhaseRunner:
         def run(root: Key, step: Array, state: PyTree, replay: PyTree) -> tuple[PyTree, PyTree]:
             return phase.run(jax.random.fold_in(jax.random.fold_in(root, 1000 + index), step), state, replay)
 
-        def run_active(
-            root: Key, step: Array, state: PyTree, replay: PyTree, active: Array, metrics: PyTree
-        ) -> Any:
+        def run_active(root: Key, step: Array, state: PyTree, replay: PyTree, active: Array, metrics: PyTree) -> Any:
             return _select(active, run(root, step, state, replay), (state, metrics))
 
         self.phase = phase

@@ -58,9 +58,7 @@ def register_all() -> None:
     """Registers the ids above; those that are registered already stay as they are."""
     for env_id, (entry_point, max_steps, kwargs) in _SPECS.items():
         if env_id not in gymnasium.registry:
-            gymnasium.register(
-                env_id, entry_point=entry_point, max_episode_steps=max_steps, kwargs=dict(kwargs)
-            )
+            gymnasium.register(env_id, entry_point=entry_point, max_episode_steps=max_steps, kwargs=dict(kwargs))
 
 
 register_all()

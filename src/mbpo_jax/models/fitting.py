@@ -27,8 +27,7 @@ BLOCK_ROWS = 1000  # rows per step of passes over held-out rows and of moments
 LOG_VAR_BOUND_WEIGHT = 0.01  # of sum(max_log_var) - sum(min_log_var) in the loss
 
 
-@struct.dataclass(kw_only=True)
-class FitState:
+class FitState(struct.PyTreeNode, kw_only=True):
     """Where a fit stands between slices."""
 
     running: Array  # [], bool
@@ -141,7 +140,9 @@ def build(
         return nll + weight_penalty(params, config.model_weight_decays)
 
     def update_member(member, bounds, x, y, weights):  # type: ignore[no-untyped-def]
-        loss, (grads, bound_grads) = jax.value_and_grad(member_loss, argnums=(0, 1))(member.params, bounds, x, y, weights)
+        loss, (grads, bound_grads) = jax.value_and_grad(member_loss, argnums=(0, 1))(
+            member.params, bounds, x, y, weights
+        )
         return member.apply_gradients(grads=grads), bound_grads, loss
 
     update_members = ensemble.lift(update_member, (0, None, 0, 0, None))
@@ -201,9 +202,7 @@ def build(
         num_minibatches = -(-split.num_train // config.model_batch_size)
         model = jax.lax.cond(model.fit.running, lambda m: m, lambda m: begin(split, buffer, m), model)
         stop = jnp.minimum(model.fit.minibatch + config.fit_slice_minibatches, num_minibatches)
-        model = jax.lax.fori_loop(
-            model.fit.minibatch, stop, lambda _, m: step(key_rows, split, buffer, m), model
-        )
+        model = jax.lax.fori_loop(model.fit.minibatch, stop, lambda _, m: step(key_rows, split, buffer, m), model)
         at_end = model.fit.minibatch >= num_minibatches
         model = jax.lax.cond(at_end, lambda m: end_epoch(split, buffer, m), lambda m: m, model)
         model = jax.lax.cond(model.fit.running, lambda m: m, finish, model)

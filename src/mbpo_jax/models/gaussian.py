@@ -37,11 +37,15 @@ class GaussianConfig:
     )
     holdout_fraction: float = option(0.2, "Share of the real rows held out of a fit.", minimum=0.0, maximum=0.9)
     max_holdout_rows: int = option(5000, "Most real rows held out of a fit.", minimum=1)
-    fit_patience_epochs: int = option(5, "A fit stops after more epochs than this without any member improving.", minimum=0)
+    fit_patience_epochs: int = option(
+        5, "A fit stops after more epochs than this without any member improving.", minimum=0
+    )
     fit_improvement: float = option(
         0.01, "Relative fall of a member's held-out error that counts as improving.", minimum=0.0, maximum=1.0
     )
-    fit_slice_minibatches: int = option(200, "Minibatches per compiled call of a fit; more show and stop later.", minimum=1)
+    fit_slice_minibatches: int = option(
+        200, "Minibatches per compiled call of a fit; more show and stop later.", minimum=1
+    )
 
     def __post_init__(self) -> None:
         check(self)
@@ -49,8 +53,7 @@ class GaussianConfig:
             raise ValueError(f"num_elites must be at most num_members ({self.num_members}), got {self.num_elites}")
 
 
-@struct.dataclass(kw_only=True)
-class GaussianState:
+class GaussianState(struct.PyTreeNode, kw_only=True):
     """An ensemble, warm: parameters and optimiser moments carry over from one fit to the next."""
 
     members: TrainState  # [M, ...]

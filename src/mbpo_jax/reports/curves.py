@@ -27,8 +27,8 @@ REFERENCE_POINTS = 201  # published curves are sampled at other steps for every 
 Curve = dict[int, float]  # environment step -> evaluation return
 
 
-def draw_curves(run_dir: str | os.PathLike[str], reference: Path | None = None) -> Path:
-    """Draws the evaluation returns of a run into `<run_dir>/curves.png`, replacing it in one move.
+def draw_curves(run_dir: str | os.PathLike[str], reference: Path | None = None, output: Path | None = None) -> Path:
+    """Draws the evaluation returns of a run into `output`, `<run_dir>/curves.png` by default, replacing it in one move.
 
     Args:
       run_dir: directory of a run, with `metrics.jsonl`; `config.json` gives the title where it can be read.
@@ -39,8 +39,8 @@ def draw_curves(run_dir: str | os.PathLike[str], reference: Path | None = None) 
       ValueError: there is no `metrics.jsonl`, or it or the reference is damaged; names the file.
     """
     figure = curves_figure(run_dir, reference)
-    path = Path(run_dir) / FILE_NAME
-    scratch = path.with_name(f".{FILE_NAME}.{os.getpid()}.tmp")
+    path = Path(run_dir) / FILE_NAME if output is None else output
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         figure.savefig(scratch, format="png", dpi=120)
         os.replace(scratch, path)
@@ -84,9 +84,7 @@ def _draw_run(axes: Axes, curves: Mapping[int, Curve]) -> None:
         steps = sorted(set.intersection(*(set(curve) for curve in curves.values())))
         with np.errstate(invalid="ignore"):  # a seed that diverged leaves a gap in the mean, as it should
             means = [float(np.mean([curve[step] for curve in curves.values()])) for step in steps]
-        axes.plot(
-            steps, means, color="black", linewidth=2.2, marker=".", label=f"mean of {len(curves)} seeds"
-        )
+        axes.plot(steps, means, color="black", linewidth=2.2, marker=".", label=f"mean of {len(curves)} seeds")
 
 
 def _draw_reference(axes: Axes, path: Path, last_step: float) -> None:
@@ -127,9 +125,7 @@ def _read_reference(path: Path) -> dict[float, dict[float, float]]:
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror}") from error
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{path}, line {rows.line_num}: expected numbers for step, reward and seed"
-        ) from error
+        raise ValueError(f"{path}, line {rows.line_num}: expected numbers for step, reward and seed") from error
     if not curves:
         raise ValueError(f"{path} holds no curve")
     return curves

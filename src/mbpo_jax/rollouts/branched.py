@@ -20,7 +20,7 @@ BLOCK_ROWS = 1000  # most rows that are worked on together
 
 
 class Dynamics(NamedTuple):
-    """What moves imagined states: `step_fn`, in `num_groups` equally likely versions (elites; 1 for a true environment)."""
+    """What moves imagined states: `step_fn`, in `num_groups` equally likely versions (one for each elite)."""
 
     step_fn: StepFn
     num_groups: int = 1
@@ -40,7 +40,13 @@ class _Progress(NamedTuple):
 
 
 def roll_out(
-    key: Key, policy_fn: PolicyFn, dynamics: Dynamics, buffer: Replay, start_obs: Array, length: Array, limit: Array
+    key: Key,
+    policy_fn: PolicyFn,
+    dynamics: Dynamics,
+    buffer: Replay,
+    start_obs: Array,
+    length: Array,
+    limit: Array,
 ) -> tuple[Replay, Metrics]:
     """Rolls every start state `length` steps ahead, or to its end, and adds all transitions to the buffer.
 
@@ -61,7 +67,16 @@ def roll_out(
     obs = jnp.concatenate([start_obs, padding])
     # `obs` and `next_obs` change places after every step: two arrays, written in place
     progress = _Progress(
-        buffer, obs, num_starts, jnp.zeros_like(obs), zero, zero, zero, nothing, nothing + jnp.inf, nothing - jnp.inf
+        buffer,
+        obs,
+        num_starts,
+        jnp.zeros_like(obs),
+        zero,
+        zero,
+        zero,
+        nothing,
+        nothing + jnp.inf,
+        nothing - jnp.inf,
     )
 
     def horizon_step(i: Array, progress: _Progress) -> _Progress:
@@ -77,14 +92,25 @@ def roll_out(
             def roll_block(j: Array, progress: _Progress) -> _Progress:
                 place = start + j * block_rows + jnp.arange(block_rows)
                 return _step_block(
-                    jax.random.fold_in(key_group, j), policy_fn, dynamics.step_fn, group, order, place, stop, limit, progress
+                    jax.random.fold_in(key_group, j),
+                    policy_fn,
+                    dynamics.step_fn,
+                    group,
+                    order,
+                    place,
+                    stop,
+                    limit,
+                    progress,
                 )
 
             return jax.lax.fori_loop(0, -(-(stop - start) // block_rows), roll_block, progress)
 
         progress = jax.lax.fori_loop(0, dynamics.num_groups, roll_group, progress)
         return progress._replace(
-            obs=progress.next_obs, num_alive=progress.num_next, next_obs=progress.obs, num_next=jnp.zeros((), jnp.int32)
+            obs=progress.next_obs,
+            num_alive=progress.num_next,
+            next_obs=progress.obs,
+            num_next=jnp.zeros((), jnp.int32),
         )
 
     before = buffer.num_added

@@ -1,0 +1,31 @@
+"""Draws a run's learning curve again: `python -m mbpo_jax.plot --run_dir=DIR [--reference=CSV] [--output=PNG]`.
+
+A reference is a CSV of published evaluations with the columns step, time, reward and seed; its mean and standard
+deviation over seeds are drawn behind the run.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from mbpo_jax.reports import curves
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Draws, and prints where; returns the exit status (2: a file is missing or damaged)."""
+    parser = argparse.ArgumentParser(prog="python -m mbpo_jax.plot", description=__doc__)
+    parser.add_argument("--run_dir", required=True, type=Path, help="Directory of the run.")
+    parser.add_argument("--reference", type=Path, help="CSV of published evaluations: step, time, reward, seed.")
+    parser.add_argument("--output", type=Path, help="Where the picture goes; curves.png of the run if left out.")
+    arguments = parser.parse_args(argv)
+    try:
+        path = curves.draw_curves(arguments.run_dir, arguments.reference, arguments.output)
+    except (OSError, ValueError) as error:
+        print(f"mbpo_jax: error: {error}", file=sys.stderr)
+        return 2
+    print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

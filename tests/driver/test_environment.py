@@ -1,0 +1,249 @@
+import jax.numpy as jnp
+import numpy as np
+import odd_worlds  # noqa: F401  (registers its ids)
+import pytest
+
+from mbpo_jax import terminations
+from mbpo_jax.driver.config import EnvironmentFailure
+from mbpo_jax.driver.environment import EVALUATION, TRAINING, Environment, rescale, resolve_termination_fn
+
+
+@pytest.fixture
+def make():
+    opened = []
+
+    def open_environment(*args, **kwargs):
+        opened.append(Environment(*args, **kwargs))
+        return opened[-1]
+
+    yield open_environment
+    for env in opened:
+        env.close()
+
+
+def walk(env, obs, actions):
+    """Steps with all actions, beginning the next episode where one ends; returns everything seen."""
+    seen = [obs]
+    for action in actions:
+        step = env.step(action)
+        ended = step.terminal or step.truncated
+        seen.append((step, env.reset() if ended else None, env.episode, env.episode_return))
+    return seen
+
+
+def assert_same(seen, expected):
+    assert len(seen) == len(expected)
+    np.testing.assert_array_equal(seen[0], expected[0])
+    for (step, first, *rest), (step_, first_, *rest_) in zip(seen[1:], expected[1:], strict=True):
+        np.testing.assert_array_equal(step.next_obs, step_.next_obs)
+        assert step[1:] == step_[1:]
+        assert rest == rest_
+        assert (first is None) == (first_ is None)
+        np.testing.assert_array_equal(0.0 if first is None else first, 0.0 if first_ is None else first_)
+
+
+def random_actions(num_steps, action_dim, seed=0):
+    return np.random.default_rng(seed).uniform(-1.0, 1.0, (num_steps, action_dim)).astype(np.float32)
+
+
+def test_rescale_by_hand():
+    low, high = np.float32([-2.0, 0.0, -0.4]), np.float32([2.0, 1.0, 0.4])
+    np.testing.assert_array_equal(rescale(np.float32([-1, -1, -1]), low, high), low)
+    np.testing.assert_array_equal(rescale(np.float32([1, 1, 1]), low, high), high)
+    np.testing.assert_allclose(rescale(np.float32([0.5, 0.5, -0.5]), low, high), [1.0, 0.75, -0.2], atol=1e-8)
+    np.testing.assert_allclose(rescale(np.float32([0, 0, 0]), low, high), [0.0, 0.5, 0.0], atol=1e-8)
+
+
+def test_an_action_arrives_in_the_bounds_the_shape_and_the_type_of_the_space(make):
+    env = make("odd_worlds:odd/World-v0", 0)  # its action space is [1, 2], float32, from (-2, 0) to (2, 1)
+    assert (env.obs_dim, env.action_dim) == (4, 2)
+    np.testing.assert_array_equal(env.action_low, [-2.0, 0.0])
+    np.testing.assert_array_equal(env.action_high, [2.0, 1.0])
+    env.reset()
+    step = env.step(np.float32([0.5, -0.5]))
+    assert step.next_obs.dtype == np.float32
+    np.testing.assert_array_equal(step.next_obs[[0, 2, 3]], [1.0, 1.0, 0.25])
+    assert (step.reward, step.terminal, step.truncated) == (1.25, False, False)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "reason"),
+    [
+        ("CartPole-v1", "must have continuous (Box) actions"),
+        ("odd_worlds:odd/UnboundedActions-v0", "must have bounded actions"),
+        ("odd_worlds:odd/Images-v0", "must have vector observations"),
+        ("odd_worlds:odd/FloatImages-v0", "must have vector observations"),
+        ("odd_worlds:odd/DictObs-v0", "must have Box observations"),
+        ("Hopper-v99", "must be an installed Gymnasium id"),
+        ("NoSuchThing-v0", "must be an installed Gymnasium id"),
+        ("no_such_module:Thing-v0", "must be an installed Gymnasium id"),
+        ("a:b:c", "must be an installed Gymnasium id"),
+        (":", "must be an installed Gymnasium id"),
+        ("not an id", "must be an installed Gymnasium id"),
+    ],
+)
+def test_an_environment_that_does_not_fit_is_refused_by_name(env_id, reason):
+    with pytest.raises(ValueError) as caught:
+        Environment(env_id, 0)
+    assert str(caught.value).startswith("env ")
+    assert reason in str(caught.value)
+    assert repr(env_id) in str(caught.value)
+
+
+def test_an_environment_without_a_time_limit_needs_one(make):
+    with pytest.raises(ValueError, match=r"max_episode_steps.*1 or more.*'odd_worlds:odd/Unlimited-v0'.*got 0"):
+        Environment("odd_worlds:odd/Unlimited-v0", 0)
+    env = make("odd_worlds:odd/Unlimited-v0", 0, max_episode_steps=2)
+    env.reset()
+    assert [env.step(np.zeros(2)).truncated for _ in range(2)] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("env_id", "max_episode_steps", "last"),
+    [
+        ("odd_worlds:odd/World-v0", 0, (5, False, True)),
+        ("odd_worlds:odd/World-v0", 4, (4, False, True)),  # a limit of ours replaces its own
+        ("odd_worlds:odd/World-v0", 9, (9, False, True)),
+        ("odd_worlds:odd/Ends-v0", 0, (3, True, False)),
+        ("odd_worlds:odd/EndsAtLimit-v0", 0, (5, True, True)),  # both: it is terminal
+        ("InvertedPendulum-v5", 3, (3, False, True)),
+    ],
+)
+def test_a_time_limit_truncates_and_the_end_of_the_mdp_is_terminal(make, env_id, max_episode_steps, last):
+    env = make(env_id, 0, max_episode_steps=max_episode_steps)
+    env.reset()
+    steps = [env.step(np.zeros(env.action_dim))]
+    while not (steps[-1].terminal or steps[-1].truncated):
+        steps.append(env.step(np.zeros(env.action_dim)))
+    assert (len(steps), steps[-1].terminal, steps[-1].truncated) == last
+    assert not any(step.terminal or step.truncated for step in steps[:-1])
+
+
+def test_a_pendulum_that_falls_is_terminal_and_not_truncated(make):
+    env = make("InvertedPendulum-v5", 0)
+    env.reset()
+    for _ in range(30):
+        step = env.step(np.ones(1))
+        if step.terminal:
+            break
+    assert (step.terminal, step.truncated) == (True, False)
+    assert abs(step.next_obs[1]) > 0.2
+
+
+@pytest.mark.parametrize(
+    ("name", "episode", "step", "what"),
+    [
+        ("NanObs", 1, 2, "observation [0.0, nan, 0.0, 0.0]"),
+        ("NanFirstObs", 1, 0, "observation [inf, 0.0, 0.0, 0.0]"),
+        ("HugeObs", 0, 1, "observation [inf, 0.0, 0.0, 0.0]"),  # finite in float64 only
+        ("NanReward", 1, 4, "reward nan"),
+        ("HugeReward", 0, 1, "reward 1e+39"),
+    ],
+)
+def test_what_is_not_finite_is_refused_with_its_place(make, name, episode, step, what):
+    env = make(f"odd_worlds:odd/{name}-v0", 17)
+
+    def play():
+        for _ in range(2):
+            env.reset()
+            for _ in range(5):
+                env.step(np.zeros(2))
+
+    with pytest.raises(EnvironmentFailure) as caught:
+        play()
+    for word in (f"odd_worlds:odd/{name}-v0", what, f"step {step} of episode {episode} ", "(seed 17)"):
+        assert word in str(caught.value)
+
+
+def test_an_observation_of_another_size_is_refused(make):
+    env = make("odd_worlds:odd/LongObs-v0", 0)
+    env.reset()
+    with pytest.raises(EnvironmentFailure, match="LongObs-v0 gave an observation of 7 numbers where.* 4"):
+        env.step(np.zeros(2))
+
+
+@pytest.mark.parametrize(
+    "env_id",
+    [
+        "InvertedPendulum-v5",
+        "Hopper-v5",
+        "HalfCheetah-v5",
+        "mbpo_jax/AntTruncatedObs-v5",
+        "mbpo_jax/HumanoidTruncatedObs-v5",
+    ],
+)
+def test_repeat_brings_back_the_running_episode_and_what_follows_bit_for_bit(make, env_id):
+    num_steps, follow = 90, 30
+    env, other = make(env_id, 3, max_episode_steps=40), make(env_id, 3, max_episode_steps=40)
+    actions = random_actions(num_steps + follow, env.action_dim)
+    seen, journals = [env.reset()], []
+    for action in actions:
+        journals.append((env.episode, np.array(env.actions), env.episode_return))
+        seen += walk(env, None, [action])[1:]
+    assert {entry[2] for entry in seen[1:]} >= {0, 1, 2}  # several episodes
+    for cut in (0, 1, 17, 39, 40, 41, 77, num_steps):
+        now = seen[cut]
+        obs = now if cut == 0 else (now[0].next_obs if now[1] is None else now[1])
+        repeated = other.repeat(*journals[cut])
+        np.testing.assert_array_equal(repeated, obs)
+        assert (other.episode, other.episode_return) == (journals[cut][0], journals[cut][2])
+        after = walk(other, repeated, actions[cut : cut + follow])
+        assert_same(after, [obs, *seen[cut + 1 : cut + 1 + follow]])
+
+
+def test_episodes_depend_on_seed_stream_and_number_and_on_nothing_else(make):
+    def starts(*args):
+        env = make("Hopper-v5", *args)
+        return [tuple(env.reset().tolist()) for _ in range(3)]
+
+    base = starts(5, TRAINING)
+    assert starts(5, TRAINING) == base
+    others = [*starts(6, TRAINING), *starts(5, EVALUATION)]
+    assert len({*base, *others}) == 9
+    env = make("Hopper-v5", 5, TRAINING)
+    assert [tuple(env.reset(n).tolist()) for n in (2, 0, 1)] == [base[2], base[0], base[1]]
+    assert tuple(env.reset().tolist()) == base[2]  # and goes on counting from the number it was given
+
+
+def test_equal_seeds_give_equal_episodes(make):
+    envs = [make("InvertedPendulum-v5", 5), make("InvertedPendulum-v5", 5)]
+    actions = random_actions(60, 1)
+    assert_same(*(walk(env, env.reset(), actions) for env in envs))
+
+
+def test_the_journal_holds_the_running_episode_only(make):
+    env = make("odd_worlds:odd/World-v0", 0)
+    env.reset()
+    for action in ([0.0, 0.0], [1.0, -1.0]):
+        env.step(np.float32(action))
+    assert [action.tolist() for action in env.actions] == [[0.0, 0.0], [1.0, -1.0]]
+    assert env.episode_return == (0.0 + 0.5) + (2.0 + 0.0)
+    env.reset()
+    assert (env.actions, env.episode_return, env.episode) == ([], 0.0, 1)
+
+
+def test_termination_functions_by_name():
+    assert resolve_termination_fn("never", "Whatever-v0") is terminations.never
+    assert resolve_termination_fn("auto", "Hopper-v5") is terminations.hopper
+    assert resolve_termination_fn("auto", "HalfCheetah-v5") is terminations.never
+    # a name that is given wins over what is known
+    assert resolve_termination_fn("mbpo_jax.terminations:ant", "Hopper-v5") is terminations.ant
+    ended = resolve_termination_fn("auto", "mbpo_jax/AntTruncatedObs-v5")(None, None, jnp.zeros((1, 27)))
+    assert ended.tolist() == [True]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "never ", "hopper", "math", "math:", ":never", "math:pi", "math:nope", "no_such_module:f", ".x:f"],
+)
+def test_a_termination_function_that_cannot_be_had_is_refused(name):
+    with pytest.raises(ValueError, match="termination_fn must be 'auto', 'never' or package.module:function") as caught:
+        resolve_termination_fn(name, "Hopper-v5")
+    assert f"got {name!r}" in str(caught.value)
+
+
+def test_an_unknown_environment_is_told_how_to_pass_a_termination_function():
+    with pytest.raises(ValueError) as caught:
+        resolve_termination_fn("auto", "MyRobot-v0")
+    for words in ("'MyRobot-v0'", "--termination_fn=package.module:function", "--termination_fn=never"):
+        assert words in str(caught.value)

@@ -1,0 +1,485 @@
+import dataclasses
+import random
+from pathlib import Path
+
+import pytest
+
+from mbpo_jax import options
+from mbpo_jax.algorithms import REGISTRY
+from mbpo_jax.algorithms.mbpo import MbpoConfig
+from mbpo_jax.algorithms.sac import SacRunConfig
+from mbpo_jax.driver import flags
+from mbpo_jax.driver.config import RunConfig
+from mbpo_jax.driver.flags import FlagsError
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+
+# Janner et al. 2019, Table 1 and Appendix C, and the official code's examples/config/*/0.py: what every task shares ...
+PAPER = {
+    "algorithm": "mbpo",
+    "max_episode_steps": 0,  # the environment's own: 1000 steps
+    "seeds": (0,),
+    "eval_every_steps": 1000,
+    "exploration_steps": 5000,
+    "min_replay_rows": 1000,
+    "replay_capacity": 1_000_000,
+    "epoch_steps": 1000,
+    "fit_every_steps": 250,
+    "rollout_batch": 100_000,
+    "rollout_length_schedule": (20, 150, 1, 1),
+    "retain_epochs": 1,
+    "updates_per_step": 20,
+    "batch_size": 256,
+    "real_fraction": 0.05,
+    "termination_fn": "auto",
+    "num_members": 7,
+    "num_elites": 5,
+    "model_hidden_units": 200,
+    "model_learning_rate": 1e-3,
+    "model_batch_size": 256,
+    "model_weight_decays": (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4),
+    "holdout_fraction": 0.2,
+    "max_holdout_rows": 5000,
+    "fit_patience_epochs": 5,
+    "fit_improvement": 0.01,
+    "discount": 0.99,
+    "hidden_units": 256,
+    "num_hidden_layers": 2,
+    "learning_rate": 3e-4,
+    "target_update_rate": 0.005,
+    "initial_temperature": 1.0,
+}
+# ... and in what they differ.
+TASKS = {
+    "ant": {
+        "env": "mbpo_jax/AntTruncatedObs-v5",
+        "num_steps": 300_000,
+        "rollout_length_schedule": (20, 100, 1, 25),
+        "target_entropy": -4.0,
+    },
+    "cartpole": {
+        "env": "mbpo_jax/CartpoleContinuous-v0",
+        "num_steps": 5000,
+        "exploration_steps": 500,
+        "epoch_steps": 200,
+        "fit_every_steps": 200,
+        "rollout_length_schedule": (1, 15, 1, 1),
+        "target_entropy": -0.05,
+        "eval_every_steps": 200,
+    },
+    "halfcheetah": {
+        "env": "HalfCheetah-v5",
+        "num_steps": 400_000,
+        "updates_per_step": 40,
+        "target_entropy": -3.0,
+    },
+    "hopper": {
+        "env": "Hopper-v5",
+        "num_steps": 125_000,
+        "rollout_length_schedule": (20, 150, 1, 15),
+        "target_entropy": -1.0,
+    },
+    "hopper_no_model": {
+        "env": "Hopper-v5",
+        "num_steps": 125_000,
+        "target_entropy": -1.0,
+        "real_fraction": 1.0,
+    },
+    "humanoid": {
+        "env": "mbpo_jax/HumanoidTruncatedObs-v5",
+        "num_steps": 300_000,
+        "fit_every_steps": 1000,
+        "rollout_length_schedule": (20, 300, 1, 25),
+        "retain_epochs": 5,
+        "target_entropy": -2.0,
+        "model_hidden_units": 400,
+    },
+    "inverted_double_pendulum": {
+        "env": "InvertedDoublePendulum-v5",
+        "num_steps": 20_000,
+        "exploration_steps": 500,
+        "epoch_steps": 250,
+        "rollout_length_schedule": (1, 15, 1, 1),
+        "target_entropy": -0.5,
+        "eval_every_steps": 250,
+    },
+    "inverted_pendulum": {
+        "env": "InvertedPendulum-v5",
+        "num_steps": 5000,
+        "exploration_steps": 500,
+        "epoch_steps": 250,
+        "rollout_length_schedule": (1, 15, 1, 1),
+        "updates_per_step": 10,
+        "target_entropy": -0.05,
+        "eval_every_steps": 250,
+    },
+    "swimmer": {
+        "env": "Swimmer-v5",
+        "num_steps": 50_000,
+        "exploration_steps": 2000,
+        "rollout_length_schedule": (1, 20, 1, 1),
+        "target_entropy": -1.0,
+    },
+    "walker2d": {
+        "env": "Walker2d-v5",
+        "num_steps": 300_000,
+        "target_entropy": -3.0,
+    },
+}
+# Haarnoja et al. 2018b, Appendix D.
+SAC = {
+    "hopper_sac": {
+        "algorithm": "sac",
+        "env": "Hopper-v5",
+        "num_steps": 1_000_000,
+        "exploration_steps": 5000,
+        "replay_capacity": 1_000_000,
+        "updates_per_step": 1,
+        "batch_size": 256,
+        "discount": 0.99,
+        "hidden_units": 256,
+        "num_hidden_layers": 2,
+        "learning_rate": 3e-4,
+        "target_update_rate": 0.005,
+        "target_entropy": None,  # minus the action dimensions
+    },
+}
+
+
+def flat(config):
+    """All knobs of a config and its sections, by name."""
+    values = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        values |= flat(value) if dataclasses.is_dataclass(value) else {field.name: value}
+    return values
+
+
+def refusal(*argv):
+    """The message of a command line that must be refused, which is one line."""
+    with pytest.raises(FlagsError) as caught:
+        flags.parse(list(argv))
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    return message
+
+
+# -- from knobs to flags -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", [RunConfig(), *(member.config_class() for member in REGISTRY.values())], ids=repr)
+def test_every_knob_has_a_flag_with_help_range_and_default(config):
+    entries = flags.help_text().split("\n  --")
+    helps = {entry.split("\n")[0]: entry for entry in entries}
+    kinds = [type(config), *options.sections(type(config)).values()]
+    fields = [field for kind in kinds for field in options.knobs(kind)]
+    assert {field.name for field in fields} == set(flat(config))
+    for field in fields:
+        assert field.metadata["help"] in helps[field.name]
+        assert f"Allowed: {options.allowed(field)}." in helps[field.name]
+        default = flat(config)[field.name]
+        shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+        assert ("auto" if default is None else shown) in helps[field.name].split("Default: ")[1]
+
+
+def test_help_tells_defaults_apart_where_algorithms_differ():
+    entry = flags.help_text().split("\n  --updates_per_step\n")[1].split("\n  --")[0]
+    assert "Default: 20 (mbpo), 1 (sac)." in entry
+    assert "[mbpo, sac]" in entry
+
+
+def test_without_flags_all_is_as_the_dataclasses_say():
+    assert flags.parse([]) == (RunConfig(), MbpoConfig())
+    assert flags.parse(["--algorithm=sac"]) == (RunConfig(algorithm="sac"), SacRunConfig())
+
+
+def test_a_flag_sets_a_knob_of_a_section_and_nothing_else():
+    run, config = flags.parse(["--num_members=9", "--discount=0.5", "--rollout_batch=77", "--eval_episodes=3"])
+    assert (config.model.num_members, config.agent.discount, config.rollout_batch, run.eval_episodes) == (
+        9,
+        0.5,
+        77,
+        3,
+    )
+    changed = {"num_members": 9, "discount": 0.5, "rollout_batch": 77}
+    assert flat(config) == flat(MbpoConfig()) | changed
+    assert run == RunConfig(eval_episodes=3)
+    _, config = flags.parse(["--algorithm=sac", "--hidden_units=5", "--batch_size=7"])
+    assert flat(config) == flat(SacRunConfig()) | {"hidden_units": 5, "batch_size": 7}
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("--num_steps=1e5", 100_000),
+        ("--num_steps=400_000", 400_000),
+        ("--num_steps= 12 ", 12),
+        ("--num_steps=2.5e3", 2500),
+        ("--seeds=7", (7,)),
+        ("--seeds=3,1,2", (3, 1, 2)),
+        ("--seeds=1e3, 5", (1000, 5)),
+        ("--rollout_length_schedule=20,100,1,25", (20, 100, 1, 25)),
+        ("--model_weight_decays=1e-4,0", (1e-4, 0.0)),
+        ("--target_entropy=auto", None),
+        ("--target_entropy=AUTO", None),
+        ("--target_entropy=-0.05", -0.05),
+        ("--learning_rate=1e-5", 1e-5),
+        ("--real_fraction=1", 1.0),
+        ("--env=my_robots:Arm-v1", "my_robots:Arm-v1"),
+        ("--quiet", True),
+        ("--quiet=true", True),
+        ("--quiet=1", True),
+        ("--quiet=False", False),
+        ("--noquiet", False),
+        ("-quiet", True),
+    ],
+)
+def test_values(argument, value):
+    run, config = flags.parse([argument])
+    name = argument.lstrip("-").removeprefix("no" if argument == "--noquiet" else "").split("=")[0]
+    got = (flat(run) | flat(config))[name]
+    assert got == value
+    assert type(got) is type(value)
+
+
+def test_the_last_of_two_wins_and_a_space_will_do():
+    run, _ = flags.parse(["--num_steps=5", "--quiet", "--num_steps", "7", "--noquiet"])
+    assert (run.num_steps, run.quiet) == (7, False)
+
+
+# -- what is refused ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "allowed"),
+    [
+        ("--num_steps=abc", "abc", "a whole number in [1, "),
+        ("--num_steps=0", "0", "a whole number in [1, "),
+        ("--num_steps=1.5", "1.5", "a whole number in [1, "),
+        ("--num_steps=3e9", "3000000000", "a whole number in [1, 2.14748e+09]"),
+        ("--num_steps=", "", "a whole number in [1, "),
+        ("--num_steps=nan", "nan", "a whole number in [1, "),
+        ("--num_steps=inf", "inf", "a whole number in [1, "),
+        ("--eval_episodes=-3", "-3", "a whole number, 1 or more"),
+        ("--eval_episodes=true", "true", "a whole number, 1 or more"),
+        ("--real_fraction=1.01", "1.01", "a number in [0, 1]"),
+        ("--real_fraction=-0.01", "-0.01", "a number in [0, 1]"),
+        ("--real_fraction=some", "some", "a number in [0, 1]"),
+        ("--real_fraction=nan", "nan", "a number in [0, 1]"),
+        ("--learning_rate=inf", "inf", "a number in [0, 1]"),
+        ("--initial_temperature=inf", "inf", "a number, 1e-06 or more"),
+        ("--initial_temperature=1e999", "1e999", "a number, 1e-06 or more"),
+        ("--initial_temperature=0", "0", "a number, 1e-06 or more"),
+        ("--target_entropy=-inf", "-inf", "a number, or 'auto'"),
+        ("--target_entropy=none", "none", "a number, or 'auto'"),
+        ("--seeds=1,x", "1,x", "whole numbers separated by commas in [0, "),
+        ("--seeds=1,-1", "(1, -1)", "whole numbers separated by commas in [0, "),
+        ("--seeds=", "", "whole numbers separated by commas in [0, "),
+        ("--seeds=1,1", "(1, 1)", "differ"),
+        ("--rollout_length_schedule=1,2,3", "(1, 2, 3)", "first_epoch,last_epoch,start,end"),
+        ("--rollout_length_schedule=5,2,1,1", "(5, 2, 1, 1)", "first_epoch <= last_epoch"),
+        ("--model_weight_decays=1e-4,inf", "1e-4,inf", "numbers separated by commas, 0 or more"),
+        ("--quiet=maybe", "maybe", "true or false"),
+        ("--algorithm=ppo", "'ppo'", "one of mbpo, sac"),
+        ("--seed_lifting=pmap", "'pmap'", "one of auto, each, vmap"),
+        ("--env=", "''", "a Gymnasium id"),
+        ("--run_dir=", "''", "a directory or 'auto'"),
+        ("--num_elites=8", "8", "at most num_members (7)"),
+        ("--noquiet=true", "true", "does not take an argument"),
+        ("--num_step=5", "--num_step=5", "Did you mean: num_steps"),
+        ("--rolout_batch=5", "--rolout_batch=5", "--help lists the flags"),
+        ("--noenv", "noenv", "--help lists the flags"),
+        ("--undefok=num_steps", "undefok", "--help lists"),
+        ("--flagfile=", "''", "must be a file"),
+        ("--flagfile=/no/such.flags", "/no/such.flags", "No such file"),
+    ],
+)
+def test_a_refusal_names_flag_value_and_what_is_allowed(argument, value, allowed):
+    message = refusal(argument)
+    assert argument.lstrip("-").split("=")[0] in message
+    assert value in message
+    assert allowed in message
+
+
+def test_a_flag_without_its_value_is_refused():
+    assert "--num_steps" in refusal("--num_steps")
+    assert "--flagfile" in refusal("--flagfile")
+
+
+@pytest.mark.parametrize(("flag", "algorithm"), [("--rollout_batch=10", "sac"), ("--num_members=9", "sac")])
+def test_a_flag_that_the_algorithm_does_not_read_is_refused(flag, algorithm):
+    message = refusal(f"--algorithm={algorithm}", flag)
+    assert f"{flag} is not read by --algorithm={algorithm}" in message
+    flags.parse([flag])  # mbpo does read it
+
+
+@pytest.mark.parametrize(
+    ("argv", "culprit"),
+    [
+        (["num_steps=5"], "num_steps=5"),
+        (["--num_steps=5", "again"], "again"),
+        (["x", "--num_steps=5"], "x"),
+        (["--num_steps=5", "more", "and more"], "more"),
+        (["--", "--num_steps=5"], "--num_steps=5"),
+        (["-", "x"], "-"),
+        ([""], ""),
+    ],
+)
+def test_arguments_that_are_no_flags_are_refused(argv, culprit):
+    assert f"every argument must be a --flag=value, got {culprit!r}" in refusal(*argv)
+
+
+def test_a_line_break_in_a_value_stays_one_line():
+    assert "must be" in refusal("--num_steps=1\n2")
+    assert "two\\nlines" in refusal("--algorithm=two\nlines")
+
+
+# -- flagfiles ---------------------------------------------------------------------------------------------------
+
+
+def test_a_flagfile_is_read_where_it_stands(tmp_path):
+    inner, outer = tmp_path / "inner.flags", tmp_path / "with a space.flags"
+    inner.write_text("--num_steps=7\n--seeds=1,2\n")
+    outer.write_text(f"# a comment\n\n--eval_episodes=4\n--flagfile={inner}\n  --quiet  \n")
+    run, _ = flags.parse([f"--flagfile={outer}", "--num_steps=9"])
+    assert (run.num_steps, run.seeds, run.eval_episodes, run.quiet) == (9, (1, 2), 4, True)
+    run, _ = flags.parse(["--num_steps=9", "--flagfile", str(outer)])
+    assert run.num_steps == 7
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("num_steps=5", ["'num_steps=5'", "--flag=value"]),
+        ("--num_steps 5", ["num_steps 5"]),
+        ("--num_steps=five", ["--num_steps=five", "a whole number"]),
+        ("--nonsense=1", ["'nonsense'", "--help lists the flags"]),
+        ("--help", ["--help", "flagfile"]),
+        ("--flagfile=/no/such.flags", ["/no/such.flags"]),
+        ("--undefok=x", ["undefok"]),
+    ],
+)
+def test_a_wrong_line_in_a_flagfile_is_refused(tmp_path, line, words):
+    path = tmp_path / "wrong.flags"
+    path.write_text(f"--eval_episodes=4\n{line}\n--quiet\n")
+    message = refusal(f"--flagfile={path}")
+    for word in words:
+        assert word in message
+
+
+def test_a_flagfile_that_is_no_text_file_is_refused_by_name(tmp_path):
+    path = tmp_path / "binary.flags"
+    path.write_bytes(b"\xff\xfe--num_steps=5")
+    assert "binary.flags" in refusal(f"--flagfile={path}")
+    assert str(tmp_path) in refusal(f"--flagfile={tmp_path}")
+    assert "flagfile" in refusal("--flagfile=a\0b") or "null" in refusal("--flagfile=a\0b")
+
+
+# -- garbage -----------------------------------------------------------------------------------------------------
+
+PIECES = [
+    "",
+    "0",
+    "-1",
+    "1e5",
+    "1e400",
+    "nan",
+    "inf",
+    "auto",
+    "true",
+    ",",
+    "1,2",
+    "a",
+    " ",
+    "=",
+    "--",
+    "-",
+    "é",
+    "\n",
+]
+PIECES += [
+    "\t",
+    "9" * 400,
+    "0x10",
+    "None",
+    "[]",
+    "__class__",
+    "%s",
+    "{}",
+    "'",
+    '"',
+    "\\",
+    "no",
+    "½",
+    "１２",
+    "_",
+    "1_0",
+]
+
+
+def garbage(random_numbers, names):
+    def word(most):
+        return "".join(random_numbers.choices(PIECES, k=random_numbers.randint(0, most)))
+
+    kind = random_numbers.randrange(8)
+    name = random_numbers.choice(names)
+    if kind == 0:
+        return word(3)
+    if kind == 1:
+        return f"--{word(2)}={word(2)}"
+    if kind == 2:
+        return f"--no{name}"
+    if kind == 3:
+        return f"--{name}"
+    return f"{random_numbers.choice(['-', '--'])}{name}={word(3)}"
+
+
+def test_garbage_never_raises_anything_but_a_flags_error():
+    random_numbers = random.Random(20261120)
+    names = [name for name in flags.define() if name not in ("flagfile",)]
+    refused = 0
+    for _ in range(400):
+        argv = [garbage(random_numbers, names) for _ in range(random_numbers.randint(1, 3))]
+        try:
+            run, config = flags.parse(argv)
+        except FlagsError as error:
+            refused += 1
+            assert str(error), argv
+            assert len(str(error).splitlines()) == 1, argv
+        else:
+            assert isinstance(run, RunConfig)
+            assert isinstance(config, REGISTRY[run.algorithm].config_class)
+    assert 200 < refused < 400  # some of it is fine, and that has been seen too
+
+
+def test_garbage_in_a_flagfile_never_raises_anything_but_a_flags_error(tmp_path):
+    random_numbers = random.Random(8)
+    names = [name for name in flags.define() if name not in ("flagfile",)]
+    path = tmp_path / "garbage.flags"
+    refused = 0
+    for _ in range(100):
+        path.write_text("\n".join(garbage(random_numbers, names) for _ in range(3)))
+        try:
+            flags.parse([f"--flagfile={path}"])
+        except FlagsError as error:
+            refused += 1
+            assert len(str(error).splitlines()) == 1, path.read_text()
+    assert refused > 50
+
+
+# -- the published runs ------------------------------------------------------------------------------------------
+
+
+def test_every_flagfile_has_its_row_here():
+    assert {path.stem for path in EXPERIMENTS.glob("*.flags")} == TASKS.keys() | SAC.keys()
+
+
+@pytest.mark.parametrize("name", sorted(TASKS | SAC))
+def test_a_flagfile_holds_the_published_settings(name):
+    run, config = flags.parse([f"--flagfile={EXPERIMENTS / f'{name}.flags'}"])
+    expected = PAPER | TASKS[name] if name in TASKS else SAC[name]
+    actual = flat(run) | flat(config)
+    assert {key: actual[key] for key in expected} == expected
+    # and no flagfile says where files go, or hides what happens
+    defaults = RunConfig()
+    assert (run.run_dir, run.quiet, run.seed_lifting) == (defaults.run_dir, False, defaults.seed_lifting)

@@ -1,0 +1,241 @@
+import io
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+import tiny_runs
+
+from mbpo_jax.driver import evaluate, policy
+from mbpo_jax.driver.config import StorageFailure
+from mbpo_jax.driver.environment import EVALUATION, Environment
+from mbpo_jax.driver.policy import Policy, load_policy, policy_path, save_policy
+from mbpo_jax.types import Algorithm
+
+
+@pytest.fixture
+def copy(mbpo_run, tmp_path):
+    """A run directory that may be damaged."""
+    for name in ("config.json", "policies"):
+        source = mbpo_run / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
+    return tmp_path
+
+
+def observations(num, dims, scale=1.0):
+    return scale * np.random.default_rng(1).normal(size=(num, dims)).astype(np.float32)
+
+
+def evaluations(run_dir, seed):
+    return {line["step"]: line for line in tiny_runs.lines(run_dir, seed) if "eval/return_mean" in line}
+
+
+# -- acting ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("run", "seed"), [("mbpo_run", 0), ("mbpo_run", 2), ("sac_run", 1)])
+def test_a_loaded_policy_repeats_the_last_evaluation_bit_for_bit(request, run, seed):
+    run_dir = request.getfixturevalue(run)
+    knobs = tiny_runs.MBPO if run == "mbpo_run" else tiny_runs.SAC
+    env = Environment(knobs["env"], seed, EVALUATION, knobs["max_episode_steps"])
+    outcome = evaluate.evaluate(load_policy(run_dir, seed), env, 0, knobs["eval_episodes"])
+    env.close()
+    line = evaluations(run_dir, seed)[knobs["num_steps"]]
+    assert outcome.metrics() == {name: value for name, value in line.items() if name.startswith("eval/")}
+
+
+def test_a_loaded_policy_acts_as_the_state_in_the_checkpoint_does(mbpo_run):
+    algorithm, spec = tiny_runs.build_mbpo()
+    act = policy.deterministic_act(algorithm)
+    obs = observations(20, spec.obs_dim)
+    for seed in (0, 1):
+        actor = tiny_runs.saved(mbpo_run).arrays[str(seed)]["state"]["agent"]["actor"]["params"]
+        low, high = np.float32([-3.0]), np.float32([3.0])
+        in_memory, loaded = Policy(act, algorithm, actor, low, high), load_policy(mbpo_run, seed)
+        actions = [loaded(o) for o in obs]
+        assert all(action.dtype == np.float32 and action.shape == (1,) for action in actions)
+        tiny_runs.assert_same_bits(actions, [in_memory(o) for o in obs])
+        assert np.std(actions) > 0.0
+    assert not np.array_equal(load_policy(mbpo_run, 0)(obs[0]), load_policy(mbpo_run, 1)(obs[0]))
+
+
+def test_the_first_seed_is_the_default(mbpo_run):
+    obs = observations(1, 4)[0]
+    tiny_runs.assert_same_bits(load_policy(mbpo_run)(obs), load_policy(str(mbpo_run), 0)(obs))
+
+
+def test_actions_are_in_bounds_and_reach_them(sac_run):
+    loaded = load_policy(sac_run, 1)
+    actions = np.stack([loaded(o) for o in observations(200, 11, scale=1e4)])
+    assert actions.shape == (200, 3)
+    assert actions.min() == -1.0
+    assert actions.max() == 1.0  # far out, tanh saturates
+
+
+def test_bounds_are_the_environments_own(mbpo_run):
+    loaded = load_policy(mbpo_run, 0)  # of an InvertedPendulum, whose actions are in [-3, 3]
+    obs = observations(200, 4, scale=1e4)
+    actions, unscaled = np.stack([loaded(o) for o in obs]), np.stack([loaded.unscaled(o) for o in obs])
+    assert np.abs(unscaled).max() == 1.0
+    np.testing.assert_array_equal(actions, np.float32(3.0 * unscaled.astype(np.float64)))
+    assert np.abs(actions).max() == 3.0
+
+
+class Counting:
+    """An algorithm that carries how many steps the episode has had, and acts with it."""
+
+    algorithm = Algorithm(
+        init=None,
+        actor=None,
+        begin_episode=lambda actor: actor,
+        act=lambda key, actor, carry, obs, explore: (0.1 * carry * np.ones((1, 2), np.float32), carry + 1.0),
+        phases=(),
+        exploration_steps=1,
+        replay_capacity=1,
+    )
+
+
+def test_what_is_carried_begins_anew_at_reset():
+    act = policy.deterministic_act(Counting.algorithm)
+    acting = Policy(act, Counting.algorithm, np.float32(2.0), np.float32([-1, 0]), np.float32([1, 10]))
+    first, second = acting(np.zeros(3)), acting(np.zeros(3))
+    np.testing.assert_allclose(first, [0.2, 6.0], rtol=1e-6)
+    np.testing.assert_allclose(second, [0.3, 6.5], rtol=1e-6)
+    acting.reset()
+    np.testing.assert_array_equal(acting(np.zeros(3)), first)
+
+
+# -- files -------------------------------------------------------------------------------------------------------
+
+
+def test_a_saved_policy_is_plain_arrays_with_what_acting_needs(mbpo_run):
+    with np.load(policy_path(mbpo_run, 1), allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    assert {"action_low", "action_high", "obs_dim"} < set(arrays)
+    assert all(name.startswith("actor/") for name in arrays.keys() - {"action_low", "action_high", "obs_dim"})
+    assert (arrays["action_low"].tolist(), arrays["action_high"].tolist(), arrays["obs_dim"]) == ([-3.0], [3.0], 4)
+    assert not any("critic" in name or "nu" in name.split("/") for name in arrays)  # only what acting reads
+
+
+def test_a_policy_is_written_whole_or_not_at_all(copy, monkeypatch):
+    path = policy_path(copy, 0)
+    before = path.read_bytes()
+
+    def break_off(file, **arrays):
+        file.write(b"PK half a file")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", break_off)
+    with pytest.raises(OSError, match="No space left"):
+        save_policy(path, {"w": np.zeros(3)}, 4, np.zeros(1), np.ones(1))
+    assert path.read_bytes() == before
+
+
+def test_a_missing_run_or_seed_is_named(copy, tmp_path):
+    with pytest.raises(StorageFailure, match=r"cannot read .*/nowhere/config.json"):
+        load_policy(tmp_path / "nowhere")
+    with pytest.raises(StorageFailure, match=r"cannot load a policy from .*/policies/seed_8.npz"):
+        load_policy(copy, 8)
+    policy_path(copy, 2, best=True).unlink()
+    with pytest.raises(StorageFailure, match=r"cannot load a policy from .*/policies/seed_2_best.npz"):
+        load_policy(copy, 2, best=True)
+    load_policy(copy, 2)
+
+
+def npz(arrays):
+    made = io.BytesIO()
+    np.savez(made, **arrays)
+    return made.getvalue()
+
+
+def npy(array, **kwargs):
+    made = io.BytesIO()
+    np.save(made, array, **kwargs)
+    return made.getvalue()
+
+
+def archive(**members):
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as file:
+        for name, data in members.items():
+            file.writestr(name, data)
+    return made.getvalue()
+
+
+class Trap:
+    """Leaves a file behind where it is unpickled."""
+
+    def __init__(self, path):
+        self._path = str(path)
+
+    def __reduce__(self):
+        return open, (self._path, "w")
+
+
+def damages(good, arrays, marker):
+    """Name -> bytes that are no policy of this run."""
+    kernel = next(name for name in arrays if name.endswith("kernel"))
+    without_bounds = {name: value for name, value in arrays.items() if name != "action_low"}
+    without_kernel = {name: value for name, value in arrays.items() if name != kernel}
+    trap = np.array([Trap(marker)], dtype=object)
+    return {
+        "empty": b"",
+        "text": b"this is no archive",
+        "cut in half": good[: len(good) // 2],
+        "cut at the end": good[:-3],
+        "one array": npy(np.zeros(3)),
+        "a pickle": npy(trap, allow_pickle=True),
+        "a pickle inside": archive(**{f"{kernel}.npy": npy(trap, allow_pickle=True)}),
+        "objects inside": npz(arrays | {kernel: np.array([None, 1], dtype=object)}),
+        "an archive of something else": archive(**{"readme.txt": b"hello"}),
+        "no bounds": npz(without_bounds),
+        "no kernel": npz(without_kernel),
+        "another kernel": npz(arrays | {kernel: np.zeros((2, 2), np.float32)}),
+        "a kernel that would broadcast": npz(arrays | {kernel: arrays[kernel][:1]}),
+        "doubles": npz(arrays | {kernel: arrays[kernel].astype(np.float64)}),
+        "another array": npz(arrays | {"actor/extra/kernel": np.zeros(3, np.float32)}),
+        "bounds that differ": npz(arrays | {"action_low": np.zeros(2, np.float32)}),
+        "a matrix of bounds": npz(arrays | {n: np.zeros((1, 1), np.float32) for n in ("action_low", "action_high")}),
+        "several sizes": npz(arrays | {"obs_dim": np.array([4, 4])}),
+        "another size": npz(arrays | {"obs_dim": np.array(5)}),
+        "a negative size": npz(arrays | {"obs_dim": np.array(-4)}),
+    }
+
+
+def outcome(run_dir):
+    """What loading the policy of seed 1 says: the policy, or the message of its StorageFailure."""
+    try:
+        return load_policy(run_dir, 1)
+    except StorageFailure as error:
+        return str(error)
+
+
+def test_files_that_are_no_policy_are_refused_by_name_and_run_nothing(copy, sac_run, tmp_path):
+    path, marker = policy_path(copy, 1), tmp_path / "marker"
+    good = path.read_bytes()
+    with np.load(path) as file:
+        arrays = dict(file)
+    wrong = damages(good, arrays, marker) | {"foreign": policy_path(sac_run, 1).read_bytes()}
+    for damage, data in wrong.items():
+        path.write_bytes(data)
+        assert outcome(copy).startswith(f"cannot load a policy from {path}: "), damage
+    assert not marker.exists()
+    np.load(io.BytesIO(wrong["a pickle"]), allow_pickle=True)
+    assert marker.exists()  # the trap does work
+    path.write_bytes(good)
+    load_policy(copy, 1)
+
+
+def test_a_flipped_bit_is_found_or_does_no_harm(copy):
+    path = policy_path(copy, 1)
+    good, actor = path.read_bytes(), load_policy(copy, 1)._actor
+    found = 0
+    for position in range(0, len(good), len(good) // 60):
+        path.write_bytes(good[:position] + bytes([good[position] ^ 4]) + good[position + 1 :])
+        loaded = outcome(copy)
+        if isinstance(loaded, str):
+            found += 1
+            assert loaded.startswith(f"cannot load a policy from {path}: ")
+        else:
+            tiny_runs.assert_same_bits(loaded._actor, actor)  # dates, permissions and the like
+    assert found > 20

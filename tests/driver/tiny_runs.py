@@ -1,0 +1,172 @@
+"""Runs that take a second, and what they leave behind."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from mbpo_jax import terminations
+from mbpo_jax.algorithms import REGISTRY
+from mbpo_jax.driver import flags, loop, metrics
+from mbpo_jax.driver.checkpoint import Checkpoints
+from mbpo_jax.types import Spec
+
+RUN = {
+    "env": "InvertedPendulum-v5",
+    "max_episode_steps": 5,  # a random policy falls after 3 to 8 steps, so both kinds of end occur
+    "num_steps": 160,
+    "log_every_steps": 20,
+    "eval_every_steps": 40,
+    "eval_episodes": 2,
+    "checkpoint_every_steps": 40,
+    "quiet": "true",
+}
+LEARNING = {"exploration_steps": 60, "updates_per_step": 1, "batch_size": 16, "hidden_units": 8}
+MBPO = (
+    RUN
+    | LEARNING
+    | {
+        "algorithm": "mbpo",
+        "min_replay_rows": 60,
+        "replay_capacity": 100,  # fewer than steps: the buffer wraps
+        "fit_every_steps": 50,  # at 60, 110 and 160
+        "epoch_steps": 50,
+        "rollout_batch": 64,
+        "rollout_length_schedule": "0,2,1,3",  # 1, 2 and 3 at these fits
+        "real_fraction": 0.25,
+        "num_members": 3,
+        "num_elites": 2,
+        "model_hidden_units": 8,
+        "model_batch_size": 16,
+        "fit_slice_minibatches": 2,  # several slices an epoch
+        # Two epochs whatever the numbers are: the first improves on infinity, a tenth of it is out of reach.
+        "fit_patience_epochs": 0,
+        "fit_improvement": 0.9,
+    }
+)
+SAC = RUN | LEARNING | {"algorithm": "sac", "env": "Hopper-v5", "replay_capacity": 1000, "num_steps": 100}
+
+
+def argv(run_dir, knobs=MBPO, **changes):
+    return [f"--{name}={value}" for name, value in (knobs | changes | {"run_dir": run_dir}).items()]
+
+
+def train(run_dir, knobs=MBPO, **changes):
+    """Runs in this process; returns loop.Result."""
+    return loop.train(*flags.parse(argv(run_dir, knobs, **changes)))
+
+
+def build_mbpo():
+    """The algorithm of the runs above, and its spec; compiled, it is the very program that they run."""
+    _, config = flags.parse(argv("unused"))
+    spec = Spec(4, 1, terminations.inverted_pendulum)
+    return REGISTRY["mbpo"].build(config, spec), spec
+
+
+def command(*arguments, **environment):
+    """Runs Python in a process of its own, which shares our compilation cache; returns what it did."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", *map(str, arguments)],
+        env=process_environment(**environment),
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+
+
+def process_environment(**changes):
+    shared = {
+        "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        "PYTHONPATH": str(Path(__file__).parent),
+    }
+    return {**os.environ, **shared, **changes}
+
+
+def saved(run_dir):
+    """The newest checkpoint of a run."""
+    checkpoints = Checkpoints(Path(run_dir), 10)
+    try:
+        return checkpoints.restore_latest()
+    finally:
+        checkpoints.close()
+
+
+def lines(run_dir, seed=None):
+    """The lines of metrics without what depends on the clock and on what was compiled before."""
+    volatile = ("seconds/", "compilations")
+    return [
+        {name: value for name, value in line.items() if not name.startswith(volatile)}
+        for line in metrics.read(Path(run_dir) / "metrics.jsonl")
+        if seed is None or line["seed"] == seed
+    ]
+
+
+def assert_same_bits(actual, expected):
+    """Two trees of arrays are equal, to the last bit."""
+    named, named_expected = jax.tree.leaves_with_path(actual), jax.tree.leaves_with_path(expected)
+    assert [path for path, _ in named] == [path for path, _ in named_expected]
+    assert len(named) > 0
+    for (path, leaf), (_, wanted) in zip(named, named_expected, strict=True):
+        leaf, wanted = np.asarray(leaf), np.asarray(wanted)
+        where = jax.tree_util.keystr(path)
+        assert (leaf.dtype, leaf.shape) == (wanted.dtype, wanted.shape), where
+        assert leaf.tobytes() == wanted.tobytes(), where
+
+
+def assert_same_run(run_dir, expected_dir):
+    """Two runs ended in the same state, having told the same; the clock aside."""
+    ours, theirs = saved(run_dir), saved(expected_dir)
+    assert_same_bits(ours.arrays, theirs.arrays)
+    clock = ("seconds", "seconds_total", "metrics_offset")
+    assert {k: v for k, v in ours.record.items() if k not in clock} == {
+        k: v for k, v in theirs.record.items() if k not in clock
+    }
+    assert lines(run_dir) == lines(expected_dir)
+
+
+def main():
+    """`python tiny_runs.py MOMENT SIGNAL flags...`: mbpo_jax.main, hit by a signal of its own at a moment.
+
+    MOMENT is `fit:STEP` (the first seed's fit is done, the second's has had two slices) or `save:STEP` (the
+    checkpoint of that step is being written).
+    """
+    import threading
+    import time
+
+    from mbpo_jax import main as command_line
+    from mbpo_jax.driver.seeds import PhaseRunner
+
+    (kind, at), number = sys.argv[1].split(":"), signal.Signals[sys.argv[2]]
+    run, save = PhaseRunner.run, Checkpoints.save
+
+    def run_and_hit(self, roots, step, state, replay, done, should_stop):
+        asked = [0]
+
+        def hit():
+            asked[0] += done[0]
+            if asked[0] == 3 and self.phase.name == "fit_model" and step == int(at):
+                os.kill(os.getpid(), number)
+            return should_stop()
+
+        return run(self, roots, step, state, replay, done, hit)
+
+    def save_and_hit(self, step, arrays, record):
+        if step == int(at):
+            threading.Thread(target=lambda: (time.sleep(0.03), os.kill(os.getpid(), number))).start()
+        save(self, step, arrays, record)
+
+    if kind == "fit":
+        PhaseRunner.run = run_and_hit
+    else:
+        Checkpoints.save = save_and_hit
+    return command_line.main(sys.argv[3:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
