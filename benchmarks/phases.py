@@ -3,8 +3,8 @@
     python benchmarks/phases.py [--seconds=5] [--phases=fit_model,roll_out,update_agent,env_step]
 
 `limit_fraction` is the phase's rate of floating-point operations in matrix products over that of a large float32
-product, measured in turn with the phase in the same process, so that it holds on a machine whose speed drifts. Times are
-of finished work (`block_until_ready`), compilation apart.
+product, measured in turn with the phase in the same process, so that it holds on a machine whose speed drifts. Times
+are of finished work (`block_until_ready`), compilation apart.
 """
 
 import argparse

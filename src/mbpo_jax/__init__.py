@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from mbpo_jax.driver.config import RunConfig
     from mbpo_jax.driver.loop import Result, train
     from mbpo_jax.driver.policy import Policy, load_policy
-    from mbpo_jax.models.gaussian import GaussianConfig
+    from mbpo_jax.models.gaussian_state import GaussianConfig
 
 __version__ = "0.1.0"
 __all__ = [
@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "GaussianConfig": "models.gaussian",
+    "GaussianConfig": "models.gaussian_state",
     "MbpoConfig": "algorithms.mbpo",
     "Policy": "driver.policy",
     "Result": "driver.loop",

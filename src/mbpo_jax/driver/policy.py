@@ -52,8 +52,7 @@ def deterministic_act(algorithm: Algorithm) -> Callable[..., Any]:
 
 def save_policy(path: Path, actor: PyTree, obs_dim: int, low: np.ndarray, high: np.ndarray) -> None:
     """Writes an actor's arrays and the action bounds to one `.npz`, whole or not at all."""
-    arrays = flax.traverse_util.flatten_dict({"actor": flax.serialization.to_state_dict(actor)}, sep="/")
-    arrays = {name: np.asarray(leaf) for name, leaf in arrays.items()}
+    arrays = {name: np.asarray(leaf) for name, leaf in _flat(actor).items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("wb") as file:
@@ -89,16 +88,24 @@ def load_policy(run_dir: str | Path, seed: int | None = None, best: bool = False
         spec = Spec(obs_dim, low.size, environment.resolve_termination_fn("never", run.env))
         algorithm = REGISTRY[run.algorithm].build(knobs, spec)
         template = jax.eval_shape(lambda key: algorithm.actor(algorithm.init(key)), jax.random.key(0))
-        nested = flax.traverse_util.unflatten_dict(arrays, sep="/")["actor"]
-        actor = flax.serialization.from_state_dict(template, nested)
-        _check_shapes(template, actor)
+        _check_arrays(_flat(template), arrays)
+        actor = flax.serialization.from_state_dict(
+            template, flax.traverse_util.unflatten_dict(arrays, sep="/")["actor"]
+        )
     except Exception as error:  # a damaged file: NumPy, zipfile, zlib and flax each raise their own
         raise StorageFailure(f"cannot load a policy from {path}: {type(error).__name__}: {error}") from error
     return Policy(deterministic_act(algorithm), algorithm, jax.tree.map(jax.numpy.asarray, actor), low, high)
 
 
-def _check_shapes(template: PyTree, actor: PyTree) -> None:
-    for (where, expected), leaf in zip(jax.tree.leaves_with_path(template), jax.tree.leaves(actor), strict=True):
-        if expected.shape != leaf.shape or expected.dtype != leaf.dtype:
-            name = jax.tree_util.keystr(where)
-            raise ValueError(f"{name} is {leaf.dtype}{leaf.shape} where {expected.dtype}{expected.shape} is expected")
+def _flat(actor: PyTree) -> dict[str, Any]:
+    return flax.traverse_util.flatten_dict({"actor": flax.serialization.to_state_dict(actor)}, sep="/")
+
+
+def _check_arrays(expected: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    differ = sorted(expected.keys() ^ arrays.keys())
+    if differ:
+        raise ValueError(f"{differ[0]} is {'missing' if differ[0] in expected else 'not an array of this policy'}")
+    for name, like in expected.items():
+        array = arrays[name]
+        if like.shape != array.shape or like.dtype != array.dtype:
+            raise ValueError(f"{name} is {array.dtype}{array.shape} where {like.dtype}{like.shape} is expected")

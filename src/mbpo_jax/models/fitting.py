@@ -8,37 +8,20 @@ References: Janner et al. 2019 (MBPO), official code `models/bnn.py`.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
 from mbpo_jax import distributions, ensemble, normalizer, permutation, replay
+from mbpo_jax.models.gaussian_state import FitState, GaussianConfig, GaussianState
 from mbpo_jax.networks import GaussianMlp
 from mbpo_jax.normalizer import Normalizer
 from mbpo_jax.replay import Replay
 from mbpo_jax.types import Array, Key, Metrics, PyTree
 
-if TYPE_CHECKING:
-    from mbpo_jax.models.gaussian import GaussianConfig, GaussianState
-
 BLOCK_ROWS = 1000  # rows per step of passes over held-out rows and of moments
 LOG_VAR_BOUND_WEIGHT = 0.01  # of sum(max_log_var) - sum(min_log_var) in the loss
-
-
-class FitState(struct.PyTreeNode, kw_only=True):
-    """Where a fit stands between slices."""
-
-    running: Array  # [], bool
-    num_rows: Array  # [], int32, real rows the fit is over
-    epoch: Array  # [], int32, epochs completed
-    minibatch: Array  # [], int32, minibatches completed in this epoch
-    num_steps: Array  # [], int32, gradient steps of this fit
-    epochs_since_improvement: Array  # [], int32
-    best_params: PyTree  # [M, ...], each member's snapshot
-    best_mse: Array  # [M], held-out error of the snapshots
-    train_loss: Array  # [M], of the last minibatch
 
 
 class Split(NamedTuple):
@@ -78,12 +61,12 @@ def idle(params: PyTree, num_members: int) -> FitState:
     )
 
 
-def unfinished(model: "GaussianState") -> Array:
+def unfinished(model: GaussianState) -> Array:
     """Whether the fit that is under way needs another slice."""
     return model.fit.running
 
 
-def split_rows(key: Key, num_rows: Array, config: "GaussianConfig") -> Split:
+def split_rows(key: Key, num_rows: Array, config: GaussianConfig) -> Split:
     """The split of a fit over `num_rows` rows; min(holdout_fraction * N, max_holdout_rows) are held out."""
     num_holdout = jnp.floor(config.holdout_fraction * num_rows).astype(jnp.int32)
     return Split(permutation.words(key), num_rows, jnp.minimum(num_holdout, config.max_holdout_rows))
@@ -129,8 +112,8 @@ def weight_penalty(params: PyTree, weight_decays: tuple[float, ...]) -> Array:
 
 
 def build(
-    config: "GaussianConfig", network: GaussianMlp
-) -> Callable[[Key, "GaussianState", Replay], tuple["GaussianState", Metrics]]:
+    config: GaussianConfig, network: GaussianMlp
+) -> Callable[[Key, GaussianState, Replay], tuple[GaussianState, Metrics]]:
     """The fit of an ensemble of `network`, one slice a call."""
 
     def member_loss(params: PyTree, bounds: PyTree, x: Array, y: Array, weights: Array) -> Array:
@@ -147,7 +130,7 @@ def build(
 
     update_members = ensemble.lift(update_member, (0, None, 0, 0, None))
 
-    def step(key: Key, split: Split, buffer: Replay, model: "GaussianState") -> "GaussianState":
+    def step(key: Key, split: Split, buffer: Replay, model: GaussianState) -> GaussianState:
         fit = model.fit
         age = bootstrap_rows(key, split, fit.epoch, fit.minibatch, config.num_members, config.model_batch_size)
         x, y = inputs_and_targets(buffer, age)
@@ -166,14 +149,14 @@ def build(
             fit=fit.replace(minibatch=fit.minibatch + 1, num_steps=fit.num_steps + 1, train_loss=loss),
         )
 
-    def begin(split: Split, buffer: Replay, model: "GaussianState") -> "GaussianState":
+    def begin(split: Split, buffer: Replay, model: GaussianState) -> GaussianState:
         fit = idle(model.members.params, config.num_members)
         return model.replace(
             inputs=training_moments(split, buffer),
             fit=fit.replace(running=jnp.ones((), bool), num_rows=split.num_rows, best_params=model.members.params),
         )
 
-    def end_epoch(split: Split, buffer: Replay, model: "GaussianState") -> "GaussianState":
+    def end_epoch(split: Split, buffer: Replay, model: GaussianState) -> GaussianState:
         fit = model.fit
         mse = holdout_mse(network, split, buffer, model.inputs, model.members.params)
         # 1 - mse / best exceeds the threshold; written so that the first epoch, with best = inf, improves too
@@ -190,11 +173,11 @@ def build(
         )
         return model.replace(fit=fit)
 
-    def finish(model: "GaussianState") -> "GaussianState":
+    def finish(model: GaussianState) -> GaussianState:
         elites = jnp.argsort(model.fit.best_mse)[: config.num_elites].astype(jnp.int32)
         return model.replace(members=model.members.replace(params=model.fit.best_params), elites=elites)
 
-    def fit(key: Key, model: "GaussianState", buffer: Replay) -> tuple["GaussianState", Metrics]:
+    def fit(key: Key, model: GaussianState, buffer: Replay) -> tuple[GaussianState, Metrics]:
         """One slice: up to `fit_slice_minibatches` minibatches, never past the end of an epoch."""
         key_split, key_rows = jax.random.split(key)
         num_rows = jnp.where(model.fit.running, model.fit.num_rows, buffer.size)
@@ -246,7 +229,7 @@ def holdout_mse(network: GaussianMlp, split: Split, buffer: Replay, inputs: Norm
     return jax.lax.fori_loop(0, -(-num_rows // BLOCK_ROWS), add_block, jnp.zeros(num_members)) / num_rows
 
 
-def metrics(model: "GaussianState") -> Metrics:
+def metrics(model: GaussianState) -> Metrics:
     """What a reader wants to know of a fit; true once it has finished."""
     return {
         "holdout_mse_per_member": model.fit.best_mse,

@@ -1,0 +1,375 @@
+import json
+import os
+import shutil
+import signal
+
+import jax
+import numpy as np
+import pytest
+import tiny_runs
+
+from mbpo_jax.driver import flags, loop, metrics
+from mbpo_jax.driver.checkpoint import Checkpoints
+from mbpo_jax.driver.config import Diverged, EnvironmentFailure, RunConfig
+from mbpo_jax.driver.environment import Environment
+from mbpo_jax.driver.seeds import PhaseRunner
+from mbpo_jax.main import EXIT_STOPPED
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """Seed 1 of `mbpo_run` in a run of its own."""
+    run_dir = tmp_path_factory.mktemp("alone") / "run"
+    assert tiny_runs.train(run_dir, seeds=1).finished
+    return run_dir
+
+
+@pytest.fixture(scope="module")
+def own_process(tmp_path_factory):
+    """The run of `mbpo_run` from the command line, in a fresh process."""
+    run_dir = tmp_path_factory.mktemp("process") / "run"
+    done = tiny_runs.command("-m", "mbpo_jax.main", *tiny_runs.argv(run_dir, seeds="0,1,2"))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    return run_dir
+
+
+def parameters(run_dir, seed):
+    return tiny_runs.saved(run_dir).arrays[str(seed)]
+
+
+# -- the same run ------------------------------------------------------------------------------------------------
+
+
+def test_a_seed_of_three_is_the_seed_alone_bit_for_bit(mbpo_run, alone):
+    tiny_runs.assert_same_bits(parameters(mbpo_run, 1), parameters(alone, 1))
+    assert tiny_runs.lines(mbpo_run, seed=1) == tiny_runs.lines(alone)
+
+
+def test_the_same_seeds_give_the_same_run_in_another_process(mbpo_run, own_process):
+    tiny_runs.assert_same_run(own_process, mbpo_run)
+
+
+def test_other_seeds_give_other_runs(mbpo_run):
+    arrays = tiny_runs.saved(mbpo_run).arrays
+    for name in ("replay", "state"):
+        leaves = [np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(arrays[s][name])]) for s in "012"]
+        assert len({leaf.tobytes() for leaf in leaves}) == 3
+    first = [tiny_runs.lines(mbpo_run, seed)[0]["train/return_mean"] for seed in (0, 1, 2)]
+    kernels = [arrays[s]["state"]["agent"]["actor"]["params"]["_Mlp_0"]["Dense_0"]["kernel"].tobytes() for s in "012"]
+    assert len(set(kernels)) == 3
+    assert len(set(first)) > 1
+
+
+# -- longer, stopped and killed ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_steps", [80, 40])
+def test_a_run_that_is_made_longer_is_the_long_run(alone, tmp_path, num_steps):
+    first = tiny_runs.train(tmp_path, seeds=1, num_steps=num_steps)
+    assert (first.finished, first.summary["step"]) == (True, num_steps)
+    second = tiny_runs.train(tmp_path, seeds=1)
+    assert (second.finished, second.summary["step"]) == (True, 160)
+    tiny_runs.assert_same_run(tmp_path, alone)
+
+
+def test_an_end_between_lines_of_metrics_changes_no_parameter_of_what_follows(alone, tmp_path):
+    tiny_runs.train(tmp_path, seeds=1, num_steps=67)
+    assert [line["step"] for line in tiny_runs.lines(tmp_path)][-2:] == [67, 67]  # metrics and evaluation of the end
+    tiny_runs.train(tmp_path, seeds=1)
+    tiny_runs.assert_same_bits(parameters(tmp_path, 1), parameters(alone, 1))
+    assert tiny_runs.lines(tmp_path)[-2:] == tiny_runs.lines(alone)[-2:]
+
+
+def test_a_finished_run_that_is_called_again_stays_as_it_is(alone, tmp_path):
+    shutil.copytree(alone, tmp_path / "run")
+    again = tiny_runs.train(tmp_path / "run", seeds=1)
+    assert (again.finished, again.summary["step"]) == (True, 160)
+    tiny_runs.assert_same_run(tmp_path / "run", alone)
+    before = json.loads((alone / "summary.json").read_text())
+    assert again.summary["seeds"] == before["seeds"]
+
+
+def test_a_run_cannot_be_made_shorter(alone, tmp_path):
+    run_dir = tmp_path / "run"
+    shutil.copytree(alone, run_dir)
+    with pytest.raises(ValueError, match="num_steps must be 160 or more.*got 100"):
+        tiny_runs.train(run_dir, seeds=1, num_steps=100)
+    config = json.loads((run_dir / "config.json").read_text())
+    assert config["run"]["num_steps"] == 160  # a refused call leaves no trace
+    tiny_runs.assert_same_run(run_dir, alone)
+
+
+def interrupted(moment, number, run_dir):
+    script = tiny_runs.__file__
+    return tiny_runs.command(script, moment, number, *tiny_runs.argv(run_dir, seeds="0,1,2"))
+
+
+def test_a_run_that_is_stopped_and_killed_ends_like_one_that_is_not(mbpo_run, tmp_path):
+    # asked to stop in the middle of a fit, when one seed is done, another has begun and the third has not
+    done = interrupted("fit:60", "SIGINT", tmp_path)
+    assert done.returncode == EXIT_STOPPED, done.stderr
+    assert done.stderr == "mbpo_jax: stopped and saved; the same command continues\n"
+    saved = tiny_runs.saved(tmp_path)
+    assert (saved.record["step"], saved.record["phase"]) == (60, 0)
+    assert saved.record["phase_done"] == [True, False, False]
+    fits = [saved.arrays[seed]["state"]["model"]["fit"] for seed in "012"]
+    assert [(bool(fit["running"]), int(fit["num_steps"])) for fit in fits] == [(False, 6), (True, 3), (False, 0)]
+    assert json.loads((tmp_path / "summary.json").read_text())["step"] == 60
+    # killed in the middle of the next fit: the step of the newest checkpoint is 80
+    done = interrupted("fit:110", "SIGKILL", tmp_path)
+    assert (done.returncode, done.stderr) == (-signal.SIGKILL, "")
+    assert tiny_runs.saved(tmp_path).record["step"] == 80
+    # killed while a checkpoint is written: it is there or it is not
+    done = interrupted("save:120", "SIGKILL", tmp_path)
+    assert (done.returncode, done.stderr) == (-signal.SIGKILL, "")
+    assert tiny_runs.saved(tmp_path).record["step"] in (80, 120)
+    assert tiny_runs.train(tmp_path, seeds="0,1,2").finished
+    tiny_runs.assert_same_run(tmp_path, mbpo_run)
+
+
+@pytest.mark.parametrize("lifting", ["each"])
+@pytest.mark.parametrize("phase", ["roll_out", "update_agent"])
+def test_a_stop_between_the_phases_of_a_step(alone, tmp_path, monkeypatch, phase, lifting):
+    run = PhaseRunner.run
+
+    def run_and_hit(self, roots, step, *rest):
+        if self.phase.name == phase and step == 110:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return run(self, roots, step, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PhaseRunner, "run", run_and_hit)
+        stopped = tiny_runs.train(tmp_path, seeds=1, seed_lifting=lifting)
+    assert not stopped.finished
+    record = tiny_runs.saved(tmp_path).record
+    assert (record["step"], record["phase"]) == (110, ["fit_model", "roll_out", "update_agent"].index(phase))
+    assert tiny_runs.train(tmp_path, seeds=1).finished
+    tiny_runs.assert_same_run(tmp_path, alone)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL  # as it was before the runs
+
+
+def test_a_running_episode_that_cannot_be_repeated_is_told_and_given_up(tmp_path, capsys):
+    knobs = {"env": "odd_worlds:odd/Drifts-v0", "max_episode_steps": 0, "quiet": "false", "seeds": 3}
+    tiny_runs.train(tmp_path, tiny_runs.SAC, **knobs, num_steps=10)
+    assert "did not repeat" not in capsys.readouterr().err
+    tiny_runs.train(tmp_path, tiny_runs.SAC, **knobs, num_steps=20)
+    assert "seed 3: env odd_worlds:odd/Drifts-v0 did not repeat its running episode" in capsys.readouterr().err
+    rows = parameters(tmp_path, 3)["replay"]["rows"]
+    times, starts = rows["obs"][:, 0].tolist(), rows["obs"][:, 1]
+    assert times == [*range(10), *range(10)]  # the second call began a new episode
+    assert len(set(starts[:10])) == len(set(starts[10:])) == 1  # and no row goes from one world to the other
+    np.testing.assert_array_equal(rows["next_obs"][:, 1], starts)
+
+
+# -- what a run stores -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def no_model(tmp_path_factory):
+    """MBPO with real rows only, whose buffer has never wrapped."""
+    run_dir = tmp_path_factory.mktemp("no_model") / "run"
+    tiny_runs.train(run_dir, seeds=2, real_fraction=1, replay_capacity=1000, num_steps=100)
+    return run_dir
+
+
+def test_every_row_is_what_the_environment_did_and_a_time_limit_is_not_terminal(no_model):
+    rows = parameters(no_model, 2)["replay"]["rows"]
+    assert rows["reward"].shape == (100,)
+    assert np.abs(rows["action"]).max() <= 1.0
+    env = Environment("InvertedPendulum-v5", 2, max_episode_steps=5)
+    obs, ends = env.reset(), []
+    for i in range(100):
+        np.testing.assert_array_equal(rows["obs"][i], obs)
+        step = env.step(rows["action"][i])
+        np.testing.assert_array_equal(rows["next_obs"][i], step.next_obs)
+        assert rows["reward"][i] == step.reward
+        assert rows["terminal"][i] == float(step.terminal)
+        obs = step.next_obs
+        if step.terminal or step.truncated:
+            ends.append((step.terminal, step.truncated))
+            obs = env.reset()
+            assert not np.array_equal(obs, step.next_obs)
+    env.close()
+    assert {(True, False), (False, True)} <= set(ends)
+    assert 0 < rows["terminal"].sum() < len(ends)
+
+
+def test_training_returns_are_those_of_the_episodes_since_the_last_line(no_model):
+    rows = parameters(no_model, 2)["replay"]["rows"]
+    env = Environment("InvertedPendulum-v5", 2, max_episode_steps=5)
+    env.reset()
+    finished = {}
+    for i in range(100):
+        step = env.step(rows["action"][i])
+        if step.terminal or step.truncated:
+            finished.setdefault(20 * (i // 20 + 1), []).append(env.episode_return)
+            env.reset()
+    env.close()
+    told = [line for line in tiny_runs.lines(no_model) if "train/episodes" in line]
+    assert [line["step"] for line in told] == [20, 40, 60, 80, 100]
+    assert {line["step"]: line["train/episodes"] for line in told} == {k: len(v) for k, v in finished.items()}
+    for line in told:
+        assert line["train/return_mean"] == pytest.approx(np.mean(finished[line["step"]]))
+
+
+def test_without_imagined_rows_no_model_is_learnt(no_model):
+    told = {name for line in metrics.read(no_model / "metrics.jsonl") for name in line}
+    assert not any(name.startswith(("fit_model", "roll_out")) for name in told)
+    assert not any(name in told for name in ("seconds/fit_model", "seconds/roll_out"))
+    last = [line for line in tiny_runs.lines(no_model) if "update_agent/q_mean" in line][-1]
+    assert last["update_agent/real_row_fraction"] == 1.0
+    state = parameters(no_model, 2)["state"]
+    assert int(state["model"]["fit"]["num_steps"]) == 0
+    assert int(state["imagined"]["num_added"]) == 0
+    assert int(state["agent"]["actor"]["step"]) == 41  # one update at each of the steps 60 to 100
+
+
+def test_sac_learns_from_real_rows(sac_run):
+    arrays = parameters(sac_run, 1)
+    assert arrays["replay"]["rows"]["obs"].shape == (100, 11)
+    assert int(arrays["state"]["agent"]["actor"]["step"]) == 41
+    told = {name for line in tiny_runs.lines(sac_run) for name in line}
+    assert {"update_agent/q_mean", "update_agent/temperature", "eval/return_mean"} <= told
+    assert not any(name.startswith(("fit_model", "roll_out")) for name in told)
+
+
+def test_exploration_is_uniform_and_ends_when_it_should(tmp_path):
+    knobs = {"seeds": 0, "env": "odd_worlds:odd/World-v0", "max_episode_steps": 0, "num_steps": 230}
+    tiny_runs.train(tmp_path, tiny_runs.SAC, **knobs, exploration_steps=220, updates_per_step=1)
+    actions = parameters(tmp_path, 0)["replay"]["rows"]["action"]
+    explored = actions[:220]
+    assert explored.min() < -0.95
+    assert explored.max() > 0.95
+    assert abs(explored.mean()) < 4 * np.sqrt(1 / 3 / 440)
+    assert abs(explored.var() - 1 / 3) < 4 * np.sqrt(4 / 45 / 440)
+    assert int(parameters(tmp_path, 0)["state"]["agent"]["actor"]["step"]) == 11
+
+
+# -- what a run tells --------------------------------------------------------------------------------------------
+
+AFTER_A_FIT = {
+    "fit_model/holdout_mse_per_member",
+    "fit_model/elites",
+    "fit_model/epochs",
+    "roll_out/length",
+    "roll_out/buffer_rows",
+    "roll_out/model_reward_min",
+    "roll_out/model_reward_max",
+    "roll_out/real_reward_min",
+    "roll_out/real_reward_max",
+}
+AFTER_AN_UPDATE = {f"update_agent/{name}" for name in ("real_row_fraction", "q_mean", "entropy", "temperature")}
+ALWAYS = {"replay/rows", "compilations"}
+SECONDS = {f"seconds/{n}" for n in ("env_step", "fit_model", "roll_out", "update_agent", "evaluate", "checkpoint")}
+
+
+def test_metrics_tell_what_was_promised(mbpo_run):
+    lines = metrics.read(mbpo_run / "metrics.jsonl")
+    assert [(line["step"], line["seed"]) for line in lines if "replay/rows" in line] == [
+        (step, seed) for step in range(20, 161, 20) for seed in (0, 1, 2)
+    ]
+    training = [line for line in lines if "replay/rows" in line and line["seed"] == 1]
+    for line in training:
+        assert ALWAYS <= set(line)
+        assert (AFTER_AN_UPDATE <= set(line)) == (line["step"] >= 60)
+        assert (AFTER_A_FIT <= set(line)) == (line["step"] in (60, 120, 160))  # fits at 60, 110 and 160
+        assert not AFTER_A_FIT & set(line) or AFTER_A_FIT <= set(line)
+    assert set(training[-1]) >= SECONDS
+    evaluations = [line for line in lines if "eval/return_mean" in line]
+    assert [(line["step"], line["seed"]) for line in evaluations] == [
+        (step, seed) for step in (40, 80, 120, 160) for seed in (0, 1, 2)
+    ]
+    assert all({"eval/return_std", "eval/return_min", "eval/length_mean"} <= set(line) for line in evaluations)
+
+
+def test_metrics_mean_what_they_say(mbpo_run):
+    lines = {line["step"]: line for line in tiny_runs.lines(mbpo_run, seed=0) if "replay/rows" in line}
+    assert [lines[step]["roll_out/length"] for step in (60, 120, 160)] == [1, 2, 3]
+    # 64 starts, each of them so many steps unless it ends; in force: one epoch of such rollouts
+    assert [lines[step]["roll_out/buffer_rows_limit"] for step in (60, 120, 160)] == [64, 128, 192]
+    for step in (60, 120, 160):
+        line = lines[step]
+        assert 0 < line["roll_out/buffer_rows"] <= line["roll_out/buffer_rows_limit"]
+        assert line["roll_out/model_reward_min"] <= line["roll_out/model_reward_mean"]
+        assert line["roll_out/model_reward_mean"] <= line["roll_out/model_reward_max"]
+        assert (line["roll_out/real_reward_min"], line["roll_out/real_reward_max"]) == (0.0, 1.0)
+        mse, elites = line["fit_model/holdout_mse_per_member"], line["fit_model/elites"]
+        assert elites == np.argsort(mse).tolist()[:2]
+        assert line["fit_model/holdout_mse_elite_mean"] == pytest.approx(np.mean([mse[e] for e in elites]))
+        assert line["fit_model/epochs"] == 2
+    assert lines[160]["update_agent/real_row_fraction"] == 4 / 16
+    assert [lines[step]["replay/rows"] for step in (20, 100, 120, 160)] == [20, 100, 100, 100]
+    state = parameters(mbpo_run, 0)["state"]
+    temperature = float(np.exp(state["agent"]["log_temperature"]["params"]["log_temperature"]))
+    assert lines[160]["update_agent/temperature"] == pytest.approx(temperature, rel=1e-3)  # of one update before
+    assert lines[160]["roll_out/buffer_rows"] == int(state["imagined"]["size"])
+
+
+def test_seconds_and_compilations_only_grow(mbpo_run):
+    lines = [line for line in metrics.read(mbpo_run / "metrics.jsonl") if "compilations" in line]
+    for name in {*SECONDS, "compilations"}:
+        values = [line[name] for line in lines if name in line]
+        assert values == sorted(values)
+        assert values[-1] > 0
+
+
+def test_nothing_compiles_after_the_warm_up_while_data_and_rollouts_grow(own_process):
+    lines = [line for line in metrics.read(own_process / "metrics.jsonl") if "compilations" in line]
+    by_step = {line["step"]: line["compilations"] for line in lines}
+    assert by_step[20] < by_step[60] <= by_step[80]  # a warm-up: acting, evaluation, then the phases
+    # then: rows 80 to 100 and the buffer wraps, rollouts of 2 and 3 steps, fits over more minibatches
+    assert [by_step[step] for step in range(80, 161, 20)] == [by_step[80]] * 5
+
+
+# -- what ends a run ---------------------------------------------------------------------------------------------
+
+
+def test_a_failing_environment_ends_the_run_and_stores_nothing_of_the_step(tmp_path):
+    knobs = {"env": "odd_worlds:odd/NanReward-v0", "max_episode_steps": 0, "checkpoint_every_steps": 1, "seeds": 6}
+    with pytest.raises(EnvironmentFailure, match="reward nan, at step 4 of episode 1 .seed 6."):
+        tiny_runs.train(tmp_path, tiny_runs.SAC, **knobs)
+    saved = tiny_runs.saved(tmp_path)
+    assert saved.record["step"] == 8  # five steps of episode 0, three of episode 1
+    rows = saved.arrays["6"]["replay"]["rows"]
+    assert rows["reward"].shape == (8,)
+    assert all(np.isfinite(leaf).all() for leaf in rows.values())
+
+
+def test_divergence_is_named_and_never_saved(tmp_path):
+    # checkpoints are more frequent than lines of metrics, which is where it would show otherwise
+    knobs = {"exploration_steps": 10, "checkpoint_every_steps": 1, "log_every_steps": 50, "seeds": 5}
+    with pytest.raises(Diverged, match=r"update_agent/\w+ is not finite at step 1\d .seed 5.*--learning_rate"):
+        tiny_runs.train(tmp_path, tiny_runs.SAC, **knobs, initial_temperature=3e38)
+    arrays = tiny_runs.saved(tmp_path).arrays
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(arrays["5"]["state"]["agent"]["actor"]))
+
+
+def test_knobs_of_another_algorithm_are_refused(tmp_path):
+    _, sac_config = flags.parse(["--algorithm=sac"])
+    with pytest.raises(ValueError, match="algorithm_config must be a MbpoConfig for mbpo, got SacRunConfig"):
+        loop.train(RunConfig(run_dir=str(tmp_path / "run")), sac_config)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "knobs", [{"env": "CartPole-v1"}, {"env": "NoSuchThing-v0"}, {"termination_fn": "math:pi"}, {"env": "Unknown-v1"}]
+)
+def test_what_cannot_begin_leaves_no_directory(tmp_path, knobs):
+    with pytest.raises(ValueError):
+        tiny_runs.train(tmp_path / "run", **knobs)
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_run_in_the_directory_is_refused_and_left_alone(alone, tmp_path):
+    run_dir = tmp_path / "run"
+    shutil.copytree(alone, run_dir)
+    with pytest.raises(ValueError, match="holds another run: hidden_units was 8, is 9; seeds was .1,., is .4,."):
+        tiny_runs.train(run_dir, seeds=4, hidden_units=9)
+    assert (run_dir / "config.json").read_bytes() == (alone / "config.json").read_bytes()
+    tiny_runs.assert_same_run(run_dir, alone)
+
+
+def test_the_checkpoints_of_a_run_can_be_opened_while_it_is_over(alone):
+    checkpoints = Checkpoints(alone, 2)
+    assert checkpoints.restore_latest().record["step"] == 160
+    checkpoints.close()

@@ -1,0 +1,217 @@
+import dataclasses
+import importlib.metadata
+import json
+import platform
+import subprocess
+from pathlib import Path
+
+import jax
+import pytest
+import tiny_runs
+
+from mbpo_jax.agents.sac import SacConfig
+from mbpo_jax.algorithms import REGISTRY
+from mbpo_jax.algorithms.mbpo import MbpoConfig
+from mbpo_jax.algorithms.sac import SacRunConfig
+from mbpo_jax.driver import flags, run_directory
+from mbpo_jax.driver.config import RESUMABLE_CHANGES, RunConfig, StorageFailure
+from mbpo_jax.driver.run_directory import SavedConfig, check_same, read_config, write_config, write_json
+from mbpo_jax.models.gaussian import GaussianConfig
+
+RUN = RunConfig(env="Hopper-v5", seeds=(3, 1), num_steps=77, run_dir="somewhere", quiet=True)
+KNOBS = MbpoConfig(
+    rollout_length_schedule=(1, 2, 3, 4),
+    real_fraction=0.1,
+    model=GaussianConfig(num_members=9, model_weight_decays=(1e-4, 0.1 + 0.2)),
+    agent=SacConfig(target_entropy=-0.05),
+)
+
+
+def written(run_dir, run=RUN, knobs=KNOBS):
+    write_config(run_dir, run, knobs)
+    return json.loads((run_dir / "config.json").read_text())
+
+
+def names(value):
+    return {name for key, item in value.items() for name in (names(item) if isinstance(item, dict) else [key])}
+
+
+# -- config.json -------------------------------------------------------------------------------------------------
+
+
+def test_config_has_every_resolved_value(tmp_path):
+    value = written(tmp_path)
+    assert set(value) == {"run", "algorithm", "versions", "commit", "device"}
+    assert value["run"] == dataclasses.asdict(RUN) | {"seeds": [3, 1]}
+    assert (value["run"]["algorithm"], value["run"]["eval_episodes"]) == ("mbpo", 5)  # defaults are there too
+    knobs = dataclasses.asdict(KNOBS)
+    knobs["rollout_length_schedule"], knobs["model"]["model_weight_decays"] = [1, 2, 3, 4], [1e-4, 0.1 + 0.2]
+    assert value["algorithm"] == knobs
+    assert names(value["run"]) | names(value["algorithm"]) == names(dataclasses.asdict(RUN)) | names(knobs)
+
+
+def test_config_says_what_computed(tmp_path):
+    value = written(tmp_path)
+    assert value["versions"]["python"] == platform.python_version()
+    for package in ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "gymnasium", "mujoco", "numpy"):
+        assert value["versions"][package] == importlib.metadata.version(package)
+    assert value["device"] == {
+        "backend": jax.default_backend(),
+        "kinds": sorted({d.device_kind for d in jax.devices()}),
+    }
+
+
+def test_config_has_the_commit_of_the_checkout(tmp_path):
+    commit, root = written(tmp_path)["commit"], Path(run_directory.__file__).parents[3]
+    if not (root / ".git").exists():
+        assert commit is None
+        return
+    command = ["git", "-C", root, "rev-parse", "--short=12", "HEAD"]
+    head = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    assert commit.removesuffix("-dirty").endswith(head)
+
+
+@pytest.mark.parametrize("algorithm", sorted(REGISTRY))
+def test_a_config_comes_back(tmp_path, algorithm):
+    run = dataclasses.replace(RUN, algorithm=algorithm)
+    knobs = {"mbpo": KNOBS}.get(algorithm, REGISTRY[algorithm].config_class())
+    write_config(tmp_path, run, knobs)
+    assert read_config(tmp_path) == SavedConfig(run, knobs)
+
+
+def test_a_real_run_comes_back(mbpo_run, sac_run):
+    for run_dir, knobs, seeds in ((mbpo_run, tiny_runs.MBPO, "0,1,2"), (sac_run, tiny_runs.SAC, "1")):
+        assert read_config(run_dir) == flags.parse(tiny_runs.argv(run_dir, knobs, seeds=seeds))
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "value.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["value.json"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda value, text: text[: len(text) // 2],
+        lambda value, text: "",
+        lambda value, text: "[1, 2]",
+        lambda value, text: "null",
+        lambda value, text: "[" * 100_000,
+        lambda value, text: json.dumps(value | {"run": 5}),
+        lambda value, text: json.dumps(value | {"run": value["run"] | {"num_steps": -1}}),
+        lambda value, text: json.dumps(value | {"run": value["run"] | {"num_steps": "many"}}),
+        lambda value, text: json.dumps(value | {"run": value["run"] | {"algorithm": "ppo"}}),
+        lambda value, text: json.dumps(value | {"run": value["run"] | {"new_knob": 5}}),
+        lambda value, text: json.dumps(value | {"algorithm": value["algorithm"] | {"model": [1]}}),
+        lambda value, text: json.dumps({"run": value["run"]}),
+    ],
+)
+def test_a_config_that_cannot_be_read_is_named(tmp_path, damage):
+    value = written(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(damage(value, path.read_text()))
+    with pytest.raises(StorageFailure, match="cannot read ") as caught:
+        read_config(tmp_path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_or_binary_config_is_named(tmp_path):
+    with pytest.raises(StorageFailure, match=r"cannot read .*config.json: FileNotFoundError"):
+        read_config(tmp_path)
+    (tmp_path / "config.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(StorageFailure, match=r"cannot read .*config.json: UnicodeDecodeError"):
+        read_config(tmp_path)
+
+
+# -- resuming ----------------------------------------------------------------------------------------------------
+
+
+def test_the_same_knobs_may_go_on():
+    check_same(SavedConfig(RUN, KNOBS), RUN, KNOBS)
+    check_same(SavedConfig(RunConfig(algorithm="sac"), SacRunConfig()), RunConfig(algorithm="sac"), SacRunConfig())
+
+
+def test_every_difference_is_listed_old_and_new():
+    run = dataclasses.replace(RUN, env="Walker2d-v5", seeds=(3, 2), num_steps=99)
+    knobs = dataclasses.replace(
+        KNOBS, updates_per_step=7, model=dataclasses.replace(KNOBS.model, num_members=5), agent=SacConfig(discount=0.5)
+    )
+    with pytest.raises(ValueError, match="run_dir 'somewhere' holds another run: ") as caught:
+        check_same(SavedConfig(RUN, KNOBS), run, knobs)
+    message = str(caught.value)
+    listed = message.split("another run: ")[1].split(". Give")[0].split("; ")
+    assert listed == [
+        "discount was 0.99, is 0.5",
+        "env was 'Hopper-v5', is 'Walker2d-v5'",
+        "num_members was 9, is 5",
+        "seeds was (3, 1), is (3, 2)",
+        "target_entropy was -0.05, is None",
+        "updates_per_step was 20, is 7",
+    ]
+    assert "another --run_dir" in message
+
+
+def test_another_algorithm_is_another_run():
+    with pytest.raises(ValueError, match="algorithm was 'mbpo', is 'sac'"):
+        check_same(SavedConfig(RUN, KNOBS), dataclasses.replace(RUN, algorithm="sac"), SacRunConfig())
+
+
+# What each may be changed to; everything that is not here may not change.
+CHANGES = {
+    "num_steps": 1000,
+    "run_dir": "elsewhere",
+    "checkpoint_every_steps": 10,
+    "checkpoints_kept": 5,
+    "seed_lifting": "each",
+    "tensorboard": True,
+    "quiet": False,
+}
+
+
+def test_what_may_change_may_change():
+    assert CHANGES.keys() == RESUMABLE_CHANGES
+    check_same(SavedConfig(RUN, KNOBS), dataclasses.replace(RUN, **CHANGES), KNOBS)
+
+
+OTHER_VALUES = {
+    "algorithm": "sac",
+    "env": "Ant-v5",
+    "seeds": (1, 3),
+    "max_episode_steps": 9,
+    "eval_every_steps": 9,
+    "eval_episodes": 9,
+    "log_every_steps": 9,
+}
+
+
+def test_nothing_else_may_change():
+    assert OTHER_VALUES.keys() | CHANGES.keys() == {field.name for field in dataclasses.fields(RunConfig)}
+    for name, value in OTHER_VALUES.items():
+        with pytest.raises(ValueError, match=f"another run: {name} was "):
+            check_same(SavedConfig(RUN, KNOBS), dataclasses.replace(RUN, **{name: value}), KNOBS)
+
+
+# -- summary.json ------------------------------------------------------------------------------------------------
+
+
+def test_a_summary_says_how_the_run_ended(mbpo_run):
+    summary = json.loads((mbpo_run / "summary.json").read_text())
+    told = {"algorithm": "mbpo", "env": "InvertedPendulum-v5", "step": 160, "num_steps": 160}
+    assert {name: summary[name] for name in told} == told
+    assert set(summary["seeds"]) == {"0", "1", "2"}
+    for seed, outcome in summary["seeds"].items():
+        lines = tiny_runs.lines(mbpo_run, int(seed))
+        returns = {line["step"]: line["eval/return_mean"] for line in lines if "eval/return_mean" in line}
+        assert list(returns) == [40, 80, 120, 160]
+        assert outcome["final"] == {"step": 160, "return_mean": returns[160]}
+        best = max(returns, key=lambda step: returns[step])  # the first of equals
+        assert outcome["best"] == {"step": best, "return_mean": returns[best]}
+    phases = {"env_step", "fit_model", "roll_out", "update_agent", "evaluate", "checkpoint"}
+    assert set(summary["seconds_per_phase"]) == phases
+    assert 0.0 < sum(summary["seconds_per_phase"].values()) <= summary["seconds"]
+    assert summary["env_steps_per_second"] == pytest.approx(160 / summary["seconds"])
+    assert summary["compilations"] >= 1
