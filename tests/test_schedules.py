@@ -8,6 +8,7 @@ import pytest
 from mbpo_jax import schedules
 
 HOPPER, ANT, HALFCHEETAH = (20, 150, 1, 15), (20, 100, 1, 25), (20, 150, 1, 1)
+FIFTHS = (0, 110, 1, 23)  # a step every 5 epochs, which float32 arithmetic misses in places
 
 
 def exact(epoch, schedule):
@@ -34,7 +35,9 @@ def test_hand_worked(variant, schedule, hand_worked):
     assert {epoch: int(length(jnp.int32(epoch))) for epoch in hand_worked} == hand_worked
 
 
-@pytest.mark.parametrize("schedule", [HOPPER, ANT, HALFCHEETAH, (0, 1, 1, 2), (0, 200, 1, 200), (7, 190, 3, 24)])
+@pytest.mark.parametrize(
+    "schedule", [HOPPER, ANT, HALFCHEETAH, (0, 1, 1, 2), FIFTHS, (0, 200, 1, 200), (7, 190, 3, 24)]
+)
 def test_every_epoch_is_the_exact_rational_rounded_down_from_one_trace(schedule):
     traces = []
 

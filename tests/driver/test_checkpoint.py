@@ -8,6 +8,7 @@ from mbpo_jax import replay as replay_lib
 from mbpo_jax.driver import checkpoint
 from mbpo_jax.driver.checkpoint import Checkpoints, pack, unpack
 from mbpo_jax.driver.config import StorageFailure
+from mbpo_jax.driver.seeds import SeedAxis
 from mbpo_jax.types import Spec, Transition
 
 SPEC = Spec(2, 1)
@@ -44,7 +45,7 @@ def contents(made):
 def test_a_real_state_comes_back_bit_for_bit(mbpo_run):
     algorithm, spec = tiny_runs.build_mbpo()
     packed = tiny_runs.saved(mbpo_run).arrays["1"]
-    fresh = jax.jit(algorithm.init)(jax.random.key(99))
+    (fresh,) = SeedAxis(1, "each").lift(algorithm.init)((jax.random.key(99),))
     state = unpack(fresh, packed["state"])
     assert jax.tree.structure(state) == jax.tree.structure(fresh)
     assert (int(state.imagined.size), int(state.agent.actor.step)) == (192, 101)  # a state that has learnt

@@ -4,7 +4,7 @@ import odd_worlds  # noqa: F401  (registers its ids)
 import pytest
 
 from mbpo_jax import terminations
-from mbpo_jax.driver.config import EnvironmentFailure
+from mbpo_jax.driver.config import Diverged, EnvironmentFailure
 from mbpo_jax.driver.environment import EVALUATION, TRAINING, Environment, rescale, resolve_termination_fn
 
 
@@ -153,6 +153,16 @@ def test_what_is_not_finite_is_refused_with_its_place(make, name, episode, step,
         play()
     for word in (f"odd_worlds:odd/{name}-v0", what, f"step {step} of episode {episode} ", "(seed 17)"):
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("action", [[np.nan, 0.0], [0.0, np.inf]])
+def test_an_action_that_is_not_finite_is_the_policys_fault_and_never_arrives(make, action):
+    env = make("odd_worlds:odd/World-v0", 17)
+    env.reset()
+    env.step(np.zeros(2))
+    with pytest.raises(Diverged, match=r"the policy's action is not finite at step 2 of episode 0 \(seed 17\)"):
+        env.step(np.float32(action))
+    assert (len(env.actions), env.step(np.zeros(2)).next_obs[0]) == (1, 2.0)
 
 
 def test_an_observation_of_another_size_is_refused(make):

@@ -63,13 +63,14 @@ def test_other_seeds_give_other_runs(mbpo_run):
 # -- longer, stopped and killed ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("num_steps", [80, 40])
-def test_a_run_that_is_made_longer_is_the_long_run(alone, tmp_path, num_steps):
-    first = tiny_runs.train(tmp_path, seeds=1, num_steps=num_steps)
-    assert (first.finished, first.summary["step"]) == (True, num_steps)
+def test_a_run_that_is_made_longer_is_the_long_run(alone, tmp_path):
+    first = tiny_runs.train(tmp_path, seeds=1, num_steps=80)
+    assert (first.finished, first.summary["step"]) == (True, 80)
     second = tiny_runs.train(tmp_path, seeds=1)
     assert (second.finished, second.summary["step"]) == (True, 160)
     tiny_runs.assert_same_run(tmp_path, alone)
+    # what was restored fits the programs of a new run: init of state and buffer, act, add, three phases, evaluation
+    assert second.summary["compilations"] <= 8
 
 
 def test_an_end_between_lines_of_metrics_changes_no_parameter_of_what_follows(alone, tmp_path):
@@ -127,22 +128,20 @@ def test_a_run_that_is_stopped_and_killed_ends_like_one_that_is_not(mbpo_run, tm
     tiny_runs.assert_same_run(tmp_path, mbpo_run)
 
 
-@pytest.mark.parametrize("lifting", ["each"])
-@pytest.mark.parametrize("phase", ["roll_out", "update_agent"])
-def test_a_stop_between_the_phases_of_a_step(alone, tmp_path, monkeypatch, phase, lifting):
+def test_a_stop_between_the_phases_of_a_step(alone, tmp_path, monkeypatch):
     run = PhaseRunner.run
 
     def run_and_hit(self, roots, step, *rest):
-        if self.phase.name == phase and step == 110:
+        if self.phase.name == "roll_out" and step == 110:
             os.kill(os.getpid(), signal.SIGTERM)
         return run(self, roots, step, *rest)
 
     with monkeypatch.context() as patched:
         patched.setattr(PhaseRunner, "run", run_and_hit)
-        stopped = tiny_runs.train(tmp_path, seeds=1, seed_lifting=lifting)
+        stopped = tiny_runs.train(tmp_path, seeds=1)
     assert not stopped.finished
     record = tiny_runs.saved(tmp_path).record
-    assert (record["step"], record["phase"]) == (110, ["fit_model", "roll_out", "update_agent"].index(phase))
+    assert (record["step"], record["phase"]) == (110, 1)
     assert tiny_runs.train(tmp_path, seeds=1).finished
     tiny_runs.assert_same_run(tmp_path, alone)
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL  # as it was before the runs
@@ -233,16 +232,19 @@ def test_sac_learns_from_real_rows(sac_run):
     assert not any(name.startswith(("fit_model", "roll_out")) for name in told)
 
 
-def test_exploration_is_uniform_and_ends_when_it_should(tmp_path):
-    knobs = {"seeds": 0, "env": "odd_worlds:odd/World-v0", "max_episode_steps": 0, "num_steps": 230}
-    tiny_runs.train(tmp_path, tiny_runs.SAC, **knobs, exploration_steps=220, updates_per_step=1)
-    actions = parameters(tmp_path, 0)["replay"]["rows"]["action"]
-    explored = actions[:220]
+def test_exploration_is_uniform_and_ends_when_it_should(sac_run):
+    actions = parameters(sac_run, 1)["replay"]["rows"]["action"]
+    explored, num = actions[:60], 60 * 3
     assert explored.min() < -0.95
     assert explored.max() > 0.95
-    assert abs(explored.mean()) < 4 * np.sqrt(1 / 3 / 440)
-    assert abs(explored.var() - 1 / 3) < 4 * np.sqrt(4 / 45 / 440)
-    assert int(parameters(tmp_path, 0)["state"]["agent"]["actor"]["step"]) == 11
+    assert abs(explored.mean()) < 4 * np.sqrt(1 / 3 / num)
+    assert abs(explored.var() - 1 / 3) < 4 * np.sqrt(4 / 45 / num)
+    assert len(np.unique(explored)) == num
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(1), loop.EXPLORE), 60)
+    uniform = jax.random.uniform(key, (3,), minval=-1.0, maxval=1.0)
+    assert not np.array_equal(actions[60], uniform)  # step 60 is the policy's
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(1), loop.EXPLORE), 59)
+    np.testing.assert_array_equal(actions[59], jax.random.uniform(key, (3,), minval=-1.0, maxval=1.0))
 
 
 # -- what a run tells --------------------------------------------------------------------------------------------
@@ -349,6 +351,13 @@ def test_knobs_of_another_algorithm_are_refused(tmp_path):
     with pytest.raises(ValueError, match="algorithm_config must be a MbpoConfig for mbpo, got SacRunConfig"):
         loop.train(RunConfig(run_dir=str(tmp_path / "run")), sac_config)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_policy_that_diverged_is_not_taken_for_a_failing_environment(tmp_path):
+    knobs = {"exploration_steps": 10, "log_every_steps": 50, "eval_every_steps": 10, "seeds": 5}
+    with pytest.raises(Diverged, match="the policy's action is not finite at step 1 of episode 0 .seed 5"):
+        tiny_runs.train(tmp_path, tiny_runs.SAC, **knobs, initial_temperature=3e38)
+    assert not (tmp_path / "policies").exists()
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,21 @@ def test_what_is_donated_is_gone_and_what_is_not_stays(lifting):
 
 
 @pytest.mark.parametrize("lifting", LIFTINGS)
+def test_types_are_strong_as_they_are_after_a_checkpoint(lifting):
+    axis = SeedAxis(2, lifting)
+    keys = axis.keys((0, 1))
+    weak = axis.lift(lambda key: {"x": jnp.full(3, jnp.inf), "n": jnp.asarray(2), "key": key})(keys)
+    phase = Phase("weak", 1, 0, lambda key, state, replay: (state | {"x": jnp.full(3, 1.0)}, {}))
+    after, _ = axis.lift_phase(0, phase).run(
+        keys, 0, {"y": keys} if lifting == "vmap" else ({}, {}), keys, [False] * 2, never
+    )
+    leaves = jax.tree.leaves((weak, after))
+    assert len(leaves) >= 5
+    assert not any(getattr(leaf, "weak_type", False) for leaf in leaves)
+    assert jnp.full(3, jnp.inf).weak_type  # what it would be
+
+
+@pytest.mark.parametrize("lifting", LIFTINGS)
 def test_split_undoes_join(lifting):
     axis = SeedAxis(3, lifting)
     values = [

@@ -25,7 +25,13 @@ RUN = {
     "checkpoint_every_steps": 40,
     "quiet": "true",
 }
-LEARNING = {"exploration_steps": 60, "updates_per_step": 1, "batch_size": 16, "hidden_units": 8}
+LEARNING = {
+    "exploration_steps": 60,
+    "updates_per_step": 1,
+    "batch_size": 16,
+    "hidden_units": 8,
+    "num_hidden_layers": 1,  # as all of this, for the sake of compilation
+}
 MBPO = (
     RUN
     | LEARNING
@@ -41,6 +47,7 @@ MBPO = (
         "num_members": 3,
         "num_elites": 2,
         "model_hidden_units": 8,
+        "model_weight_decays": "5e-5,1e-4",  # one hidden layer
         "model_batch_size": 16,
         "fit_slice_minibatches": 2,  # several slices an epoch
         # Two epochs whatever the numbers are: the first improves on infinity, a tenth of it is out of reach.

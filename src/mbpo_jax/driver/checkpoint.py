@@ -104,9 +104,14 @@ def unpack(template: PyTree, packed: dict[str, Any]) -> PyTree:
             return _rebuild(fresh, saved)
         if fresh.shape != saved.shape or fresh.dtype != saved.dtype:
             raise ValueError(f"an array is {saved.dtype}{saved.shape} where {fresh.dtype}{fresh.shape} is expected")
-        return jax.device_put(saved, fresh.sharding)
+        return _put(saved, fresh)
 
     return jax.tree.map(place, template, restored, is_leaf=_is_replay)
+
+
+def _put(value: np.ndarray, like: Any) -> Any:
+    """On the device of `like`, and bound to it only if `like` is: else every program would be compiled once more."""
+    return jax.device_put(value, like.sharding if like.committed else None)
 
 
 def _is_replay(leaf: Any) -> bool:
@@ -134,10 +139,10 @@ def _rebuild(fresh: Replay, saved: dict[str, Any]) -> Replay:
             )
         slots = np.zeros(leaf.shape, leaf.dtype)
         slots[:size] = rows[:size]
-        return jax.device_put(slots, leaf.sharding)
+        return _put(slots, leaf)
 
     def scalar(value: int, like: Any) -> Any:
-        return jax.device_put(np.asarray(value, like.dtype), like.sharding)
+        return _put(np.asarray(value, like.dtype), like)
 
     return Replay(
         rows=Transition(

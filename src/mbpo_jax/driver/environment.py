@@ -13,7 +13,7 @@ import numpy as np
 
 import mbpo_jax.environments  # noqa: F401  (registers the project's own ids)
 from mbpo_jax import terminations
-from mbpo_jax.driver.config import AUTO, NEVER, EnvironmentFailure
+from mbpo_jax.driver.config import AUTO, DIVERGENCE_ADVICE, NEVER, Diverged, EnvironmentFailure
 from mbpo_jax.types import TerminationFn
 
 TRAINING, EVALUATION = 0, 1  # streams of episode seeds
@@ -54,8 +54,14 @@ class Environment:
         """Takes one step with an action [A] in [-1, 1].
 
         Raises:
+          Diverged: the action is not finite, so that the environment is not to blame for what it would do.
           EnvironmentFailure: an observation or reward is not finite in float32; names environment and step.
         """
+        if not np.isfinite(action).all():
+            raise Diverged(
+                f"the policy's action is not finite at step {len(self.actions) + 1} of episode {self.episode} "
+                f"(seed {self._seed}). {DIVERGENCE_ADVICE}"
+            )
         self.actions.append(np.asarray(action, np.float32))
         scaled = rescale(action, self.action_low, self.action_high)
         obs, reward, terminated, truncated, _ = self._env.step(

@@ -14,7 +14,7 @@ from mbpo_jax import replay as replay_lib
 from mbpo_jax.algorithms import REGISTRY
 from mbpo_jax.driver import checkpoint, evaluate, policy, run_directory
 from mbpo_jax.driver.compile_counter import CompileCounter
-from mbpo_jax.driver.config import Diverged, RunConfig, default_algorithm_config
+from mbpo_jax.driver.config import DIVERGENCE_ADVICE, Diverged, RunConfig, default_algorithm_config
 from mbpo_jax.driver.environment import EVALUATION, TRAINING, Environment, resolve_termination_fn
 from mbpo_jax.driver.metrics import MetricsWriter
 from mbpo_jax.driver.progress import Progress
@@ -289,9 +289,8 @@ class _Trainer:
         for name, value in self._pending[i].items():
             if not np.isfinite(np.asarray(value)).all():
                 raise Diverged(
-                    f"{name} is not finite at step {self.step} (seed {self.run.seeds[i]}); the newest "
-                    "checkpoint is from before. Try a smaller --learning_rate or --model_learning_rate, or "
-                    "fewer --updates_per_step"
+                    f"{name} is not finite at step {self.step} (seed {self.run.seeds[i]}); the newest checkpoint is "
+                    f"from before. {DIVERGENCE_ADVICE}"
                 )
 
     def _evaluate(self) -> None:

@@ -27,7 +27,7 @@ class Pace:
 
     heartbeat_s: float = 20.0  # longest silence of the plain output
     min_gap_s: float = 5.0  # shortest time between the last thing printed and a plain status line
-    window_s: float = 120.0  # wall time over which the rate is taken; longer than one fit and the steps after it
+    window_s: float = 600.0  # wall time over which the rate is taken; longer than a fit and the steps until the next
     tick_s: float = 0.25  # how often the thread looks
     clock: Callable[[], float] = time.monotonic
 

@@ -6,6 +6,7 @@ launches, and agrees to rounding. A value "of all seeds" is a tuple of S values 
 [S, ...] value under `vmap`; only `split` and `join` look inside.
 """
 
+import functools
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -35,6 +36,7 @@ class SeedAxis:
           donate: positions of arguments that the result replaces.
           outputs: how many values `fn` returns; more than one come as a tuple of values of all seeds.
         """
+        fn = _with_strong_types(fn)
         if self.batched:
 
             def batched(*args: Any) -> Any:
@@ -99,7 +101,7 @@ class PhaseRunner:
 
         self.phase = phase
         self._axis = axis
-        self._one = jax.jit(run, donate_argnums=2)
+        self._one = jax.jit(_with_strong_types(run), donate_argnums=2)
         self._all = axis.lift(run, shared=(1,), donate=(2,), outputs=2)
         self._active = axis.lift(run_active, shared=(1,), donate=(2,), outputs=2)
 
@@ -171,6 +173,20 @@ class PhaseRunner:
     def _zero_metrics(self, *args: Any) -> PyTree:
         _, shapes = jax.eval_shape(self._all, *args)
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+
+def _with_strong_types(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """`fn` without weakly typed results: a checkpoint cannot tell them, so a resumed run would compile all anew."""
+
+    @functools.wraps(fn)
+    def strong(*args: Any) -> Any:
+        return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype) if _is_weak(x) else x, fn(*args))
+
+    return strong
+
+
+def _is_weak(x: Any) -> bool:
+    return bool(getattr(x, "weak_type", False))
 
 
 def _select(active: Array, new: PyTree, old: PyTree) -> PyTree:

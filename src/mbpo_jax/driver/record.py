@@ -1,0 +1,124 @@
+"""What a run tells of itself: metrics since the last line, episodes, evaluations, seconds."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from mbpo_jax.driver.compile_counter import CompileCounter
+from mbpo_jax.driver.config import DIVERGENCE_ADVICE, Diverged, RunConfig
+from mbpo_jax.driver.metrics import MetricsWriter
+from mbpo_jax.types import PyTree
+
+
+class Record:
+    """Kept per seed, in the order of `seeds`; part of every checkpoint, so that a resumed run tells the same."""
+
+    def __init__(self, seeds: Sequence[int]) -> None:
+        self._seeds = tuple(seeds)
+        self._evaluations: list[list[dict[str, float]]] = [[] for _ in seeds]
+        self._pending: list[dict[str, Any]] = [{} for _ in seeds]  # metrics since the last line
+        self._returns: list[list[float]] = [[] for _ in seeds]  # of episodes since the last line
+        self._seconds: Counter[str] = Counter()
+        self._seconds_before = 0.0  # wall time of earlier calls
+        self._began = time.monotonic()
+        self._compilations = CompileCounter()
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Adds the time spent inside to `seconds/<name>`."""
+        began = time.monotonic()
+        yield
+        self._seconds[name] += time.monotonic() - began
+
+    def remember(self, phase: str, metrics: Sequence[PyTree | None]) -> None:
+        """Keeps the newest metrics of a phase, one entry a seed; None: that seed did nothing."""
+        for pending, values in zip(self._pending, metrics, strict=True):
+            if values is not None:
+                pending |= {f"{phase}/{key}": value for key, value in values.items()}
+
+    def episode_ended(self, i: int, episode_return: float) -> None:
+        """Notes the return of a training episode of seed number `i`."""
+        self._returns[i].append(episode_return)
+
+    def write_lines(self, writer: MetricsWriter, step: int, num_rows: int) -> None:
+        """Writes a line for each seed and forgets what it told.
+
+        Raises:
+          Diverged: after the line was written, if a number in it is not finite.
+        """
+        seconds = {f"seconds/{name}": value for name, value in self._seconds.items()}
+        for i, seed in enumerate(self._seeds):
+            values = {name: np.asarray(value) for name, value in self._pending[i].items()}
+            values["replay/rows"] = np.asarray(num_rows)
+            if self._returns[i]:
+                values["train/return_mean"] = np.asarray(np.mean(self._returns[i]))
+                values["train/episodes"] = np.asarray(len(self._returns[i]))
+            writer.write(step, seed, values | seconds | {"compilations": self._compilations.count})
+        self.check_finite(step)
+        self._pending, self._returns = [{} for _ in self._seeds], [[] for _ in self._seeds]
+
+    def check_finite(self, step: int) -> None:
+        """Refuses to go on, or to save, after a phase that gave numbers which are not finite.
+
+        Raises:
+          Diverged: names the number, the step and the seed.
+        """
+        for seed, pending in zip(self._seeds, self._pending, strict=True):
+            for name, value in pending.items():
+                if not np.isfinite(np.asarray(value)).all():
+                    raise Diverged(
+                        f"{name} is not finite at step {step} (seed {seed}); the newest checkpoint is from before. "
+                        f"{DIVERGENCE_ADVICE}"
+                    )
+
+    def add_evaluation(self, i: int, step: int, return_mean: float) -> bool:
+        """Notes an evaluation of seed number `i`; returns whether it is the best so far."""
+        best = max((evaluation["return_mean"] for evaluation in self._evaluations[i]), default=-np.inf)
+        self._evaluations[i].append({"step": step, "return_mean": return_mean})
+        return return_mean > best
+
+    def summary(self, run: RunConfig, step: int) -> dict[str, Any]:
+        """What summary.json holds."""
+        seconds = self._elapsed()
+        outcomes = {
+            str(seed): {
+                "final": evaluations[-1] if evaluations else None,
+                "best": max(evaluations, key=lambda evaluation: evaluation["return_mean"], default=None),
+            }
+            for seed, evaluations in zip(self._seeds, self._evaluations, strict=True)
+        }
+        return {
+            "algorithm": run.algorithm,
+            "env": run.env,
+            "step": step,
+            "num_steps": run.num_steps,
+            "seeds": outcomes,
+            "env_steps_per_second": step / max(seconds, 1e-9),
+            "seconds": seconds,
+            "seconds_per_phase": dict(self._seconds),
+            "compilations": self._compilations.count,
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as a checkpoint holds it."""
+        pending = [{name: np.asarray(value).tolist() for name, value in values.items()} for values in self._pending]
+        return {
+            "evaluations": self._evaluations,
+            "pending": pending,
+            "returns": self._returns,
+            "seconds": dict(self._seconds),
+            "seconds_total": self._elapsed(),
+        }
+
+    def restore(self, value: dict[str, Any]) -> None:
+        """The inverse of `to_json`."""
+        self._evaluations, self._pending, self._returns = value["evaluations"], value["pending"], value["returns"]
+        self._seconds, self._seconds_before = Counter(value["seconds"]), value["seconds_total"]
+        self._began = time.monotonic()
+
+    def _elapsed(self) -> float:
+        return self._seconds_before + time.monotonic() - self._began

@@ -1,0 +1,260 @@
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import pytest
+
+import mbpo_jax
+from mbpo_jax.driver import metrics
+from mbpo_jax.main import main
+
+TINY = {
+    "algorithm": "sac",
+    "env": "Hopper-v5",
+    "max_episode_steps": 5,
+    "num_steps": 100,
+    "exploration_steps": 60,
+    "replay_capacity": 1000,
+    "updates_per_step": 1,
+    "batch_size": 16,
+    "hidden_units": 8,
+    "num_hidden_layers": 1,
+    "log_every_steps": 20,
+    "eval_every_steps": 40,
+    "eval_episodes": 2,
+    "checkpoint_every_steps": 40,
+    "seeds": "1,2",
+}
+
+
+def arguments(run_dir, **changes):
+    return [f"--{name}={value}" for name, value in (TINY | changes | {"run_dir": run_dir}).items()]
+
+
+def python(*words):
+    """A process of its own, in which a warning is an error."""
+    environment = dict(os.environ)
+    if jax.config.jax_compilation_cache_dir:  # other tests have compiled the same programs
+        environment["JAX_COMPILATION_CACHE_DIR"] = jax.config.jax_compilation_cache_dir
+        environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", *map(str, words)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """(run directory, what was printed) of a run that went through."""
+    run_dir = tmp_path_factory.mktemp("main") / "run"
+    process = python("-m", "mbpo_jax.main", *arguments(run_dir))
+    stdout, stderr = process.communicate(timeout=240)
+    assert process.returncode == 0, stderr
+    return run_dir, stdout, stderr
+
+
+# -- a run that goes through -------------------------------------------------------------------------------------
+
+
+def test_a_run_leaves_its_files(finished):
+    run_dir, _, _ = finished
+    left = {"config.json", "metrics.jsonl", "checkpoints", "curves.png", "summary.json", "policies"}
+    assert {path.name for path in run_dir.iterdir()} == left
+    assert {path.name for path in (run_dir / "policies").iterdir()} == {
+        f"seed_{seed}{best}.npz" for seed in (1, 2) for best in ("", "_best")
+    }
+    assert sorted(path.name for path in (run_dir / "checkpoints").iterdir()) == ["100", "80"]
+    assert (run_dir / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((run_dir / "config.json").read_text())["run"]["seeds"] == [1, 2]
+
+
+def test_a_run_prints_what_came_out_and_where_it_is(finished):
+    run_dir, stdout, stderr = finished
+    summary = json.loads((run_dir / "summary.json").read_text())
+    lines = stdout.splitlines()
+    assert lines[0] == "sac on Hopper-v5: 100 of 100 steps per seed"
+    for line, seed in zip(lines[1:3], ("1", "2"), strict=True):
+        final, best = summary["seeds"][seed]["final"], summary["seeds"][seed]["best"]
+        assert line == (
+            f"  seed {seed}: final return {final['return_mean']:.1f}; best {best['return_mean']:.1f} "
+            f"at step {best['step']}"
+        )
+    assert re.fullmatch(r"  \d+\.\d env steps/s per seed, \d+ s in this call", lines[3])
+    assert {line.split()[0] for line in lines[4:-1]} == {"env_step", "update_agent", "evaluate", "checkpoint"}
+    assert lines[-1] == f"  curve {run_dir}/curves.png, policies {run_dir}/policies"
+    assert stderr.startswith("mbpo_jax: starting\n")
+    assert stderr.count("evaluation return") == 2 * 3
+    assert stderr.splitlines()[-1].startswith("step 100/100  100%") or "step 100 " in stderr
+
+
+def test_quiet_prints_nothing(finished, tmp_path, capsys):
+    run_dir = tmp_path / "run"
+    shutil.copytree(finished[0], run_dir)
+    assert main([*arguments(run_dir, num_steps=105), "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert json.loads((run_dir / "summary.json").read_text())["step"] == 105
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h", "-help", "--h"])
+def test_help_is_printed_and_ends_well(capsys, flag):
+    assert main([flag]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    for words in ("usage: python -m mbpo_jax.main", "  mbpo  ", "  sac   ", "--rollout_batch", "--seeds", "--flagfile"):
+        assert words in out
+
+
+# -- what cannot begin -------------------------------------------------------------------------------------------
+
+
+def refusal(capsys, argv, status=2):
+    """The one line that says why a command line is refused."""
+    assert main(argv) == status
+    out, err = capsys.readouterr()
+    assert out == ""
+    lines = err.splitlines()
+    assert lines[0] == "mbpo_jax: starting"
+    assert len(lines) == 2
+    assert lines[1].startswith("mbpo_jax: error: ")
+    return lines[1]
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--env=NoSuchThing-v0"], ["env must be an installed Gymnasium id", "'NoSuchThing-v0'"]),
+        (["--env=CartPole-v1"], ["env must have continuous (Box) actions", "'CartPole-v1'", "Discrete(2)"]),
+        (
+            ["--env=MountainCarContinuous-v0"],
+            ["termination_fn is not known", "--termination_fn=package.module:function"],
+        ),
+        (["--termination_fn=no_such_module:f"], ["termination_fn must be", "'no_such_module:f'"]),
+        (["--flagfile=/no/such.flags"], ["/no/such.flags", "No such file"]),
+        (["--nonsense=5"], ["'nonsense'", "--help"]),
+        (["--num_steps=many"], ["--num_steps=many", "a whole number"]),
+        (["--algorithm=sac", "--rollout_batch=10"], ["--rollout_batch=10 is not read by --algorithm=sac"]),
+        (["stray"], ["'stray'", "--flag=value"]),
+    ],
+)
+def test_a_wrong_call_ends_with_2_and_one_line(capsys, tmp_path, monkeypatch, argv, words):
+    monkeypatch.chdir(tmp_path)
+    line = refusal(capsys, argv)
+    for word in words:
+        assert word in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_status_and_the_line_are_those_of_the_process():
+    process = python("-m", "mbpo_jax.main", "--env=CartPole-v1", "--quiet")
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, out) == (2, "")
+    assert re.fullmatch(r"mbpo_jax: error: env must have continuous .* 'CartPole-v1' .*\n", err)
+
+
+def test_a_changed_knob_does_not_resume(finished, capsys):
+    before = (finished[0] / "config.json").read_bytes()
+    line = refusal(capsys, arguments(finished[0], hidden_units=9, eval_episodes=3, num_steps=200))
+    assert "eval_episodes was 2, is 3; hidden_units was 8, is 9." in line
+    assert str(finished[0]) in line
+    assert (finished[0] / "config.json").read_bytes() == before
+
+
+# -- what goes wrong later ---------------------------------------------------------------------------------------
+
+
+def test_divergence_ends_with_4(capsys, tmp_path):
+    argv = [*arguments(tmp_path, initial_temperature=3e38, exploration_steps=10, num_steps=60), "--quiet"]
+    assert main(argv) == 4
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(r"mbpo_jax: error: .* is not finite at step \d+ .* --learning_rate .*\n", err)
+
+
+def test_a_failing_environment_ends_with_5(capsys, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parent / "driver")
+    argv = arguments(tmp_path, env="odd_worlds:odd/NanReward-v0", max_episode_steps=0, seeds=1)
+    assert main([*argv, "--quiet"]) == 5
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(r"mbpo_jax: error: environment odd_worlds:odd/NanReward-v0 gave .* reward nan, .*\n", err)
+
+
+def test_a_directory_that_cannot_be_used_ends_with_6(capsys, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    assert str(tmp_path / "file") in refusal(capsys, arguments(tmp_path / "file"), status=6)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("{}")
+    assert "cannot read " in refusal(capsys, arguments(tmp_path / "run"), status=6)
+
+
+# -- stopping ----------------------------------------------------------------------------------------------------
+
+
+def test_an_interrupt_saves_and_the_same_command_continues(tmp_path, capsys):
+    process = python("-m", "mbpo_jax.main", *arguments(tmp_path, num_steps=10**6, checkpoint_every_steps=10**6))
+    try:
+        path, deadline = tmp_path / "metrics.jsonl", time.monotonic() + 240.0
+        while not (path.exists() and '"step": 60' in path.read_text()):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 3
+    assert err.endswith("mbpo_jax: stopped and saved; the same command continues\n")
+    assert "Traceback" not in err
+    (step,) = [int(saved.name) for saved in (tmp_path / "checkpoints").iterdir()]
+    assert f"sac on Hopper-v5: {step:,} of 1,000,000 steps per seed\n" in out
+    assert main(arguments(tmp_path, num_steps=step + 20, checkpoint_every_steps=10**6)) == 0
+    told = [(line["step"], line["seed"]) for line in metrics.read(path) if "replay/rows" in line]
+    wanted = sorted({*range(20, step + 20, 20), step + 20})
+    assert told == [(at, seed) for at in wanted for seed in (1, 2)]  # none twice, none missing
+
+
+def test_an_interrupt_before_training_begins_is_one_line_too(tmp_path):
+    process = python("-m", "mbpo_jax.main", *arguments(tmp_path / "run"))
+    try:
+        assert process.stderr.readline() == "mbpo_jax: starting\n"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert (process.returncode, out) == (3, "")
+    assert err == "mbpo_jax: stopped before training began; the same command starts or continues it\n"
+
+
+# -- the package -------------------------------------------------------------------------------------------------
+
+LIGHT_IMPORT = """
+import sys
+import mbpo_jax
+heavy = [name for name in ("jax", "jaxlib", "flax", "optax", "gymnasium", "mujoco", "numpy") if name in sys.modules]
+assert not heavy, heavy
+assert mbpo_jax.__version__
+for name in mbpo_jax.__all__:
+    assert getattr(mbpo_jax, name).__name__ == name, name
+assert "jax" in sys.modules
+"""
+
+
+def test_importing_the_package_is_light_and_its_names_resolve():
+    process = python("-c", LIGHT_IMPORT)
+    assert process.communicate(timeout=120) == ("", "")
+    assert process.returncode == 0
+
+
+def test_a_name_that_is_not_public_is_no_attribute():
+    with pytest.raises(AttributeError, match="'mbpo_jax' has no attribute 'Trainer'"):
+        mbpo_jax.Trainer  # noqa: B018
