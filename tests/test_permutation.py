@@ -161,6 +161,17 @@ def test_draws_of_different_streams_are_independent():
     assert p_value(10 * drawn[:, :-1] + drawn[:, 1:], 100) > LEAST_P_VALUE  # nor does a draw tell the next
 
 
+def test_streams_draw_other_rows_not_the_same_ones_in_another_order():
+    # Words that differ in their last bits only, and as many draws as those bits can tell apart.
+    words = jnp.array([[7], [8], [12]], jnp.uint32)
+    drawn = np.asarray(permutation.draws(words, jnp.arange(1024)[None, :], 1000))
+    rows = [set(stream.tolist()) for stream in drawn]
+    for i in range(3):
+        for j in range(i):
+            # Each holds a random 64 % of the rows, so two have about 41 % in common.
+            assert len(rows[i] & rows[j]) < 500
+
+
 def test_a_draw_depends_on_its_stream_its_number_and_nothing_else(variant):
     words = permutation.words(jax.random.key(3), 2)
     draw = variant(permutation.draws)

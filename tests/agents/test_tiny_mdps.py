@@ -63,7 +63,7 @@ def test_one_step_and_over_is_worth_its_reward():
 
 
 def test_for_ever_is_worth_the_geometric_sum_and_a_time_limit_does_not_change_that():
-    """Reward 1 for ever: 1 / (1 - 0.9) = 10. Rows at a time limit carry terminal 0, so they are rows like the others."""
+    """Reward 1 for ever: 1 / (1 - 0.9) = 10. Rows at a time limit carry terminal 0: they are rows like the others."""
 
     def step(obs, action):
         return obs, zeros(obs) + 1, zeros(obs)

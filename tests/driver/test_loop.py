@@ -17,8 +17,8 @@ from mbpo_jax.main import EXIT_STOPPED
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    """Seed 1 of `mbpo_run` in a run of its own."""
+def alone(tmp_path_factory, mbpo_run):
+    """Seed 1 of `mbpo_run` in a run of its own, in a process that has done it before."""
     run_dir = tmp_path_factory.mktemp("alone") / "run"
     assert tiny_runs.train(run_dir, seeds=1).finished
     return run_dir
@@ -315,7 +315,9 @@ def test_seconds_and_compilations_only_grow(mbpo_run):
         assert values[-1] > 0
 
 
-def test_nothing_compiles_after_the_warm_up_while_data_and_rollouts_grow(own_process):
+def test_every_function_compiles_once_while_data_and_rollouts_grow(alone, own_process):
+    # init of the state and of the buffer, explore, add, act, three phases, evaluation
+    assert json.loads((alone / "summary.json").read_text())["compilations"] == 9
     lines = [line for line in metrics.read(own_process / "metrics.jsonl") if "compilations" in line]
     by_step = {line["step"]: line["compilations"] for line in lines}
     assert by_step[20] < by_step[60] <= by_step[80]  # a warm-up: acting, evaluation, then the phases
@@ -354,10 +356,9 @@ def test_knobs_of_another_algorithm_are_refused(tmp_path):
 
 
 def test_a_policy_that_diverged_is_not_taken_for_a_failing_environment(tmp_path):
-    knobs = {"exploration_steps": 10, "log_every_steps": 50, "eval_every_steps": 10, "seeds": 5}
-    with pytest.raises(Diverged, match="the policy's action is not finite at step 1 of episode 0 .seed 5"):
+    knobs = {"exploration_steps": 10, "log_every_steps": 50, "seeds": 5}  # its actions are bad before a line tells
+    with pytest.raises(Diverged, match=r"the policy's action is not finite at step \d of episode \d .seed 5"):
         tiny_runs.train(tmp_path, tiny_runs.SAC, **knobs, initial_temperature=3e38)
-    assert not (tmp_path / "policies").exists()
 
 
 @pytest.mark.parametrize(

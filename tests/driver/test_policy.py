@@ -60,6 +60,30 @@ def test_a_loaded_policy_acts_as_the_state_in_the_checkpoint_does(mbpo_run):
     assert not np.array_equal(load_policy(mbpo_run, 0)(obs[0]), load_policy(mbpo_run, 1)(obs[0]))
 
 
+def test_evaluation_does_not_explore(mbpo_run):
+    algorithm, _ = tiny_runs.build_mbpo()
+    loaded, obs = load_policy(mbpo_run, 0), observations(10, 4)
+    actor, bounds = loaded._actor, (np.float32([-3.0]), np.float32([3.0]))
+    network = actor["_Mlp_0"]
+    hidden = np.maximum(obs @ network["Dense_0"]["kernel"] + network["Dense_0"]["bias"], 0.0)
+    mean = (hidden @ network["Dense_1"]["kernel"] + network["Dense_1"]["bias"])[:, :1]
+    np.testing.assert_allclose([loaded.unscaled(o) for o in obs], np.tanh(mean), rtol=1e-5, atol=1e-6)
+    again = Policy(policy.deterministic_act(algorithm), algorithm, actor, *bounds)
+    tiny_runs.assert_same_bits([again(o) for o in obs], [loaded(o) for o in obs])
+
+
+def test_the_best_policy_is_that_of_the_best_evaluation(tmp_path):
+    tiny_runs.train(tmp_path, tiny_runs.SAC, seeds=3, eval_every_steps=3)
+    returns = {step: line["eval/return_mean"] for step, line in evaluations(tmp_path, 3).items()}
+    best = max(returns.values())
+    assert returns[100] < best  # it is not the last one, else this would show nothing
+    env = Environment("Hopper-v5", 3, EVALUATION, 5)
+    for is_best, expected in ((True, best), (False, returns[100])):
+        outcome = evaluate.evaluate(load_policy(tmp_path, 3, best=is_best), env, 0, 2)
+        assert outcome.metrics()["eval/return_mean"] == expected
+    env.close()
+
+
 def test_the_first_seed_is_the_default(mbpo_run):
     obs = observations(1, 4)[0]
     tiny_runs.assert_same_bits(load_policy(mbpo_run)(obs), load_policy(str(mbpo_run), 0)(obs))

@@ -40,18 +40,28 @@ def test_what_is_donated_is_gone_and_what_is_not_stays(lifting):
 
 
 @pytest.mark.parametrize("lifting", LIFTINGS)
-def test_types_are_strong_as_they_are_after_a_checkpoint(lifting):
+def test_results_are_strongly_typed_as_they_are_after_a_checkpoint(lifting):
     axis = SeedAxis(2, lifting)
     keys = axis.keys((0, 1))
-    weak = axis.lift(lambda key: {"x": jnp.full(3, jnp.inf), "n": jnp.asarray(2), "key": key})(keys)
-    phase = Phase("weak", 1, 0, lambda key, state, replay: (state | {"x": jnp.full(3, 1.0)}, {}))
-    after, _ = axis.lift_phase(0, phase).run(
-        keys, 0, {"y": keys} if lifting == "vmap" else ({}, {}), keys, [False] * 2, never
+
+    def weak(key):
+        return {"x": jnp.full(3, jnp.inf), "n": 2, "p": 0.5, "b": True, "key": key}
+
+    shapes = jax.eval_shape(weak, jax.random.key(0))
+    assert all(shapes[name].weak_type for name in ("x", "n", "p"))  # what it would be
+    start = axis.lift(weak)(keys)
+    assert not any(getattr(leaf, "weak_type", False) for leaf in jax.tree.leaves(start))
+    values = axis.split(start)[1]
+    assert (values["x"].tolist(), int(values["n"]), float(values["p"]), bool(values["b"])) == (
+        [jnp.inf] * 3,
+        2,
+        0.5,
+        True,
     )
-    leaves = jax.tree.leaves((weak, after))
-    assert len(leaves) >= 5
-    assert not any(getattr(leaf, "weak_type", False) for leaf in leaves)
-    assert jnp.full(3, jnp.inf).weak_type  # what it would be
+    assert (values["n"].dtype, values["p"].dtype, values["b"].dtype) == (jnp.int32, jnp.float32, bool)
+    phase = Phase("weak", 1, 0, lambda key, state, replay: (weak(state["key"]), {"m": 1.0}))
+    after, metrics = axis.lift_phase(0, phase).run(keys, 0, start, keys, [False] * 2, never)
+    assert not any(getattr(leaf, "weak_type", False) for leaf in jax.tree.leaves((after, metrics)))
 
 
 @pytest.mark.parametrize("lifting", LIFTINGS)

@@ -1,9 +1,6 @@
 """The driver: steps the environments, runs the phases when they are due, evaluates, logs, saves."""
 
-import time
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -13,11 +10,11 @@ import numpy as np
 from mbpo_jax import replay as replay_lib
 from mbpo_jax.algorithms import REGISTRY
 from mbpo_jax.driver import checkpoint, evaluate, policy, run_directory
-from mbpo_jax.driver.compile_counter import CompileCounter
-from mbpo_jax.driver.config import DIVERGENCE_ADVICE, Diverged, RunConfig, default_algorithm_config
-from mbpo_jax.driver.environment import EVALUATION, TRAINING, Environment, resolve_termination_fn
+from mbpo_jax.driver.config import RunConfig, default_algorithm_config
+from mbpo_jax.driver.environment import EVALUATION, TRAINING, Environment, Step, resolve_termination_fn
 from mbpo_jax.driver.metrics import MetricsWriter
 from mbpo_jax.driver.progress import Progress
+from mbpo_jax.driver.record import Record
 from mbpo_jax.driver.seeds import SeedAxis
 from mbpo_jax.driver.stop import StopRequest
 from mbpo_jax.reports import curves
@@ -61,7 +58,7 @@ class _Trainer:
 
     def __init__(self, run: RunConfig, config: Any, stack: ExitStack) -> None:
         self.run, self.run_dir = run, Path(run.directory)
-        self._compilations = CompileCounter()
+        self._record = Record(run.seeds)
         self._open_environments(stack)
         self._algorithm = self._build_algorithm(config)
         self._prepare_directory(config)
@@ -73,7 +70,7 @@ class _Trainer:
         self._state = self._axis.lift(self._algorithm.init)(self._roots)
         empty = self._axis.lift(lambda key: replay_lib.init(spec, self._algorithm.replay_capacity))
         self._replay = self._axis.beside(self._roots, empty(self._roots))
-        self._begin_record()
+        self._begin()
         saved = self._checkpoints.restore_latest()
         offset = None if saved is None else self._restore(saved)
         if self.step > run.num_steps:
@@ -87,7 +84,6 @@ class _Trainer:
     def train(self, progress: Progress, stop: StopRequest) -> bool:
         """Runs to the end, or until a stop is requested, and saves; returns whether the end was reached."""
         self._progress, self._stop = progress, stop
-        self._began = time.monotonic()
         for note in self._notes:
             progress.note(note)
         while self.step < self.run.num_steps or self.phase is not None:
@@ -103,24 +99,7 @@ class _Trainer:
 
     def summarise(self) -> dict[str, Any]:
         """Writes summary.json and curves.png."""
-        elapsed = self._seconds_before + time.monotonic() - self._began
-        summary = {
-            "algorithm": self.run.algorithm,
-            "env": self.run.env,
-            "step": self.step,
-            "num_steps": self.run.num_steps,
-            "seeds": {
-                str(seed): {
-                    "final": self._evaluations[i][-1] if self._evaluations[i] else None,
-                    "best": max(self._evaluations[i], key=lambda e: e["return_mean"], default=None),
-                }
-                for i, seed in enumerate(self.run.seeds)
-            },
-            "env_steps_per_second": self.step / max(elapsed, 1e-9),
-            "seconds": elapsed,
-            "seconds_per_phase": dict(self._seconds),
-            "compilations": self._compilations.count,
-        }
+        summary = self._record.summary(self.run, self.step)
         run_directory.write_json(self.run_dir / run_directory.SUMMARY, summary)
         curves.draw_curves(self.run_dir)
         return summary
@@ -164,17 +143,12 @@ class _Trainer:
         self._phases = [self._axis.lift_phase(i, phase) for i, phase in enumerate(algorithm.phases)]
         self._evaluation_act = policy.deterministic_act(algorithm)
 
-    def _begin_record(self) -> None:
+    def _begin(self) -> None:
         num_seeds = len(self.run.seeds)
         self.step = 0
         self.phase: int | None = None  # index of the phase that is under way at `step`; None between steps
         self.phase_done = [False] * num_seeds
-        self._evaluations: list[list[dict[str, float]]] = [[] for _ in range(num_seeds)]
-        self._pending: list[dict[str, Any]] = [{} for _ in range(num_seeds)]  # metrics since the last line
-        self._returns: list[list[float]] = [[] for _ in range(num_seeds)]  # episodes since the last line
         self._notes: list[str] = []  # to show when the display is there
-        self._seconds: Counter[str] = Counter()
-        self._seconds_before = 0.0
         self._obs = [env.reset() for env in self._envs]
         self._carry = self._begin_carry(range(num_seeds), None)
 
@@ -182,23 +156,15 @@ class _Trainer:
 
     def _step_environments(self) -> None:
         self._progress.update(self.step, "explore" if self._exploring() else "act")
-        with self._timed("env_step"):
+        with self._record.timed("env_step"):
             actions = self._choose_actions()
             rows, ended = [], []
             for i, env in enumerate(self._envs):
                 step = env.step(actions[i])
-                rows.append(
-                    Transition(
-                        obs=self._obs[i][None],
-                        action=actions[i][None],
-                        reward=np.float32([step.reward]),
-                        next_obs=step.next_obs[None],
-                        terminal=np.float32([step.terminal]),  # a time limit is not terminal
-                    )
-                )
+                rows.append(_row(self._obs[i], actions[i], step))
                 self._obs[i] = step.next_obs
                 if step.terminal or step.truncated:
-                    self._returns[i].append(env.episode_return)
+                    self._record.episode_ended(i, env.episode_return)
                     self._obs[i] = env.reset()
                     ended.append(i)
             self._replay = self._add(self._replay, self._axis.join(rows))
@@ -233,7 +199,7 @@ class _Trainer:
             phase = runner.phase
             if self.step >= phase.first and (self.step - phase.first) % phase.every == 0:
                 self._progress.update(self.step, phase.name)
-                with self._timed(phase.name):
+                with self._record.timed(phase.name):
                     self._state, metrics = runner.run(
                         self._roots,
                         self.step,
@@ -243,22 +209,18 @@ class _Trainer:
                         lambda: self._stop.requested,
                     )
                     jax.block_until_ready(metrics)
-                self._remember(phase.name, metrics)
+                self._record.remember(phase.name, metrics)
                 if not all(self.phase_done):
                     return False
             self.phase, self.phase_done = self.phase + 1, [False] * len(self._envs)
         self.phase = None
         return True
 
-    def _remember(self, name: str, metrics: list[PyTree | None]) -> None:
-        for pending, values in zip(self._pending, metrics, strict=True):
-            if values is not None:  # else it goes on after a stop, or had ended before one
-                pending |= {f"{name}/{key}": value for key, value in values.items()}
-
     def _after_step(self) -> None:
         run, last = self.run, self.step == self.run.num_steps
         if self.step % run.log_every_steps == 0 or last:
-            self._log()
+            rows = min(self.step, self._algorithm.replay_capacity)
+            self._record.write_lines(self._writer, self.step, rows)
         if self.step % run.eval_every_steps == 0 or last:
             self._evaluate()
         if self.step % run.checkpoint_every_steps == 0:
@@ -266,36 +228,9 @@ class _Trainer:
 
     # -- what a run tells and keeps --------------------------------------------------------------------------
 
-    @contextmanager
-    def _timed(self, name: str) -> Iterator[None]:
-        began = time.monotonic()
-        yield
-        self._seconds[name] += time.monotonic() - began
-
-    def _log(self) -> None:
-        seconds = {f"seconds/{name}": value for name, value in self._seconds.items()}
-        for i, seed in enumerate(self.run.seeds):
-            values = {name: np.asarray(value) for name, value in self._pending[i].items()}
-            values["replay/rows"] = np.asarray(min(self.step, self._algorithm.replay_capacity))
-            if self._returns[i]:
-                values["train/return_mean"] = np.mean(self._returns[i])
-                values["train/episodes"] = np.asarray(len(self._returns[i]))
-            self._writer.write(self.step, seed, values | seconds | {"compilations": self._compilations.count})
-            self._check_finite(i)
-            self._pending[i], self._returns[i] = {}, []
-
-    def _check_finite(self, i: int) -> None:
-        """Refuses to go on, or to save, after an update that gave numbers which are not finite."""
-        for name, value in self._pending[i].items():
-            if not np.isfinite(np.asarray(value)).all():
-                raise Diverged(
-                    f"{name} is not finite at step {self.step} (seed {self.run.seeds[i]}); the newest checkpoint is "
-                    f"from before. {DIVERGENCE_ADVICE}"
-                )
-
     def _evaluate(self) -> None:
         self._progress.update(self.step, "evaluate")
-        with self._timed("evaluate"):
+        with self._record.timed("evaluate"):
             actors = self._axis.split(self._actor(self._state))
             for i, (seed, env) in enumerate(zip(self.run.seeds, self._eval_envs)):
                 acting = policy.Policy(
@@ -304,12 +239,10 @@ class _Trainer:
                 outcome = evaluate.evaluate(acting, env, 0, self.run.eval_episodes)
                 metrics = outcome.metrics()
                 self._writer.write(self.step, seed, metrics)
-                best = max((e["return_mean"] for e in self._evaluations[i]), default=-np.inf)
-                self._evaluations[i].append({"step": self.step, "return_mean": metrics["eval/return_mean"]})
-                for is_best in (False, True):
-                    if not is_best or metrics["eval/return_mean"] > best:
-                        path = policy.policy_path(self.run_dir, seed, is_best)
-                        policy.save_policy(path, actors[i], env.obs_dim, env.action_low, env.action_high)
+                is_best = self._record.add_evaluation(i, self.step, metrics["eval/return_mean"])
+                for best in (False, True) if is_best else (False,):
+                    path = policy.policy_path(self.run_dir, seed, best)
+                    policy.save_policy(path, actors[i], env.obs_dim, env.action_low, env.action_high)
                 self._progress.note(
                     f"step {self.step:,}  seed {seed}  evaluation return {metrics['eval/return_mean']:.1f} "
                     f"+- {metrics['eval/return_std']:.1f} over {self.run.eval_episodes} episodes"
@@ -317,9 +250,8 @@ class _Trainer:
 
     def _save(self) -> None:
         self._progress.update(self.step, "checkpoint")
-        for i in range(len(self.run.seeds)):  # lines of metrics may be further apart than checkpoints
-            self._check_finite(i)
-        with self._timed("checkpoint"):
+        self._record.check_finite(self.step)  # lines of metrics may be further apart than checkpoints
+        with self._record.timed("checkpoint"):
             seeds = zip(self._axis.split(self._state), self._axis.split(self._replay), self._axis.split(self._carry))
             journals = [np.asarray(env.actions, np.float32).reshape(-1, env.action_dim) for env in self._envs]
             arrays = {
@@ -333,10 +265,9 @@ class _Trainer:
                 for i, (seed, (state, replay, carry)) in enumerate(zip(self.run.seeds, seeds))
             }
             self._writer.sync()
-            self._checkpoints.save(self.step, arrays, self._record())
+            self._checkpoints.save(self.step, arrays, self._position())
 
-    def _record(self) -> dict[str, Any]:
-        pending = [{name: np.asarray(v).tolist() for name, v in values.items()} for values in self._pending]
+    def _position(self) -> dict[str, Any]:
         return {
             "step": self.step,
             "phase": self.phase,
@@ -344,16 +275,12 @@ class _Trainer:
             "metrics_offset": self._writer.offset,
             "episodes": [env.episode for env in self._envs],
             "episode_returns": [env.episode_return for env in self._envs],
-            "evaluations": self._evaluations,
-            "pending": pending,
-            "returns": self._returns,
-            "seconds": dict(self._seconds),
-            "seconds_total": self._seconds_before + time.monotonic() - self._began,
+            "record": self._record.to_json(),
         }
 
     def _restore(self, saved: checkpoint.Saved) -> int:
         """Puts everything back to where a checkpoint was taken; returns the length of metrics.jsonl there."""
-        record, seeds = saved.record, [saved.arrays[str(seed)] for seed in self.run.seeds]
+        position, seeds = saved.record, [saved.arrays[str(seed)] for seed in self.run.seeds]
 
         def restore(fresh: PyTree, name: str) -> PyTree:
             values = self._axis.split(fresh)
@@ -361,16 +288,11 @@ class _Trainer:
 
         self._state, self._replay = restore(self._state, "state"), restore(self._replay, "replay")
         self._carry = restore(self._carry, "carry")
-        self.step, self.phase, self.phase_done = record["step"], record["phase"], record["phase_done"]
-        self._evaluations, self._pending, self._returns = (
-            record["evaluations"],
-            record["pending"],
-            record["returns"],
-        )
-        self._seconds, self._seconds_before = Counter(record["seconds"]), record["seconds_total"]
+        self.step, self.phase, self.phase_done = position["step"], position["phase"], position["phase_done"]
+        self._record.restore(position["record"])
         for i, env in enumerate(self._envs):
             actions = seeds[i]["episode_actions"][:-1]
-            self._obs[i] = env.repeat(record["episodes"][i], actions, record["episode_returns"][i])
+            self._obs[i] = env.repeat(position["episodes"][i], actions, position["episode_returns"][i])
             if not np.array_equal(self._obs[i], seeds[i]["obs"]):
                 self._notes.append(
                     f"seed {self.run.seeds[i]}: env {self.run.env} did not repeat its running episode; a new "
@@ -378,4 +300,16 @@ class _Trainer:
                 )
                 self._obs[i] = env.reset()
                 self._carry = self._begin_carry([i], self._carry)
-        return record["metrics_offset"]
+        return position["metrics_offset"]
+
+
+def _row(obs: np.ndarray, action: np.ndarray, step: Step) -> Transition:
+    """A batch of one transition, on the host. A time limit is not terminal."""
+    leaves: dict[str, Any] = {
+        "obs": obs,
+        "action": action,
+        "reward": np.asarray(step.reward, np.float32),
+        "next_obs": step.next_obs,
+        "terminal": np.asarray(step.terminal, np.float32),
+    }
+    return Transition(**{name: leaf[None] for name, leaf in leaves.items()})

@@ -52,11 +52,12 @@ def deterministic_act(algorithm: Algorithm) -> Callable[..., Any]:
 
 def save_policy(path: Path, actor: PyTree, obs_dim: int, low: np.ndarray, high: np.ndarray) -> None:
     """Writes an actor's arrays and the action bounds to one `.npz`, whole or not at all."""
-    arrays = {name: np.asarray(leaf) for name, leaf in _flat(actor).items()}
+    contents: dict[str, Any] = {name: np.asarray(leaf) for name, leaf in _flat(actor).items()}
+    contents |= {ACTION_LOW: low, ACTION_HIGH: high, OBS_DIM: np.asarray(obs_dim)}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("wb") as file:
-        np.savez(file, **arrays, **{ACTION_LOW: low, ACTION_HIGH: high, OBS_DIM: np.asarray(obs_dim)})
+        np.savez(file, **contents)
     os.replace(temporary, path)
 
 

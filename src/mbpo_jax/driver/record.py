@@ -1,7 +1,6 @@
 """What a run tells of itself: metrics since the last line, episodes, evaluations, seconds."""
 
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -22,7 +21,7 @@ class Record:
         self._evaluations: list[list[dict[str, float]]] = [[] for _ in seeds]
         self._pending: list[dict[str, Any]] = [{} for _ in seeds]  # metrics since the last line
         self._returns: list[list[float]] = [[] for _ in seeds]  # of episodes since the last line
-        self._seconds: Counter[str] = Counter()
+        self._seconds: dict[str, float] = {}
         self._seconds_before = 0.0  # wall time of earlier calls
         self._began = time.monotonic()
         self._compilations = CompileCounter()
@@ -32,7 +31,7 @@ class Record:
         """Adds the time spent inside to `seconds/<name>`."""
         began = time.monotonic()
         yield
-        self._seconds[name] += time.monotonic() - began
+        self._seconds[name] = self._seconds.get(name, 0.0) + time.monotonic() - began
 
     def remember(self, phase: str, metrics: Sequence[PyTree | None]) -> None:
         """Keeps the newest metrics of a phase, one entry a seed; None: that seed did nothing."""
@@ -117,7 +116,7 @@ class Record:
     def restore(self, value: dict[str, Any]) -> None:
         """The inverse of `to_json`."""
         self._evaluations, self._pending, self._returns = value["evaluations"], value["pending"], value["returns"]
-        self._seconds, self._seconds_before = Counter(value["seconds"]), value["seconds_total"]
+        self._seconds, self._seconds_before = dict(value["seconds"]), value["seconds_total"]
         self._began = time.monotonic()
 
     def _elapsed(self) -> float:

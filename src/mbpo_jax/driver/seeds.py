@@ -176,17 +176,22 @@ class PhaseRunner:
 
 
 def _with_strong_types(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """`fn` without weakly typed results: a checkpoint cannot tell them, so a resumed run would compile all anew."""
+    """`fn` without weakly typed results, Python numbers among them.
+
+    What reads them would be compiled again once they have become strongly typed: by an update, or by a checkpoint.
+    """
 
     @functools.wraps(fn)
     def strong(*args: Any) -> Any:
-        return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype) if _is_weak(x) else x, fn(*args))
+        return jax.tree.map(_strong, fn(*args))
 
     return strong
 
 
-def _is_weak(x: Any) -> bool:
-    return bool(getattr(x, "weak_type", False))
+def _strong(x: Any) -> Any:
+    if isinstance(x, bool | int | float) or getattr(x, "weak_type", False):
+        return jax.lax.convert_element_type(x, jnp.result_type(x))
+    return x
 
 
 def _select(active: Array, new: PyTree, old: PyTree) -> PyTree:
