@@ -71,6 +71,8 @@ def test_an_action_arrives_in_the_bounds_the_shape_and_the_type_of_the_space(mak
     [
         ("CartPole-v1", "must have continuous (Box) actions"),
         ("odd_worlds:odd/UnboundedActions-v0", "must have bounded actions"),
+        ("odd_worlds:odd/UnboundedBelow-v0", "must have bounded actions"),
+        ("odd_worlds:odd/UnboundedAbove-v0", "must have bounded actions"),
         ("odd_worlds:odd/Images-v0", "must have vector observations"),
         ("odd_worlds:odd/FloatImages-v0", "must have vector observations"),
         ("odd_worlds:odd/DictObs-v0", "must have Box observations"),

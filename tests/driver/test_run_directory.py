@@ -87,10 +87,12 @@ def test_a_real_run_comes_back(mbpo_run, sac_run):
 def test_json_is_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / "value.json"
     write_json(path, {"a": 1})
-    with pytest.raises(TypeError):
-        write_json(path, {"a": object()})
+    with tiny_runs.full_disk(1000), pytest.raises(OSError):
+        write_json(path, {"a": list(range(10_000))})
     assert json.loads(path.read_text()) == {"a": 1}
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["value.json"]
+    write_json(path, {"a": 2})
+    assert json.loads(path.read_text()) == {"a": 2}
+    assert [p.name for p in tmp_path.iterdir()] == ["value.json"]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """Runs that take a second, and what they leave behind."""
 
+import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -93,6 +95,17 @@ def process_environment(**changes):
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
     }
     return {**os.environ, **shared, **changes}
+
+
+@contextlib.contextmanager
+def full_disk(num_bytes):
+    """No file of this process can grow beyond so many bytes: writes fail, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def saved(run_dir):

@@ -75,7 +75,7 @@ def soft_target(
 
 def critic_loss(q: Array, target: Array) -> Array:
     """Half the squared error of every critic q [M, B] to the one target [B], averaged over B, summed over M."""
-    return jnp.sum(0.5 * jnp.mean(jnp.square(q - target), axis=-1))
+    return jnp.sum(0.5 * jnp.mean(jnp.square(q - target[None]), axis=-1))
 
 
 def actor_loss(q: Array, log_prob: Array, temperature: Array) -> Array:

@@ -208,7 +208,7 @@ def training_moments(split: Split, buffer: Replay) -> Normalizer:
         return jax.lax.fori_loop(0, num_blocks, add_block, jnp.zeros(num_inputs)) / split.num_train
 
     mean = average(lambda x: x)
-    return normalizer.from_moments(mean, average(lambda x: jnp.square(x - mean)))
+    return normalizer.from_moments(mean, average(lambda x: jnp.square(x - mean[None])))
 
 
 def holdout_mse(network: GaussianMlp, split: Split, buffer: Replay, inputs: Normalizer, params: PyTree) -> Array:
@@ -222,7 +222,7 @@ def holdout_mse(network: GaussianMlp, split: Split, buffer: Replay, inputs: Norm
     def add_block(i: Array, total: Array) -> Array:
         index = i * BLOCK_ROWS + jnp.arange(BLOCK_ROWS)
         x, y = inputs_and_targets(buffer, split.holdout(jnp.minimum(index, num_rows - 1)))
-        error = jnp.mean(jnp.square(apply_members(params, normalizer.normalize(inputs, x)) - y), -1)
+        error = jnp.mean(jnp.square(apply_members(params, normalizer.normalize(inputs, x)) - y[None]), -1)
         return total + jnp.sum(jnp.where(index < num_rows, error, 0.0), -1)
 
     num_members = jax.tree.leaves(params)[0].shape[0]
