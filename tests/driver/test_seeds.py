@@ -136,7 +136,7 @@ def test_seeds_that_are_done_stand_still_while_others_go_on(lifting):
     axis = SeedAxis(3, lifting)
     roots, state, offsets = start_counting(axis)
     done = [False] * 3
-    state, metrics = axis.lift_phase(2, counting_phase(True)).run(roots, 8, state, offsets, done, never)
+    state, metrics = axis.lift_phase(2, counting_phase(True)).run(roots, 8, state, offsets, done, StopAt(20))
     assert done == [True] * 3
     assert [int(s["count"]) for s in axis.split(state)] == [1, 3, 2]
     assert [int(m["count"]) for m in metrics] == [1, 3, 2]
