@@ -115,7 +115,9 @@ def full_buffer(capacity: int) -> replay.Replay:
         terminal=jnp.zeros(capacity),
     )
     empty = replay.init(Spec(OBS_DIM, ACTION_DIM), capacity)
-    return empty.replace(rows=transition, size=jnp.asarray(capacity), num_added=jnp.asarray(capacity))
+    return empty.replace(
+        rows=transition, size=jnp.asarray(capacity, jnp.int32), num_added=jnp.asarray(capacity, jnp.int32)
+    )
 
 
 def phase_of(name: str) -> tuple[mbpo.MbpoConfig, Callable[[], Any], Callable[[], Any]]:

@@ -264,7 +264,6 @@ def test_a_donated_add_works_in_place():
     compiled = donated.lower(buffer, *args).compile()
     assert compiled.memory_analysis().alias_size_in_bytes >= num_bytes
     assert compiled.memory_analysis().temp_size_in_bytes < num_bytes / 20
-    assert compiled.cost_analysis()["bytes accessed"] < num_bytes / 20  # nor is the buffer gone through in place
     before = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(buffer.rows)]
     buffer = donated(buffer, *args)
     assert [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(buffer.rows)] == before

@@ -65,30 +65,16 @@ def add(replay: Replay, rows: Transition, count: Array | int | None = None, limi
         raise ValueError(f"{num_rows} rows at once do not fit a buffer of {num_slots}")
     count = jnp.asarray(num_rows if count is None else count, jnp.int32)
     limit = jnp.asarray(num_slots if limit is None else limit, jnp.int32)
-    # Two read-modify-writes of contiguous slots, one up to the end and one from the start: on CPU a scatter is a loop
-    # over rows. The new rows are rolled so that what wraps around lies where the second one needs it.
-    start = jnp.minimum(replay.head, num_slots - num_rows)
-    wrapped = replay.head - start
     place = jnp.arange(num_rows)
-    in_tail = (place >= wrapped) & (place - wrapped < count)
-    in_front = (place < wrapped) & (place + num_rows - wrapped < count)
-
-    def write(slots: Array, new: Array) -> Array:
-        rolled = jnp.roll(new, wrapped, axis=0)
-        return _blend(_blend(slots, rolled, start, in_tail), rolled, 0, in_front)
-
+    slot = jnp.where(place < count, (replay.head + place) % num_slots, num_slots)  # past the end: dropped
     return Replay(
-        rows=jax.tree.map(write, replay.rows, rows),
+        rows=jax.tree.map(
+            lambda slots, new: slots.at[slot].set(new, mode="drop", unique_indices=True), replay.rows, rows
+        ),
         head=(replay.head + count) % num_slots,
         size=jnp.minimum(replay.size + count, jnp.minimum(limit, num_slots)),
         num_added=replay.num_added + count,
     )
-
-
-def _blend(slots: Array, new: Array, start: Array | int, mask: Array) -> Array:
-    old = jax.lax.dynamic_slice_in_dim(slots, start, new.shape[0])
-    mask = mask.reshape(mask.shape + (1,) * (new.ndim - 1))
-    return jax.lax.dynamic_update_slice_in_dim(slots, jnp.where(mask, new, old), start, 0)
 
 
 def take(replay: Replay, age: Array) -> Transition:

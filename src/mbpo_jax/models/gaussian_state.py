@@ -30,7 +30,7 @@ class GaussianConfig:
         5, "A fit stops after more epochs than this without any member improving.", minimum=0
     )
     fit_improvement: float = option(
-        0.01, "Relative fall of a member's held-out error that counts as improving.", minimum=0.0, maximum=1.0
+        0.01, "Relative fall of a member's held-out error that counts as improving.", minimum=0.0, maximum=0.99
     )
     fit_slice_minibatches: int = option(
         200, "Minibatches per compiled call of a fit; more show and stop later.", minimum=1
