@@ -49,7 +49,10 @@ def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = 
         trainer = _Trainer(run, config, stack)
         progress = stack.enter_context(Progress(run.num_steps, trainer.step, stream=stream, quiet=run.quiet))
         stop = stack.enter_context(StopRequest())
-        finished = trainer.train(progress, stop)
+        try:
+            finished = trainer.train(progress, stop)
+        except ValueError as error:  # knobs were checked before: this is no user's mistake and needs its traceback
+            raise RuntimeError(f"a function failed at step {trainer.step}") from error
         return Result(trainer.run_dir, trainer.summarise(), finished)
 
 
