@@ -12,8 +12,8 @@ from mbpo_jax.types import Array
 def softplus(x: Array) -> Array:
     """log(1 + exp(x)), with the sigmoid as its derivative.
 
-    `jax.nn.softplus` is five times slower on CPU and its derivative is not taken from a sigmoid; both show in the
-    model's fit, where the bounds below are evaluated and differentiated for every target of every row.
+    `jax.nn.softplus` is slower on CPU, in value and derivative, and the model's fit evaluates the bounds below for
+    every target of every row.
     """
     return jnp.maximum(x, 0.0) + jnp.log(1.0 + jnp.exp(-jnp.abs(x)))
 
