@@ -1,77 +1,126 @@
-"""Times each phase at HalfCheetah sizes with full buffers: one JSON line per phase.
+"""Times each phase with full buffers, at the sizes of an experiment: one JSON line per phase.
 
-    python benchmarks/phases.py [--seconds=5] [--phases=fit_model,roll_out,update_agent,env_step]
+    python benchmarks/phases.py [--experiments=halfcheetah,hopper,humanoid] [--phases=model_fit,...] [--seeds=2] ...
 
-`limit_fraction` is the phase's rate of floating-point operations in matrix products over that of a large float32
-product, measured in turn with the phase in the same process, so that it holds on a machine whose speed drifts. Times
-are of finished work (`block_until_ready`), compilation apart.
+A phase runs as the driver runs it (seed lifting, devices, compiler options). `limit_fraction` is its rate of
+floating-point operations in matrix products over that of a large float32 product, measured in turn with the phase in
+the same process, so that it holds on a machine whose speed drifts. Times are of finished work, compilation apart. Each
+phase has a process of its own, so that its memory is its own.
 """
 
 import argparse
 import json
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mbpo_jax import replay, terminations
+from mbpo_jax import backends, replay, terminations
 from mbpo_jax.algorithms import mbpo
-from mbpo_jax.driver.config import RunConfig
-from mbpo_jax.driver.loop import train
+from mbpo_jax.driver import flags, memory
+from mbpo_jax.driver.compile_counter import CompileCounter
+from mbpo_jax.driver.config import AUTO, RunConfig
+from mbpo_jax.driver.environment import Environment
+from mbpo_jax.driver.processes import train
+from mbpo_jax.driver.seeds import SeedAxis, num_cores, use_cores
+from mbpo_jax.replay import Replay
 from mbpo_jax.types import Spec, Transition
 
-OBS_DIM, ACTION_DIM = 17, 6  # HalfCheetah
-UPDATES_PER_STEP = 40
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+PHASES = {"model_fit": "fit_model", "model_rollout": "roll_out", "sac_update": "update_agent", "env_step": ""}
+FIT_STEPS = 400  # gradient steps of the fit that is timed, moments and held-out passes included
 PRODUCT_SIZE = 3000  # of the square float32 product that stands for what the machine can do
+
+
+class Case(NamedTuple):
+    """What is timed: an experiment's flags, and what differs from them. Zero: as there; its longest rollouts."""
+
+    experiment: str = "halfcheetah"
+    seeds: int = 1
+    real_rows: int = 1_000_000
+    model_rows: int = 400_000
+    rollout_length: int = 0
+    num_members: int = 0
+    compiler_options: str = AUTO
 
 
 class Work(NamedTuple):
     """A phase made ready: what one call does, and how much of it."""
 
     call: Callable[[], Any]  # runs once, to the end
-    units: float  # units of `unit` that a call does
+    units: float  # units of `unit` that a call does, of all seeds
     unit: str
-    flops: float | None  # floating-point operations in matrix products per unit
+    flops: float | None = None  # floating-point operations in matrix products per unit
+    parameter_bytes: float | None = None  # per unit: parameters and Adam's moments, read and written once
     own_clock: bool = False  # the call returns the seconds that count
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=5.0, help="Least measured time per phase.")
-    parser.add_argument(
-        "--phases", default="fit_model,roll_out,update_agent,env_step", help="Which, separated by commas."
-    )
-    arguments = parser.parse_args()
-    makers = {"fit_model": fit_model, "roll_out": roll_out, "update_agent": update_agent, "env_step": env_step}
-    names = {
-        "fit_model": "model_fit",
-        "roll_out": "model_rollout",
-        "update_agent": "sac_update",
-        "env_step": "env_step",
+    parser.add_argument("--phases", default=",".join(PHASES), help="Which, separated by commas.")
+    parser.add_argument("--experiments", default="halfcheetah", help="Names of flagfiles, separated by commas.")
+    for name, default in Case._field_defaults.items():
+        if name != "experiment":
+            parser.add_argument(f"--{name}", type=type(default), default=default)
+    given = parser.parse_args()
+    phases, experiments = given.phases.split(","), given.experiments.split(",")
+    if len(phases) * len(experiments) > 1:
+        same = [f"--{k}={v}" for k, v in vars(given).items() if k not in ("phases", "experiments")]
+        for experiment in experiments:
+            for phase in phases:
+                command = [sys.executable, __file__, f"--phases={phase}", f"--experiments={experiment}", *same]
+                subprocess.run(command, check=True)
+        return
+    case = Case(experiments[0], *(getattr(given, name) for name in Case._fields[1:]))
+    use_cores(case.seeds)
+    counter, began = CompileCounter(), time.perf_counter()
+    work = prepare(phases[0], case)
+    jax.block_until_ready(work.call())
+    started = {
+        "compile_seconds": round(counter.seconds, 2),
+        "first_call_seconds": round(time.perf_counter() - began, 2),
     }
-    for phase in arguments.phases.split(","):
-        began = time.perf_counter()
-        work = makers[phase]()
-        work.call()
-        compile_seconds = time.perf_counter() - began
-        print(json.dumps({"phase": names[phase]} | measure(work, arguments.seconds, compile_seconds)), flush=True)
+    (result,) = measure([work], given.seconds)
+    shown = {name: value for name, value in case._asdict().items() if value != Case._field_defaults[name]}
+    print(json.dumps({"phase": phases[0], "experiment": case.experiment} | shown | result | started | machine()))
 
 
-def measure(work: Work, seconds: float, setup_seconds: float) -> dict[str, Any]:
-    """Rates of the phase and of the large product, measured in turn."""
+def machine() -> dict[str, Any]:
+    """What the numbers depend on."""
+    return {
+        "peak_memory_mb": round(memory.peak() / 1e6),
+        "backend": jax.default_backend(),
+        "devices": len(jax.local_devices()),
+        "cores": num_cores(),
+        "jax": jax.__version__,
+    }
+
+
+def measure(works: list[Work], seconds: float, calls: int = 5) -> list[dict[str, Any]]:
+    """Rates of each work and of the large product, all measured in turn, so many times at least."""
     product = large_product()
-    times, product_times = [], []
-    while sum(times) < seconds or len(times) < 5:
-        times.append(work.call() if work.own_clock else elapsed(work.call))
+    times: list[list[float]] = [[] for _ in works]
+    product_times = []
+    while min(map(sum, times)) < seconds or len(times[0]) < calls:
+        for work, mine in zip(works, times, strict=True):
+            mine.append(work.call() if work.own_clock else elapsed(work.call))
         product_times.append(elapsed(product))
+    limit = statistics.median(2 * PRODUCT_SIZE**3 / t for t in product_times)
+    return [summary(work, mine, limit) for work, mine in zip(works, times, strict=True)]
+
+
+def summary(work: Work, times: list[float], limit: float) -> dict[str, Any]:
     rates = [work.units / t for t in times]
-    product_flops = [2 * PRODUCT_SIZE**3 / t for t in product_times]
-    rate, limit = statistics.median(rates), statistics.median(product_flops)
+    rate = statistics.median(rates)
     return {
         "rate": round(rate, 1),
         "unit": work.unit,
@@ -80,10 +129,8 @@ def measure(work: Work, seconds: float, setup_seconds: float) -> dict[str, Any]:
         "rate_max": round(max(rates), 1),
         "calls": len(times),
         "flops_per_unit": work.flops,
+        "parameter_bytes_per_unit": work.parameter_bytes,
         "large_product_gflops": round(limit / 1e9, 1),
-        "setup_and_first_call_seconds": round(setup_seconds, 2),
-        "backend": jax.default_backend(),
-        "jax": jax.__version__,
     }
 
 
@@ -100,91 +147,124 @@ def large_product() -> Callable[[], Any]:
     return lambda: product(x)
 
 
-def full_buffer(capacity: int) -> replay.Replay:
-    """A full buffer of random rows."""
-    rng = np.random.default_rng(0)
-
-    def rows(*shape: int) -> jax.Array:
-        return jnp.asarray(rng.standard_normal((capacity, *shape), np.float32))
-
-    transition = Transition(
-        obs=rows(OBS_DIM),
-        action=jnp.tanh(rows(ACTION_DIM)),
-        reward=rows(),
-        next_obs=rows(OBS_DIM),
-        terminal=jnp.zeros(capacity),
-    )
-    empty = replay.init(Spec(OBS_DIM, ACTION_DIM), capacity)
-    return empty.replace(
-        rows=transition, size=jnp.asarray(capacity, jnp.int32), num_added=jnp.asarray(capacity, jnp.int32)
+def prepare(phase: str, case: Case) -> Work:
+    """A phase at the sizes of a case."""
+    return (
+        env_step(case)
+        if phase == "env_step"
+        else {"model_fit": fit, "model_rollout": roll_out, "sac_update": update}[phase](case)
     )
 
 
-def phase_of(name: str) -> tuple[mbpo.MbpoConfig, Callable[[], Any], Callable[[], Any]]:
-    """MBPO with full buffers; (config, run one slice of the phase, read the state)."""
-    config = mbpo.MbpoConfig(updates_per_step=UPDATES_PER_STEP)
-    algorithm = mbpo.build(config, Spec(OBS_DIM, ACTION_DIM, terminations.never))
-    state = jax.jit(algorithm.init)(jax.random.key(0))
-    held = {"state": state.replace(imagined=full_buffer(400_000))}
-    real, key = full_buffer(1_000_000), jax.random.key(1)
-    run = jax.jit(next(p for p in algorithm.phases if p.name == name).run, donate_argnums=1)
+def full_buffer(empty: Replay, num_rows: int) -> Replay:
+    """A buffer with `num_rows` in force: ten thousand random rows again and again."""
+    rng, num_slots = np.random.default_rng(0), replay.capacity(empty)
+
+    def fill(leaf: jax.Array) -> jax.Array:
+        some = np.tanh(rng.standard_normal((min(10_000, num_slots), *leaf.shape[1:]), np.float32))
+        return jnp.asarray(np.resize(some, leaf.shape))
+
+    rows: Transition = jax.tree.map(fill, empty.rows).replace(terminal=jnp.zeros(num_slots))
+    size = jnp.asarray(min(num_rows, num_slots), jnp.int32)
+    return empty.replace(rows=rows, size=size, head=size % num_slots, num_added=jnp.asarray(num_rows, jnp.int32))
+
+
+def phase_of(name: str, case: Case, **changes: Any) -> tuple[mbpo.MbpoConfig, Spec, Callable[[], Any]]:
+    """The config, the sizes, and a call that runs the phase once for all seeds, as the driver does."""
+    argv = [f"--flagfile={EXPERIMENTS / case.experiment}.flags", *(f"--{k}={v}" for k, v in changes.items())]
+    if case.num_members:
+        argv += [f"--num_members={case.num_members}", f"--num_elites={min(case.num_members, 5)}"]
+    argv.append(f"--replay_capacity={max(case.real_rows, 1000)}")
+    run, config = flags.parse(argv)
+    length = case.rollout_length or config.rollout_length_schedule[-1]
+    argv.append(f"--rollout_length_schedule=0,1,{length},{length}")
+    _, config = flags.parse(argv)
+    room = int(mbpo.imagined_rows_limit(config, config.rollout_length_schedule[-1])) // config.retain_epochs
+    if config.retain_epochs * room < case.model_rows:
+        _, config = flags.parse([*argv, f"--retain_epochs={-(-case.model_rows // room)}"])
+    env = Environment(run.env, 0, 0, run.max_episode_steps)
+    spec = Spec(env.obs_dim, env.action_dim, terminations.never)  # no row ends: the most work that there can be
+    env.close()
+    algorithm = mbpo.build(config, spec)
+    options = backends.compiler_options(case.compiler_options, [phase.name for phase in algorithm.phases])
+    axis = SeedAxis(case.seeds)
+    index = [phase.name for phase in algorithm.phases].index(name)
+    runner = axis.lift_phase(index, algorithm.phases[index], options[name])
+    roots = axis.keys(range(case.seeds))
+    held = {"state": axis.split(axis.lift(algorithm.init)(roots))}
+    held["state"] = axis.place(
+        axis.join([s.replace(imagined=full_buffer(s.imagined, case.model_rows)) for s in held["state"]])
+    )
+    empty = [replay.init(spec, algorithm.replay_capacity) for _ in range(case.seeds)]
+    real = axis.place(axis.join([full_buffer(buffer, case.real_rows) for buffer in empty]))
 
     def call() -> Any:
-        held["state"], metrics = run(key, held["state"], real)
+        done = [False] * case.seeds
+        held["state"], metrics = runner.run(roots, 1, held["state"], real, done, lambda: False)
         return metrics
 
-    return config, call, lambda: held["state"]
+    return config, spec, call
 
 
-def fit_model() -> Work:
-    """Slices of a fit over a million rows; none of them ends an epoch, so held-out rows are not scored."""
-    config, call, _ = phase_of("fit_model")
-    units = config.model.model_hidden_units
-    hidden = [(OBS_DIM + ACTION_DIM, units), *[(units, units)] * (len(config.model.model_weight_decays) - 2)]
-    heads = [(units, 1 + OBS_DIM)] * 2
+def model_layers(config: mbpo.MbpoConfig, spec: Spec) -> list[tuple[int, int]]:
+    units, hidden = config.model.model_hidden_units, len(config.model.model_weight_decays) - 1
+    return [(spec.obs_dim + spec.action_dim, units), *[(units, units)] * (hidden - 1), *[(units, 1 + spec.obs_dim)] * 2]
+
+
+def agent_layers(config: mbpo.MbpoConfig, inputs: int, outputs: int) -> list[tuple[int, int]]:
+    units = config.agent.hidden_units
+    return [(inputs, units), *[(units, units)] * (config.agent.num_hidden_layers - 1), (units, outputs)]
+
+
+def fit(case: Case) -> Work:
+    """A fit of so many gradient steps, with its passes over all rows for moments and over those held out."""
+    config, spec, call = phase_of(
+        "fit_model", case, fit_max_gradient_steps=FIT_STEPS, fit_patience_epochs=FIT_STEPS, fit_improvement=0.0
+    )
+    layers = model_layers(config, spec)
     rows = config.model.num_members * config.model.model_batch_size
-    flops = rows * (forward(hidden + heads) + backward_weights(hidden + heads) + backward_inputs(hidden[1:] + heads))
-    return Work(call, config.model.fit_slice_minibatches, "gradient_steps/s", flops)
+    flops = rows * (products(layers) + products(layers) + products(layers[1:]))  # forward, weights, inputs
+    traffic = config.model.num_members * adam_bytes(layers)
+    return Work(call, case.seeds * FIT_STEPS, "gradient_steps/s", flops, traffic)
 
 
-def roll_out() -> Work:
-    """Rollouts of one step from 100,000 states: policy, one elite a row, terminations, storage."""
-    config, call, _ = phase_of("roll_out")
-    units, hidden = config.model.model_hidden_units, config.agent.hidden_units
-    model = [(OBS_DIM + ACTION_DIM, units), *[(units, units)] * 3, (units, 2 * (1 + OBS_DIM))]
-    policy = [(OBS_DIM, hidden), (hidden, hidden), (hidden, 2 * ACTION_DIM)]
-    return Work(call, config.rollout_batch, "transitions/s", forward(model + policy))
+def roll_out(case: Case) -> Work:
+    """Rollouts from all start states: policy, one elite a row, terminations, storage."""
+    config, spec, call = phase_of("roll_out", case)
+    policy = agent_layers(config, spec.obs_dim, 2 * spec.action_dim)
+    rows = case.seeds * config.rollout_batch * config.rollout_length_schedule[-1]
+    return Work(call, rows, "transitions/s", products(model_layers(config, spec) + policy))
 
 
-def update_agent() -> Work:
-    """40 updates in one call, on batches of 12 real and 244 imagined rows that the call draws."""
-    config, call, _ = phase_of("update_agent")
-    hidden = config.agent.hidden_units
-    actor = [(OBS_DIM, hidden), (hidden, hidden), (hidden, 2 * ACTION_DIM)]
-    critics = 2 * [(OBS_DIM + ACTION_DIM, hidden), (hidden, hidden), (hidden, 1)]
-    learn_critics = (
-        forward(critics) + backward_weights(critics) + backward_inputs([p for p in critics if p[0] == hidden])
+def update(case: Case) -> Work:
+    """The updates of one environment step, on batches of real and imagined rows that the call draws."""
+    config, spec, call = phase_of("update_agent", case)
+    actor = agent_layers(config, spec.obs_dim, 2 * spec.action_dim)
+    critics = 2 * agent_layers(config, spec.obs_dim + spec.action_dim, 1)
+    inner = [layer for layer in critics if layer[0] == config.agent.hidden_units]
+    flops = sum(
+        (
+            products(actor) + products(critics),  # target
+            products(critics) + products(critics) + products(inner),  # critics learn
+            products(actor) + products(actor) + products(actor[1:]),  # actor learns
+            products(critics) + products(critics),  # through the critics
+        )
     )
-    learn_actor = forward(actor) + backward_weights(actor) + backward_inputs(actor[1:])
-    through_critics = forward(critics) + backward_inputs(critics)
-    target = forward(actor) + forward(critics)
-    return Work(
-        call,
-        UPDATES_PER_STEP,
-        "updates/s",
-        config.batch_size * (target + learn_critics + learn_actor + through_critics),
-    )
+    traffic = adam_bytes(actor) + adam_bytes(critics) + 12 * parameters(critics)  # and the targets
+    return Work(call, case.seeds * config.updates_per_step, "updates/s", config.batch_size * flops, traffic)
 
 
-def env_step() -> Work:
-    """The driver's own loop on HalfCheetah-v5 with no phase due: act with the policy, step MuJoCo, store the row."""
+def env_step(case: Case) -> Work:
+    """The driver's own loop with no phase due: act with the policy, step the simulator, store the row."""
     short, long = 500, 5500  # what starting up and compiling cost is the same in both, and cancels
+    experiment, _ = flags.parse([f"--flagfile={EXPERIMENTS / case.experiment}.flags"])
 
     def seconds(num_steps: int) -> float:
         with tempfile.TemporaryDirectory(prefix="mbpo_jax_benchmark_") as directory:
             run = RunConfig(
-                env="HalfCheetah-v5",
+                env=experiment.env,
                 run_dir=directory,
+                seeds=tuple(range(case.seeds)),
                 num_steps=num_steps,
                 eval_every_steps=num_steps,
                 eval_episodes=1,
@@ -197,15 +277,21 @@ def env_step() -> Work:
     def measured() -> float:
         return seconds(long) - seconds(short)
 
-    return Work(measured, long - short, "steps/s", None, own_clock=True)
+    return Work(measured, case.seeds * (long - short), "steps/s", own_clock=True)
 
 
-def forward(layers: list[tuple[int, int]]) -> float:
-    """Operations per row of the products of these (inputs, outputs) layers."""
+def products(layers: list[tuple[int, int]]) -> float:
+    """Operations per row of one product with each of these (inputs, outputs) layers."""
     return sum(2.0 * inputs * outputs for inputs, outputs in layers)
 
 
-backward_weights = backward_inputs = forward  # each gradient of a product costs as much as the product
+def parameters(layers: list[tuple[int, int]]) -> float:
+    return sum((inputs + 1.0) * outputs for inputs, outputs in layers)
+
+
+def adam_bytes(layers: list[tuple[int, int]]) -> float:
+    """Traffic of one step of Adam: parameters, gradient and two moments read, all but the gradient written."""
+    return 7 * 4 * parameters(layers)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,14 @@ def variant(request: pytest.FixtureRequest) -> Callable[..., Callable[..., Any]]
     return jax.jit if request.param == "jitted" else lambda fn, **options: fn
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Compiled programs do not go into the home of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache_home")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def strict_jax(request: pytest.FixtureRequest) -> Iterator[None]:
     """Raises where arrays of different rank meet, and where a key is consumed twice."""

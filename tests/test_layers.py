@@ -12,12 +12,12 @@ SRC = Path(mbpo_jax.__file__).parent
 FILES = {path.relative_to(SRC).as_posix(): path for path in sorted(SRC.rglob("*.py"))}
 
 LEVELS = {
-    0: "types options",
+    0: "types options backends",
     1: "replay permutation networks distributions normalizer schedules terminations ensemble",
     2: "models rollouts planners agents",
     3: "algorithms",
     4: "driver environments reports",
-    5: "main evaluate plot __init__",
+    5: "main evaluate plot sweep __init__",
 }
 LEVEL_OF = {unit: level for level, units in LEVELS.items() for unit in units.split()}
 SAME_LEVEL = {"driver": ("environments", "reports"), "reports": ("driver.metrics",)}

@@ -8,8 +8,9 @@ if TYPE_CHECKING:
     from mbpo_jax.algorithms.mbpo import MbpoConfig
     from mbpo_jax.algorithms.sac import SacRunConfig
     from mbpo_jax.driver.config import RunConfig
-    from mbpo_jax.driver.loop import Result, train
+    from mbpo_jax.driver.loop import Result
     from mbpo_jax.driver.policy import Policy, load_policy
+    from mbpo_jax.driver.processes import train
     from mbpo_jax.models.gaussian_state import GaussianConfig
 
 __version__ = "0.1.0"
@@ -34,7 +35,7 @@ _HOMES = {
     "SacConfig": "agents.sac",
     "SacRunConfig": "algorithms.sac",
     "load_policy": "driver.policy",
-    "train": "driver.loop",
+    "train": "driver.processes",
 }
 
 

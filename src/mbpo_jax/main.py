@@ -46,11 +46,11 @@ def _main(argv: list[str]) -> int:
 
 
 def _run(argv: list[str]) -> int:
-    from mbpo_jax.driver import flags, loop
+    from mbpo_jax.driver import flags, processes
 
     run, algorithm_config = flags.parse(argv)
     began = time.monotonic()
-    result = loop.train(run, algorithm_config)
+    result = processes.train(run, algorithm_config)
     if not run.quiet:
         print(summary_text(result, time.monotonic() - began))
     if not result.finished:

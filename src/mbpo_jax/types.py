@@ -55,8 +55,7 @@ class WorldModel(NamedTuple):
     """A learned model of reward and dynamics, as pure functions."""
 
     init: Callable[[Key], PyTree]  # (key) -> model
-    fit: Callable[[Key, PyTree, PyTree], tuple[PyTree, Metrics]]  # (key, model, replay) -> (model, metrics): one slice
-    unfinished: Callable[[PyTree], Array]  # (model) -> bool []: the fit that is under way needs another slice
+    fit: "Programs"  # (key, model, replay) -> (model, metrics)
     predict: Callable[[PyTree, Array, Array], tuple[Array, Array]]  # -> (mean, log_var) [M, B, D], every member
     sample: Callable[[Key, PyTree, Array, Array, Array], tuple[Array, Array]]
     """(key, model, group [], obs [B, O], action [B, A]) -> (next_obs [B, O], reward [B]); `group` counts elites."""
@@ -71,32 +70,42 @@ class Agent(NamedTuple):
     update: Callable[[Key, PyTree, Transition], tuple[PyTree, Metrics]]  # batches [G, B, ...]: G updates, one scan
 
 
-class PhaseFn(Protocol):
-    """One slice of a phase: state in, `(state, metrics)` out."""
+class ProgramFn(Protocol):
+    """One compiled program of a phase: state in, `(state, metrics)` out."""
 
     def __call__(self, key: Key, state: PyTree, replay: PyTree, /) -> tuple[PyTree, Metrics]:
         """(key, state, replay) -> (state, metrics)."""
         ...
 
 
-def always_finished(state: PyTree) -> bool:
-    """For phases that are done after one call."""
+FINISHED = -1  # what `Programs.due` says when there is nothing more to run
+
+
+def nothing_more(state: PyTree) -> int:
+    """`Programs.due` of work that is done after one call."""
     del state
-    return False
+    return FINISHED
+
+
+class Programs(NamedTuple):
+    """Work cut into compiled calls of bounded length, so that it can be shown, stopped and saved between them.
+
+    The first of `run` begins the work. After each call `due(state)` says which one is next, until it says FINISHED.
+    All calls have the same key; what is under way lives in `state`. Trip counts of the loops over gradient steps are
+    static, for a GPU waits for the host at each turn of a loop whose end it does not know.
+    """
+
+    run: tuple[ProgramFn, ...]
+    due: Callable[[PyTree], Array | int] = nothing_more  # (state) -> int [], an index of `run`, or FINISHED
 
 
 class Phase(NamedTuple):
-    """Work that is due every so many real environment steps.
-
-    `run` does a bounded slice of it, so that the driver can show progress, stop and save in the middle of a long
-    fit; it is called again, with the same key, while `unfinished(state)` holds. What is under way lives in `state`.
-    """
+    """Work that is due every so many real environment steps."""
 
     name: str  # metric prefix, progress label
     every: int  # real environment steps between runs
     first: int  # real environment step of the first run
-    run: PhaseFn
-    unfinished: Callable[[PyTree], Array | bool] = always_finished
+    programs: Programs
 
 
 class Algorithm(NamedTuple):

@@ -9,7 +9,7 @@ import pytest
 
 from mbpo_jax import options, replay, terminations
 from mbpo_jax.algorithms import REGISTRY
-from mbpo_jax.types import Spec, Transition
+from mbpo_jax.types import FINISHED, Spec, Transition
 
 SPEC = Spec(obs_dim=4, action_dim=2, termination_fn=terminations.never)
 TINY = {
@@ -58,17 +58,28 @@ def test_phases_keep_the_structure_of_the_state_to_the_type(built):
     algorithm, state, real = built
     before = jax.eval_shape(algorithm.init, jax.random.key(0))
     for phase in algorithm.phases:
-        after, _ = jax.eval_shape(phase.run, jax.random.key(0), before, real)
-        assert kinds(after) == kinds(before), phase.name
+        for run in phase.programs.run:
+            after, _ = jax.eval_shape(run, jax.random.key(0), before, real)
+            assert kinds(after) == kinds(before), phase.name
+
+
+def test_programs_stay_on_the_device_and_have_no_64_bit_numbers(built):
+    """What a TPU cannot do, and what makes a GPU wait for the host."""
+    algorithm, state, real = built
+    for phase in algorithm.phases:
+        for run in phase.programs.run:
+            text = str(jax.make_jaxpr(run)(jax.random.key(0), state, real))
+            assert "f32[" in text  # this is what types look like
+            assert not [word for word in ("callback", "f64[", "i64[", "u64[") if word in text], phase.name
 
 
 def test_phases_finish_and_tell_finite_numbers(built):
     algorithm, state, real = built
     for phase in algorithm.phases:
-        run, slices = jax.jit(phase.run), 0
-        while slices == 0 or phase.unfinished(state):
-            state, metrics = run(jax.random.key(1), state, real)
-            slices += 1
+        runs, due = [jax.jit(run) for run in phase.programs.run], 0
+        while due != FINISHED:
+            state, metrics = runs[due](jax.random.key(1), state, real)
+            due = int(phase.programs.due(state))
         assert metrics, phase.name
         for name, value in metrics.items():
             assert value.ndim <= 1, name
@@ -79,8 +90,8 @@ def test_phases_finish_and_tell_finite_numbers(built):
 
 def test_phases_depend_on_their_key_and_on_nothing_else(built):
     algorithm, state, real = built
-    phase = algorithm.phases[0]
-    run = jax.jit(phase.run)
+    phase = algorithm.phases[-1]
+    run = jax.jit(phase.programs.run[0])
     same = [jax.tree.leaves(run(jax.random.key(k), state, real)[0]) for k in (1, 1, 2)]
     assert all(np.array_equal(a, b) for a, b in zip(same[0], same[1]))
     assert not all(np.array_equal(a, b) for a, b in zip(same[0], same[2]))

@@ -52,8 +52,8 @@ def test_the_share_that_is_logged_is_the_share_that_is_used():
     state = jax.jit(algorithm.init)(jax.random.key(0))
     phases = {phase.name: phase for phase in algorithm.phases}
     real = real_buffer(1.0, 50, num_added=5000)
-    state, _ = jax.jit(phases["roll_out"].run)(jax.random.key(1), state, real)
-    _, metrics = jax.jit(phases["update_agent"].run)(jax.random.key(2), state, real)
+    state, _ = jax.jit(phases["roll_out"].programs.run[0])(jax.random.key(1), state, real)
+    _, metrics = jax.jit(phases["update_agent"].programs.run[0])(jax.random.key(2), state, real)
     assert float(metrics["real_row_fraction"]) == 12 / 256
 
 
@@ -69,7 +69,7 @@ def test_imagined_rows_are_kept_for_so_many_epochs_and_no_longer():
     )
     algorithm = mbpo.build(config, SPEC)
     state = jax.jit(algorithm.init)(jax.random.key(0))
-    roll_out = jax.jit(next(p for p in algorithm.phases if p.name == "roll_out").run)
+    roll_out = jax.jit(next(p for p in algorithm.phases if p.name == "roll_out").programs.run[0])
     for round_ in range(7):
         state, metrics = roll_out(jax.random.key(round_), state, real_buffer(float(round_), 30, 5000 + 10 * round_))
         kept = np.asarray(replay.take(state.imagined, jnp.arange(int(state.imagined.size))).obs[:, 0])
@@ -94,7 +94,7 @@ def test_rollout_length_and_room_follow_the_schedule():
 
     def counted(key, state, real):
         traces.append(1)
-        return phase.run(key, state, real)
+        return phase.programs.run[0](key, state, real)
 
     state, run = jax.jit(algorithm.init)(jax.random.key(0)), jax.jit(counted)
     for epoch, length in enumerate([1, 1, 2, 3, 4, 4, 4]):
@@ -129,7 +129,7 @@ def test_imagined_episodes_end_where_the_termination_function_says():
     rows = rows.replace(obs=np.where(np.arange(20)[:, None] % 2, rows.obs, -rows.obs))
     real = replay.add(replay.init(spec, 50), rows)
     roll_out = next(p for p in algorithm.phases if p.name == "roll_out")
-    state, metrics = jax.jit(roll_out.run)(jax.random.key(1), state, real)
+    state, metrics = jax.jit(roll_out.programs.run[0])(jax.random.key(1), state, real)
     imagined = replay.take(state.imagined, jnp.arange(int(state.imagined.size)))
     np.testing.assert_array_equal(imagined.terminal > 0.5, imagined.obs[:, 0] > 0)
     # Real rows say terminal 0 everywhere, and half of them would end: the metric must show that.

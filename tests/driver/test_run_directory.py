@@ -169,14 +169,22 @@ CHANGES = {
     "checkpoint_every_steps": 10,
     "checkpoints_kept": 5,
     "seed_lifting": "each",
+    "compiler_options": "none",
+    "compile_cache": "off",
+    "profile": 3,
     "tensorboard": True,
     "quiet": False,
+    "distributed": True,
+    "coordinator": "other:1234",
+    "process_id": 0,
 }
 
 
 def test_what_may_change_may_change():
     assert CHANGES.keys() == RESUMABLE_CHANGES
-    check_same(SavedConfig(RUN, KNOBS), dataclasses.replace(RUN, **CHANGES), KNOBS)
+    processes = {"distributed": True, "coordinator": "one:1234", "num_processes": 2, "process_id": 1}
+    before = dataclasses.replace(RUN, **processes)
+    check_same(SavedConfig(before, KNOBS), dataclasses.replace(before, **CHANGES), KNOBS)
 
 
 OTHER_VALUES = {
@@ -191,7 +199,10 @@ OTHER_VALUES = {
 
 
 def test_nothing_else_may_change():
-    assert OTHER_VALUES.keys() | CHANGES.keys() == {field.name for field in dataclasses.fields(RunConfig)}
+    fields = {field.name for field in dataclasses.fields(RunConfig)}
+    assert OTHER_VALUES.keys() | CHANGES.keys() == fields - {
+        "num_processes"
+    }  # which tests/driver/test_processes.py has
     for name, value in OTHER_VALUES.items():
         with pytest.raises(ValueError, match=f"another run: {name} was "):
             check_same(SavedConfig(RUN, KNOBS), dataclasses.replace(RUN, **{name: value}), KNOBS)

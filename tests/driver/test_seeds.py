@@ -6,7 +6,7 @@ import tiny_runs
 
 from mbpo_jax import replay as replay_lib
 from mbpo_jax.driver.seeds import SeedAxis
-from mbpo_jax.types import Phase, Transition
+from mbpo_jax.types import FINISHED, Phase, Programs, Transition
 
 LIFTINGS = ("each", "vmap")
 SEEDS = (4, 9)
@@ -32,7 +32,7 @@ def test_a_function_of_one_seed_runs_for_all_seeds(lifting):
 @pytest.mark.parametrize("lifting", LIFTINGS)
 def test_what_is_donated_is_gone_and_what_is_not_stays(lifting):
     axis = SeedAxis(2, lifting)
-    given, kept = (axis.join([jnp.arange(3.0) + i for i in range(2)]) for _ in range(2))
+    given, kept = (axis.place(axis.join([jnp.arange(3.0) + i for i in range(2)])) for _ in range(2))
     total = axis.lift(lambda x, y: x + y, donate=(0,))(given, kept)
     assert [x.tolist() for x in axis.split(total)] == [[0.0, 2.0, 4.0], [2.0, 4.0, 6.0]]
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(given))
@@ -59,7 +59,7 @@ def test_results_are_strongly_typed_as_they_are_after_a_checkpoint(lifting):
         True,
     )
     assert (values["n"].dtype, values["p"].dtype, values["b"].dtype) == (jnp.int32, jnp.float32, bool)
-    phase = Phase("weak", 1, 0, lambda key, state, replay: (weak(state["key"]), {"m": 1.0}))
+    phase = Phase("weak", 1, 0, Programs((lambda key, state, replay: (weak(state["key"]), {"m": 1.0}),)))
     after, metrics = axis.lift_phase(0, phase).run(keys, 0, start, keys, [False] * 2, never)
     assert not any(getattr(leaf, "weak_type", False) for leaf in jax.tree.leaves((after, metrics)))
 
@@ -122,7 +122,10 @@ def counting_phase(unfinished):
         noise = jax.random.uniform(key) + replay
         return state, {"count": state["count"], "noise": noise}
 
-    return Phase("count", 1, 0, run, **({"unfinished": lambda s: s["count"] < s["goal"]} if unfinished else {}))
+    def due(state):
+        return jnp.where(state["count"] == 0, FINISHED, jnp.where(state["count"] < state["goal"], 1, FINISHED))
+
+    return Phase("count", 1, 0, Programs((run, run), due) if unfinished else Programs((run,)))
 
 
 def start_counting(axis):
@@ -147,14 +150,14 @@ def test_seeds_that_are_done_stand_still_while_others_go_on(lifting):
 
 
 @pytest.mark.parametrize("lifting", LIFTINGS)
-@pytest.mark.parametrize("time", range(1, 7))
+@pytest.mark.parametrize("time", (1, 2, 3))
 def test_a_stop_keeps_what_is_done_and_tells_it_once(lifting, time):
     axis = SeedAxis(3, lifting)
     roots, state, offsets = start_counting(axis)
     runner, done = axis.lift_phase(0, counting_phase(True)), [False] * 3
     state, first = runner.run(roots, 8, state, offsets, done, StopAt(time))
     counts = [int(s["count"]) for s in axis.split(state)]
-    assert sum(counts) < 6 or lifting == "vmap"
+    assert sum(counts) == [0, 3, 5][time - 1]  # three seeds in the first round, two in the second
     assert done == [count == goal for count, goal in zip(counts, (1, 3, 2), strict=True)]
     assert [values is not None for values in first] == done  # only who came to the end has something to tell
     state, second = runner.run(roots, 8, state, offsets, done, never)
@@ -270,10 +273,9 @@ def test_a_seed_of_several_is_the_seed_alone_bit_for_bit(mbpo, uninterrupted, i)
     tiny_runs.assert_same_bits((state, told), (states[i], all_told[i]))
 
 
-# each asks before the slices 1, 2 of the first seed and 3 to 8 of the second; vmap before those of both
-@pytest.mark.parametrize(
-    ("lifting", "stop_at"), [("each", 1), ("each", 2), ("each", 3), ("each", 6), ("vmap", 2), ("vmap", 3), ("vmap", 5)]
-)
+# before the first round, after both fits have begun, in their first epochs, and when the shorter one is over
+@pytest.mark.parametrize("lifting", LIFTINGS)
+@pytest.mark.parametrize("stop_at", (1, 2, 3, 7))
 def test_a_fit_that_was_stopped_goes_on_to_the_same_end_bit_for_bit(mbpo, uninterrupted, lifting, stop_at):
     tiny_runs.assert_same_bits(mbpo.run(lifting=lifting, stop_at=stop_at), uninterrupted[lifting])
 
@@ -308,3 +310,69 @@ def test_seeds_live_on_their_own_devices_and_give_the_same_bits(tmp_path, sac_ru
     assert "looked at step 100" in done.stdout
     tiny_runs.assert_same_bits(tiny_runs.saved(tmp_path / "run").arrays["1"], tiny_runs.saved(sac_run).arrays["1"])
     assert tiny_runs.lines(tmp_path / "run", seed=1) == tiny_runs.lines(sac_run)
+
+
+def arrays_of(run_dir, knobs, lifting, num_devices):
+    """What a run of eight seeds on so many devices saved."""
+    argv = tiny_runs.argv(run_dir, knobs, seeds="0,1,2,3,4,5,6,7", seed_lifting=lifting, num_steps=80)
+    done = tiny_runs.command("-m", "mbpo_jax.main", *argv, JAX_NUM_CPU_DEVICES=str(num_devices))
+    assert (done.returncode, done.stderr) == (0, "")
+    return tiny_runs.saved(run_dir).arrays
+
+
+def test_eight_devices_give_the_bits_of_one(tmp_path):
+    tiny_runs.assert_same_bits(*(arrays_of(tmp_path / str(n), tiny_runs.SAC, "each", n) for n in (8, 1)))
+
+
+def test_a_batch_of_seeds_over_a_mesh_of_eight_devices_agrees_with_one_device_to_rounding(tmp_path):
+    """Products of a batch of eight are summed in another order than eight products of a batch of one."""
+    many, one = (arrays_of(tmp_path / str(n), tiny_runs.MBPO, "vmap", n) for n in (8, 1))
+    assert jax.tree.structure(many) == jax.tree.structure(one)
+    for (path, leaf), wanted in zip(jax.tree.leaves_with_path(many), jax.tree.leaves(one), strict=True):
+        np.testing.assert_allclose(leaf, wanted, rtol=2e-3, atol=2e-4, err_msg=jax.tree_util.keystr(path))
+
+
+LOOK_AT_MESH = """
+import jax
+import jax.numpy as jnp
+from mbpo_jax.driver.seeds import SeedAxis
+
+for num_seeds, num_shards in ((8, 8), (16, 8), (12, 6), (5, 5), (11, 1)):
+    axis = SeedAxis(num_seeds, "vmap")
+    keys = axis.keys(range(num_seeds))
+    drawn = axis.lift(lambda key, scale: scale * jax.random.normal(key, (3,)), shared=(1,))(keys, 2.0)
+    for value in (keys, drawn):
+        shards = {shard.device: shard.data.shape[0] for shard in value.addressable_shards}
+        assert shards == {d: num_seeds // num_shards for d in jax.devices()[:num_shards]}, (num_seeds, shards)
+    for i in (0, num_seeds - 1):
+        assert axis.split(drawn)[i].tolist() == (2.0 * jax.random.normal(jax.random.key(i), (3,))).tolist()
+    text = jax.jit(axis.lift(lambda key: jax.lax.while_loop(lambda x: x.sum() < 9.0, lambda x: x + 1.0,
+        jax.random.uniform(key, (3,))))).lower(keys).compile().as_text()
+    assert not any(word in text for word in ("all-reduce", "all-gather", "all-to-all", "collective-permute"))
+print("looked")
+"""
+
+
+def test_seeds_are_dealt_out_in_equal_shares_and_need_no_communication():
+    done = tiny_runs.command("-c", LOOK_AT_MESH, JAX_NUM_CPU_DEVICES="8")
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "looked\n")
+
+
+LOOK_AT_CORES = """
+import jax
+from mbpo_jax.driver.seeds import num_cores, use_cores
+
+use_cores(3)
+assert len(jax.devices()) == min(3, num_cores()), jax.devices()
+use_cores(1)  # too late to matter, and harmless
+assert len(jax.devices()) == min(3, num_cores())
+"""
+
+
+def test_cores_become_devices_unless_the_user_said_how_many():
+    done = tiny_runs.command("-c", LOOK_AT_CORES)
+    assert (done.returncode, done.stderr) == (0, "")
+    chosen = LOOK_AT_CORES.replace("min(3, num_cores())", "4")
+    for environment in ({"JAX_NUM_CPU_DEVICES": "4"}, {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}):
+        done = tiny_runs.command("-c", chosen, **environment)
+        assert (done.returncode, done.stderr) == (0, ""), environment

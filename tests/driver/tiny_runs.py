@@ -157,7 +157,7 @@ def assert_same_run(run_dir, expected_dir):
 def main():
     """`python tiny_runs.py MOMENT SIGNAL flags...`: mbpo_jax.main, hit by a signal of its own at a moment.
 
-    MOMENT is `fit:STEP` (the first seed's fit is done, the second's has had two slices) or `save:STEP` (the
+    MOMENT is `fit:STEP` (the seeds' fits have begun and have had two slices) or `save:STEP` (the
     checkpoint of that step is being written).
     """
     import threading
@@ -173,8 +173,8 @@ def main():
         asked = [0]
 
         def hit():
-            asked[0] += done[0]
-            if asked[0] == 3 and self.phase.name == "fit_model" and step == int(at):
+            asked[0] += 1
+            if asked[0] == 4 and self.phase.name == "fit_model" and step == int(at):
                 os.kill(os.getpid(), number)
             return should_stop()
 

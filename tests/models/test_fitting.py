@@ -9,7 +9,7 @@ import pytest
 from mbpo_jax import replay
 from mbpo_jax.models import fitting, gaussian
 from mbpo_jax.networks import GaussianMlp
-from mbpo_jax.types import Spec, Transition
+from mbpo_jax.types import FINISHED, Spec, Transition
 
 SPEC = Spec(obs_dim=3, action_dim=2)
 SMALL = {
@@ -40,18 +40,24 @@ def buffer_of(num_rows, capacity=2000):
 
 @functools.cache
 def build(**knobs):
-    """A small model and its compiled fit; tests with the same knobs share them."""
+    """A small model, its compiled fit and its first state; tests with the same knobs share them."""
     model = gaussian.build(gaussian.GaussianConfig(**SMALL | knobs), SPEC)
-    return model, jax.jit(model.fit), jax.jit(model.init)(jax.random.key(1))
+    return model, runner(model), jax.jit(model.init)(jax.random.key(1))
+
+
+def runner(model):
+    """Runs the program of the fit that is due; begins a fit if none is under way."""
+    programs = [jax.jit(program) for program in model.fit.run]
+    return lambda key, state, buffer: programs[max(int(model.fit.due(state)), 0)](key, state, buffer)
 
 
 def fit_to_end(model, key, state, buffer, run):
     state, metrics = run(key, state, buffer)
-    slices = 1
-    while model.unfinished(state):
+    calls = 1
+    while model.fit.due(state) != FINISHED:
         state, metrics = run(key, state, buffer)
-        slices += 1
-    return state, metrics, slices
+        calls += 1
+    return state, metrics, calls
 
 
 @pytest.mark.parametrize(("num_rows", "expected"), [(1000, 200), (5000, 1000), (30_000, 5000), (999, 199), (4, 0)])
@@ -124,10 +130,11 @@ def test_one_step_equals_the_loss_of_the_official_code_written_out():
     """Sum over members of mean[(mu - y)^2 / var + log var] + decays, and 0.01 of the bounds once; Adam on all of it."""
     _, run, before = build(model_batch_size=64, fit_slice_minibatches=1)
     buffer, key = buffer_of(500), jax.random.key(7)
-    after, _ = run(key, before, buffer)
+    begun, _ = run(key, before, buffer)
+    after, _ = run(key, begun, buffer)
     key_split, key_rows = jax.random.split(key)
     split = fitting.split_rows(key_split, jnp.asarray(500), gaussian.GaussianConfig())
-    rows = replay.take(buffer, fitting.bootstrap_rows(key_rows, split, 0, 0, 3, 64))
+    rows = replay.take(buffer, fitting.bootstrap_rows(key_rows, split, 0, jnp.asarray(0), 3, 64))
     inputs = fitting.training_moments(split, buffer)
     x = (np.concatenate([rows.obs, rows.action], -1) - inputs.mean) / inputs.std
     y = np.concatenate([rows.reward[..., None], rows.next_obs - rows.obs], -1)
@@ -168,7 +175,7 @@ def test_members_learn_apart():
     broken_params = jax.tree.map(lambda leaf: leaf.at[1].mul(1e3), healthy.members.params)
     broken = healthy.replace(members=healthy.members.replace(params=broken_params))
     after_healthy, after_broken = healthy, broken
-    for _ in range(2):
+    for _ in range(3):  # begins, and takes two steps
         after_healthy, _ = run(jax.random.key(2), after_healthy, buffer)
         after_broken, _ = run(jax.random.key(2), after_broken, buffer)
     for name in ("layer_0", "mean"):
@@ -179,11 +186,11 @@ def test_members_learn_apart():
 
 
 def test_a_fit_without_progress_stops_after_six_idle_epochs():
-    model, run, state = build(model_learning_rate=0.0)
-    fitted, metrics, slices = fit_to_end(model, jax.random.key(1), state, buffer_of(1000), run)
+    model, run, state = build(model_learning_rate=0.0, fit_slice_minibatches=4)
+    fitted, metrics, calls = fit_to_end(model, jax.random.key(1), state, buffer_of(1000), run)
     # The first epoch improves on nothing; then the counter has to exceed 5.
     assert int(metrics["epochs"]) == 7
-    assert slices == 7
+    assert calls == 1 + 7 * 2  # one begins; each epoch is one slice and its end
     assert int(metrics["gradient_steps"]) == 7 * 4  # 800 rows in minibatches of 256
     for a, b in zip(jax.tree.leaves(state.members.params), jax.tree.leaves(fitted.members.params)):
         np.testing.assert_array_equal(a, b)
@@ -196,16 +203,16 @@ def test_every_member_ends_at_its_own_best_snapshot_and_the_best_are_elites():
     split = fitting.split_rows(jax.random.split(key)[0], jnp.asarray(800), gaussian.GaussianConfig())
     held_out_error = jax.jit(functools.partial(fitting.holdout_mse, GaussianMlp(4, 8, 2)))
     seen, best, best_params = [], np.full(3, np.inf), [None] * 3
-    while True:
+    state, _ = run(key, state, buffer)
+    while (program := model.fit.due(state)) != FINISHED:
+        if program == fitting.END_EPOCH:
+            mse = np.asarray(held_out_error(split, buffer, state.inputs, state.members.params))
+            seen.append(mse)
+            for m in range(3):
+                if mse[m] < 0.99 * best[m]:
+                    best[m] = mse[m]
+                    best_params[m] = jax.tree.map(lambda leaf, m=m: np.asarray(leaf[m]), state.members.params)
         state, metrics = run(key, state, buffer)
-        if not model.unfinished(state):
-            break
-        mse = np.asarray(held_out_error(split, buffer, state.inputs, state.members.params))
-        seen.append(mse)
-        for m in range(3):
-            if mse[m] < 0.99 * best[m]:
-                best[m] = mse[m]
-                best_params[m] = jax.tree.map(lambda leaf, m=m: np.asarray(leaf[m]), state.members.params)
     assert len({int(np.argmin([mse[m] for mse in seen])) for m in range(3)}) > 1  # best at different epochs
     np.testing.assert_allclose(metrics["holdout_mse_per_member"], best, rtol=1e-5)
     for m in range(3):
@@ -231,29 +238,54 @@ def test_weights_and_moments_stay_warm_between_fits():
 
 def test_slices_of_any_size_do_the_same_work():
     def result(slice_minibatches):
-        model, run, state = build(fit_slice_minibatches=slice_minibatches, model_batch_size=64)
+        model, run, state = build(fit_slice_minibatches=slice_minibatches, model_batch_size=32)
         return fit_to_end(model, jax.random.key(1), state, buffer_of(300), run)
 
-    small, metrics_small, slices_small = result(1)
-    large, metrics_large, slices_large = result(200)
-    assert slices_small > 2 * slices_large
+    small, metrics_small, calls_small = result(1)
+    large, metrics_large, calls_large = result(5)  # epochs of 8 minibatches: one slice and three single ones
+    epochs = int(metrics_small["epochs"])
+    assert (calls_small, calls_large) == (1 + epochs * 9, 1 + epochs * 5)
     assert int(metrics_small["gradient_steps"]) == int(metrics_large["gradient_steps"])
     for a, b in zip(jax.tree.leaves(small.members), jax.tree.leaves(large.members)):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
-def test_one_trace_while_the_data_grow():
+@pytest.mark.parametrize("most", [1, 7, 8, 20])
+def test_a_fit_takes_at_most_the_steps_that_it_is_given(most):
+    model, run, state = build(fit_max_gradient_steps=most, fit_slice_minibatches=3, model_batch_size=32)
+    fitted, metrics, _ = fit_to_end(model, jax.random.key(1), state, buffer_of(300), run)
+    assert int(metrics["gradient_steps"]) == most
+    assert int(metrics["epochs"]) == -(-most // 8)  # the last one may be cut short
+    assert fitted.members.step.tolist() == [most] * 3
+    assert np.isfinite(metrics["holdout_mse_per_member"]).all()
+
+
+def test_loops_over_minibatches_have_a_static_length():
+    """A GPU would wait for the host at every turn of any other loop."""
+    model, _, state = build()
+    program = jax.make_jaxpr(model.fit.run[fitting.SLICE])(jax.random.key(0), state, buffer_of(300))
+    scans = [equation for equation in program.eqns if equation.primitive.name == "scan"]
+    (over_minibatches,) = (scan for scan in scans if scan.params["length"] == 16)
+    assert "while[" not in str(over_minibatches.params["jaxpr"])
+    assert "while[" in str(program)  # rows are found by walks of unknown length, before the first minibatch
+
+
+def test_one_trace_of_each_program_while_the_data_grow():
     (model, _, state), traces = build(), []
 
-    def counted(key, state, buffer):
-        traces.append(1)
-        return model.fit(key, state, buffer)
+    def counted(i):
+        def program(*arguments):
+            traces.append(i)
+            return model.fit.run[i](*arguments)
 
-    run, buffer = jax.jit(counted), buffer_of(300)
+        return program
+
+    growing = model._replace(fit=model.fit._replace(run=tuple(map(counted, range(4)))))
+    run, buffer = runner(growing), buffer_of(300)
     for i in range(4):
-        state, _, _ = fit_to_end(model, jax.random.key(i), state, buffer, run)
+        state, _, _ = fit_to_end(growing, jax.random.key(i), state, buffer, run)
         buffer = replay.add(buffer, real_rows(250, seed=i))
-    assert len(traces) == 1
+    assert sorted(traces) == sorted(set(traces))
 
 
 def test_a_constant_observation_is_harmless():

@@ -5,7 +5,7 @@ import pytest
 
 from mbpo_jax import replay
 from mbpo_jax.models import gaussian
-from mbpo_jax.types import Spec, Transition
+from mbpo_jax.types import FINISHED, Spec, Transition
 
 SPEC = Spec(obs_dim=2, action_dim=1)
 A = np.array([[0.9, 0.2], [-0.1, 0.95]])
@@ -34,11 +34,12 @@ def fitted():
     buffer = replay.add(replay.init(SPEC, 8000), rows)
     config = gaussian.GaussianConfig(num_members=3, num_elites=2, model_hidden_units=32)
     model = gaussian.build(config, SPEC)
-    state, run = model.init(jax.random.key(0)), jax.jit(model.fit)
+    state, programs = model.init(jax.random.key(0)), [jax.jit(program) for program in model.fit.run]
     for fit in range(2):
-        state, metrics = run(jax.random.key(fit), state, buffer)
-        while model.unfinished(state):
-            state, metrics = run(jax.random.key(fit), state, buffer)
+        due = 0
+        while due != FINISHED:
+            state, metrics = programs[due](jax.random.key(fit), state, buffer)
+            due = int(model.fit.due(state))
     return model, state, metrics
 
 

@@ -10,13 +10,26 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from mbpo_jax import replay, schedules
+from mbpo_jax import backends, replay, schedules
 from mbpo_jax.agents import sac
 from mbpo_jax.models import gaussian
 from mbpo_jax.options import check, option
 from mbpo_jax.replay import Replay
 from mbpo_jax.rollouts import branched
-from mbpo_jax.types import Agent, Algorithm, Array, Key, Metrics, Phase, PyTree, Spec, Transition, WorldModel
+from mbpo_jax.types import (
+    Agent,
+    Algorithm,
+    Array,
+    Key,
+    Metrics,
+    Phase,
+    ProgramFn,
+    Programs,
+    PyTree,
+    Spec,
+    Transition,
+    WorldModel,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +46,9 @@ class MbpoConfig:
         (20, 150, 1, 1),
         "Rollout length: first epoch, last epoch, length at first, length at last.",
         minimum=0,
+    )
+    rollout_block_rows: int = option(
+        0, "Imagined rows worked on together; 0: chosen for the kind of device.", minimum=0
     )
     retain_epochs: int = option(1, "Epochs for which imagined rows are kept.", minimum=1)
     updates_per_step: int = option(20, "Agent updates per environment step.", minimum=1)
@@ -115,27 +131,25 @@ def build(config: MbpoConfig, spec: Spec) -> Algorithm:
             imagined=replay.init(spec, imagined_capacity),
         )
 
-    def fit_model(key: Key, state: MbpoState, real: Replay) -> tuple[MbpoState, Metrics]:
-        fitted, metrics = model.fit(key, state.model, real)
-        return state.replace(model=fitted), metrics
+    def of_model(fit: ProgramFn) -> ProgramFn:
+        def fit_model(key: Key, state: MbpoState, real: Replay) -> tuple[MbpoState, Metrics]:
+            fitted, metrics = fit(key, state.model, real)
+            return state.replace(model=fitted), metrics
+
+        return fit_model
 
     def act(key: Key, actor: PyTree, carry: tuple[()], obs: Array, explore: bool) -> tuple[Array, tuple[()]]:
         return agent.act(key, actor, obs, explore), carry
 
     first = config.exploration_steps
     phases: tuple[Phase, ...] = (
-        Phase("update_agent", 1, max(first, config.min_replay_rows), _update_agent(config, agent)),
+        Phase("update_agent", 1, max(first, config.min_replay_rows), Programs((_update_agent(config, agent),))),
     )
     if uses_model(config):
+        fit_model = Programs(tuple(map(of_model, model.fit.run)), lambda state: model.fit.due(state.model))
         phases = (
-            Phase(
-                "fit_model",
-                config.fit_every_steps,
-                first,
-                fit_model,
-                lambda state: model.unfinished(state.model),
-            ),
-            Phase("roll_out", config.fit_every_steps, first, _roll_out(config, spec, model, agent)),
+            Phase("fit_model", config.fit_every_steps, first, fit_model),
+            Phase("roll_out", config.fit_every_steps, first, Programs((_roll_out(config, spec, model, agent),))),
             *phases,
         )
     return Algorithm(
@@ -153,6 +167,7 @@ def _roll_out(config: MbpoConfig, spec: Spec, model: WorldModel, agent: Agent): 
     """The phase that fills the model buffer with the current policy's imagined experience."""
     termination_fn = spec.termination_fn
     assert termination_fn is not None  # build() has checked it
+    block_rows = config.rollout_block_rows or backends.choices().block_rows
 
     def roll_out(key: Key, state: MbpoState, real: Replay) -> tuple[MbpoState, Metrics]:
         key_start, key_roll = jax.random.split(key)
@@ -170,7 +185,9 @@ def _roll_out(config: MbpoConfig, spec: Spec, model: WorldModel, agent: Agent): 
 
         dynamics = branched.Dynamics(step_fn, config.model.num_elites)
         limit = jnp.asarray(imagined_rows_limit(config, length))
-        imagined, metrics = branched.roll_out(key_roll, policy_fn, dynamics, state.imagined, starts.obs, length, limit)
+        imagined, metrics = branched.roll_out(
+            key_roll, policy_fn, dynamics, state.imagined, starts.obs, length, limit, block_rows
+        )
         disagree = termination_fn(starts.obs, starts.action, starts.next_obs) != (starts.terminal > 0.5)
         metrics |= {
             "length": length,

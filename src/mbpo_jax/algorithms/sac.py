@@ -12,7 +12,7 @@ from mbpo_jax import replay
 from mbpo_jax.agents import sac
 from mbpo_jax.options import check, option
 from mbpo_jax.replay import Replay
-from mbpo_jax.types import Algorithm, Array, Key, Metrics, Phase, PyTree, Spec
+from mbpo_jax.types import Algorithm, Array, Key, Metrics, Phase, Programs, PyTree, Spec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +56,7 @@ def build(config: SacRunConfig, spec: Spec) -> Algorithm:
         actor=lambda state: agent.actor(state.agent),
         begin_episode=lambda actor: (),
         act=act,
-        phases=(Phase("update_agent", 1, config.exploration_steps, update_agent),),
+        phases=(Phase("update_agent", 1, config.exploration_steps, Programs((update_agent,))),),
         exploration_steps=config.exploration_steps,
         replay_capacity=config.replay_capacity,
     )

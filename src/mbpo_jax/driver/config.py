@@ -31,7 +31,7 @@ class RunConfig:
     algorithm: str = option("mbpo", "Member of the family.", choices=tuple(REGISTRY))
     env: str = option("InvertedPendulum-v5", "Gymnasium id with Box observations and actions; module:Id imports first.")
     seeds: tuple[int, ...] = option(
-        (0,), "Seeds; one independent agent each, in one process.", minimum=0, maximum=2**31 - 1
+        (0,), "Seeds; one independent agent each, in one process unless --distributed.", minimum=0, maximum=2**31 - 1
     )
     num_steps: int = option(5000, "Environment steps per seed, exploration included.", minimum=1, maximum=2**31 - 1)
     run_dir: str = option(
@@ -51,8 +51,28 @@ class RunConfig:
         "auto (each on CPU, vmap elsewhere).",
         choices=(AUTO, "each", "vmap"),
     )
+    compiler_options: str = option(
+        AUTO,
+        "XLA options of phases, as phase:name=value,...; none; or auto, those measured to be good for the device.",
+    )
+    compile_cache: str = option(
+        AUTO, "Folder where compiled programs are kept between processes; off; or auto, the user's cache folder."
+    )
+    profile: int = option(
+        0, "Environment steps to trace into <run_dir>/profile, once every phase has run; 0: none.", minimum=0
+    )
     tensorboard: bool = option(False, "Also write TensorBoard files; needs the extra 'tensorboard'.")
     quiet: bool = option(False, "Print nothing but errors.")
+    distributed: bool = option(
+        False,
+        "Share the seeds with the other processes of this launch through jax.distributed; SLURM, Open MPI and TPU "
+        "pods are detected.",
+    )
+    coordinator: str = option(
+        "", "host:port of process 0; with --num_processes and --process_id, where nothing is detected."
+    )
+    num_processes: int = option(0, "Processes that share the seeds; 0: detected.", minimum=0)
+    process_id: int = option(-1, "Which of them this one is, counted from 0; -1: detected.", minimum=-1)
 
     def __post_init__(self) -> None:
         check(self)
@@ -60,8 +80,12 @@ class RunConfig:
             raise ValueError(f"seeds must differ from one another, got {self.seeds!r}")
         if not self.env:
             raise ValueError("env must be a Gymnasium id, got ''")
+        for name in ("compiler_options", "compile_cache"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} must not be empty, got ''")
         if not self.run_dir:
             raise ValueError("run_dir must be a directory or 'auto', got ''")
+        _check_processes(self)
 
     @property
     def directory(self) -> str:
@@ -79,8 +103,14 @@ RESUMABLE_CHANGES = frozenset(
         "checkpoint_every_steps",
         "checkpoints_kept",
         "seed_lifting",
+        "compiler_options",
+        "compile_cache",
+        "profile",
         "tensorboard",
         "quiet",
+        "distributed",  # num_processes may not: each of them has a part of the directory
+        "coordinator",
+        "process_id",
     }
 )
 
@@ -88,3 +118,28 @@ RESUMABLE_CHANGES = frozenset(
 def default_algorithm_config(run: RunConfig) -> Any:
     """The knobs, at their defaults, of the algorithm that `run` names."""
     return REGISTRY[run.algorithm].config_class()
+
+
+def _check_processes(run: RunConfig) -> None:
+    """The three that say which process this is come together, and with `distributed`."""
+    given = {
+        "coordinator": run.coordinator != "",
+        "num_processes": run.num_processes > 0,
+        "process_id": run.process_id >= 0,
+    }
+    present = [name for name in given if given[name]]
+    missing = [name for name in given if not given[name]] + ([] if run.distributed else ["distributed"])
+    if present and missing:
+        raise ValueError(
+            f"{present[0]} must come with distributed and all of {', '.join(given)}, got "
+            f"{present[0]}={getattr(run, present[0])!r} without {', '.join(missing)}"
+        )
+    if not present:
+        return
+    host, _, port = run.coordinator.rpartition(":")
+    if not host or not (port.isdecimal() and 0 < int(port) < 2**16):
+        raise ValueError(f"coordinator must be host:port, got {run.coordinator!r}")
+    if run.process_id >= run.num_processes:
+        raise ValueError(
+            f"process_id must be less than num_processes, which is {run.num_processes}, got {run.process_id}"
+        )

@@ -1,5 +1,6 @@
 """The driver: steps the environments, runs the phases when they are due, evaluates, logs, saves."""
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
@@ -7,15 +8,17 @@ from typing import Any, NamedTuple, TextIO
 import jax
 import numpy as np
 
+from mbpo_jax import backends
 from mbpo_jax import replay as replay_lib
 from mbpo_jax.algorithms import REGISTRY
-from mbpo_jax.driver import checkpoint, evaluate, policy, run_directory
+from mbpo_jax.driver import checkpoint, compile_cache, evaluate, memory, policy, run_directory
 from mbpo_jax.driver.config import RunConfig, default_algorithm_config
 from mbpo_jax.driver.environment import EVALUATION, TRAINING, Environment, Step, resolve_termination_fn
 from mbpo_jax.driver.metrics import MetricsWriter
+from mbpo_jax.driver.profiler import Profiler
 from mbpo_jax.driver.progress import Progress
 from mbpo_jax.driver.record import Record
-from mbpo_jax.driver.seeds import SeedAxis
+from mbpo_jax.driver.seeds import SeedAxis, num_cores
 from mbpo_jax.driver.stop import StopRequest
 from mbpo_jax.reports import curves
 from mbpo_jax.types import Algorithm, Array, Key, PyTree, Spec, Transition
@@ -32,7 +35,7 @@ class Result(NamedTuple):
 
 
 def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = None) -> Result:
-    """Trains, or continues a run of the same directory, to `run.num_steps`.
+    """Trains, or continues a run of the same directory, to `run.num_steps`, in this process.
 
     Args:
       algorithm_config: knobs of `run.algorithm`, its defaults if left out.
@@ -45,9 +48,12 @@ def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = 
     expected = REGISTRY[run.algorithm].config_class
     if not isinstance(config, expected):
         raise ValueError(f"algorithm_config must be a {expected.__name__} for {run.algorithm}, got {config!r}")
+    cache_problem = compile_cache.use(run.compile_cache)
     with ExitStack() as stack:
         trainer = _Trainer(run, config, stack)
         progress = stack.enter_context(Progress(run.num_steps, trainer.step, stream=stream, quiet=run.quiet))
+        if cache_problem is not None:
+            progress.note(cache_problem)
         stop = stack.enter_context(StopRequest())
         try:
             finished = trainer.train(progress, stop)
@@ -68,11 +74,13 @@ class _Trainer:
         self._checkpoints = checkpoint.Checkpoints(self.run_dir, run.checkpoints_kept)
         stack.callback(self._checkpoints.close)
         self._compile()
+        resident = memory.resident()
         self._roots = self._axis.keys(run.seeds)
         spec = Spec(self._envs[0].obs_dim, self._envs[0].action_dim)
         self._state = self._axis.lift(self._algorithm.init)(self._roots)
         empty = self._axis.lift(lambda key: replay_lib.init(spec, self._algorithm.replay_capacity))
-        self._replay = self._axis.beside(self._roots, empty(self._roots))
+        self._replay = self._axis.place(empty(self._roots))  # made from no key, so it would lie anywhere
+        self._memory = memory.predict(self._state, self._replay, run.num_steps, resident)
         self._begin()
         saved = self._checkpoints.restore_latest()
         offset = None if saved is None else self._restore(saved)
@@ -83,26 +91,35 @@ class _Trainer:
             )
         run_directory.write_config(self.run_dir, run, config)
         self._writer = stack.enter_context(MetricsWriter(self.run_dir, offset, run.tensorboard))
+        self._profiler = Profiler(self.run_dir, run.profile)
+        stack.callback(self._profiler.close)
 
     def train(self, progress: Progress, stop: StopRequest) -> bool:
         """Runs to the end, or until a stop is requested, and saves; returns whether the end was reached."""
         self._progress, self._stop = progress, stop
-        for note in self._notes:
+        for note in (self._memory.text(), *self._notes):
             progress.note(note)
         while self.step < self.run.num_steps or self.phase is not None:
             if self.phase is None:
                 if stop.requested:
                     break
+                self._tell(self._profiler.before_step(not self._cold))
                 self._step_environments()
             if not self._run_phases():
                 break
             self._after_step()
+        self._tell(self._profiler.close())
         self._save()
         return self.step == self.run.num_steps and self.phase is None
+
+    def _tell(self, note: str | None) -> None:
+        if note is not None:
+            self._progress.note(note)
 
     def summarise(self) -> dict[str, Any]:
         """Writes summary.json and curves.png."""
         summary = self._record.summary(self.run, self.step)
+        summary |= {"predicted_memory_bytes": self._memory.total, "peak_memory_bytes": memory.peak()}
         run_directory.write_json(self.run_dir / run_directory.SUMMARY, summary)
         curves.draw_curves(self.run_dir)
         return summary
@@ -115,6 +132,9 @@ class _Trainer:
         self._eval_envs = [Environment(run.env, seed, EVALUATION, run.max_episode_steps) for seed in run.seeds]
         for env in (*self._envs, *self._eval_envs):
             stack.callback(env.close)
+        # MuJoCo lets go of the interpreter while it steps.
+        workers = min(len(run.seeds), num_cores())
+        self._map = map if workers == 1 else stack.enter_context(ThreadPoolExecutor(workers)).map
 
     def _build_algorithm(self, config: Any) -> Algorithm:
         name = getattr(config, "termination_fn", None)
@@ -143,14 +163,19 @@ class _Trainer:
         self._explore = self._axis.lift(explore, shared=(1,))
         self._add = self._axis.lift(replay_lib.add, donate=(0,))
         self._actor = algorithm.actor if self._axis.batched else lambda states: tuple(map(algorithm.actor, states))
-        self._phases = [self._axis.lift_phase(i, phase) for i, phase in enumerate(algorithm.phases)]
+        options = backends.compiler_options(self.run.compiler_options, [phase.name for phase in algorithm.phases])
+        self._phases = [
+            self._axis.lift_phase(i, phase, options[phase.name]) for i, phase in enumerate(algorithm.phases)
+        ]
         self._evaluation_act = policy.deterministic_act(algorithm)
+        self._host = jax.local_devices(backend="cpu")[0]
 
     def _begin(self) -> None:
         num_seeds = len(self.run.seeds)
         self.step = 0
         self.phase: int | None = None  # index of the phase that is under way at `step`; None between steps
         self.phase_done = [False] * num_seeds
+        self._cold = {phase.name for phase in self._algorithm.phases}  # not yet run, or compiled, by this process
         self._notes: list[str] = []  # to show when the display is there
         self._obs = [env.reset() for env in self._envs]
         self._carry = self._begin_carry(range(num_seeds), None)
@@ -161,17 +186,14 @@ class _Trainer:
         self._progress.update(self.step, "explore" if self._exploring() else "act")
         with self._record.timed("env_step"):
             actions = self._choose_actions()
-            rows, ended = [], []
-            for i, env in enumerate(self._envs):
-                step = env.step(actions[i])
-                rows.append(_row(self._obs[i], actions[i], step))
-                self._obs[i] = step.next_obs
-                if step.terminal or step.truncated:
-                    self._record.episode_ended(i, env.episode_return)
-                    self._obs[i] = env.reset()
-                    ended.append(i)
+            steps, next_starts, returns = zip(*self._map(_step, self._envs, actions))
+            rows = [_row(*given) for given in zip(self._obs, actions, steps)]
+            ended = [i for i, step in enumerate(steps) if step.terminal or step.truncated]
+            self._obs = list(next_starts)
             self._replay = self._add(self._replay, self._axis.join(rows))
             if ended:
+                for i in ended:
+                    self._record.episode_ended(i, returns[i])
                 self._carry = self._begin_carry(ended, self._carry)
         self.step += 1
         self.phase, self.phase_done = 0, [False] * len(self._envs)
@@ -213,6 +235,7 @@ class _Trainer:
                     )
                     jax.block_until_ready(metrics)
                 self._record.remember(phase.name, metrics)
+                self._cold.discard(phase.name)
                 if not all(self.phase_done):
                     return False
             self.phase, self.phase_done = self.phase + 1, [False] * len(self._envs)
@@ -234,22 +257,24 @@ class _Trainer:
     def _evaluate(self) -> None:
         self._progress.update(self.step, "evaluate")
         with self._record.timed("evaluate"):
-            actors = self._axis.split(self._actor(self._state))
-            for i, (seed, env) in enumerate(zip(self.run.seeds, self._eval_envs)):
-                acting = policy.Policy(
-                    self._evaluation_act, self._algorithm, actors[i], env.action_low, env.action_high
-                )
-                outcome = evaluate.evaluate(acting, env, 0, self.run.eval_episodes)
-                metrics = outcome.metrics()
-                self._writer.write(self.step, seed, metrics)
-                is_best = self._record.add_evaluation(i, self.step, metrics["eval/return_mean"])
-                for best in (False, True) if is_best else (False,):
-                    path = policy.policy_path(self.run_dir, seed, best)
-                    policy.save_policy(path, actors[i], env.obs_dim, env.action_low, env.action_high)
-                self._progress.note(
-                    f"step {self.step:,}  seed {seed}  evaluation return {metrics['eval/return_mean']:.1f} "
-                    f"+- {metrics['eval/return_std']:.1f} over {self.run.eval_episodes} episodes"
-                )
+            # One observation at a time, which the host's own device is the quickest for.
+            actors = [jax.device_put(actor, self._host) for actor in self._axis.split(self._actor(self._state))]
+            outcomes = list(self._map(self._evaluate_seed, actors, self._eval_envs))
+        for i, (seed, env, outcome) in enumerate(zip(self.run.seeds, self._eval_envs, outcomes, strict=True)):
+            metrics = outcome.metrics()
+            self._writer.write(self.step, seed, metrics)
+            is_best = self._record.add_evaluation(i, self.step, metrics["eval/return_mean"])
+            for best in (False, True) if is_best else (False,):
+                path = policy.policy_path(self.run_dir, seed, best)
+                policy.save_policy(path, actors[i], env.obs_dim, env.action_low, env.action_high)
+            self._progress.note(
+                f"step {self.step:,}  seed {seed}  evaluation return {metrics['eval/return_mean']:.1f} "
+                f"+- {metrics['eval/return_std']:.1f} over {self.run.eval_episodes} episodes"
+            )
+
+    def _evaluate_seed(self, actor: PyTree, env: Environment) -> evaluate.Evaluation:
+        acting = policy.Policy(self._evaluation_act, self._algorithm, actor, env.action_low, env.action_high)
+        return evaluate.evaluate(acting, env, 0, self.run.eval_episodes)
 
     def _save(self) -> None:
         self._progress.update(self.step, "checkpoint")
@@ -287,7 +312,8 @@ class _Trainer:
 
         def restore(fresh: PyTree, name: str) -> PyTree:
             values = self._axis.split(fresh)
-            return self._axis.join([checkpoint.unpack(v, arrays.get(name, {})) for v, arrays in zip(values, seeds)])
+            restored = [checkpoint.unpack(v, arrays.get(name, {})) for v, arrays in zip(values, seeds)]
+            return self._axis.place(self._axis.join(restored))
 
         self._state, self._replay = restore(self._state, "state"), restore(self._replay, "replay")
         self._carry = restore(self._carry, "carry")
@@ -304,6 +330,13 @@ class _Trainer:
                 self._obs[i] = env.reset()
                 self._carry = self._begin_carry([i], self._carry)
         return position["metrics_offset"]
+
+
+def _step(env: Environment, action: np.ndarray) -> tuple[Step, np.ndarray, float]:
+    """One step; with the observation to go on from, of the next episode if this one ended, and the return so far."""
+    step = env.step(action)
+    episode_return = env.episode_return
+    return step, env.reset() if step.terminal or step.truncated else step.next_obs, episode_return
 
 
 def _row(obs: np.ndarray, action: np.ndarray, step: Step) -> Transition:

@@ -1,22 +1,48 @@
 """The seed axis: how functions of one seed run for all seeds. The choice is made here, in one place.
 
-Two liftings. `each` runs the seeds one after another with one executable, their arrays spread over the local
-devices; seed i of n equals seed i alone bit for bit. `vmap` batches them; it suits devices that are bound by
-launches, and agrees to rounding. A value "of all seeds" is a tuple of S values under `each` and one stacked
-[S, ...] value under `vmap`; only `split` and `join` look inside.
+Two liftings. `each` gives every seed an execution of its own, on the device where its arrays live, so that seeds on
+different devices run at the same time; seed i of n equals seed i alone bit for bit. `vmap` batches them, in equal
+shares over a mesh of the local devices; it suits devices that are bound by launches, and agrees to rounding. A value
+"of all seeds" is a tuple of S values under `each` and one stacked [S, ...] value under `vmap`; only `split` and `join`
+look inside.
 """
 
 import functools
 import operator
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from mbpo_jax import backends
 from mbpo_jax.driver.config import AUTO
-from mbpo_jax.types import Array, Key, Phase, PyTree, always_finished
+from mbpo_jax.types import FINISHED, Array, Key, Phase, ProgramFn, PyTree
+
+SEED = "seed"  # the mesh axis
+
+
+def num_cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def use_cores(num_seeds: int) -> None:
+    """Lets the CPU count as several devices, one for each seed while cores last, unless the user has set a number.
+
+    Two programs, each on a device of its own, use two cores better than one program uses both. Must come before the
+    first computation of the process; later it does nothing.
+    """
+    chosen = jax.config.values["jax_num_cpu_devices"] != -1
+    if chosen or "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        return
+    try:
+        jax.config.update("jax_num_cpu_devices", min(num_seeds, num_cores()))
+    except RuntimeError:  # computations have begun
+        pass
 
 
 class SeedAxis:
@@ -24,10 +50,22 @@ class SeedAxis:
 
     def __init__(self, num_seeds: int, lifting: str = AUTO) -> None:
         self.num_seeds = num_seeds
-        self.batched = lifting == "vmap" or (lifting == AUTO and jax.default_backend() != "cpu")
+        self.batched = (backends.choices().seed_lifting if lifting == AUTO else lifting) == "vmap"
+        devices = jax.local_devices()
+        if self.batched:
+            shards = max(n for n in range(1, len(devices) + 1) if num_seeds % n == 0)
+            mesh = Mesh(np.array(devices[:shards]), (SEED,))
+            self._mesh = mesh if shards > 1 else None
+        else:
+            self._devices = [devices[i % len(devices)] for i in range(num_seeds)] if len(devices) > 1 else None
 
     def lift(
-        self, fn: Callable[..., Any], shared: Sequence[int] = (), donate: Sequence[int] = (), outputs: int = 1
+        self,
+        fn: Callable[..., Any],
+        shared: Sequence[int] = (),
+        donate: Sequence[int] = (),
+        outputs: int = 1,
+        compiler_options: Mapping[str, str] | None = None,
     ) -> Callable[..., Any]:
         """Compiles `fn` and lifts it.
 
@@ -35,15 +73,11 @@ class SeedAxis:
           shared: positions of arguments that are the same for all seeds.
           donate: positions of arguments that the result replaces.
           outputs: how many values `fn` returns; more than one come as a tuple of values of all seeds.
+          compiler_options: for XLA.
         """
-        fn = _with_strong_types(fn)
         if self.batched:
-
-            def batched(*args: Any) -> Any:
-                return jax.vmap(fn, in_axes=tuple(None if i in shared else 0 for i in range(len(args))))(*args)
-
-            return jax.jit(batched, donate_argnums=tuple(donate))
-        one = jax.jit(fn, donate_argnums=tuple(donate))
+            return self.jit(self._batch(fn, shared), donate, compiler_options)
+        one = self.jit(fn, donate, compiler_options)
 
         def each(*args: Any) -> Any:
             results = []
@@ -53,26 +87,23 @@ class SeedAxis:
 
         return each
 
-    def lift_phase(self, index: int, phase: Phase) -> "PhaseRunner":
+    def lift_phase(self, index: int, phase: Phase, compiler_options: Mapping[str, str] | None = None) -> "PhaseRunner":
         """Compiles and lifts a phase; `index` tells its stream of keys from those of other phases."""
-        return PhaseRunner(self, index, phase)
+        return PhaseRunner(self, index, phase, compiler_options)
 
     def keys(self, seeds: Sequence[int]) -> PyTree:
         """Root keys of all seeds, on the devices where their arrays are to live."""
-        devices = jax.local_devices()
-        keys = [jax.random.key(seed) for seed in seeds]
-        if not self.batched and len(devices) > 1:
-            keys = [jax.device_put(key, devices[i % len(devices)]) for i, key in enumerate(keys)]
-        return self.join(keys)
+        return self.place(self.join([jax.random.key(seed) for seed in seeds]))
 
-    def beside(self, roots: PyTree, value: PyTree) -> PyTree:
-        """`value` of all seeds, moved to the devices of their root keys; for what is made from no key."""
+    def place(self, value: PyTree) -> PyTree:
+        """`value` of all seeds, moved to the devices where the seeds live; bound to none if there is only one."""
         if self.batched:
+            return (
+                value if self._mesh is None else jax.device_put(value, NamedSharding(self._mesh, PartitionSpec(SEED)))
+            )
+        if self._devices is None:
             return value
-        return tuple(
-            jax.device_put(mine, root.sharding) if root.committed else mine
-            for mine, root in zip(value, roots, strict=True)
-        )
+        return tuple(jax.device_put(mine, device) for mine, device in zip(value, self._devices, strict=True))
 
     def join(self, values: Sequence[PyTree]) -> PyTree:
         """One value of all seeds from S values of one seed."""
@@ -88,22 +119,50 @@ class SeedAxis:
             return list(value)
         return [jax.tree.map(operator.itemgetter(i), value) for i in range(self.num_seeds)]
 
+    def _batch(self, fn: Callable[..., Any], shared: Sequence[int]) -> Callable[..., Any]:
+        """`fn` over stacked seeds: each device maps over its share of them, and none waits for another."""
+
+        def batched(*args: Any) -> Any:
+            mapped = jax.vmap(fn, in_axes=tuple(None if i in shared else 0 for i in range(len(args))))
+            if self._mesh is None:
+                return mapped(*args)
+            specs = tuple(PartitionSpec() if i in shared else PartitionSpec(SEED) for i in range(len(args)))
+            on_mesh = jax.shard_map(
+                mapped, mesh=self._mesh, in_specs=specs, out_specs=PartitionSpec(SEED), check_vma=False
+            )
+            return on_mesh(*args)
+
+        return batched
+
+    def jit(
+        self,
+        fn: Callable[..., Any],
+        donate: Sequence[int] = (),
+        compiler_options: Mapping[str, str] | None = None,
+    ) -> Callable[..., Any]:
+        """Compiles a function of one seed, or of a batch of them."""
+        options = dict(compiler_options or {}) or None
+        return jax.jit(_with_strong_types(fn), donate_argnums=tuple(donate), compiler_options=options)
+
 
 class PhaseRunner:
-    """A phase of all seeds, run in slices until every seed is done."""
+    """A phase of all seeds, run program by program until every seed is done."""
 
-    def __init__(self, axis: SeedAxis, index: int, phase: Phase) -> None:
-        def run(root: Key, step: Array, state: PyTree, replay: PyTree) -> tuple[PyTree, PyTree]:
-            return phase.run(jax.random.fold_in(jax.random.fold_in(root, 1000 + index), step), state, replay)
-
-        def run_active(root: Key, step: Array, state: PyTree, replay: PyTree, active: Array, metrics: PyTree) -> Any:
-            return _select(active, run(root, step, state, replay), (state, metrics))
-
+    def __init__(
+        self, axis: SeedAxis, index: int, phase: Phase, compiler_options: Mapping[str, str] | None = None
+    ) -> None:
         self.phase = phase
         self._axis = axis
-        self._one = jax.jit(_with_strong_types(run), donate_argnums=2)
-        self._all = axis.lift(run, shared=(1,), donate=(2,), outputs=2)
-        self._active = axis.lift(run_active, shared=(1,), donate=(2,), outputs=2)
+        self._due = axis.lift(phase.programs.due)
+
+        def lift(fn: Callable[..., Any]) -> Callable[..., Any]:
+            return axis.lift(fn, shared=(1,), donate=(2,), outputs=3, compiler_options=compiler_options)
+
+        programs = [_program(1000 + index, run, phase.programs.due) for run in phase.programs.run]
+        if axis.batched:
+            self._all, self._active = list(map(lift, programs)), [lift(_of_active(program)) for program in programs]
+        else:
+            self._one = [axis.jit(program, donate=(2,), compiler_options=compiler_options) for program in programs]
 
     def run(
         self,
@@ -114,65 +173,79 @@ class PhaseRunner:
         done: list[bool],
         should_stop: Callable[[], bool],
     ) -> tuple[PyTree, list[PyTree | None]]:
-        """Runs slices until all of `done` hold or `should_stop()`, asked before each; `done` is updated.
+        """Runs programs until all of `done` hold or `should_stop()`, asked before each round; `done` is updated.
 
         Returns:
           The state, and the metrics of every seed that came to its end in this call; None for the others.
         """
-        before = list(done)
-        if self._axis.batched:
-            state, metrics = self._run_batched(roots, step, state, replay, done, should_stop)
-        else:
-            state, metrics = self._run_each(roots, step, state, replay, done, should_stop)
-        ended = [now and not was for was, now in zip(before, done, strict=True)]
-        return state, [values if mine else None for values, mine in zip(metrics, ended, strict=True)]
-
-    def _run_each(
-        self,
-        roots: PyTree,
-        step: int,
-        state: PyTree,
-        replay: PyTree,
-        done: list[bool],
-        should_stop: Callable[[], bool],
-    ) -> tuple[PyTree, list[PyTree]]:
-        states, metrics = list(state), [None] * self._axis.num_seeds
-        for i in range(self._axis.num_seeds):
-            while not done[i]:
-                if should_stop():
-                    return tuple(states), metrics
-                states[i], metrics[i] = self._one(roots[i], step, states[i], replay[i])
-                done[i] = not self.phase.unfinished(states[i])
-        return tuple(states), metrics
-
-    def _run_batched(
-        self,
-        roots: PyTree,
-        step: int,
-        state: PyTree,
-        replay: PyTree,
-        done: list[bool],
-        should_stop: Callable[[], bool],
-    ) -> tuple[PyTree, list[PyTree]]:
-        metrics = None
+        before, due, metrics = list(done), self._first_programs(state), None
+        advance = self._advance_batched if self._axis.batched else self._advance_each
         while not all(done) and not should_stop():
-            # Which program runs depends on `done` alone, so that a run that was stopped repeats it bit for bit.
-            if not any(done):
-                state, metrics = self._all(roots, step, state, replay)
-            else:
-                # A seed that is done must not begin again while others go on.
-                previous = metrics if metrics is not None else self._zero_metrics(roots, step, state, replay)
-                state, metrics = self._active(roots, step, state, replay, ~np.asarray(done), previous)
-            if self.phase.unfinished is always_finished:
-                done[:] = [True] * len(done)
-            else:
-                unfinished = np.asarray(jax.vmap(self.phase.unfinished)(state))
-                done[:] = [was or not now for was, now in zip(done, unfinished.tolist())]
-        return state, [None] * len(done) if metrics is None else self._axis.split(metrics)
+            state, metrics = advance(roots, step, state, replay, metrics, done, due)
+            done[:] = [was or program == FINISHED for was, program in zip(done, due)]
+        told = [None] * len(done) if metrics is None else self._axis.split(metrics)
+        ended = [now and not was for was, now in zip(before, done, strict=True)]
+        return state, [values if mine else None for values, mine in zip(told, ended, strict=True)]
 
-    def _zero_metrics(self, *args: Any) -> PyTree:
-        _, shapes = jax.eval_shape(self._all, *args)
+    def _first_programs(self, state: PyTree) -> list[int]:
+        """Each seed's program: the one where a stop left it, else the first."""
+        if len(self.phase.programs.run) == 1:
+            return [0] * self._axis.num_seeds
+        return [max(int(program), 0) for program in self._axis.split(self._due(state))]
+
+    def _advance_each(
+        self, roots: PyTree, step: int, state: PyTree, replay: PyTree, metrics: PyTree, done: list[bool], due: list[int]
+    ) -> tuple[PyTree, PyTree]:
+        """One program of every seed that is not done; all are under way before the first is waited for."""
+        states, told = list(state), [None] * len(done) if metrics is None else list(metrics)
+        programs: dict[int, Array] = {}
+        for i in (i for i, over in enumerate(done) if not over):
+            states[i], told[i], programs[i] = self._one[due[i]](roots[i], step, states[i], replay[i])
+        for i, program in programs.items():
+            due[i] = int(program)
+        return tuple(states), tuple(told)
+
+    def _advance_batched(
+        self, roots: PyTree, step: int, state: PyTree, replay: PyTree, metrics: PyTree, done: list[bool], due: list[int]
+    ) -> tuple[PyTree, PyTree]:
+        """The earliest program that a seed not yet done waits for, of all seeds that wait for it.
+
+        What runs depends on `done` and `due` alone, so that a run that was stopped repeats it bit for bit.
+        """
+        program = min(index for index, over in zip(due, done) if not over)
+        active = np.asarray([index == program and not over for index, over in zip(due, done)])
+        arguments = (roots, step, state, replay)
+        if active.all():
+            state, metrics, programs = self._all[program](*arguments)
+        else:  # the others must stand still
+            metrics = self._zero_metrics(program, arguments) if metrics is None else metrics
+            state, metrics, programs = self._active[program](*arguments, active, metrics)
+        due[:] = [int(new) if mine else old for new, old, mine in zip(np.asarray(programs), due, active)]
+        return state, metrics
+
+    def _zero_metrics(self, program: int, arguments: tuple[Any, ...]) -> PyTree:
+        _, shapes, _ = jax.eval_shape(self._all[program], *arguments)
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+
+def _program(stream: int, run: ProgramFn, due: Callable[[PyTree], Array | int]) -> Callable[..., Any]:
+    """(root, step, state, replay) -> (state, metrics, the program that is due after it), of one seed."""
+
+    def program(root: Key, step: Array, state: PyTree, replay: PyTree) -> tuple[PyTree, PyTree, Array]:
+        state, metrics = run(jax.random.fold_in(jax.random.fold_in(root, stream), step), state, replay)
+        return state, metrics, jnp.asarray(due(state), jnp.int32)
+
+    return program
+
+
+def _of_active(program: Callable[..., Any]) -> Callable[..., Any]:
+    """`program` with two more arguments: whether this seed takes part, and its metrics if it does not."""
+
+    def run(root: Key, step: Array, state: PyTree, replay: PyTree, active: Array, metrics: PyTree) -> Any:
+        new_state, new_metrics, due = program(root, step, state, replay)
+        return *_select(active, (new_state, new_metrics), (state, metrics)), due
+
+    return run
 
 
 def _with_strong_types(fn: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,6 +1,7 @@
 """Fitting the Gaussian ensemble: bootstrap, held-out early stopping, best snapshots, elites.
 
-A fit is a series of slices, each one compiled call of bounded length, so that the driver can show progress and stop.
+A fit is a series of compiled calls of bounded length: one begins it, others take a slice of minibatches or a single
+one, one ends each epoch. So the driver can show progress and stop, and loops over minibatches have a static length.
 All its randomness is index arithmetic on the fit's key (`permutation.py`): nothing the size of the buffer is drawn,
 sorted or kept, the cost of a minibatch does not depend on how much data there is, and nothing recompiles as it grows.
 
@@ -13,15 +14,15 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mbpo_jax import distributions, ensemble, normalizer, permutation, replay
+from mbpo_jax import backends, distributions, ensemble, normalizer, permutation, replay
 from mbpo_jax.models.gaussian_state import FitState, GaussianConfig, GaussianState
 from mbpo_jax.networks import GaussianMlp
 from mbpo_jax.normalizer import Normalizer
 from mbpo_jax.replay import Replay
-from mbpo_jax.types import Array, Key, Metrics, PyTree
+from mbpo_jax.types import FINISHED, Array, Key, Metrics, ProgramFn, Programs, PyTree
 
-BLOCK_ROWS = 1000  # rows per step of passes over held-out rows and of moments
 LOG_VAR_BOUND_WEIGHT = 0.01  # of sum(max_log_var) - sum(min_log_var) in the loss
+SLICE, SINGLE, END_EPOCH = 1, 2, 3  # programs of a fit; 0 begins it
 
 
 class Split(NamedTuple):
@@ -56,31 +57,31 @@ def idle(params: PyTree, num_members: int) -> FitState:
         num_steps=zero,
         epochs_since_improvement=zero,
         best_params=jax.tree.map(jnp.zeros_like, params),
-        best_mse=jnp.full(num_members, jnp.inf),
+        best_mse=jnp.full(num_members, jnp.inf, jnp.float32),
         train_loss=jnp.zeros(num_members),
     )
 
 
-def unfinished(model: GaussianState) -> Array:
-    """Whether the fit that is under way needs another slice."""
-    return model.fit.running
+def num_holdout_rows(num_rows: Array, config: GaussianConfig) -> Array:
+    """min(holdout_fraction * N, max_holdout_rows)."""
+    num_holdout = jnp.floor(config.holdout_fraction * num_rows).astype(jnp.int32)
+    return jnp.minimum(num_holdout, config.max_holdout_rows)
 
 
 def split_rows(key: Key, num_rows: Array, config: GaussianConfig) -> Split:
-    """The split of a fit over `num_rows` rows; min(holdout_fraction * N, max_holdout_rows) are held out."""
-    num_holdout = jnp.floor(config.holdout_fraction * num_rows).astype(jnp.int32)
-    return Split(permutation.words(key), num_rows, jnp.minimum(num_holdout, config.max_holdout_rows))
+    """The split of a fit over `num_rows` rows."""
+    return Split(permutation.words(key), num_rows, num_holdout_rows(num_rows, config))
 
 
 def bootstrap_rows(key: Key, split: Split, epoch: Array, minibatch: Array, num_members: int, batch_size: int) -> Array:
-    """Ages [M, B] of the rows of a minibatch.
+    """Ages [..., M, B] of the rows of minibatches [...] of an epoch.
 
     Each member draws, once per fit, `num_train` training rows with replacement, and sees them in a new order every
     epoch. Places beyond the end of the epoch repeat its last row; `minibatch_weights` gives them no weight.
     """
     key_bootstrap, key_epochs = jax.random.split(key)
     streams = permutation.words(key_bootstrap, num_members)
-    place = jnp.minimum(minibatch * batch_size + jnp.arange(batch_size), split.num_train - 1)
+    place = jnp.minimum(minibatch[..., None] * batch_size + jnp.arange(batch_size), split.num_train - 1)
 
     def rows_of_member(stream: Array, index: Array) -> Array:
         key_epoch = jax.random.fold_in(jax.random.fold_in(key_epochs, index), epoch)
@@ -88,13 +89,13 @@ def bootstrap_rows(key: Key, split: Split, epoch: Array, minibatch: Array, num_m
         return permutation.draws(stream, shuffled, split.num_train)
 
     drawn = ensemble.lift(rows_of_member)(streams, jnp.arange(num_members))
-    return split.train(drawn)
+    return split.train(jnp.moveaxis(drawn, 0, -2))
 
 
 def minibatch_weights(split: Split, minibatch: Array, batch_size: int) -> Array:
-    """Weights [B] that average a minibatch, the last and shorter one of an epoch included; they sum to one."""
-    inside = minibatch * batch_size + jnp.arange(batch_size) < split.num_train
-    return inside / jnp.maximum(jnp.sum(inside), 1)
+    """Weights [..., B] that average minibatches [...], the last, shorter one of an epoch too; they sum to one."""
+    inside = minibatch[..., None] * batch_size + jnp.arange(batch_size) < split.num_train
+    return inside / jnp.maximum(jnp.sum(inside, -1, keepdims=True), 1)
 
 
 def inputs_and_targets(buffer: Replay, age: Array) -> tuple[Array, Array]:
@@ -111,10 +112,8 @@ def weight_penalty(params: PyTree, weight_decays: tuple[float, ...]) -> Array:
     return sum(0.5 * decay * jnp.sum(jnp.square(params[name]["kernel"])) for name, decay in decays.items())  # type: ignore[return-value]
 
 
-def build(
-    config: GaussianConfig, network: GaussianMlp
-) -> Callable[[Key, GaussianState, Replay], tuple[GaussianState, Metrics]]:
-    """The fit of an ensemble of `network`, one slice a call."""
+def build(config: GaussianConfig, network: GaussianMlp) -> Programs:
+    """The fit of an ensemble of `network`."""
 
     def member_loss(params: PyTree, bounds: PyTree, x: Array, y: Array, weights: Array) -> Array:
         mean, raw_log_var = network.apply({"params": params}, x)
@@ -130,34 +129,51 @@ def build(
 
     update_members = ensemble.lift(update_member, (0, None, 0, 0, None))
 
-    def step(key: Key, split: Split, buffer: Replay, model: GaussianState) -> GaussianState:
-        fit = model.fit
-        age = bootstrap_rows(key, split, fit.epoch, fit.minibatch, config.num_members, config.model_batch_size)
-        x, y = inputs_and_targets(buffer, age)
-        weights = minibatch_weights(split, fit.minibatch, config.model_batch_size)
-        members, bound_grads, loss = update_members(
-            model.members, model.log_var_bounds.params, normalizer.normalize(model.inputs, x), y, weights
-        )
+    def step(model: GaussianState, minibatch: tuple[Array, Array, Array]) -> tuple[GaussianState, None]:
+        x, y, weights = minibatch
+        members, bound_grads, loss = update_members(model.members, model.log_var_bounds.params, x, y, weights)
         bound_grads = jax.tree.map(lambda grads: jnp.sum(grads, 0), bound_grads)  # the bounds serve all members
         bound_grads = {
             "max": bound_grads["max"] + LOG_VAR_BOUND_WEIGHT,
             "min": bound_grads["min"] - LOG_VAR_BOUND_WEIGHT,
         }
-        return model.replace(
+        fit = model.fit
+        model = model.replace(
             members=members,
             log_var_bounds=model.log_var_bounds.apply_gradients(grads=bound_grads),
             fit=fit.replace(minibatch=fit.minibatch + 1, num_steps=fit.num_steps + 1, train_loss=loss),
         )
+        return model, None
 
-    def begin(split: Split, buffer: Replay, model: GaussianState) -> GaussianState:
+    def slice_of(num_minibatches: int) -> ProgramFn:
+        """The program that takes so many minibatches; their rows are found and gathered before the first step."""
+
+        def run(key: Key, model: GaussianState, buffer: Replay) -> tuple[GaussianState, Metrics]:
+            key_split, key_rows = jax.random.split(key)
+            fit, batch_size = model.fit, config.model_batch_size
+            split = split_rows(key_split, fit.num_rows, config)
+            minibatch = fit.minibatch + jnp.arange(num_minibatches)
+            age = bootstrap_rows(key_rows, split, fit.epoch, minibatch, config.num_members, batch_size)
+            x, y = inputs_and_targets(buffer, age)
+            weights = minibatch_weights(split, minibatch, batch_size)
+            model, _ = jax.lax.scan(step, model, (normalizer.normalize(model.inputs, x), y, weights))
+            return model, metrics(model)
+
+        return run
+
+    def begin(key: Key, model: GaussianState, buffer: Replay) -> tuple[GaussianState, Metrics]:
+        key_split, _ = jax.random.split(key)
         fit = idle(model.members.params, config.num_members)
-        return model.replace(
-            inputs=training_moments(split, buffer),
-            fit=fit.replace(running=jnp.ones((), bool), num_rows=split.num_rows, best_params=model.members.params),
+        model = model.replace(
+            inputs=training_moments(split_rows(key_split, buffer.size, config), buffer),
+            fit=fit.replace(running=jnp.ones((), bool), num_rows=buffer.size, best_params=model.members.params),
         )
+        return model, metrics(model)
 
-    def end_epoch(split: Split, buffer: Replay, model: GaussianState) -> GaussianState:
+    def end_epoch(key: Key, model: GaussianState, buffer: Replay) -> tuple[GaussianState, Metrics]:
+        key_split, _ = jax.random.split(key)
         fit = model.fit
+        split = split_rows(key_split, fit.num_rows, config)
         mse = holdout_mse(network, split, buffer, model.inputs, model.members.params)
         # 1 - mse / best exceeds the threshold; written so that the first epoch, with best = inf, improves too
         improved = mse < (1.0 - config.fit_improvement) * fit.best_mse
@@ -169,42 +185,42 @@ def build(
             epochs_since_improvement=waited,
             best_params=keep(improved, model.members.params, fit.best_params),
             best_mse=jnp.where(improved, mse, fit.best_mse),
-            running=waited <= config.fit_patience_epochs,
+            running=(waited <= config.fit_patience_epochs) & (steps_allowed(fit) > 0),
         )
-        return model.replace(fit=fit)
+        model = jax.lax.cond(fit.running, lambda m: m, finish, model.replace(fit=fit))
+        return model, metrics(model)
 
     def finish(model: GaussianState) -> GaussianState:
         elites = jnp.argsort(model.fit.best_mse)[: config.num_elites].astype(jnp.int32)
         return model.replace(members=model.members.replace(params=model.fit.best_params), elites=elites)
 
-    def fit(key: Key, model: GaussianState, buffer: Replay) -> tuple[GaussianState, Metrics]:
-        """One slice: up to `fit_slice_minibatches` minibatches, never past the end of an epoch."""
-        key_split, key_rows = jax.random.split(key)
-        num_rows = jnp.where(model.fit.running, model.fit.num_rows, buffer.size)
-        split = split_rows(key_split, num_rows, config)
-        num_minibatches = -(-split.num_train // config.model_batch_size)
-        model = jax.lax.cond(model.fit.running, lambda m: m, lambda m: begin(split, buffer, m), model)
-        stop = jnp.minimum(model.fit.minibatch + config.fit_slice_minibatches, num_minibatches)
-        model = jax.lax.fori_loop(model.fit.minibatch, stop, lambda _, m: step(key_rows, split, buffer, m), model)
-        at_end = model.fit.minibatch >= num_minibatches
-        model = jax.lax.cond(at_end, lambda m: end_epoch(split, buffer, m), lambda m: m, model)
-        model = jax.lax.cond(model.fit.running, lambda m: m, finish, model)
-        return model, metrics(model)
+    def steps_allowed(fit: FitState) -> Array:
+        most = config.fit_max_gradient_steps or jnp.iinfo(jnp.int32).max
+        return most - fit.num_steps
 
-    return fit
+    def due(model: GaussianState) -> Array:
+        fit = model.fit
+        num_train = fit.num_rows - num_holdout_rows(fit.num_rows, config)
+        num_minibatches = -(-num_train // config.model_batch_size)
+        left = jnp.minimum(num_minibatches - fit.minibatch, steps_allowed(fit))
+        in_epoch = jnp.where(left >= config.fit_slice_minibatches, SLICE, jnp.where(left > 0, SINGLE, END_EPOCH))
+        return jnp.where(fit.running, in_epoch, FINISHED)
+
+    return Programs((begin, slice_of(config.fit_slice_minibatches), slice_of(1), end_epoch), due)
 
 
 def training_moments(split: Split, buffer: Replay) -> Normalizer:
     """Mean and standard deviation of the training rows' inputs, in passes over blocks of rows."""
+    block_rows = backends.choices().block_rows
     num_inputs = buffer.rows.obs.shape[-1] + buffer.rows.action.shape[-1]
 
     def average(fn: Callable[[Array], Array]) -> Array:
         def add_block(i: Array, total: Array) -> Array:
-            index = i * BLOCK_ROWS + jnp.arange(BLOCK_ROWS)
+            index = i * block_rows + jnp.arange(block_rows)
             x, _ = inputs_and_targets(buffer, split.train(jnp.minimum(index, split.num_train - 1)))
             return total + jnp.sum(jnp.where((index < split.num_train)[:, None], fn(x), 0.0), 0)
 
-        num_blocks = -(-split.num_train // BLOCK_ROWS)
+        num_blocks = -(-split.num_train // block_rows)
         return jax.lax.fori_loop(0, num_blocks, add_block, jnp.zeros(num_inputs)) / split.num_train
 
     mean = average(lambda x: x)
@@ -218,15 +234,16 @@ def holdout_mse(network: GaussianMlp, split: Split, buffer: Replay, inputs: Norm
     """
     apply_members = ensemble.lift(lambda p, x: network.apply({"params": p}, x)[0], (0, None))
     num_rows = jnp.where(split.num_holdout > 0, split.num_holdout, split.num_train)
+    block_rows = backends.choices().block_rows
 
     def add_block(i: Array, total: Array) -> Array:
-        index = i * BLOCK_ROWS + jnp.arange(BLOCK_ROWS)
+        index = i * block_rows + jnp.arange(block_rows)
         x, y = inputs_and_targets(buffer, split.holdout(jnp.minimum(index, num_rows - 1)))
         error = jnp.mean(jnp.square(apply_members(params, normalizer.normalize(inputs, x)) - y[None]), -1)
         return total + jnp.sum(jnp.where(index < num_rows, error, 0.0), -1)
 
     num_members = jax.tree.leaves(params)[0].shape[0]
-    return jax.lax.fori_loop(0, -(-num_rows // BLOCK_ROWS), add_block, jnp.zeros(num_members)) / num_rows
+    return jax.lax.fori_loop(0, -(-num_rows // block_rows), add_block, jnp.zeros(num_members)) / num_rows
 
 
 def metrics(model: GaussianState) -> Metrics:

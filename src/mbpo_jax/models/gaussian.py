@@ -59,4 +59,4 @@ def build(config: GaussianConfig, spec: Spec) -> WorldModel:
         target = mean + jnp.exp(0.5 * log_var) * jax.random.normal(key, mean.shape)
         return obs + target[..., 1:], target[..., 0]
 
-    return WorldModel(init, fitting.build(config, network), fitting.unfinished, predict, sample)
+    return WorldModel(init, fitting.build(config, network), predict, sample)

@@ -32,8 +32,11 @@ class GaussianConfig:
     fit_improvement: float = option(
         0.01, "Relative fall of a member's held-out error that counts as improving.", minimum=0.0, maximum=0.99
     )
+    fit_max_gradient_steps: int = option(
+        0, "Most gradient steps of a fit; 0: as many as the held-out rows ask for.", minimum=0
+    )
     fit_slice_minibatches: int = option(
-        200, "Minibatches per compiled call of a fit; more show and stop later.", minimum=1
+        16, "Minibatches per compiled call of a fit; more show and stop later.", minimum=1
     )
 
     def __post_init__(self) -> None:

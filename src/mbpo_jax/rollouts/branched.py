@@ -16,8 +16,6 @@ from mbpo_jax import permutation, replay
 from mbpo_jax.replay import Replay
 from mbpo_jax.types import Array, Key, Metrics, PolicyFn, StepFn, Transition
 
-BLOCK_ROWS = 1000  # most rows that are worked on together
-
 
 class Dynamics(NamedTuple):
     """What moves imagined states: `step_fn`, in `num_groups` equally likely versions (one for each elite)."""
@@ -47,6 +45,7 @@ def roll_out(
     start_obs: Array,
     length: Array,
     limit: Array,
+    most_block_rows: int = 1000,
 ) -> tuple[Replay, Metrics]:
     """Rolls every start state `length` steps ahead, or to its end, and adds all transitions to the buffer.
 
@@ -57,10 +56,11 @@ def roll_out(
       start_obs: [B, O].
       length: [], int, steps; may be traced.
       limit: [], int, rows that may be in force in the buffer; may be traced.
+      most_block_rows: rows that are worked on together; a choice of speed and, through the order of draws, of noise.
     Returns:
       The buffer, and metrics of what was imagined.
     """
-    block_rows = min(BLOCK_ROWS, -(-start_obs.shape[0] // dynamics.num_groups))
+    block_rows = min(most_block_rows, -(-start_obs.shape[0] // dynamics.num_groups))
     padding = jnp.zeros((block_rows, start_obs.shape[1]))
     num_starts = jnp.asarray(start_obs.shape[0], jnp.int32)
     zero, nothing = jnp.zeros((), jnp.int32), jnp.zeros(())

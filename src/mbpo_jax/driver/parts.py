@@ -1,0 +1,137 @@
+"""The parts of a run directory: each is a complete run directory of some of the seeds, and together they become one."""
+
+import dataclasses
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mbpo_jax.driver import metrics, policy, run_directory
+from mbpo_jax.driver.config import RunConfig, StorageFailure
+from mbpo_jax.reports import curves
+
+
+def part_config(run: RunConfig, index: int) -> RunConfig:
+    """The run of one process: its seeds, in its part of the directory, and nothing of the other processes.
+
+    Args:
+      run: the whole run, with `num_processes` known.
+    """
+    return dataclasses.replace(
+        run,
+        seeds=run.seeds[index :: run.num_processes],
+        run_dir=str(Path(run.directory) / f"part_{index}_of_{run.num_processes}"),
+        distributed=False,
+        coordinator="",
+        num_processes=0,
+        process_id=-1,
+    )
+
+
+def gather(run: RunConfig, algorithm_config: Any) -> dict[str, Any] | None:
+    """Makes the parts of a run one, in its directory, if all of them are finished.
+
+    Writes metrics.jsonl (the lines of all parts in the order in which one process would have written them), the
+    policies, config.json, curves.png and at last summary.json, each in one move. Whoever does it, and however
+    often, the outcome is the same. In the summary, `seconds` is the longest of the parts and `env_steps_per_second`
+    the rate of that one, `seconds_per_phase` is a mean over the parts, `compilations` a sum; `..._memory_bytes` are
+    those of the process that has most.
+
+    Args:
+      run: the whole run, with `num_processes` known.
+    Returns:
+      What summary.json holds; None if a part is not finished.
+    Raises:
+      ValueError: a part was trained with other knobs.
+      StorageFailure, OSError: a file could not be read or written.
+    """
+    owns = [part_config(run, index) for index in range(run.num_processes)]
+    summaries = [_finished_summary(own) for own in owns]
+    if any(summary is None for summary in summaries):
+        return None
+    for own in owns:
+        run_directory.check_same(run_directory.read_config(Path(own.run_dir)), own, algorithm_config)
+    run_dir = Path(run.directory)
+    scratch = run_dir / f".gather_{run.process_id}"  # two processes may be here at once
+    shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        summary = _merged_summary(run, [summary for summary in summaries if summary is not None])
+        _write(scratch, run, algorithm_config, [Path(own.run_dir) for own in owns], summary)
+        _move(scratch, run_dir)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return summary
+
+
+def _finished_summary(own: RunConfig) -> dict[str, Any] | None:
+    """What summary.json of a part says, if every seed has its evaluation at the last step."""
+    path = Path(own.run_dir) / run_directory.SUMMARY
+    try:
+        summary: dict[str, Any] = json.loads(path.read_text())
+        ends = [outcome["final"] and outcome["final"]["step"] for outcome in summary["seeds"].values()]
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StorageFailure(f"cannot read {path}: {type(error).__name__}: {error}") from error
+    return summary if all(end == own.num_steps for end in ends) else None
+
+
+def _merged_summary(run: RunConfig, summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    outcomes = {seed: outcome for summary in summaries for seed, outcome in summary["seeds"].items()}
+    seconds = max(summary["seconds"] for summary in summaries)
+    phases = dict.fromkeys(name for summary in summaries for name in summary["seconds_per_phase"])
+    memory = [name for name in summaries[0] if name.endswith("_memory_bytes")]
+    return summaries[0] | {
+        "seeds": {str(seed): outcomes[str(seed)] for seed in run.seeds},
+        "env_steps_per_second": run.num_steps / max(seconds, 1e-9),
+        "seconds": seconds,
+        "seconds_per_phase": {
+            name: sum(summary["seconds_per_phase"].get(name, 0.0) for summary in summaries) / len(summaries)
+            for name in phases
+        },
+        "compilations": sum(summary["compilations"] for summary in summaries),
+        **{name: max(summary[name] for summary in summaries) for name in memory},
+    }
+
+
+def _merged_lines(parts: Sequence[Path], seeds: Sequence[int]) -> bytes:
+    """The lines of all parts by step; within a step the first line of every seed, then the second of every seed."""
+    order = {seed: i for i, seed in enumerate(seeds)}
+    keyed: list[tuple[tuple[int, int, int], bytes]] = []
+    for path in (part / metrics.FILE_NAME for part in parts):
+        told: Counter[tuple[int, int]] = Counter()
+        try:
+            for line in path.read_bytes().splitlines(keepends=True):
+                record = json.loads(line)
+                place = (record["step"], record["seed"])
+                keyed.append(((place[0], told[place], order[place[1]]), line))
+                told[place] += 1
+        except (ValueError, KeyError, TypeError) as error:
+            raise StorageFailure(f"cannot read {path}: {type(error).__name__}: {error}") from error
+    return b"".join(line for _, line in sorted(keyed))
+
+
+def _write(scratch: Path, run: RunConfig, config: Any, parts: Sequence[Path], summary: dict[str, Any]) -> None:
+    scratch.mkdir()
+    run_directory.write_config(scratch, dataclasses.replace(run, process_id=0), config)
+    (scratch / metrics.FILE_NAME).write_bytes(_merged_lines(parts, run.seeds))
+    for index, part in enumerate(parts):
+        for seed in part_config(run, index).seeds:
+            for best in (False, True):
+                path = policy.policy_path(scratch, seed, best)
+                path.parent.mkdir(exist_ok=True)
+                if (saved := policy.policy_path(part, seed, best)).exists():  # none is best where returns are nan
+                    shutil.copyfile(saved, path)
+    curves.draw_curves(scratch)
+    run_directory.write_json(scratch / run_directory.SUMMARY, summary)
+
+
+def _move(scratch: Path, run_dir: Path) -> None:
+    """Each file in one move; summary.json, which says that all is there, at last."""
+    files = [path.relative_to(scratch) for path in scratch.rglob("*") if path.is_file()]
+    for file in sorted(files, key=lambda file: file.name == run_directory.SUMMARY):
+        (run_dir / file).parent.mkdir(exist_ok=True)
+        os.replace(scratch / file, run_dir / file)

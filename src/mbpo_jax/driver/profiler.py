@@ -1,0 +1,31 @@
+"""`--profile`: a trace of some environment steps, taken once everything has compiled."""
+
+from pathlib import Path
+
+import jax
+
+
+class Profiler:
+    """Traces `num_steps` environment steps into `<run_dir>/profile`."""
+
+    def __init__(self, run_dir: Path, num_steps: int) -> None:
+        self.directory = run_dir / "profile"
+        self._left, self._tracing = num_steps, False
+
+    def before_step(self, warm: bool) -> str | None:
+        """Begins the trace at the first step that is `warm`, ends it after its last; returns what to tell the user."""
+        if self._left == 0:
+            return self.close()
+        if warm and not self._tracing:
+            self._tracing = True
+            jax.profiler.start_trace(self.directory)
+        self._left -= self._tracing
+        return None
+
+    def close(self) -> str | None:
+        """Ends a trace that is under way, and writes it; returns what to tell the user."""
+        if not self._tracing:
+            return None
+        self._tracing, self._left = False, 0
+        jax.profiler.stop_trace()
+        return f"profile: open the *.trace.json.gz below {self.directory} at https://ui.perfetto.dev, or in xprof"

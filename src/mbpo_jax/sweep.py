@@ -1,0 +1,263 @@
+"""Launches a sweep: `python -m mbpo_jax.sweep --flagfiles=A,B --seeds=0,1,2 --sweep_dir=DIR [-- --flag=value ...]`.
+
+Each flagfile and group of seeds is one job: the command line that a person would type, with the run directory
+`DIR/<flagfile>/seeds_<seed>[_<seed>...]`. What follows `--` is added to every one of them. A job that is preempted, or
+that reaches its time limit, saves, is requeued and continues; the same sweep command continues what has not ended.
+
+Jobs go through submitit and not Ray: it launches plain command lines, needs no daemon, has SLURM requeue what was
+preempted, has a local executor with the same interface, and is one small dependency. It keeps pickled files of its own
+in `DIR/jobs`; ours hold nothing but command lines, but never load such files from strangers: a pickle runs code.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mbpo_jax.driver.job import EXIT_STOPPED, POLL_SECONDS, JobFailed, TrainingJob
+from mbpo_jax.driver.stop import StopRequest
+
+EXIT_FAILED, EXIT_USAGE = 1, 2
+MAX_TIMEOUTS = 100  # a job gets its time limit so many times more, saving in between
+SLURM_POLL_SECONDS = 1.0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Submits the jobs, waits, and prints a line as each ends; returns the exit status.
+
+    0 all finished (or, with --detach, were submitted), 1 some failed, 2 wrong flags, 3 stopped.
+    """
+    try:
+        arguments, added = _parse(sys.argv[1:] if argv is None else argv)
+        jobs = plan(arguments, added)
+        executor = _executor(arguments)
+        with StopRequest() as stop:
+            return _launch(arguments, executor, jobs, stop)
+    except (ValueError, OSError) as error:
+        print(f"mbpo_jax: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return EXIT_USAGE
+
+
+def plan(arguments: argparse.Namespace, added: Sequence[str] = ()) -> list[TrainingJob]:
+    """The jobs of a sweep: by flagfile, then by group of seeds."""
+    step, jobs = arguments.seeds_per_job, []
+    groups = [arguments.seeds[i : i + step] for i in range(0, len(arguments.seeds), step)]
+    for flagfile, seeds in itertools.product(arguments.flagfiles, groups):
+        name = "seeds_" + "_".join(map(str, seeds))
+        run_dir = arguments.sweep_dir / flagfile.stem / name
+        # The last flag wins, so the sweep's own come last: a flagfile may have seeds and a run_dir in it.
+        own = (f"--seeds={','.join(map(str, seeds))}", f"--run_dir={run_dir}")
+        command = (sys.executable, "-m", "mbpo_jax.main", f"--flagfile={flagfile}", *added, *own)
+        log = arguments.sweep_dir / "jobs" / f"{flagfile.stem}.{name}.log"
+        jobs.append(TrainingJob(command, run_dir, log, arguments.save_seconds, arguments.is_local))
+    return jobs
+
+
+def _launch(arguments: argparse.Namespace, executor: Any, jobs: list[TrainingJob], stop: StopRequest) -> int:
+    waiting, num_finished = list(jobs), 0
+    running: list[tuple[TrainingJob, Any]] = []
+    width = _num_at_once(arguments, len(jobs))
+    while waiting or running:
+        if stop.requested:
+            if not arguments.is_local:
+                print("mbpo_jax: jobs that were submitted go on; scancel ends them", file=sys.stderr)
+                return EXIT_STOPPED
+            waiting = []
+            for _, submitted in running:  # again and again, as it is lost on one that has just begun
+                os.kill(int(submitted.job_id), signal.SIGTERM)
+        batch, waiting = waiting[: width - len(running)], waiting[width - len(running) :]
+        if batch:
+            running += zip(batch, _submit(executor, batch), strict=True)
+        if arguments.detach:
+            for job, submitted in running:
+                print(f"submitted  {job.run_dir}  job {submitted.job_id}")
+            return 0
+        ended = [submitted.done() for _, submitted in running]
+        for job, submitted in itertools.compress(running, ended):
+            error = submitted.exception()
+            num_finished += error is None
+            print(_outcome(job, error, stop.requested), flush=True)
+        running = [pair for pair, has_ended in zip(running, ended, strict=True) if not has_ended]
+        time.sleep(POLL_SECONDS if arguments.is_local else SLURM_POLL_SECONDS)
+    print(f"mbpo_jax: {num_finished} of {len(jobs)} jobs finished", file=sys.stderr)
+    if num_finished == len(jobs):
+        return 0
+    return EXIT_STOPPED if stop.requested else EXIT_FAILED
+
+
+def _submit(executor: Any, jobs: list[TrainingJob]) -> list[Any]:
+    """Submits, with Ctrl-C for the launcher alone: it tells local jobs itself, and they end without tracebacks."""
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        submitted: list[Any] = executor.submit_array(jobs)
+    except RuntimeError as error:
+        raise ValueError(f"the jobs were not accepted: {error}") from error
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    return submitted
+
+
+def _num_at_once(arguments: argparse.Namespace, num_jobs: int) -> int:
+    """All on SLURM; on this machine as many as its cores allow, and one if it needs GPUs, which are not shared out."""
+    if not arguments.is_local:
+        return num_jobs
+    return 1 if arguments.gpus_per_job else max(1, (os.cpu_count() or 1) // arguments.cpus_per_job)
+
+
+def _outcome(job: TrainingJob, error: Exception | None, stopped: bool) -> str:
+    """The line of a job that ended, with what it said if it failed."""
+    if error is None:
+        return f"finished  {job.run_dir}  {_final_returns(job.run_dir)}"
+    name = f"{JobFailed.__module__}.{JobFailed.__qualname__}: "
+    _, found, reason = str(error).partition(name)  # submitit has the traceback as text
+    reason = reason.partition("\n----")[0].strip() if found else str(error).partition("\n")[0]
+    return f"{'stopped ' if stopped else 'failed  '}  {job.run_dir}  {reason}"
+
+
+def _final_returns(run_dir: Path) -> str:
+    try:
+        outcomes = json.loads((run_dir / "summary.json").read_text())["seeds"]
+        finals = {seed: outcome["final"] for seed, outcome in outcomes.items()}
+    except (OSError, ValueError, KeyError, TypeError):
+        return "no summary.json"
+    return "  ".join(f"seed {seed}: final return {final['return_mean']:.1f}" for seed, final in finals.items() if final)
+
+
+def _executor(arguments: argparse.Namespace) -> Any:
+    try:
+        import submitit
+    except ImportError as error:
+        raise ValueError("a sweep needs the extra 'sweep': pip install 'mbpo_jax[sweep]'") from error
+    folder, gpus = arguments.sweep_dir / "jobs", arguments.gpus_per_job
+    if arguments.is_local:
+        local = submitit.LocalExecutor(folder, max_num_timeout=MAX_TIMEOUTS)
+        local.update_parameters(
+            timeout_min=arguments.timeout_minutes, signal_delay_s=arguments.save_seconds, gpus_per_node=gpus
+        )
+        return local
+    try:
+        slurm = submitit.SlurmExecutor(folder, max_num_timeout=MAX_TIMEOUTS)
+    except RuntimeError as error:
+        raise ValueError(f"--executor=slurm needs SLURM's commands on this machine: {error}") from error
+    optional = {
+        "partition": arguments.slurm_partition,
+        "account": arguments.slurm_account,
+        "qos": arguments.slurm_qos,
+        "mem": f"{arguments.memory_gb_per_job}GB" if arguments.memory_gb_per_job else None,
+        "gpus_per_node": gpus or None,
+    }
+    slurm.update_parameters(
+        job_name=f"mbpo_jax.{arguments.sweep_dir.name}",
+        time=arguments.timeout_minutes,
+        signal_delay_s=arguments.save_seconds,
+        cpus_per_task=arguments.cpus_per_job,
+        additional_parameters={"requeue": True},  # also where the cluster's default is not to
+        srun_args=[f"--cpus-per-task={arguments.cpus_per_job}"],  # since SLURM 22.05 srun does not take sbatch's
+        **{name: value for name, value in optional.items() if value is not None},
+    )
+    return slurm
+
+
+class _Parser(argparse.ArgumentParser):
+    """One that raises what is wrong in one line."""
+
+    def error(self, message: str) -> Any:
+        raise ValueError(f"{message.removeprefix('argument ')}; --help lists the flags")
+
+
+def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The flags of the sweep, checked, and those that every command line gets.
+
+    Raises:
+      ValueError: names the flag, its value and what is allowed.
+    """
+    split = argv.index("--") if "--" in argv else len(argv)
+    arguments, added = _parser().parse_args(argv[:split]), argv[split + 1 :]
+    arguments.is_local = arguments.executor == "local"
+    for flagfile in arguments.flagfiles:
+        if not flagfile.is_file():
+            raise ValueError(f"--flagfiles must be files that can be read, got '{flagfile}'")
+    for name, values in (("flagfiles", [file.stem for file in arguments.flagfiles]), ("seeds", arguments.seeds)):
+        if len(set(values)) < len(values):
+            raise ValueError(f"--{name} must differ from one another, got {','.join(map(str, values))}")
+    for argument in added:
+        if argument.partition("=")[0].lstrip("-") in ("seeds", "run_dir"):
+            raise ValueError(f"what follows -- must not be --seeds or --run_dir, which the sweep sets, got {argument}")
+    if 60 * arguments.timeout_minutes <= arguments.save_seconds:
+        raise ValueError(
+            f"--save_seconds must be less than --timeout_minutes={arguments.timeout_minutes} (in seconds: "
+            f"{60 * arguments.timeout_minutes}), got {arguments.save_seconds}"
+        )
+    for name in ("detach", "slurm_partition", "slurm_account", "slurm_qos", "memory_gb_per_job"):
+        if arguments.is_local and getattr(arguments, name):
+            raise ValueError(f"--{name} is not read by --executor=local; leave it out")
+    return arguments, added
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="python -m mbpo_jax.sweep",
+        description=(__doc__ or "").partition("\n\nJobs go")[0],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--flagfiles", required=True, type=_paths, help="Flagfiles, separated by commas.")
+    add("--seeds", type=_seeds, default=[0], help="Seeds, separated by commas. Default: 0.")
+    add("--seeds_per_job", type=_positive, default=1, help="Seeds that share a job and its process. Default: 1.")
+    add("--sweep_dir", required=True, type=Path, help="Directory of the runs; shared by all machines of a cluster.")
+    add("--executor", choices=("local", "slurm"), default="local", help="Where jobs run. Default: local.")
+    add(
+        "--timeout_minutes",
+        type=_positive,
+        default=1440,
+        help="Time limit of a job until it is requeued. Default: 1440.",
+    )
+    add(
+        "--save_seconds",
+        type=_positive,
+        default=120,
+        help="What is left of it when a job begins to save. Default: 120.",
+    )
+    add("--cpus_per_job", type=_positive, default=2, help="Cores of a job. Default: 2.")
+    add("--gpus_per_job", type=_count, default=0, help="GPUs of a job; with any, one local job runs at a time.")
+    add("--memory_gb_per_job", type=_positive, help="Memory of a job, on SLURM. Default: the partition's.")
+    add("--slurm_partition", help="Default: the cluster's.")
+    add("--slurm_account", help="Default: yours.")
+    add("--slurm_qos", help="Default: the cluster's.")
+    add("--detach", action="store_true", help="Return after submission to SLURM.")
+    return parser
+
+
+def _paths(text: str) -> list[Path]:
+    return [Path(part) for part in text.split(",")]
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        seeds = [int(part) for part in text.split(",")]
+    except ValueError:
+        seeds = [-1]
+    if not all(0 <= seed <= 2**31 - 1 for seed in seeds):
+        raise argparse.ArgumentTypeError(f"must be whole numbers of 0 or more separated by commas, got {text!r}")
+    return seeds
+
+
+def _count(text: str, minimum: int = 0) -> int:
+    if not text.isdecimal() or int(text) < minimum:
+        raise argparse.ArgumentTypeError(f"must be a whole number, {minimum} or more, got {text!r}")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    return _count(text, minimum=1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

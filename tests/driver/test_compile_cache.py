@@ -1,0 +1,68 @@
+import os
+
+import jax
+import pytest
+import tiny_runs
+
+from mbpo_jax.driver import compile_cache
+
+
+def run(tmp_path, name, **environment):
+    """A run in a process of its own with its own cache; returns what was kept."""
+    settings = {"XDG_CACHE_HOME": str(tmp_path / "home"), "JAX_COMPILATION_CACHE_DIR": ""} | environment
+    settings[compile_cache.MIN_COMPILE_SECONDS] = "0"  # else what is kept depends on how fast the machine is today
+    argv = tiny_runs.argv(tmp_path / name, tiny_runs.SAC, seeds=1, num_steps=80)
+    done = tiny_runs.command("-m", "mbpo_jax.main", *argv, **settings)
+    assert (done.returncode, done.stderr) == (0, "")
+    return sorted(path.name for path in (tmp_path / "home").rglob("*-cache"))
+
+
+def test_a_second_process_finds_what_the_first_compiled_and_computes_the_same(tmp_path):
+    first = run(tmp_path, "first")
+    assert any("update" in name or "program" in name for name in first)
+    (folder,) = (tmp_path / "home" / "mbpo_jax").iterdir()
+    assert folder.name == f"xla-{compile_cache.fingerprint()}"
+    assert folder.stat().st_mode & 0o077 == 0  # what lies there is run: nobody else may write it
+    assert run(tmp_path, "second") == first
+    tiny_runs.assert_same_run(tmp_path / "second", tmp_path / "first")
+
+
+@pytest.fixture
+def no_cache(monkeypatch):
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", None)
+    yield
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
+def test_off_keeps_nothing_and_a_cache_of_the_users_stays(tmp_path, no_cache):
+    assert compile_cache.use("off") is None
+    assert jax.config.jax_compilation_cache_dir is None
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "mine"))
+    assert compile_cache.use(str(tmp_path / "other")) is None
+    assert jax.config.jax_compilation_cache_dir == str(tmp_path / "mine")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_said_and_harms_nobody(tmp_path, no_cache):
+    (tmp_path / "file").write_text("")
+    problem = compile_cache.use(str(tmp_path / "file"))
+    assert problem.startswith(f"compiled programs are not kept in {tmp_path / 'file'}")
+    assert jax.config.jax_compilation_cache_dir is None
+
+
+def test_a_folder_of_another_user_is_not_trusted(tmp_path, no_cache, monkeypatch):
+    monkeypatch.setattr(os, "getuid", lambda: os.stat(tmp_path).st_uid + 1)
+    assert compile_cache.use(str(tmp_path)).endswith("it belongs to another user")
+    assert jax.config.jax_compilation_cache_dir is None
+
+
+def test_the_fingerprint_depends_on_what_decides_whether_a_program_fits(monkeypatch):
+    seen = {compile_cache.fingerprint(), compile_cache.fingerprint()}
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
+    seen.add(compile_cache.fingerprint())
+    monkeypatch.setattr(compile_cache, "_processor", lambda: "another machine")
+    seen.add(compile_cache.fingerprint())
+    monkeypatch.setattr(jax, "__version__", "0.0.0")
+    seen.add(compile_cache.fingerprint())
+    assert len(seen) == 4

@@ -1,0 +1,41 @@
+import json
+
+import jax.numpy as jnp
+import tiny_runs
+
+from mbpo_jax import replay
+from mbpo_jax.driver import memory
+from mbpo_jax.types import Spec
+
+SPEC = Spec(obs_dim=3, action_dim=2)  # 40 bytes a row
+
+
+def test_the_parts_of_a_prediction():
+    states = tuple({"weights": jnp.zeros((5, 2)), "imagined": replay.init(SPEC, 100)} for _ in range(2))
+    real = tuple(replay.init(SPEC, 1000) for _ in range(2))
+    predicted = memory.predict(states, real, num_steps=250, program=7)
+    counters = 12  # bytes of head, size and num_added
+    assert predicted.buffers == 2 * (100 * 40 + counters + 1000 * 40 + counters)
+    assert predicted.networks == 2 * 5 * 2 * 4
+    # a checkpoint copies all imagined rows, and the real ones that the run will see
+    assert abs(predicted.checkpoint - 2 * 2 * (100 * 40 + 250 * 40)) < 100
+    assert predicted.total == 7 + predicted.compilation + predicted.buffers + predicted.networks + predicted.checkpoint
+    assert predicted.text().startswith("memory: ")
+
+
+def test_what_is_measured():
+    before = memory.resident()
+    block = bytearray(200_000_000)
+    block[::4096] = b"x" * len(block[::4096])
+    assert memory.resident() - before > 150_000_000
+    # the kernel counts the peak with a little delay
+    assert memory.peak() > 0.99 * memory.resident() > 50_000_000
+
+
+def test_a_run_says_it_first_and_the_summary_holds_both(tmp_path):
+    done = tiny_runs.command("-m", "mbpo_jax.main", *tiny_runs.argv(tmp_path, tiny_runs.SAC, quiet="false"))
+    assert done.returncode == 0
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert f"memory: {summary['predicted_memory_bytes'] / 1e6:.0f} MB at most" in done.stderr
+    # this run is tiny beside what the prediction allows for compilation; benchmarks/epoch.py compares a real one
+    assert 0.9 < summary["predicted_memory_bytes"] / summary["peak_memory_bytes"] < 3.0

@@ -1,0 +1,23 @@
+import gzip
+import json
+
+import tiny_runs
+
+
+def test_a_trace_that_can_be_opened_and_changes_no_number(mbpo_run, tmp_path):
+    traced = tmp_path / "traced"
+    argv = tiny_runs.argv(traced, seeds="0,1,2", profile=3, quiet="false")
+    done = tiny_runs.command("-m", "mbpo_jax.main", *argv)
+    assert done.returncode == 0
+    assert f"below {traced / 'profile'} at https://ui.perfetto.dev" in done.stderr
+    (trace,) = (traced / "profile").rglob("*.trace.json.gz")
+    with gzip.open(trace) as file:
+        names = {event.get("name", "") for event in json.load(file)["traceEvents"]}
+    assert any("program" in name for name in names)  # the compiled programs of phases were on the way
+    assert any((traced / "profile").rglob("*.xplane.pb"))
+    tiny_runs.assert_same_run(traced, mbpo_run)
+
+
+def test_a_run_that_ends_before_all_is_traced_still_writes_its_trace(tmp_path):
+    assert tiny_runs.train(tmp_path, seeds=1, profile=10_000).finished
+    assert any((tmp_path / "profile").rglob("*.trace.json.gz"))
