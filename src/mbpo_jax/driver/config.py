@@ -13,7 +13,15 @@ AUTO = "auto"
 
 
 class EnvironmentFailure(RuntimeError):
-    """The environment gave something that cannot be learnt from. Exit status 5."""
+    """The environment gave something that cannot be learnt from, or nothing at all. Exit status 5."""
+
+
+class NotFinite(EnvironmentFailure):
+    """An observation or reward is not finite in float32. The episode can be given up; the next may be sound."""
+
+
+class Broken(EnvironmentFailure):
+    """The environment raised, exited, hung or changed its shapes. A new instance may work."""
 
 
 class Diverged(RuntimeError):
@@ -44,7 +52,29 @@ class RunConfig:
     eval_episodes: int = option(5, "Deterministic episodes per evaluation.", minimum=1)
     log_every_steps: int = option(250, "Environment steps between lines of metrics.", minimum=1)
     checkpoint_every_steps: int = option(1000, "Environment steps between checkpoints.", minimum=1)
-    checkpoints_kept: int = option(2, "Newest checkpoints kept.", minimum=1)
+    checkpoints_kept: int = option(
+        2, "Newest checkpoints kept; that of the best evaluation is kept besides.", minimum=1
+    )
+    env_nonfinite_episodes: int = option(
+        10,
+        "Episodes, per seed, that may be given up because the environment gave a value that is not finite; nothing of "
+        "that step is stored.",
+        minimum=0,
+    )
+    env_timeout_s: int = option(
+        0,
+        "Seconds that a reset or step of the environment may take before it counts as hung; every environment then "
+        "runs in a process of its own. 0: no limit, and no such process.",
+        minimum=0,
+    )
+    env_restarts: int = option(
+        0,
+        "Times, per seed, that an environment which raised, exited, hung or changed shape is made anew.",
+        minimum=0,
+    )
+    deterministic: bool = option(
+        False, "Same numbers in every run on a GPU too, at the price of slower kernels; a CPU gives them anyway."
+    )
     seed_lifting: str = option(
         AUTO,
         "How phases run over seeds: each (one after another, spread over local devices), vmap (batched), or "
@@ -105,6 +135,10 @@ RESUMABLE_CHANGES = frozenset(
         "seed_lifting",
         "compiler_options",
         "compile_cache",
+        "env_nonfinite_episodes",
+        "env_timeout_s",
+        "env_restarts",
+        "deterministic",
         "profile",
         "tensorboard",
         "quiet",
