@@ -13,14 +13,14 @@ FILES = {path.relative_to(SRC).as_posix(): path for path in sorted(SRC.rglob("*.
 
 LEVELS = {
     0: "types options backends",
-    1: "replay permutation networks distributions normalizer schedules terminations ensemble",
+    1: "health replay permutation networks distributions normalizer schedules terminations ensemble",
     2: "models rollouts planners agents",
     3: "algorithms",
     4: "driver environments reports",
     5: "main evaluate plot sweep __init__",
 }
 LEVEL_OF = {unit: level for level, units in LEVELS.items() for unit in units.split()}
-SAME_LEVEL = {"driver": ("environments", "reports"), "reports": ("driver.metrics",)}
+SAME_LEVEL = {"driver": ("environments", "reports"), "reports": ("driver.metrics", "driver.files")}
 """What a unit may import of its own level besides its own folder: a whole folder, or one file."""
 
 DRIVER_LEVEL = LEVEL_OF["driver"]
@@ -30,8 +30,19 @@ PURE_PACKAGES = set(
 )
 """Everything that code below the driver may import. Not numpy, gymnasium, mujoco, orbax, absl, os, sys, time, pathlib,
 random, logging, threading, importlib: no state, no clock, no file, no environment."""
-IMPURE_BUILTINS = {"open", "print", "input", "__import__"}
-BANNED_PACKAGES = set("pickle cloudpickle dill marshal shelve joblib torch tensorflow".split())
+IMPURE_BUILTINS = {"open", "print", "input", "__import__", "hash", "id"}
+BANNED_PACKAGES = set("pickle cloudpickle dill marshal shelve joblib torch tensorflow yaml runpy code codeop".split())
+BANNED_BUILTINS = {"eval", "exec", "compile", "__import__"}
+LOADERS = {"load", "loads", "unsafe_load", "full_load"}
+LOADER_PACKAGES = {"pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib", "torch", "yaml"}
+PICKLING = ("multiprocessing", "concurrent.futures.ProcessPoolExecutor", "concurrent.futures.process", "_pickle")
+"""What sends objects between processes pickles them; processes here exchange bytes."""
+MAY_IMPORT_BY_NAME = {
+    "__init__.py": "the package's own modules",
+    "driver/environment.py": "what --termination_fn names",
+}
+SEEDED_RANDOM = {"Generator", "PCG64", "SeedSequence"}
+"""What may be used of numpy.random; default_rng may where it is given a seed."""
 
 
 def is_type_checking(node: ast.AST) -> bool:
@@ -99,20 +110,68 @@ def mentions(source: str, file: str, *words: str) -> list[str]:
 
 
 def banned(source: str, file: str) -> list[str]:
-    """What may appear nowhere: packages that run what they load, eval, exec, pickled arrays, uninitialised memory."""
-    found = {name for name in imports(source, file) if name.split(".")[0] in BANNED_PACKAGES}
-    found |= {name for name in imports(source, file) if name.startswith("jax.numpy.empty")}
+    """What may appear nowhere: what runs what it loads, objects between processes, memory and numbers from nowhere."""
+    names = imports(source, file)
+    found = {name for name in names if name.split(".")[0] in BANNED_PACKAGES}
+    found |= {name for name in names if name.startswith(("jax.numpy.empty", "builtins."))}
+    found |= {name for name in names if any(f"{name}.".startswith(f"{banned}.") for banned in PICKLING)}
+    found |= {name for name in names if name.split(".")[0] == "random" or name == "numpy.random"}
+    found |= {
+        name
+        for name in names
+        if name.startswith("numpy.random.") and name.split(".")[2] not in SEEDED_RANDOM | {"default_rng"}
+    }
+    if file not in MAY_IMPORT_BY_NAME:
+        found |= {name for name in names if name == "importlib.import_module"}
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Name) and node.id in ("eval", "exec"):
-            found.add(node.id)
-        elif isinstance(node, ast.Attribute) and node.attr in ("eval", "exec", "empty", "empty_like"):
-            owner = ast.unparse(node.value)
-            if owner in ("builtins", "jnp", "jax.numpy"):
-                found.add(f"{owner}.{node.attr}")
-        elif isinstance(node, ast.keyword) and node.arg == "allow_pickle":
-            if not (isinstance(node.value, ast.Constant) and node.value.value is False):
-                found.add("allow_pickle")
+        found |= set(_banned_here(node, file))
     return sorted(found)
+
+
+def _banned_here(node: ast.AST, file: str) -> Iterator[str]:
+    if isinstance(node, ast.Name) and node.id in BANNED_BUILTINS:
+        yield node.id
+    elif isinstance(node, ast.Attribute):
+        owner, whole = ast.unparse(node.value), ast.unparse(node)
+        if owner == "builtins" or (owner in ("jnp", "jax.numpy") and node.attr in ("empty", "empty_like")):
+            yield whole
+        elif node.attr in LOADERS and owner.split(".")[0] in LOADER_PACKAGES:
+            yield whole
+        elif owner in ("np.random", "numpy.random") and node.attr not in SEEDED_RANDOM | {"default_rng"}:
+            yield whole
+        elif whole in ("concurrent.futures.ProcessPoolExecutor", "futures.ProcessPoolExecutor"):
+            yield whole
+        elif whole == "importlib.import_module" and file not in MAY_IMPORT_BY_NAME:
+            yield whole
+    elif isinstance(node, ast.keyword) and node.arg == "allow_pickle":
+        if not (isinstance(node.value, ast.Constant) and node.value.value is False):
+            yield "allow_pickle"
+    elif isinstance(node, ast.Call):
+        called = ast.unparse(node.func)
+        if called.split(".")[-1] == "default_rng" and not node.args and not node.keywords:
+            yield f"{called}()"
+        if called in ("np.save", "numpy.save") and not any(keyword.arg == "allow_pickle" for keyword in node.keywords):
+            yield f"{called} without allow_pickle=False"
+
+
+def set_orders(source: str) -> list[str]:
+    """Sets that are gone through in their own order, which differs between processes for strings (PYTHONHASHSEED)."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        gone_through = []
+        if isinstance(node, ast.For | ast.comprehension):
+            gone_through = [node.iter]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("list", "tuple", "enumerate", "zip", "map"):
+            gone_through = node.args
+        found += [ast.unparse(item) for item in gone_through if _is_set(item)]
+    return found
+
+
+def _is_set(node: ast.AST) -> bool:
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr | ast.BitAnd | ast.Sub | ast.BitXor):
+        return _is_set(node.left) or _is_set(node.right)
+    called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+    return isinstance(node, ast.Set | ast.SetComp) or called in ("set", "frozenset")
 
 
 def level(file: str) -> int:
@@ -147,6 +206,11 @@ def test_only_networks_use_linen(file):
 @pytest.mark.parametrize("file", below(DRIVER_LEVEL, "ensemble.py"))
 def test_only_the_ensemble_lifts(file):
     assert mentions(FILES[file].read_text(), file, "vmap", "pmap") == []
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_nothing_goes_through_a_set_in_its_own_order(file):
+    assert set_orders(FILES[file].read_text()) == []
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -195,6 +259,8 @@ def test_the_reader_sees_upward_imports(file, source, wrong):
         ("def f():\n  from os.path import join", ["os"]),
         ("import math, time", ["time"]),
         ("def f(x):\n  print(x)\n  return open(x)", ["open", "print"]),
+        ("from time import monotonic\nimport random, os, secrets", ["os", "random", "secrets", "time"]),
+        ("x = sorted(y, key=hash) + [id(y)]", ["hash", "id"]),
     ],
 )
 def test_the_reader_sees_impurity(source, wrong):
@@ -215,10 +281,64 @@ def test_the_reader_sees_impurity(source, wrong):
         ("jnp.empty(3)", ["jnp.empty"]),
         ("np.empty(3)", []),
         ("from jax.numpy import empty_like", ["jax.numpy.empty_like"]),
+        *((f"import {name}", [name]) for name in "cloudpickle dill marshal shelve joblib torch yaml runpy".split()),
+        ("from pickle import loads", ["pickle.loads"]),
+        ("def f():\n  from joblib import load", ["joblib.load"]),
+        ("torch.load(x)", ["torch.load"]),
+        ("yaml.load(x)\nyaml.unsafe_load(x)\nyaml.safe_load(x)", ["yaml.load", "yaml.unsafe_load"]),
+        ("json.load(x)\nnp.load(x, allow_pickle=False)", []),
+        ("__import__(name)", ["__import__"]),
+        ("run = exec", ["exec"]),
+        ("from builtins import eval", ["builtins.eval"]),
+        ("compile('1', 'file', 'eval')", ["compile"]),
+        ("re.compile('a')\njitted.lower(x).compile()\nself.compile()", []),
+        ("import importlib\nimportlib.import_module(x)", ["importlib.import_module"]),
+        ("from importlib import import_module", ["importlib.import_module"]),
+        ("import importlib.metadata", []),
+        ("import multiprocessing", ["multiprocessing"]),
+        ("from multiprocessing.connection import Client", ["multiprocessing.connection.Client"]),
+        ("from multiprocessing import Pool, Process", ["multiprocessing.Pool", "multiprocessing.Process"]),
+        (
+            "from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor",
+            ["concurrent.futures.ProcessPoolExecutor"],
+        ),
+        (
+            "import concurrent.futures\nconcurrent.futures.ProcessPoolExecutor(1)",
+            ["concurrent.futures.ProcessPoolExecutor"],
+        ),
+        ("import random", ["random"]),
+        ("from random import shuffle", ["random.shuffle"]),
+        ("np.random.seed(1)\nx = numpy.random.normal(size=3)", ["np.random.seed", "numpy.random.normal"]),
+        ("from numpy.random import rand", ["numpy.random.rand"]),
+        ("np.random.default_rng()", ["np.random.default_rng()"]),
+        ("np.random.default_rng(3)\nnp.random.SeedSequence([1, 2])\njax.random.normal(key)", []),
+        ("np.save(x, y)", ["np.save without allow_pickle=False"]),
+        ("np.save(x, y, allow_pickle=False)", []),
     ],
 )
 def test_the_reader_sees_what_is_banned(source, wrong):
     assert banned(source, "driver/loop.py") == wrong
+
+
+def test_modules_are_imported_by_name_only_where_it_is_meant():
+    for source in ("import importlib\nimportlib.import_module(x)", "from importlib import import_module"):
+        assert banned(source, "driver/checkpoint.py") == ["importlib.import_module"]
+        assert all(banned(source, file) == [] for file in MAY_IMPORT_BY_NAME)
+
+
+@pytest.mark.parametrize(
+    ("source", "wrong"),
+    [
+        ("for x in {1, 2}: pass", ["{1, 2}"]),
+        ("[x for x in set(y)]", ["set(y)"]),
+        ("list(set(y) - z)\ntuple(frozenset(y))", ["set(y) - z", "frozenset(y)"]),
+        ("enumerate({x for x in y})", ["{x for x in y}"]),
+        ("for x in sorted(set(y)): pass", []),
+        ("x in {1, 2}\nlen(set(y))\nfor x in y: pass", []),
+    ],
+)
+def test_the_reader_sees_sets_in_their_own_order(source, wrong):
+    assert set_orders(source) == wrong
 
 
 def test_the_reader_sees_lifting_and_linen():

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import jax
 import pytest
 
 import mbpo_jax
-from mbpo_jax.driver import metrics
+from mbpo_jax.driver import flags, metrics
+from mbpo_jax.driver.config import Broken
 from mbpo_jax.main import main
 
 TINY = {
@@ -68,12 +70,13 @@ def finished(tmp_path_factory):
 
 def test_a_run_leaves_its_files(finished):
     run_dir, _, _ = finished
-    left = {"config.json", "metrics.jsonl", "checkpoints", "curves.png", "summary.json", "policies"}
+    left = {".lock", "config.json", "metrics.jsonl", "checkpoints", "curves.png", "summary.json", "policies"}
     assert {path.name for path in run_dir.iterdir()} == left
     assert {path.name for path in (run_dir / "policies").iterdir()} == {
         f"seed_{seed}{best}.npz" for seed in (1, 2) for best in ("", "_best")
     }
-    assert sorted(path.name for path in (run_dir / "checkpoints").iterdir()) == ["100", "80"]
+    checkpoints = {path.name for path in (run_dir / "checkpoints").iterdir()}
+    assert {"80", "100"} <= checkpoints <= {"40", "80", "100"}  # 40 if its evaluation was the best
     assert (run_dir / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((run_dir / "config.json").read_text())["run"]["seeds"] == [1, 2]
 
@@ -177,12 +180,16 @@ def test_divergence_ends_with_4(capsys, tmp_path):
     assert main(argv) == 4
     out, err = capsys.readouterr()
     assert out == ""
-    assert re.fullmatch(r"mbpo_jax: error: .* is not finite at step \d+ .* --learning_rate .*\n", err)
+    assert re.fullmatch(
+        r"mbpo_jax: error: .* has exploded .* at update 1 of environment step 10 .* --learning_rate .*\n", err
+    )
 
 
 def test_a_failing_environment_ends_with_5(capsys, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parent / "driver")
-    argv = arguments(tmp_path, env="odd_worlds:odd/NanReward-v0", max_episode_steps=0, seeds=1)
+    argv = arguments(
+        tmp_path, env="odd_worlds:odd/NanReward-v0", max_episode_steps=0, seeds=1, env_nonfinite_episodes=0
+    )
     assert main([*argv, "--quiet"]) == 5
     out, err = capsys.readouterr()
     assert out == ""
@@ -223,16 +230,131 @@ def test_an_interrupt_saves_and_the_same_command_continues(tmp_path, capsys):
     assert told == [(at, seed) for at in wanted for seed in (1, 2)]  # none twice, none missing
 
 
-def test_an_interrupt_before_training_begins_is_one_line_too(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("delay", [0.0, 0.5])
+def test_a_signal_before_training_begins_is_one_line_too(tmp_path, number, delay):
     process = python("-m", "mbpo_jax.main", *arguments(tmp_path / "run"))
     try:
         assert process.stderr.readline() == "mbpo_jax: starting\n"
-        process.send_signal(signal.SIGINT)
+        time.sleep(delay)  # imports take longer
+        process.send_signal(number)
         out, err = process.communicate(timeout=120)
     finally:
         process.kill()
     assert (process.returncode, out) == (3, "")
     assert err == "mbpo_jax: stopped before training began; the same command starts or continues it\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("became", [ImportError, ValueError, OSError, KeyboardInterrupt, None])
+def test_a_signal_is_heeded_whatever_other_code_makes_of_it(capsys, monkeypatch, number, became):
+    def interrupted(argv):
+        try:
+            signal.raise_signal(number)
+        except SystemExit:
+            raise became("Encountered an error while initializing the extension.") from None
+
+    def interrupted_in_code_from_a_string(argv):
+        exec("signal.raise_signal(number)", {"signal": signal, "number": number})
+
+    monkeypatch.setattr(flags, "parse", interrupted if became else interrupted_in_code_from_a_string)
+    assert main(["--quiet"]) == 3
+    line = "mbpo_jax: stopped before training began; the same command starts or continues it\n"
+    assert capsys.readouterr() == ("", line)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_status_of_a_stop_is_that_of_the_process(number):
+    """Python ends itself with SIGINT after a KeyboardInterrupt that passed through code from a string."""
+    process = python("-c", IN_A_STRING.format(number=int(number)))
+    assert process.communicate(timeout=120)[1].endswith(
+        "stopped before training began; the same command starts or continues it\n"
+    )
+    assert process.returncode == 3
+
+
+IN_A_STRING = """
+import signal, sys
+from mbpo_jax.driver import flags
+from mbpo_jax.main import main
+
+def parse(argv):
+    exec("signal.raise_signal({number})", {{"signal": signal}})
+
+flags.parse = parse
+sys.exit(main(["--quiet"]))
+"""
+
+
+def test_signals_do_afterwards_what_they_did_before(capsys, monkeypatch):
+    mine = [0]
+    before = signal.signal(signal.SIGTERM, lambda number, frame: mine.append(number))
+    try:
+        monkeypatch.setattr(flags, "parse", lambda argv: signal.raise_signal(signal.SIGTERM))
+        assert main(["--quiet"]) == 3
+        assert mine == [0]
+        signal.raise_signal(signal.SIGTERM)
+        assert mine == [0, signal.SIGTERM]
+        assert main(["--help"]) == 0
+        signal.raise_signal(signal.SIGTERM)
+        assert mine == [0, signal.SIGTERM, signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    stopped = "mbpo_jax: stopped before training began; the same command starts or continues it\n"
+    assert capsys.readouterr().err == stopped
+
+
+def test_the_second_signal_ends_a_process_that_does_not_heed_the_first():
+    process = python("-c", STUBBORN)
+    try:
+        for _ in range(2):
+            assert process.stdout.readline() == "waiting\n"
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=120) == -signal.SIGTERM
+    finally:
+        process.kill()
+        process.communicate()
+
+
+STUBBORN = """
+import time
+from mbpo_jax.driver import flags
+from mbpo_jax.main import main
+
+def wait(argv):
+    for _ in range(2):
+        print("waiting", flush=True)
+        try:
+            time.sleep(100)
+        except SystemExit:
+            pass
+
+flags.parse = wait
+main(["--quiet"])
+"""
+
+
+def test_a_thread_may_call_it_although_only_the_main_one_handles_signals(capsys):
+    statuses = []
+    thread = threading.Thread(target=lambda: statuses.append(main(["--nonsense=1", "--quiet"])))
+    thread.start()
+    thread.join(60)
+    assert statuses == [2]
+    assert "'nonsense'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("trace", ["Traceback (most recent call last):\n  its own\nOSError: it broke\n", None])
+def test_the_traceback_of_an_environment_comes_before_the_line(capsys, monkeypatch, trace):
+    def fail(argv):
+        error = Broken("environment X raised OSError: it broke")
+        error.environment_traceback = trace
+        raise error
+
+    monkeypatch.setattr(flags, "parse", fail)
+    assert main(["--quiet"]) == 5
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == f"{trace or ''}mbpo_jax: error: environment X raised OSError: it broke\n"
 
 
 # -- the package -------------------------------------------------------------------------------------------------

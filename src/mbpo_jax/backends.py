@@ -37,6 +37,11 @@ def choices() -> Backend:
     return BACKENDS.get(jax.default_backend(), BACKENDS["gpu"])
 
 
+def deterministic_options() -> dict[str, str]:
+    """XLA options that give the same bits in every run; other kinds than GPUs give them anyway."""
+    return {"xla_gpu_deterministic_ops": "true"} if jax.default_backend() == "gpu" else {}
+
+
 def compiler_options(text: str, phases: Sequence[str]) -> dict[str, dict[str, str]]:
     """The XLA options of each of `phases` that --compiler_options asks for.
 

@@ -18,7 +18,7 @@ from flax import struct
 Array: TypeAlias = jax.Array
 Key: TypeAlias = jax.Array  # a typed key, `jax.random.key`; consumed once
 PyTree: TypeAlias = Any
-Metrics: TypeAlias = dict[str, Array]
+Metrics: TypeAlias = dict[str, PyTree]  # arrays by name; "health" is a `health.Health`, which the driver reads
 
 TerminationFn: TypeAlias = Callable[[Array, Array, Array], Array]  # (obs, action, next_obs) [B, ...] -> bool [B]
 PolicyFn: TypeAlias = Callable[[Key, Array], Array]  # (key, obs [B, O]) -> action [B, A]

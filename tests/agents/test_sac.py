@@ -1,10 +1,12 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from mbpo_jax import distributions
+from mbpo_jax import distributions, health
 from mbpo_jax.agents import sac
 from mbpo_jax.types import Spec, Transition
 
@@ -154,3 +156,103 @@ def test_auto_target_entropy_is_minus_the_action_dimensions():
 def test_knobs_out_of_range_are_refused_by_name(knobs):
     with pytest.raises(ValueError, match=f"{next(iter(knobs))} must be"):
         sac.SacConfig(**knobs)
+
+
+# -- health --------------------------------------------------------------------------------------------------------
+
+HEALTHY = sac.build(sac.SacConfig(hidden_units=8, num_hidden_layers=2), SPEC)
+UPDATE = jax.jit(HEALTHY.update)
+
+
+def first_state():
+    return HEALTHY.init(jax.random.key(0))
+
+
+def seen_in(state, batches):
+    _, metrics = UPDATE(jax.random.key(1), state, batches)
+    return health.describe(metrics["health"])
+
+
+def plant(tree, value, layer="Dense_1", part="kernel", index=(0, 2, 3)):
+    params = jax.tree.map(lambda leaf: leaf, tree)
+    params["_Mlp_0"][layer][part] = params["_Mlp_0"][layer][part].at[index].set(value)
+    return params
+
+
+def test_updates_without_trouble_are_healthy_all_the_same_after_a_hundred():
+    state = first_state()
+    for i in range(9):
+        state, metrics = UPDATE(jax.random.key(i), state, batch_of(12, 8))
+        assert int(metrics["health"].update) == -1
+    assert int(state.actor.step) == 108  # the weights and moments were looked at
+
+
+@pytest.mark.parametrize("critic", [0, 1])
+@pytest.mark.parametrize(("value", "word"), [(np.nan, "nan"), (np.inf, "(nan|inf)")])
+def test_one_weight_of_a_critic(critic, value, word):
+    state = first_state()
+    params = plant(state.critics.params, value, index=(critic, 2, 3))
+    text = seen_in(state.replace(critics=state.critics.replace(params=params)), batch_of(12, 8))
+    assert re.fullmatch(rf"critic {critic}'s loss is not finite \({word}\) at update 1", text)
+
+
+def test_one_weight_of_the_actor_and_of_a_target_and_the_temperature():
+    state, batches = first_state(), batch_of(12, 8)
+    params = plant(state.actor.params, np.nan, index=(2, 3))
+    text = seen_in(state.replace(actor=state.actor.replace(params=params)), batches)
+    assert text == "the log-probability of the policy's actions is not finite (nan) at update 1"
+    text = seen_in(state.replace(target_params=plant(state.target_params, np.nan)), batches)
+    assert text == "the critics' target is not finite (nan) at update 1"
+    temperature = state.log_temperature.replace(params={"log_temperature": jnp.float32(90.0)})
+    assert (
+        seen_in(state.replace(log_temperature=temperature), batches)
+        == "the temperature is not finite (inf) at update 1"
+    )
+
+
+@pytest.mark.parametrize(
+    ("reward", "text"),
+    [
+        (1e9, "critic 0's loss has exploded (6.2e+16) at update 5"),
+        (-1e17, "the critics' target has exploded (1e+17) at update 5"),
+        (np.nan, "the critics' target is not finite (nan) at update 5"),
+    ],
+)
+def test_a_reward_that_is_too_large_at_its_update(reward, text):
+    batches = batch_of(12, 8)
+    batches.reward[4, 3] = reward
+    assert seen_in(first_state(), batches) == text
+
+
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    [
+        ("params", "a weight of critic 1 is not finite (inf)"),
+        ("opt_state", "a moment of Adam of critic 1 is not finite (inf)"),
+    ],
+)
+def test_what_no_loss_shows_is_seen_within_a_hundred_updates(part, expected):
+    """A unit that is off for ever, and a weight that does not learn any more because its second moment overflowed."""
+    state = first_state()
+    if part == "params":
+        params = plant(state.critics.params, -np.inf, part="bias", index=(1, 3))
+        params["_Mlp_0"]["Dense_2"]["kernel"] = params["_Mlp_0"]["Dense_2"]["kernel"].at[1, 3].set(0.0)
+        state = state.replace(critics=state.critics.replace(params=params))
+    else:
+        adam, *rest = state.critics.opt_state
+        moments = (adam._replace(nu=plant(adam.nu, np.inf, index=(1, 2, 3))), *rest)
+        state = state.replace(critics=state.critics.replace(opt_state=moments))
+    texts = []
+    for i in range(9):
+        state, metrics = UPDATE(jax.random.key(i), state, batch_of(12, 8))
+        texts.append(health.describe(metrics["health"]))
+    assert texts[:8] == [None] * 8
+    assert texts[8] == f"{expected} at update 12"
+
+
+def test_seeds_side_by_side_have_a_health_each():
+    states = jax.vmap(HEALTHY.init)(jax.random.split(jax.random.key(0), 3))
+    batches = jax.tree.map(lambda leaf: np.stack([leaf] * 3), batch_of(12, 8))
+    batches.reward[1, 4, 3] = np.inf
+    _, metrics = jax.jit(jax.vmap(HEALTHY.update))(jax.random.split(jax.random.key(1), 3), states, batches)
+    assert metrics["health"].update.tolist() == [-1, 4, -1]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mbpo_jax import options, replay, terminations
+from mbpo_jax import health, options, replay, terminations
 from mbpo_jax.algorithms import REGISTRY
 from mbpo_jax.types import FINISHED, Spec, Transition
 
@@ -63,6 +63,16 @@ def test_phases_keep_the_structure_of_the_state_to_the_type(built):
             assert kinds(after) == kinds(before), phase.name
 
 
+def test_programs_of_a_phase_tell_the_same(built):
+    """Else seeds that are batched could not tell theirs together; health and its names are part of it."""
+    algorithm, state, real = built
+    for phase in algorithm.phases:
+        told = [jax.eval_shape(run, jax.random.key(0), state, real)[1] for run in phase.programs.run]
+        assert all(isinstance(metrics["health"], health.Health) for metrics in told)
+        assert all(jax.tree.structure(metrics) == jax.tree.structure(told[0]) for metrics in told), phase.name
+        assert all(kinds(metrics) == kinds(told[0]) for metrics in told), phase.name
+
+
 def test_programs_stay_on_the_device_and_have_no_64_bit_numbers(built):
     """What a TPU cannot do, and what makes a GPU wait for the host."""
     algorithm, state, real = built
@@ -80,6 +90,8 @@ def test_phases_finish_and_tell_finite_numbers(built):
         while due != FINISHED:
             state, metrics = runs[due](jax.random.key(1), state, real)
             due = int(phase.programs.due(state))
+            assert health.describe(metrics["health"]) is None, phase.name
+            assert int(metrics.pop("health").update) == -1, phase.name
         assert metrics, phase.name
         for name, value in metrics.items():
             assert value.ndim <= 1, name

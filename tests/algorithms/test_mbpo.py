@@ -1,13 +1,15 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mbpo_jax import replay, terminations
+from mbpo_jax import health, replay, terminations
 from mbpo_jax.agents.sac import SacConfig
 from mbpo_jax.algorithms import mbpo
 from mbpo_jax.models.gaussian import GaussianConfig
-from mbpo_jax.types import Spec, Transition
+from mbpo_jax.types import FINISHED, Phase, Spec, Transition
 
 SMALL = {
     "model": GaussianConfig(num_members=3, num_elites=2, model_hidden_units=8),
@@ -25,6 +27,21 @@ def constant_rows(value, num_rows, reward=0.0):
         next_obs=full,
         terminal=np.zeros(num_rows, np.float32),
     )
+
+
+def compiled(algorithm, name, donate=()):
+    """The phase as one function, which runs its programs until they have finished."""
+    programs = next(phase for phase in algorithm.phases if phase.name == name).programs
+    runs = [jax.jit(run, donate_argnums=donate) for run in programs.run]
+
+    def run_phase(key, state, real):
+        due = 0
+        while due != FINISHED:
+            state, metrics = runs[due](key, state, real)
+            due = int(programs.due(state))
+        return state, metrics
+
+    return run_phase
 
 
 def real_buffer(value, num_rows, num_added=None):
@@ -50,10 +67,9 @@ def test_the_share_that_is_logged_is_the_share_that_is_used():
     config = mbpo.MbpoConfig(rollout_batch=10, updates_per_step=2, **SMALL)
     algorithm = mbpo.build(config, SPEC)
     state = jax.jit(algorithm.init)(jax.random.key(0))
-    phases = {phase.name: phase for phase in algorithm.phases}
     real = real_buffer(1.0, 50, num_added=5000)
-    state, _ = jax.jit(phases["roll_out"].programs.run[0])(jax.random.key(1), state, real)
-    _, metrics = jax.jit(phases["update_agent"].programs.run[0])(jax.random.key(2), state, real)
+    state, _ = compiled(algorithm, "roll_out")(jax.random.key(1), state, real)
+    _, metrics = compiled(algorithm, "update_agent")(jax.random.key(2), state, real)
     assert float(metrics["real_row_fraction"]) == 12 / 256
 
 
@@ -69,7 +85,7 @@ def test_imagined_rows_are_kept_for_so_many_epochs_and_no_longer():
     )
     algorithm = mbpo.build(config, SPEC)
     state = jax.jit(algorithm.init)(jax.random.key(0))
-    roll_out = jax.jit(next(p for p in algorithm.phases if p.name == "roll_out").programs.run[0])
+    roll_out = compiled(algorithm, "roll_out")
     for round_ in range(7):
         state, metrics = roll_out(jax.random.key(round_), state, real_buffer(float(round_), 30, 5000 + 10 * round_))
         kept = np.asarray(replay.take(state.imagined, jnp.arange(int(state.imagined.size))).obs[:, 0])
@@ -90,13 +106,18 @@ def test_rollout_length_and_room_follow_the_schedule():
         **SMALL,
     )
     algorithm, traces = mbpo.build(config, SPEC), []
-    phase = next(p for p in algorithm.phases if p.name == "roll_out")
+    programs = next(p for p in algorithm.phases if p.name == "roll_out").programs
 
-    def counted(key, state, real):
-        traces.append(1)
-        return phase.programs.run[0](key, state, real)
+    def counted(run):
+        def program(key, state, real):
+            traces.append(1)
+            return run(key, state, real)
 
-    state, run = jax.jit(algorithm.init)(jax.random.key(0)), jax.jit(counted)
+        return program
+
+    counting = programs._replace(run=tuple(map(counted, programs.run)))
+    run = compiled(algorithm._replace(phases=(Phase("roll_out", 1, 1, counting),)), "roll_out")
+    state = jax.jit(algorithm.init)(jax.random.key(0))
     for epoch, length in enumerate([1, 1, 2, 3, 4, 4, 4]):
         real = real_buffer(float(epoch), 30, num_added=100 + 10 * epoch + 3)
         state, metrics = run(jax.random.key(epoch), state, real)
@@ -104,7 +125,7 @@ def test_rollout_length_and_room_follow_the_schedule():
         assert int(metrics["transitions"]) == 6 * length
         assert int(metrics["buffer_rows_limit"]) == 6 * length
         assert int(state.imagined.size) == 6 * length
-    assert len(traces) == 1
+    assert len(traces) == 2  # each program once
 
 
 @pytest.mark.parametrize(
@@ -128,8 +149,7 @@ def test_imagined_episodes_end_where_the_termination_function_says():
     rows = constant_rows(1.0, 20)
     rows = rows.replace(obs=np.where(np.arange(20)[:, None] % 2, rows.obs, -rows.obs))
     real = replay.add(replay.init(spec, 50), rows)
-    roll_out = next(p for p in algorithm.phases if p.name == "roll_out")
-    state, metrics = jax.jit(roll_out.programs.run[0])(jax.random.key(1), state, real)
+    state, metrics = compiled(algorithm, "roll_out")(jax.random.key(1), state, real)
     imagined = replay.take(state.imagined, jnp.arange(int(state.imagined.size)))
     np.testing.assert_array_equal(imagined.terminal > 0.5, imagined.obs[:, 0] > 0)
     # Real rows say terminal 0 everywhere, and half of them would end: the metric must show that.
@@ -159,3 +179,83 @@ def test_a_model_needs_a_termination_function():
 def test_bad_schedules_are_refused(schedule):
     with pytest.raises(ValueError, match="rollout_length_schedule must be"):
         mbpo.MbpoConfig(rollout_length_schedule=schedule)
+
+
+# -- rounds in programs, and health --------------------------------------------------------------------------------
+
+ROUND = mbpo.MbpoConfig(
+    rollout_batch=40, rollout_length_schedule=(0, 1, 3, 3), batch_size=8, updates_per_step=5, real_fraction=0.5, **SMALL
+)
+
+
+def varied_rows(num_rows=60):
+    rng = np.random.default_rng(0)
+    rows = constant_rows(0.0, num_rows)
+    return rows.replace(
+        obs=rng.normal(size=(num_rows, 2)).astype(np.float32), reward=rng.normal(size=num_rows).astype(np.float32)
+    )
+
+
+def test_a_round_reads_the_real_rows_only_when_it_begins():
+    algorithm = mbpo.build(ROUND, SPEC)
+    programs = next(p for p in algorithm.phases if p.name == "roll_out").programs
+    begin, advance = map(jax.jit, programs.run)
+    real = replay.add(replay.init(SPEC, 200), varied_rows())
+    begun, first = begin(jax.random.key(1), jax.jit(algorithm.init)(jax.random.key(0)), real)
+    ends = []
+    for rest in (real, replay.init(SPEC, 200)):
+        state = begun
+        while programs.due(state) != FINISHED:
+            assert programs.due(state) == 1
+            state, told = advance(jax.random.key(1), state, rest)
+        ends.append((state, told))
+    assert jax.tree.structure(first) == jax.tree.structure(ends[0][1])
+    for a, b in zip(jax.tree.leaves(ends[0]), jax.tree.leaves(ends[1]), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert int(ends[0][1]["transitions"]) == 120
+    reward = np.asarray(varied_rows().reward)
+    assert reward.min() <= float(told["real_reward_min"]) < float(told["real_reward_max"]) <= reward.max()
+    assert float(told["real_reward_min"]) == float(first["real_reward_min"])
+
+
+def test_a_step_of_a_round_writes_the_model_buffer_in_place():
+    algorithm = mbpo.build(dataclasses.replace(ROUND, retain_epochs=1000), SPEC)  # half a million rows
+    programs = next(p for p in algorithm.phases if p.name == "roll_out").programs
+    real = real_buffer(1.0, 50)
+    state = jax.jit(algorithm.init)(jax.random.key(0))
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(state.imagined))
+    for program in programs.run:
+        memory = jax.jit(program, donate_argnums=1).lower(jax.random.key(1), state, real).compile().memory_analysis()
+        assert memory.alias_size_in_bytes > size > 10_000_000
+        assert memory.temp_size_in_bytes < size / 20
+
+
+@pytest.mark.parametrize(("buffer", "name"), [("real", "a real row"), ("imagined", "an imagined row")])
+@pytest.mark.parametrize("where", ["obs", "reward", "next_obs"])
+def test_an_update_says_which_kind_of_row_is_not_finite(buffer, name, where):
+    algorithm = mbpo.build(ROUND, SPEC)
+    buffers = {kind: replay.add(replay.init(SPEC, 480), varied_rows(40)) for kind in ("real", "imagined")}
+    update, key = compiled(algorithm, "update_agent"), jax.random.key(5)
+    imagined = jax.jit(algorithm.init)(jax.random.key(0)).replace(imagined=buffers["imagined"])
+    assert int(update(key, imagined, buffers["real"])[1]["health"].update) == -1
+    # every row of the last three batches' kind that no earlier one drew is spoilt
+    drawn = mbpo.draw_batches(jax.random.split(key)[0], *buffers.values(), 5, 4, 4)
+    mine = np.asarray(drawn.reward[:, :4] if buffer == "real" else drawn.reward[:, 4:])
+    late = next(row for row in np.unique(mine[2:]) if row not in mine[:2])
+    at = int(np.argmax((mine == late).any(1))) + 1
+    rows = buffers[buffer].rows
+    leaf = getattr(rows, where)
+    spoilt = jnp.where((rows.reward == late).reshape(-1, *[1] * (leaf.ndim - 1)), jnp.inf, leaf)
+    buffers[buffer] = buffers[buffer].replace(rows=rows.replace(**{where: spoilt}))
+    _, metrics = update(key, imagined.replace(imagined=buffers["imagined"]), buffers["real"])
+    assert health.describe(metrics["health"]) == f"{name} is not finite (inf) at update {at}"
+
+
+def test_a_round_by_a_broken_actor_names_its_actions():
+    algorithm = mbpo.build(ROUND, SPEC)
+    state = jax.jit(algorithm.init)(jax.random.key(0))
+    broken = jax.tree.map(lambda leaf: leaf * jnp.nan, state.agent.actor.params)
+    state = state.replace(agent=state.agent.replace(actor=state.agent.actor.replace(params=broken)))
+    state, metrics = compiled(algorithm, "roll_out")(jax.random.key(1), state, real_buffer(1.0, 50))
+    assert health.describe(metrics["health"]) == "a policy action is not finite (nan) at rollout step 1"
+    assert (int(metrics["dropped_nonfinite"]), int(state.imagined.size)) == (40, 0)

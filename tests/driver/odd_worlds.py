@@ -1,6 +1,13 @@
 """Environments with planted properties, for `--env=odd_worlds:odd/Name-v0`."""
 
+import ctypes
 import itertools
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
 from typing import Any
 
 import gymnasium
@@ -8,6 +15,7 @@ import numpy as np
 from gymnasium.spaces import Box, Dict
 
 _INSTANCES = itertools.count()
+PLANS: list[Any] = []  # what the next instances of Planned are made with, or raise
 
 
 class World(gymnasium.Env):
@@ -15,11 +23,15 @@ class World(gymnasium.Env):
 
     Args:
       ends_at: the step that ends the MDP, 0 for never.
-      faults: (episode, step) -> what is observed or paid there instead.
+      faults: (episode of this instance, step) -> what is returned there instead (obs, reward, terminated, or the
+        whole result), or done besides (does).
       drifts: every instance starts elsewhere, whatever the seed.
+      when_made: what the constructor does besides.
     """
 
-    def __init__(self, ends_at=0, faults=None, low=(-2.0, 0.0), high=(2.0, 1.0), drifts=False):
+    def __init__(self, ends_at=0, faults=None, low=(-2.0, 0.0), high=(2.0, 1.0), drifts=False, when_made=None):
+        if when_made:
+            when_made()
         self.action_space = Box(np.float32([low]), np.float32([high]))
         self.observation_space = Box(-np.inf, np.inf, (2 + len(low),))
         self._ends_at, self._faults = ends_at, faults or {}
@@ -31,18 +43,79 @@ class World(gymnasium.Env):
         self._episode += 1
         self._time, self._action = 0, np.zeros(self.action_space.shape, np.float32)
         self._start = self.np_random.uniform() + self._drift
-        return self._observe(), {}
+        fault = self._fault()
+        return fault.get("result", (self._observe(), {}))
 
     def step(self, action):
         assert action.shape == self.action_space.shape
         assert action.dtype == np.float32
         self._time, self._action = self._time + 1, action
-        reward = self._faults.get((self._episode, self._time), {}).get("reward", float(action.sum()))
-        return self._observe(), reward, self._time == self._ends_at, False, {}
+        fault = self._fault()
+        reward = fault.get("reward", float(action.sum()))
+        terminated = fault.get("terminated", self._time == self._ends_at)
+        return fault.get("result", (self._observe(), reward, terminated, False, {}))
+
+    def _fault(self) -> dict[str, Any]:
+        """The fault of now, having done what it does."""
+        fault = self._faults.get((self._episode, self._time), {})
+        fault.get("does", bool)()
+        return fault
 
     def _observe(self) -> Any:
         fault = self._faults.get((self._episode, self._time), {})
         return fault.get("obs", np.float32([self._time, self._start, *self._action.ravel()]))
+
+
+class Reusing(World):
+    """Writes every observation into the same array; what is returned early changes later."""
+
+    def _observe(self):
+        self._array = getattr(self, "_array", np.zeros(self.observation_space.shape, np.float32))
+        self._array[:] = super()._observe()
+        return self._array
+
+
+class Modules(World):
+    """Pays 1 where jax is imported in its process, and prints."""
+
+    def step(self, action):
+        print("printed by a world")
+        os.write(1, b"written by a world\n")
+        obs, _, *rest = super().step(action)
+        return obs, float("jax" in sys.modules), *rest
+
+
+def planned():
+    """The next world of PLANS."""
+    plan = PLANS.pop(0)
+    if isinstance(plan, BaseException):
+        raise plan
+    return World(**plan)
+
+
+def get_stuck():
+    raise RuntimeError("the gripper is\nstuck")
+
+
+def crash():
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def hang():
+    """In C, where no other thread of this process can run either."""
+    print("a world hangs", flush=True)
+    ctypes.PyDLL(None).sleep(1000)
+
+
+def helper_of(pid):
+    """The process that a world starts, as some simulators do: known by its arguments, and by whose world it is."""
+    return ("sleep", str(10**7 + pid))
+
+
+def hang_with_helper():
+    subprocess.Popen(helper_of(os.getppid()))
+    time.sleep(1000)
 
 
 class Spaces(gymnasium.Env):
@@ -79,3 +152,39 @@ _register("DictObs", "Spaces", observations=Dict({"a": Box(-1.0, 1.0, (3,))}))
 _register("UnboundedActions", "Spaces", actions=Box(-np.inf, np.inf, (1,)))
 _register("UnboundedBelow", "Spaces", actions=Box(np.float32([-1.0, -np.inf]), np.float32([1.0, 1.0])))
 _register("UnboundedAbove", "Spaces", actions=Box(np.float32([-1.0, -1.0]), np.float32([np.inf, 1.0])))
+
+# What breaks does so at step 3 of episode 1, if its name says nothing else.
+_register("Stuck", "World", faults={(1, 3): {"does": get_stuck}})
+_register("StuckFirst", "World", faults={(0, 0): {"does": get_stuck}})
+_register("StuckAtReset", "World", faults={(1, 0): {"does": get_stuck}})
+_register("StuckWhenMade", "World", when_made=get_stuck)
+_register("Exits", "World", faults={(1, 3): {"does": lambda: sys.exit(3)}})
+_register("Dies", "World", faults={(1, 3): {"does": lambda: os._exit(7)}})
+_register("DiesWhenMade", "World", when_made=lambda: os._exit(7))
+_register("Crashes", "World", faults={(1, 3): {"does": crash}})
+_register("Hangs", "World", faults={(1, 3): {"does": hang}})
+_register("HangsAtReset", "World", faults={(1, 0): {"does": hang}})
+_register("HangsWhenMade", "World", when_made=hang)
+_register("HangsWithHelper", "World", faults={(1, 3): {"does": hang_with_helper}})
+_register("Mute", "World", faults={(1, 3): {"does": lambda: os.closerange(3, 64)}})
+_register("OtherShape", "World", faults={(1, 3): {"obs": np.zeros((2, 2), np.float32)}})
+_register("DoubleObs", "World", faults={(1, 3): {"obs": np.float64([3.0, 0.1, 0.0, 0.0])}})
+_register("ListObs", "World", faults={(1, 3): {"obs": [3, 0.1, 0, False]}})
+_register("ComplexObs", "World", faults={(1, 3): {"obs": np.zeros(4, np.complex64)}})
+_register("TextObs", "World", faults={(1, 3): {"obs": np.array(["1.0"] * 4)}})
+_register("ObjectObs", "World", faults={(1, 3): {"obs": np.array([1.0] * 4, object)}})
+_register("NoObs", "World", faults={(1, 3): {"obs": None}})
+_register("RaggedObs", "World", faults={(1, 3): {"obs": [[1.0], [2.0, 3.0], [], []]}})
+_register("TextReward", "World", faults={(1, 3): {"reward": "1.0"}})
+_register("NoReward", "World", faults={(1, 3): {"reward": None}})
+_register("TwoRewards", "World", faults={(1, 3): {"reward": np.zeros(2)}})
+_register("ArrayReward", "World", faults={(1, 3): {"reward": np.float32([0.5])}})
+_register("NumberFlag", "World", faults={(1, 3): {"terminated": 0}})
+_register("ArrayFlag", "World", faults={(1, 3): {"terminated": np.array([False])}})
+_register("OldStep", "World", faults={(1, 3): {"result": (np.zeros(4, np.float32), 0.0, False, {})}})
+_register("OldReset", "World", faults={(1, 0): {"result": np.zeros(4, np.float32)}})
+_register("Interrupted", "World", faults={(1, 3): {"does": lambda: signal.raise_signal(signal.SIGINT)}})
+_register("NanOften", "World", faults={(e, 2): {"reward": NAN} for e in (0, 1, 3)} | {(2, 0): {"obs": [NAN] * 4}})
+_register("Reusing", "Reusing")
+_register("Modules", "Modules")
+_register("Planned", "planned")

@@ -1,213 +1,274 @@
+import json
+import os
+import shutil
+from pathlib import Path
+
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_runs
 
-from mbpo_jax import replay as replay_lib
-from mbpo_jax.driver import checkpoint
-from mbpo_jax.driver.checkpoint import Checkpoints, pack, unpack
+from mbpo_jax.driver import checkpoint, manifest
+from mbpo_jax.driver.checkpoint import Checkpoints
 from mbpo_jax.driver.config import StorageFailure
-from mbpo_jax.driver.seeds import SeedAxis
-from mbpo_jax.types import Spec, Transition
-
-SPEC = Spec(2, 1)
-
-
-def rows(*numbers):
-    """Rows that are recognised by their reward."""
-    n = np.float32(numbers)
-    return Transition(
-        obs=np.stack([n, -n], 1),
-        action=n[:, None] / 100,
-        reward=n,
-        next_obs=np.stack([n + 1, -n - 1], 1),
-        terminal=n % 2,
-    )
-
-
-def buffer(capacity, *numbers, limit=None):
-    """A buffer to which rows were added one by one."""
-    made = replay_lib.init(SPEC, capacity)
-    for number in numbers:
-        made = replay_lib.add(made, rows(number), limit=limit)
-    return made
-
-
-def contents(made):
-    """The rows in force, oldest first."""
-    return replay_lib.take(made, jnp.arange(int(made.size)))
-
-
-# -- packing -----------------------------------------------------------------------------------------------------
-
-
-def test_a_real_state_comes_back_bit_for_bit(mbpo_run):
-    algorithm, spec = tiny_runs.build_mbpo()
-    packed = tiny_runs.saved(mbpo_run).arrays["1"]
-    (fresh,) = SeedAxis(1, "each").lift(algorithm.init)((jax.random.key(99),))
-    state = unpack(fresh, packed["state"])
-    assert jax.tree.structure(state) == jax.tree.structure(fresh)
-    assert (int(state.imagined.size), int(state.agent.actor.step)) == (192, 101)  # a state that has learnt
-    assert bool(jnp.any(state.agent.actor.opt_state[0].nu["_Mlp_0"]["Dense_0"]["kernel"] > 0.0))
-    tiny_runs.assert_same_bits(pack(state), packed["state"])
-    real = unpack(replay_lib.init(spec, algorithm.replay_capacity), packed["replay"])
-    assert (int(real.size), int(real.num_added)) == (100, 160)
-    tiny_runs.assert_same_bits(pack(real), packed["replay"])
-    # every leaf is from the file: none is left as it was initialised by chance
-    again = unpack(jax.tree.map(jnp.ones_like, fresh), packed["state"])
-    tiny_runs.assert_same_bits(pack(again), packed["state"])
-
-
-def test_what_is_packed_is_on_the_host():
-    packed = pack({"buffer": buffer(3, 1, 2), "x": jnp.arange(2)})
-    assert all(type(leaf) is np.ndarray for leaf in jax.tree.leaves(packed))
-    assert set(packed["buffer"]) == {"rows", "size", "num_added"}
-
-
-def test_a_buffer_that_has_wrapped_is_packed_by_age():
-    made = buffer(5, *range(8))  # slots hold 5, 6, 7, 3, 4
-    packed = pack(made)
-    assert packed["rows"]["reward"].tolist() == [3, 4, 5, 6, 7]
-    assert packed["rows"]["obs"].tolist() == [[n, -n] for n in range(3, 8)]
-    assert (int(packed["size"]), int(packed["num_added"])) == (5, 8)
-
-
-def test_rows_that_are_out_of_force_are_not_packed():
-    made = buffer(6, *range(8), limit=3)
-    assert pack(made)["rows"]["reward"].tolist() == [5, 6, 7]
-
-
-@pytest.mark.parametrize("numbers", [(), (1,), (1, 2, 3), tuple(range(5)), tuple(range(8)), tuple(range(23))])
-@pytest.mark.parametrize("capacity", [5, 6, 11])
-def test_a_buffer_comes_back_with_the_same_rows_by_age_and_goes_on_like_it(numbers, capacity):
-    made = buffer(5, *numbers)
-    back = unpack(buffer(capacity, 77, 78), pack(made))
-    assert replay_lib.capacity(back) == capacity
-    assert (int(back.size), int(back.num_added)) == (min(len(numbers), 5), len(numbers))
-    tiny_runs.assert_same_bits(contents(back), contents(made))
-    if numbers:
-        draws = [replay_lib.sample(jax.random.key(3), b, (4, 2)) for b in (back, made)]
-        tiny_runs.assert_same_bits(*draws)
-    # the newest row takes the place of the oldest, at whatever limit
-    more = [replay_lib.add(b, rows(100, 101), limit=5) for b in (back, made)]
-    tiny_runs.assert_same_bits(*map(contents, more))
-    assert contents(more[0]).reward.tolist() == [*map(float, numbers), 100.0, 101.0][-5:]
-
-
-def test_a_buffer_that_is_too_small_is_refused():
-    with pytest.raises(ValueError, match="a buffer of 5 rows does not fit a capacity of 4"):
-        unpack(buffer(4), pack(buffer(5, *range(5))))
-
-
-def test_arrays_that_do_not_fit_are_refused():
-    fresh = {"w": jnp.zeros((2, 3)), "n": jnp.int32(0), "buffer": buffer(4)}
-    packed = pack({"w": jnp.ones((2, 3)), "n": jnp.int32(5), "buffer": buffer(4, 1, 2)})
-    tiny_runs.assert_same_bits(pack(unpack(fresh, packed)), packed)
-
-    def with_rows(**changes):
-        return packed | {"buffer": packed["buffer"] | {"rows": packed["buffer"]["rows"] | changes}}
-
-    wrong = {
-        r"float32\(3, 2\) where float32\(2, 3\)": packed | {"w": np.ones((3, 2), np.float32)},
-        r"float32\(1, 3\) where float32\(2, 3\)": packed | {"w": np.ones((1, 3), np.float32)},  # would broadcast
-        r"float32\(\) where int32\(\)": packed | {"n": np.float32(5)},
-        r"float64\(2, 3\) where float32": packed | {"w": np.ones((2, 3))},
-        r"float32\(1,\) where float32\(2,\)": with_rows(reward=np.ones(1, np.float32)),  # would broadcast
-        r"float32\(2, 1\) where float32\(2, 2\)": with_rows(obs=np.ones((2, 1), np.float32)),
-        r"int32\(2,\) where float32\(2,\)": with_rows(terminal=np.ones(2, np.int32)),
-        "w": {name: value for name, value in packed.items() if name != "w"},
-    }
-    for message, damaged in wrong.items():
-        with pytest.raises(ValueError, match=message):
-            unpack(fresh, damaged)
-
-
-# -- files -------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def open_checkpoints(tmp_path):
-    opened = []
-
-    def open_them(keep=2, run_dir=tmp_path):
-        opened.append(Checkpoints(run_dir, keep))
-        return opened[-1]
-
-    yield open_them
-    for checkpoints in opened:
-        checkpoints.close()
 
 
 def arrays(number):
     return {"0": {"w": np.full((2, 3), number, np.float32), "n": np.int32(number), "empty": {}}}
 
 
-def steps_on_disk(run_dir):
-    return sorted(int(path.name) for path in (run_dir / "checkpoints").iterdir())
+def names_on_disk(run_dir):
+    return sorted(path.name for path in (run_dir / "checkpoints").iterdir())
 
 
-def test_there_is_none_at_first(open_checkpoints):
-    assert open_checkpoints().restore_latest() is None
+def three(run_dir, keep=3, **options):
+    """Checkpoints of the steps 5, 10 and 15, whose numbers are the steps."""
+    checkpoints = Checkpoints(run_dir, keep, **options)
+    for step in (5, 10, 15):
+        checkpoints.save(step, arrays(step), {"step": step})
+    return checkpoints
 
 
-def test_the_newest_is_restored_with_its_record_by_another_process_too(open_checkpoints, tmp_path):
-    checkpoints = open_checkpoints()
-    record = {"phase": None, "done": [False, True], "returns": [[0.1 + 0.2, 1e-300], []], "step": 2**40}
+def restored_step(run_dir):
+    """The step of what is restored, after its arrays were found to be those of that step."""
+    saved = Checkpoints(run_dir, 3).restore_latest()
+    tiny_runs.assert_same_bits(saved.arrays, arrays(saved.record["step"]))
+    return saved.record["step"]
+
+
+# -- what is there comes back ------------------------------------------------------------------------------------
+
+
+def test_there_is_none_at_first(tmp_path):
+    assert Checkpoints(tmp_path, 2).restore_latest() is None
+
+
+def test_the_newest_is_restored_with_its_record_by_another_process_too(tmp_path):
+    checkpoints = Checkpoints(tmp_path, 2)
+    record = {"phase": None, "done": [False, True], "returns": [[0.1 + 0.2, 1e-300, np.inf], []], "step": 2**40}
     checkpoints.save(10, arrays(1), {"step": 10})
     checkpoints.save(9000, arrays(2), record)
-    for reader in (checkpoints, open_checkpoints()):
+    for reader in (checkpoints, Checkpoints(tmp_path, 2)):
         saved = reader.restore_latest()
         tiny_runs.assert_same_bits(saved.arrays, arrays(2))
         assert saved.record == record
         assert all(type(leaf) is np.ndarray for leaf in jax.tree.leaves(saved.arrays))
+        assert reader.passed_over == []
 
 
-def test_as_many_as_asked_for_are_kept(open_checkpoints, tmp_path):
-    checkpoints = open_checkpoints(keep=2)
+def test_a_step_may_be_saved_again_and_the_last_is_the_newest(tmp_path):
+    checkpoints = Checkpoints(tmp_path, 20)
+    for number in range(12):  # two digits: names are compared as numbers
+        checkpoints.save(5, arrays(number), {"number": number})
+        assert Checkpoints(tmp_path, 20).restore_latest().record == {"number": number}
+    assert {"5", "5.1", "5.11"} <= set(names_on_disk(tmp_path))
+    checkpoints.save(6, arrays(99), {"number": 99})
+    assert checkpoints.restore_latest().record == {"number": 99}
+
+
+# -- which are kept ----------------------------------------------------------------------------------------------
+
+
+def test_as_many_as_asked_for_are_kept(tmp_path):
+    checkpoints = Checkpoints(tmp_path, 2)
     for step in (5, 10, 15, 20):
         checkpoints.save(step, arrays(step), {})
-        assert steps_on_disk(tmp_path) == [s for s in (step - 5, step) if s > 0]
+        assert names_on_disk(tmp_path) == sorted(str(s) for s in (step - 5, step) if s > 0)
 
 
-def test_a_step_is_saved_once(open_checkpoints):
-    checkpoints = open_checkpoints()
-    checkpoints.save(5, arrays(1), {"first": True})
-    checkpoints.save(5, arrays(2), {"first": False})
-    assert checkpoints.restore_latest().record == {"first": True}
-    tiny_runs.assert_same_bits(checkpoints.restore_latest().arrays, arrays(1))
+def test_the_best_is_kept_besides_over_restarts_too(tmp_path):
+    scores = {1: -5.0, 2: 7.0, 3: 3.0, 4: None, 5: 7.0, 6: -1.0, 7: 0.0, 8: None}
+    kept = []
+    for step, score in scores.items():
+        checkpoints = Checkpoints(tmp_path, 2)  # another process each time
+        checkpoints.restore_latest()
+        checkpoints.save(step, arrays(step), {"step": step}, score)
+        kept.append(names_on_disk(tmp_path))
+    assert kept == [
+        ["1"],
+        ["1", "2"],
+        ["2", "3"],
+        *(["2", str(n - 1), str(n)] for n in (4, 5, 6)),
+        ["2", "6", "7"],
+        ["2", "7", "8"],
+    ]
 
 
-# Reading what is damaged can leave a future of tensorstore's behind, whose event loop orbax has closed.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_checkpoint_that_cannot_be_read_is_named_and_the_one_before_is_there(open_checkpoints, tmp_path):
-    checkpoints = open_checkpoints()
-    checkpoints.save(5, arrays(1), {"step": 5})
-    checkpoints.save(10, arrays(2), {"step": 10})
-    newest = tmp_path / "checkpoints" / "10"
-    data = [path for path in newest.rglob("*") if path.is_file() and path.parent.name == "d"]
-    assert data
-    for path in data:
-        path.write_bytes(path.read_bytes()[:-7])
-    with pytest.raises(StorageFailure) as caught:
-        open_checkpoints().restore_latest()
-    assert f"cannot read checkpoint {newest.resolve()} (" in str(caught.value)
-    assert "remove it to continue from the one before" in str(caught.value)
-    newest.rename(tmp_path / "aside")
-    assert open_checkpoints().restore_latest().record == {"step": 5}
+def test_without_scores_none_is_best(tmp_path):
+    three(tmp_path, keep=1)
+    assert names_on_disk(tmp_path) == ["15"]
 
 
-def test_a_directory_that_is_no_checkpoint_is_named(open_checkpoints, tmp_path):
-    open_checkpoints().save(5, arrays(1), {"step": 5})
-    (tmp_path / "checkpoints" / "999").mkdir()
-    with pytest.raises(StorageFailure, match=r"cannot read checkpoint .*/checkpoints/999 "):
-        open_checkpoints().restore_latest()
+@pytest.mark.parametrize("suffix", [checkpoint.WRITING, checkpoint.DELETING])
+def test_what_a_killed_process_left_half_done_is_cleared_away(tmp_path, suffix):
+    three(tmp_path)
+    half = tmp_path / "checkpoints" / f"20{suffix}"
+    shutil.copytree(tmp_path / "checkpoints" / "15", half)
+    (tmp_path / "checkpoints" / f"mine{suffix}").mkdir()  # of somebody else
+    assert restored_step(tmp_path) == 15
+    assert names_on_disk(tmp_path) == ["10", "15", "5", f"mine{suffix}"]
+
+
+def test_what_is_damaged_or_not_ours_is_never_deleted(tmp_path):
+    three(tmp_path)
+    folder = tmp_path / "checkpoints"
+    (folder / "10" / manifest.FILE_NAME).write_text("{}")
+    (folder / "7").mkdir()
+    (folder / "notes.txt").write_text("mine")
+    checkpoints = Checkpoints(tmp_path, 1)
+    checkpoints.restore_latest()
+    checkpoints.save(20, arrays(20), {"step": 20})
+    assert names_on_disk(tmp_path) == ["10", "20", "7", "notes.txt"]
+
+
+# -- damage ------------------------------------------------------------------------------------------------------
+
+
+def files_of(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    if data:
+        data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+
+
+DAMAGES = {
+    "flipped": flip,
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "emptied": lambda path: path.write_bytes(b""),
+    "zeroed": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "longer": lambda path: path.write_bytes(path.read_bytes() + b"x"),
+    "deleted": lambda path: path.unlink(),
+    "swapped": lambda path: path.write_bytes(Path(str(path).replace("/15/", "/10/")).read_bytes()),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "a link": lambda path: (path.rename(path.with_suffix(".away")), path.symlink_to(path.with_suffix(".away"))),
+    "a pipe": lambda path: (path.unlink(), os.mkfifo(path)),  # reading one waits for ever
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_every_file_damaged_in_every_way_leads_to_the_one_before(tmp_path, damage):
+    three(tmp_path / "whole")
+    names = [path.relative_to(tmp_path / "whole") for path in files_of(tmp_path / "whole" / "checkpoints" / "15")]
+    assert len(names) > 5
+    for number, name in enumerate(names):
+        run_dir = tmp_path / f"run_{number}"
+        shutil.copytree(tmp_path / "whole", run_dir)
+        if damage == "swapped" and not (run_dir / str(name).replace("/15/", "/10/")).exists():
+            continue  # data files are named by their content
+        before = (run_dir / name).read_bytes()
+        DAMAGES[damage](run_dir / name)
+        if (run_dir / name).is_file() and not (run_dir / name).is_symlink() and (run_dir / name).read_bytes() == before:
+            continue  # an empty file cannot be cut
+        reader = Checkpoints(run_dir, 3)
+        saved = reader.restore_latest()
+        assert saved.record == {"step": 10}
+        tiny_runs.assert_same_bits(saved.arrays, arrays(10))
+        (line,) = reader.passed_over
+        assert f"{run_dir / 'checkpoints' / '15'} is passed over: " in line
+        relative = name.relative_to("checkpoints/15").as_posix()
+        # a link is found by the file it leads to, another manifest by the first file that it is wrong about
+        assert relative in line or damage == "a link" or (damage, relative) == ("swapped", manifest.FILE_NAME)
+        assert "\n" not in line
+
+
+def test_a_file_more_is_damage_too(tmp_path):
+    three(tmp_path)
+    (tmp_path / "checkpoints" / "15" / "arrays" / "more").write_text("x")
+    reader = Checkpoints(tmp_path, 3)
+    assert reader.restore_latest().record == {"step": 10}
+    assert "arrays/more is not part of it" in reader.passed_over[0]
+
+
+def test_a_checkpoint_under_another_name_is_not_taken_for_that_step(tmp_path):
+    three(tmp_path)
+    shutil.copytree(tmp_path / "checkpoints" / "5", tmp_path / "checkpoints" / "999")
+    (tmp_path / "checkpoints" / "998").mkdir()
+    (tmp_path / "checkpoints" / "997").write_text("x")
+    (tmp_path / "checkpoints" / "996").symlink_to(tmp_path / "checkpoints" / "996")
+    assert restored_step(tmp_path) == 15
+    reader = Checkpoints(tmp_path, 3)
+    reader.restore_latest()
+    assert len(reader.passed_over) == 4
+    assert "it was checkpoint 5 when it was written" in reader.passed_over[0]
+
+
+def test_a_checkpoint_of_another_run_is_passed_over(tmp_path):
+    three(tmp_path, identity={"env": "mine", "seeds": [1, 2]})
+    three(tmp_path / "other", identity={"env": "theirs", "seeds": [1, 2]}).save(20, arrays(20), {"step": 20})
+    shutil.copytree(tmp_path / "other" / "checkpoints" / "20", tmp_path / "checkpoints" / "20")
+    reader = Checkpoints(tmp_path, 3, {"env": "mine", "seeds": [1, 2]})
+    assert reader.restore_latest().record == {"step": 15}
+    assert "20 is passed over: it belongs to another run" in reader.passed_over[0]
+
+
+def test_a_manifest_of_another_format_is_not_read(tmp_path):
+    three(tmp_path)
+    path = tmp_path / "checkpoints" / "15" / manifest.FILE_NAME
+    content = json.loads(path.read_text())["content"] | {"format": 99}
+    path.write_text(json.dumps({"sha256": manifest._digest(content), "content": content}))
+    reader = Checkpoints(tmp_path, 3)
+    assert reader.restore_latest().record == {"step": 10}
+    assert "it has format 99, this version reads format 1" in reader.passed_over[0]
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "null", "5", '{"content": {}}', '{"sha256": 5, "content": []}', "\x00"]
+)
+def test_a_manifest_that_is_none_is_passed_over(tmp_path, text):
+    three(tmp_path)
+    (tmp_path / "checkpoints" / "15" / manifest.FILE_NAME).write_text(text)
+    assert restored_step(tmp_path) == 10
+
+
+def test_if_none_is_sound_nothing_begins_anew(tmp_path):
+    three(tmp_path)
+    for step in (5, 10, 15):
+        flip(files_of(tmp_path / "checkpoints" / str(step))[0])
+    with pytest.raises(StorageFailure, match="no checkpoint can be used.*15 is passed over.*10 is.*5 is"):
+        Checkpoints(tmp_path, 3).restore_latest()
+    assert names_on_disk(tmp_path) == ["10", "15", "5"]
+
+
+def test_what_does_not_go_with_the_rest_of_the_directory_is_passed_over(tmp_path):
+    def fits(record):
+        if record["step"] > 5:
+            raise ValueError("lines are missing")
+
+    reader = three(tmp_path)
+    assert reader.restore_latest(fits).record == {"step": 5}
+    assert [line.split(": ")[1] for line in reader.passed_over] == ["lines are missing"] * 2
+    assert Checkpoints(tmp_path, 3).restore_latest().record == {"step": 15}
+
+
+# -- a disk that fails -------------------------------------------------------------------------------------------
 
 
 def test_a_file_in_the_place_of_the_directory_is_refused(tmp_path):
     (tmp_path / "checkpoints").write_text("not a directory")
     with pytest.raises(StorageFailure, match="cannot use .*/checkpoints"):
         Checkpoints(tmp_path, 2)
+
+
+def test_what_storage_gives_back_otherwise_than_it_got_it_is_not_announced(tmp_path, monkeypatch):
+    """Storage that loses the last bit of one number."""
+    checkpoints = three(tmp_path)
+    read = checkpoint._read_arrays
+
+    def forgetful(path):
+        found = read(path)
+        found["0"]["w"] = np.nextafter(found["0"]["w"], np.float32(99))
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "_read_arrays", forgetful)
+        with pytest.raises(StorageFailure, match=r"step 20 .*\['0'\]\['w'\] was not what had been written"):
+            checkpoints.save(20, arrays(20), {"step": 20})
+    assert names_on_disk(tmp_path) == ["10", "15", "5"]  # nothing half done is left
+    assert restored_step(tmp_path) == 15
 
 
 FULL_DISK = """
@@ -236,8 +297,6 @@ assert saved.record == {"step": 5} and saved.arrays["0"]["w"].tobytes() == noise
 checkpoints.save(15, {"0": {"w": noise + 2}}, {"step": 15})  # once there is room
 saved = checkpoints.restore_latest()
 assert saved.record == {"step": 15} and saved.arrays["0"]["w"].tobytes() == (noise + 2).tobytes()
-again.close()
-checkpoints.close()
 """
 
 
@@ -250,5 +309,5 @@ def test_a_full_disk_is_reported_and_leaves_the_older_checkpoint(tmp_path):
 
 
 def test_messages_of_storage_are_cut_to_their_first_line():
-    assert checkpoint._first_line(RuntimeError("disk\nfull")) == "disk"
-    assert checkpoint._first_line(RuntimeError()) == "RuntimeError"
+    assert checkpoint.first_line(RuntimeError("disk\nfull")) == "disk"
+    assert checkpoint.first_line(RuntimeError()) == "RuntimeError"

@@ -2,16 +2,17 @@ import json
 import os
 import shutil
 import signal
+import time
 
 import jax
 import numpy as np
 import pytest
 import tiny_runs
 
-from mbpo_jax.driver import flags, loop, metrics
+from mbpo_jax.driver import flags, lock, loop, metrics
 from mbpo_jax.driver.checkpoint import Checkpoints
-from mbpo_jax.driver.config import Diverged, EnvironmentFailure, RunConfig
-from mbpo_jax.driver.environment import Environment
+from mbpo_jax.driver.config import Diverged, EnvironmentFailure, RunConfig, StorageFailure
+from mbpo_jax.driver.environment import EVALUATION, Environment
 from mbpo_jax.driver.seeds import PhaseRunner
 from mbpo_jax.main import EXIT_STOPPED
 
@@ -70,9 +71,10 @@ def test_a_run_that_is_made_longer_is_the_long_run(alone, tmp_path):
     second = tiny_runs.train(tmp_path, seeds=1)
     assert (second.finished, second.summary["step"]) == (True, 160)
     tiny_runs.assert_same_run(tmp_path, alone)
-    # what was restored fits the programs of a new run: init of state and buffer, act, add, evaluation, roll-out,
-    # update; of the fit: which program is first, beginning, slice, single minibatch, end of an epoch
-    assert second.summary["compilations"] == 12
+    # what was restored fits the programs of a new run: init of state and buffer, act, add, evaluation; of roll-out:
+    # which program is first, beginning, horizon step; update; of the fit: which program is first,
+    # beginning, slice, single minibatch, end of an epoch
+    assert second.summary["compilations"] == 14
     assert set(os.listdir(jax.config.jax_compilation_cache_dir)) == programs
 
 
@@ -148,6 +150,140 @@ def test_a_stop_between_the_phases_of_a_step(alone, tmp_path, monkeypatch):
     assert tiny_runs.train(tmp_path, seeds=1).finished
     tiny_runs.assert_same_run(tmp_path, alone)
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL  # as it was before the runs
+
+
+def stopped_at(monkeypatch, phase, step, run_dir, **changes):
+    """Stops a run as the phase of a step begins; returns the record of what was saved."""
+    run = PhaseRunner.run
+
+    def run_and_hit(self, roots, at, *rest):
+        if (self.phase.name, at) == (phase, step):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return run(self, roots, at, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PhaseRunner, "run", run_and_hit)
+        assert not tiny_runs.train(run_dir, seeds=1, **changes).finished
+    return tiny_runs.saved(run_dir).record
+
+
+def test_a_second_stop_in_the_same_step_does_not_lose_what_was_done_since_the_first(alone, tmp_path, monkeypatch):
+    places = [stopped_at(monkeypatch, phase, 110, tmp_path) for phase in ("fit_model", "roll_out", "update_agent")]
+    assert [(place["step"], place["phase"]) for place in places] == [(110, 0), (110, 1), (110, 2)]
+    assert {"110", "110.1", "110.2"} >= {path.name for path in (tmp_path / "checkpoints").iterdir()} - {"40", "80"}
+    assert tiny_runs.train(tmp_path, seeds=1).finished
+    tiny_runs.assert_same_run(tmp_path, alone)
+
+
+def test_a_stop_that_nothing_happened_before_saves_nothing(tmp_path, monkeypatch):
+    for _ in range(3):
+        stopped_at(monkeypatch, "fit_model", 110, tmp_path)
+    names = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert {"80", "110"} <= names <= {"40", "80", "110"}  # 40 if it was the best
+
+
+@pytest.mark.parametrize("hit", [1, 2])
+def test_a_stop_in_an_evaluation_is_answered_in_it(mbpo_run, tmp_path, monkeypatch, hit):
+    """Stopped in the second evaluation, by whichever of the seeds' episodes is `hit`; told once, in the end."""
+    begin, begun = Environment.reset, []
+
+    def reset_and_hit(self, episode=None):
+        if self._stream == EVALUATION:
+            begun.append(episode)
+            if len(begun) == 6 + hit:  # 3 seeds with 2 episodes each come before
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(0.1)  # the main thread hears of it
+        return begin(self, episode)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Environment, "reset", reset_and_hit)
+        assert not tiny_runs.train(tmp_path, seeds="0,1,2").finished
+    record = tiny_runs.saved(tmp_path).record
+    assert (record["step"], record["phase"]) == (80, 3)  # all phases are done, lines and evaluation are not
+    assert max(line["step"] for line in tiny_runs.lines(tmp_path)) == 60
+    assert tiny_runs.train(tmp_path, seeds="0,1,2").finished
+    tiny_runs.assert_same_run(tmp_path, mbpo_run)
+
+
+def test_a_damaged_checkpoint_costs_time_and_no_numbers(alone, tmp_path, capsys):
+    shutil.copytree(alone, tmp_path / "run")
+    newest = tmp_path / "run" / "checkpoints" / "160"
+    largest = max((path for path in newest.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    data = bytearray(largest.read_bytes())
+    data[len(data) // 3] ^= 1
+    largest.write_bytes(data)
+    assert tiny_runs.train(tmp_path / "run", seeds=1).finished
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 1  # although the run is quiet
+    assert told[0].startswith(f"mbpo_jax: checkpoint {newest} is passed over: ")
+    assert told[0].endswith(f"{largest.name} is damaged")
+    tiny_runs.assert_same_run(tmp_path / "run", alone)
+    assert (tmp_path / "run" / "checkpoints" / "160.1").is_dir()
+    assert largest.read_bytes() == data  # the evidence stays
+
+
+def test_lost_lines_of_metrics_are_made_again_from_an_older_checkpoint(alone, tmp_path, capsys):
+    run_dir = tmp_path / "run"
+    shutil.copytree(alone, run_dir)
+    path = run_dir / metrics.FILE_NAME
+    text = path.read_bytes()
+    path.write_bytes(text[:-1])
+    assert tiny_runs.train(run_dir, seeds=1).finished
+    assert "160 is passed over" in capsys.readouterr().err
+    tiny_runs.assert_same_run(run_dir, alone)
+    path.write_bytes(b"{" + text[1:].replace(b'"step": 20', b'"step": 21'))
+    with pytest.raises(StorageFailure, match=r"no checkpoint can be used.*metrics.jsonl is damaged"):
+        tiny_runs.train(run_dir, seeds=1)
+    path.unlink()
+    with pytest.raises(StorageFailure, match=r"metrics.jsonl has 0 bytes, but the checkpoint has seen"):
+        tiny_runs.train(run_dir, seeds=1)
+
+
+def test_a_run_that_lost_its_checkpoints_is_not_overwritten(alone, tmp_path):
+    run_dir = tmp_path / "run"
+    shutil.copytree(alone, run_dir)
+    shutil.rmtree(run_dir / "checkpoints")
+    before = (run_dir / metrics.FILE_NAME).read_bytes()
+    with pytest.raises(StorageFailure, match="has metrics up to step 160 but no checkpoint: put back"):
+        tiny_runs.train(run_dir, seeds=1)
+    assert (run_dir / metrics.FILE_NAME).read_bytes() == before
+
+
+def test_a_lost_config_is_written_anew_since_checkpoints_know_the_run(alone, tmp_path, capsys):
+    run_dir = tmp_path / "run"
+    shutil.copytree(alone, run_dir)
+    (run_dir / "config.json").write_text("{")
+    with pytest.raises(StorageFailure, match="160 is passed over: it belongs to another run"):
+        tiny_runs.train(run_dir, seeds=1, hidden_units=9)
+    assert (run_dir / "config.json").read_text() == "{"
+    assert tiny_runs.train(run_dir, seeds=1).finished
+    assert "config.json: JSONDecodeError" in capsys.readouterr().err
+    assert json.loads((run_dir / "config.json").read_text())["run"]["seeds"] == [1]
+    tiny_runs.assert_same_run(run_dir, alone)
+
+
+def test_a_changed_flag_that_may_change_is_told(tmp_path, capsys):
+    tiny_runs.train(tmp_path, tiny_runs.SAC, seeds=1, num_steps=10, quiet="false")
+    assert "num_steps was" not in capsys.readouterr().err
+    tiny_runs.train(tmp_path, tiny_runs.SAC, seeds=1, num_steps=20, checkpoints_kept=7, quiet="false")
+    told = capsys.readouterr().err.splitlines()
+    assert "num_steps was 10, is 20" in told
+    assert "checkpoints_kept was 2, is 7" in told
+
+
+def test_two_processes_in_one_directory(tmp_path):
+    with lock.locked(tmp_path):
+        done = tiny_runs.command("-m", "mbpo_jax.main", *tiny_runs.argv(tmp_path, tiny_runs.SAC, seeds=1))
+    assert (done.returncode, done.stdout) == (6, "")
+    assert f"run_dir {tmp_path} is in use by process {os.getpid()} on " in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == [lock.FILE_NAME]
+
+
+def test_what_is_told_evaluated_and_saved_does_not_change_what_is_learnt(alone, tmp_path):
+    changes = {"log_every_steps": 7, "eval_every_steps": 33, "eval_episodes": 1, "checkpoint_every_steps": 150}
+    tiny_runs.train(tmp_path, seeds=1, profile=3, **changes)
+    tiny_runs.assert_same_bits(parameters(tmp_path, 1), parameters(alone, 1))
 
 
 def test_a_running_episode_that_cannot_be_repeated_is_told_and_given_up(tmp_path, capsys):
@@ -319,9 +455,9 @@ def test_seconds_and_compilations_only_grow(mbpo_run):
 
 
 def test_every_function_compiles_once_while_data_and_rollouts_grow(alone, own_process):
-    # init of the state and of the buffer, explore, add, act, evaluation, roll-out, update; of the fit: which program is
-    # first, beginning, slice, single minibatch, end of an epoch
-    assert json.loads((alone / "summary.json").read_text())["compilations"] == 13
+    # init of the state and of the buffer, explore, add, act, evaluation, update; of the roll-out: which program is
+    # first, beginning, horizon step; of the fit: which is first, beginning, slice, single minibatch, end of an epoch
+    assert json.loads((alone / "summary.json").read_text())["compilations"] == 15
     lines = [line for line in metrics.read(own_process / "metrics.jsonl") if "compilations" in line]
     by_step = {line["step"]: line["compilations"] for line in lines}
     assert by_step[20] < by_step[60] <= by_step[80]  # a warm-up: acting, evaluation, then the phases
@@ -334,6 +470,7 @@ def test_every_function_compiles_once_while_data_and_rollouts_grow(alone, own_pr
 
 def test_a_failing_environment_ends_the_run_and_stores_nothing_of_the_step(tmp_path):
     knobs = {"env": "odd_worlds:odd/NanReward-v0", "max_episode_steps": 0, "checkpoint_every_steps": 1, "seeds": 6}
+    knobs |= {"env_nonfinite_episodes": 0}
     with pytest.raises(EnvironmentFailure, match="reward nan, at step 4 of episode 1 .seed 6."):
         tiny_runs.train(tmp_path, tiny_runs.SAC, **knobs)
     saved = tiny_runs.saved(tmp_path)
@@ -346,10 +483,34 @@ def test_a_failing_environment_ends_the_run_and_stores_nothing_of_the_step(tmp_p
 def test_divergence_is_named_and_never_saved(tmp_path):
     # checkpoints are more frequent than lines of metrics, which is where it would show otherwise
     knobs = {"exploration_steps": 10, "checkpoint_every_steps": 1, "log_every_steps": 50, "seeds": 5}
-    with pytest.raises(Diverged, match=r"update_agent/\w+ is not finite at step 1\d .seed 5.*--learning_rate"):
+    with pytest.raises(
+        Diverged,
+        match=r"update_agent: the temperature has exploded \(3e\+38\) at update 1 of environment step 10 \(seed 5\); "
+        r"the newest checkpoint is from before\. .*--learning_rate",
+    ):
         tiny_runs.train(tmp_path, tiny_runs.SAC, **knobs, initial_temperature=3e38)
-    arrays = tiny_runs.saved(tmp_path).arrays
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(arrays["5"]["state"]["agent"]["actor"]))
+    saved = tiny_runs.saved(tmp_path)
+    assert saved.record["step"] == 9
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(saved.arrays["5"]))
+
+
+def test_what_stopped_being_finite_unnoticed_is_not_saved(tmp_path, monkeypatch):
+    """A number that no program looks at: Adam's second moment of one bias."""
+    run = PhaseRunner.run
+
+    def run_and_spoil(self, *given):
+        (state,), told = run(self, *given)
+        actor = state.agent.actor
+        moments = jax.tree.map(lambda leaf: leaf.at[(0,) * leaf.ndim].set(np.nan), actor.opt_state[0].nu)
+        opt_state = (actor.opt_state[0]._replace(nu=moments), *actor.opt_state[1:])
+        return (state.replace(agent=state.agent.replace(actor=actor.replace(opt_state=opt_state))),), told
+
+    monkeypatch.setattr(PhaseRunner, "run", run_and_spoil)
+    with pytest.raises(
+        Diverged, match=r"state/agent/actor/opt_state/0/nu/.* is not finite at step 60 \(seed 1\); the new"
+    ):
+        tiny_runs.train(tmp_path, tiny_runs.SAC, seeds=1, checkpoint_every_steps=20)
+    assert tiny_runs.saved(tmp_path).record["step"] == 40
 
 
 def test_knobs_of_another_algorithm_are_refused(tmp_path):
@@ -357,12 +518,6 @@ def test_knobs_of_another_algorithm_are_refused(tmp_path):
     with pytest.raises(ValueError, match="algorithm_config must be a MbpoConfig for mbpo, got SacRunConfig"):
         loop.train(RunConfig(run_dir=str(tmp_path / "run")), sac_config)
     assert not (tmp_path / "run").exists()
-
-
-def test_a_policy_that_diverged_is_not_taken_for_a_failing_environment(tmp_path):
-    knobs = {"exploration_steps": 10, "log_every_steps": 50, "seeds": 5}  # its actions are bad before a line tells
-    with pytest.raises(Diverged, match=r"the policy's action is not finite at step \d of episode \d .seed 5"):
-        tiny_runs.train(tmp_path, tiny_runs.SAC, **knobs, initial_temperature=3e38)
 
 
 @pytest.mark.parametrize(
@@ -384,6 +539,4 @@ def test_another_run_in_the_directory_is_refused_and_left_alone(alone, tmp_path)
 
 
 def test_the_checkpoints_of_a_run_can_be_opened_while_it_is_over(alone):
-    checkpoints = Checkpoints(alone, 2)
-    assert checkpoints.restore_latest().record["step"] == 160
-    checkpoints.close()
+    assert Checkpoints(alone, 2).restore_latest().record["step"] == 160

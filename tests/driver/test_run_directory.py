@@ -76,12 +76,14 @@ def test_a_config_comes_back(tmp_path, algorithm):
     run = dataclasses.replace(RUN, algorithm=algorithm)
     knobs = {"mbpo": KNOBS}.get(algorithm, REGISTRY[algorithm].config_class())
     write_config(tmp_path, run, knobs)
-    assert read_config(tmp_path) == SavedConfig(run, knobs)
+    back = read_config(tmp_path)
+    assert (back.run, back.algorithm) == (run, knobs)
+    assert back.versions["jax"] == jax.__version__
 
 
 def test_a_real_run_comes_back(mbpo_run, sac_run):
     for run_dir, knobs, seeds in ((mbpo_run, tiny_runs.MBPO, "0,1,2"), (sac_run, tiny_runs.SAC, "1")):
-        assert read_config(run_dir) == flags.parse(tiny_runs.argv(run_dir, knobs, seeds=seeds))
+        assert read_config(run_dir)[:2] == flags.parse(tiny_runs.argv(run_dir, knobs, seeds=seeds))
 
 
 def test_json_is_written_whole_or_not_at_all(tmp_path):
@@ -135,6 +137,30 @@ def test_a_missing_or_binary_config_is_named(tmp_path):
 def test_the_same_knobs_may_go_on():
     check_same(SavedConfig(RUN, KNOBS), RUN, KNOBS)
     check_same(SavedConfig(RunConfig(algorithm="sac"), SacRunConfig()), RunConfig(algorithm="sac"), SacRunConfig())
+
+
+def test_what_may_change_is_told_old_and_new_and_so_are_versions():
+    saved = SavedConfig(RUN, KNOBS, run_directory._versions())
+    assert check_same(saved, RUN, KNOBS) == []
+    changed = dataclasses.replace(RUN, num_steps=RUN.num_steps + 1, tensorboard=True, run_dir="elsewhere", quiet=False)
+    assert check_same(saved, changed, KNOBS) == [
+        f"num_steps was {RUN.num_steps}, is {RUN.num_steps + 1}",
+        "tensorboard was False, is True",
+    ]
+    older = saved._replace(versions=saved.versions | {"jax": "0.0.1", "mujoco": "3.0.0"})
+    (notice,) = check_same(older, RUN, KNOBS)
+    assert notice.startswith(f"jax was 0.0.1, is {jax.__version__}; mujoco was 3.0.0, is ")
+    assert notice.endswith("from here on the numbers may differ from those of one run")
+
+
+def test_the_identity_of_a_run_is_what_may_not_change_as_json():
+    told = run_directory.identity(RUN, KNOBS)
+    assert json.loads(json.dumps(told)) == told
+    assert not told.keys() & RESUMABLE_CHANGES
+    assert told["seeds"] == list(RUN.seeds)
+    assert told["num_members"] == KNOBS.model.num_members
+    assert run_directory.identity(dataclasses.replace(RUN, num_steps=5, run_dir="x"), KNOBS) == told
+    assert run_directory.identity(dataclasses.replace(RUN, env="Ant-v5"), KNOBS) != told
 
 
 def test_every_difference_is_listed_old_and_new():

@@ -1,4 +1,5 @@
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from mbpo_jax import replay
+from mbpo_jax import health, replay
 from mbpo_jax.models import fitting, gaussian
 from mbpo_jax.networks import GaussianMlp
 from mbpo_jax.types import FINISHED, Spec, Transition
@@ -302,3 +303,107 @@ def test_a_constant_observation_is_harmless():
     mean, log_var = model.predict(state, rows.obs[:5].astype(np.float32), rows.action[:5])
     assert np.isfinite(mean).all()
     assert np.isfinite(log_var).all()
+
+
+# -- health --------------------------------------------------------------------------------------------------------
+
+HEALTH = {"fit_slice_minibatches": 3, "model_batch_size": 32, "fit_max_gradient_steps": 20}
+
+
+def first_trouble(state, buffer, spoil=lambda state: state, at_step=0):
+    """What the first program that is not healthy says; `spoil` changes the state once so many steps were taken."""
+    model, run, _ = build(**HEALTH)
+    state, metrics = run(jax.random.key(1), state, buffer)
+    spoilt = False
+    while (text := health.describe(metrics["health"])) is None and model.fit.due(state) != FINISHED:
+        if not spoilt and int(state.fit.num_steps) >= at_step:
+            state, spoilt = spoil(state), True
+        state, metrics = run(jax.random.key(1), state, buffer)
+    return text
+
+
+def with_params(state, params):
+    return state.replace(members=state.members.replace(params=params))
+
+
+def planted(params, value, member, name="layer_1", part="kernel"):
+    params = jax.tree.map(lambda leaf: leaf, params)
+    params[name][part] = params[name][part].at[member, 1].set(value)
+    return params
+
+
+def test_a_fit_without_trouble_is_healthy():
+    _, _, state = build(**HEALTH)
+    assert first_trouble(state, buffer_of(300)) is None
+
+
+@pytest.mark.parametrize("member", [0, 2])
+@pytest.mark.parametrize(("value", "word"), [(np.nan, "nan"), (np.inf, "(nan|inf)")])
+def test_one_weight_of_a_member(member, value, word):
+    _, _, state = build(**HEALTH)
+    text = first_trouble(
+        state, buffer_of(300), lambda s: with_params(s, planted(s.members.params, value, member)), at_step=3
+    )
+    assert re.fullmatch(rf"member {member}'s loss is not finite \({word}\) at fit step 4", text)
+
+
+def test_a_member_spoilt_before_its_held_out_rows_are_predicted():
+    """Step 8 ends the epoch: not a loss but the held-out error shows it, and it is not a mere lack of improvement."""
+    _, _, state = build(**HEALTH)
+    text = first_trouble(
+        state, buffer_of(300), lambda s: with_params(s, planted(s.members.params, np.nan, 1)), at_step=8
+    )
+    assert text == "member 1's held-out error is not finite (nan) at fit step 8"
+
+
+def test_a_second_moment_that_has_overflowed():
+    def spoil(state):
+        adam, *rest = state.members.opt_state
+        return state.replace(
+            members=state.members.replace(opt_state=(adam._replace(nu=planted(adam.nu, np.inf, 2)), *rest))
+        )
+
+    _, _, state = build(**HEALTH)
+    text = first_trouble(state, buffer_of(300), spoil)
+    assert text == "a moment of Adam of member 2 is not finite (inf) at fit step 8"
+
+
+@pytest.mark.parametrize("where", ["obs", "action", "reward", "next_obs"])
+@pytest.mark.parametrize(("value", "what"), [(np.nan, "is not finite (nan)"), (-2e16, "has exploded (2e+16)")])
+@pytest.mark.parametrize("slot", [0, 299])
+def test_one_real_row_before_anything_is_learnt_from_it(where, value, what, slot):
+    _, _, state = build(**HEALTH)
+    buffer = buffer_of(300)
+    leaf = getattr(buffer.rows, where)
+    spoilt = buffer.replace(rows=buffer.rows.replace(**{where: leaf.at[slot].set(value)}))
+    assert first_trouble(state, spoilt) == f"a real row {what} at fit step 1"
+    # what is not in force is no matter
+    beyond = buffer.replace(rows=buffer.rows.replace(**{where: leaf.at[1999].set(value)}))
+    assert int(look(state, beyond).update) == -1
+
+
+def look(state, buffer):
+    return build(**HEALTH)[1](jax.random.key(1), state, buffer)[1]["health"]
+
+
+def test_a_full_buffer_is_looked_at_to_its_last_slot():
+    _, _, state = build(**HEALTH)
+    buffer = replay.add(replay.add(replay.init(SPEC, 1300), real_rows(1100)), real_rows(400))  # wrapped around
+    assert int(look(state, buffer).update) == -1
+    spoilt = buffer.rows.replace(reward=buffer.rows.reward.at[1299].set(jnp.nan))
+    assert int(look(state, buffer.replace(rows=spoilt)).update) == 0
+
+
+def test_seeds_side_by_side_have_a_health_each():
+    model, _, state = build(**HEALTH)
+    buffers = jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), buffer_of(300))
+    states = jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), state)
+    key = jax.random.split(jax.random.key(1), 3)
+    begun, metrics = jax.vmap(model.fit.run[0])(key, states, buffers)
+    assert metrics["health"].update.tolist() == [-1] * 3
+    params = jax.tree.map(lambda leaf: leaf, begun.members.params)
+    params["mean"]["bias"] = params["mean"]["bias"].at[1, 2, 0].set(jnp.nan)
+    _, metrics = jax.jit(jax.vmap(model.fit.run[fitting.SLICE]))(key, with_params(begun, params), buffers)
+    assert metrics["health"].update.tolist() == [-1, 0, -1]
+    one = jax.tree.map(lambda leaf: leaf[1], metrics["health"])
+    assert health.describe(one).startswith("member 2's loss")

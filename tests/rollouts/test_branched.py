@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mbpo_jax import replay
+from mbpo_jax import health, replay
 from mbpo_jax.environments.cartpole import CartpoleContinuous
 from mbpo_jax.rollouts import branched
 from mbpo_jax.types import Spec
@@ -186,3 +186,160 @@ def test_with_the_true_dynamics_a_rollout_reproduces_the_environment():
         assert reward == real_reward
         if abs(abs(real_obs[2]) - 12 * np.pi / 180) > 1e-5 and abs(abs(real_obs[0]) - 2.4) > 1e-5:
             assert (terminal > 0.5) == terminated
+
+
+# -- a round in several programs -----------------------------------------------------------------------------------
+
+
+def noisy(key, group, obs, action):
+    """Countdown whose state carries noise of every key and group on."""
+    next_obs, reward, ends = countdown(key, group, obs, action)
+    moved = obs[:, 2] + action[:, 0] + jax.random.normal(key, obs.shape[:1]) + group
+    return jnp.concatenate([next_obs, moved[:, None]], -1), reward + moved, ends
+
+
+def noisy_action(key, obs):
+    return jax.random.normal(key, (obs.shape[0], 1))
+
+
+NOISY = branched.Dynamics(noisy, 3)
+
+
+def noisy_starts(num_rows=47):
+    left = np.random.default_rng(1).integers(1, 6, num_rows)
+    return jnp.concatenate([starts(left), jnp.zeros((num_rows, 1))], -1)
+
+
+ADVANCE = jax.jit(lambda key, b, r: branched.advance(key, noisy_action, NOISY, b, r, 8), donate_argnums=(1, 2))
+
+
+def in_programs(start_obs, length, buffer, limit, through_host=False):
+    """(buffer, rollout, steps taken) of a round, one call a step, the state of it perhaps written out in between."""
+    rollout, seen = jax.jit(branched.begin)(start_obs, jnp.asarray(length), jnp.asarray(limit))
+    steps = 0
+    while branched.under_way(rollout):
+        if through_host:
+            rollout, buffer = jax.tree.map(lambda leaf: jnp.asarray(np.array(leaf)), (rollout, buffer))
+        buffer, rollout, seen = ADVANCE(jax.random.key(3), buffer, rollout)
+        steps += 1
+    return buffer, rollout, steps, seen
+
+
+def assert_same(a, b):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+
+
+@pytest.mark.parametrize("through_host", [False, True])
+@pytest.mark.parametrize(("length", "limit", "steps"), [(1, 300, 1), (3, 300, 3), (3, 20, 3), (9, 300, 5)])
+def test_a_round_in_programs_is_the_round_in_one(length, limit, steps, through_host):
+    start_obs = noisy_starts()
+    whole, told = jax.jit(
+        lambda b, n, m: branched.roll_out(jax.random.key(3), noisy_action, NOISY, b, start_obs, n, m, 8)
+    )(replay.init(Spec(3, 1), 300), jnp.asarray(length), jnp.asarray(limit))
+    buffer, rollout, taken, seen = in_programs(start_obs, length, replay.init(Spec(3, 1), 300), limit, through_host)
+    assert taken == steps  # every row ends after five steps, and the round with it
+    assert int(rollout.step) == steps
+    assert_same(buffer, whole)
+    assert_same(branched.metrics(rollout, buffer, seen), told)
+    assert int(told["transitions"]) == int(buffer.num_added) == int(np.minimum(start_obs[:, 1], length).sum())
+
+
+def test_idle_is_not_under_way_and_has_the_form_of_a_round():
+    idle = branched.idle(47, 3)
+    assert not branched.under_way(idle)
+    begun, _ = branched.begin(noisy_starts(), jnp.asarray(1), jnp.asarray(1))
+    form = [(leaf.shape, leaf.dtype, leaf.weak_type) for leaf in jax.tree.leaves(idle)]
+    assert form == [(leaf.shape, leaf.dtype, leaf.weak_type) for leaf in jax.tree.leaves(begun)]
+    assert len({leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(idle)}) == len(jax.tree.leaves(idle))
+
+
+def test_a_step_writes_the_buffer_in_place_and_needs_no_second_one():
+    buffer = replay.init(Spec(3, 1), 200_000)
+    rollout, _ = branched.begin(noisy_starts(), jnp.asarray(2), jnp.asarray(200_000))
+    memory = ADVANCE.lower(jax.random.key(3), buffer, rollout).compile().memory_analysis()
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(buffer))
+    assert memory.alias_size_in_bytes > size
+    assert memory.temp_size_in_bytes < size / 20
+    before = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(buffer)]
+    after, _, _ = ADVANCE(jax.random.key(3), buffer, rollout)
+    assert [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(after)] == before
+
+
+# -- health --------------------------------------------------------------------------------------------------------
+
+
+def described(step_fn, start_obs, policy_fn=no_action, length=3, num_groups=2):
+    buffer = replay.init(Spec(start_obs.shape[1], 1), 100)
+    buffer, metrics = branched.roll_out(
+        jax.random.key(0), policy_fn, branched.Dynamics(step_fn, num_groups), buffer, start_obs,
+        jnp.asarray(length), jnp.asarray(100),
+    )  # fmt: skip
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(buffer))
+    return health.describe(metrics["health"]), metrics
+
+
+def spoilt(value, names, from_left=99):
+    def step(key, group, obs, action):
+        next_obs, reward, ends = countdown(key, group, obs, action)
+        bad = (obs[:, 0] < names) & (obs[:, 1] <= from_left)
+        return next_obs, jnp.where(bad, value, reward), ends
+
+    return step
+
+
+def test_a_round_that_stores_something_is_healthy():
+    text, metrics = described(spoilt(np.nan, names=9), starts([9] * 10))
+    assert text is None
+    assert int(metrics["health"].update) == -1
+    assert (int(metrics["dropped_nonfinite"]), int(metrics["transitions"])) == (9, 3)
+
+
+def test_a_round_whose_rows_have_all_ended_is_healthy():
+    text, metrics = described(countdown, starts([1] * 10))
+    assert text is None
+    assert int(metrics["transitions"]) == 10
+
+
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [(np.nan, "is not finite (nan)"), (-np.inf, "is not finite (inf)"), (-3.2e17, "has exploded (3.2e+17)")],
+)
+def test_when_nothing_can_be_stored_any_more_the_predictions_are_named(value, what):
+    text, metrics = described(spoilt(value, names=99, from_left=8), starts([9] * 10))
+    assert text == f"every imagined prediction {what} at rollout step 2"
+    assert (int(metrics["dropped_nonfinite"]), int(metrics["transitions"])) == (10, 10)
+
+
+def test_one_policy_action_that_is_not_finite_is_named_before_what_it_does():
+    def policy(key, obs):
+        return jnp.where((obs[:, :1] == 3) & (obs[:, 1:] == 7), jnp.nan, 0.0)
+
+    text, metrics = described(countdown, starts([9] * 10), policy)
+    assert text == "a policy action is not finite (nan) at rollout step 3"
+    assert int(metrics["dropped_nonfinite"]) == 1
+
+
+def test_a_start_state_is_named():
+    text, _ = described(countdown, starts([9] * 10).at[4, 0].set(np.inf))
+    assert text == "a start state is not finite (inf) at rollout step 1"
+
+
+def test_rows_that_explode_are_dropped_and_counted():
+    rows, metrics, _ = run(spoilt(2 * health.LIMIT, names=4), starts([9] * 10), 1)
+    assert sorted(rows.obs[:, 0].astype(int).tolist()) == [4, 5, 6, 7, 8, 9]
+    assert int(metrics["dropped_nonfinite"]) == 4
+    rows, metrics, _ = run(spoilt(health.LIMIT / 2, names=4), starts([9] * 10), 1)
+    assert int(metrics["dropped_nonfinite"]) == 0
+
+
+def test_seeds_side_by_side_have_a_health_each():
+    many = jnp.stack([starts([9] * 4), starts([9] * 4).at[0, 0].set(np.nan), starts([1] * 4)])
+    metrics = jax.vmap(
+        lambda o: branched.roll_out(
+            jax.random.key(0), no_action, branched.Dynamics(countdown), replay.init(Spec(2, 1), 50), o,
+            jnp.asarray(3), jnp.asarray(50),
+        )[1]
+    )(many)  # fmt: skip
+    assert metrics["health"].update.tolist() == [-1, 0, -1]
+    assert metrics["transitions"].tolist() == [12, 9, 4]

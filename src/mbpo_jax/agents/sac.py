@@ -11,12 +11,29 @@ import optax
 from flax import struct
 from flax.training.train_state import TrainState
 
-from mbpo_jax import distributions, ensemble
+from mbpo_jax import distributions, ensemble, health
 from mbpo_jax.networks import Actor, Critic
 from mbpo_jax.options import check, option
 from mbpo_jax.types import Agent, Array, Key, Metrics, PyTree, Spec, Transition
 
 NUM_CRITICS = 2
+CRITICS = tuple(f"critic {i}" for i in range(NUM_CRITICS))
+NAMES_OF_UPDATE = (
+    "the temperature",
+    "the log-probability of the policy's actions",
+    "the critics' target",
+    *(f"{critic}'s loss" for critic in CRITICS),
+    *(f"{critic}'s gradient" for critic in CRITICS),
+    "the actor's loss",
+    "the actor's gradient",
+    "the temperature's gradient",
+)
+"""What is looked at in every update, in causal order; of gradients, the biases' (`health.bias_magnitude`)."""
+NAMES_OF_STATE = tuple(
+    f"a {part} of {network}" for part in ("weight", "moment of Adam") for network in ("the actor", *CRITICS)
+)
+"""What is looked at once in CHECK_STATE_UPDATES: all of it, which costs as much as a few hundredths of an update."""
+CHECK_STATE_UPDATES = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,9 +90,14 @@ def soft_target(
     return reward + discount * (1.0 - terminal) * next_value
 
 
+def critic_losses(q: Array, target: Array) -> Array:
+    """Half the squared error of every critic q [M, B] to the one target [B], averaged over B; [M]."""
+    return 0.5 * jnp.mean(jnp.square(q - target[None]), axis=-1)
+
+
 def critic_loss(q: Array, target: Array) -> Array:
-    """Half the squared error of every critic q [M, B] to the one target [B], averaged over B, summed over M."""
-    return jnp.sum(0.5 * jnp.mean(jnp.square(q - target[None]), axis=-1))
+    """`critic_losses`, summed over M."""
+    return jnp.sum(critic_losses(q, target))
 
 
 def actor_loss(q: Array, log_prob: Array, temperature: Array) -> Array:
@@ -125,8 +147,8 @@ def build(config: SacConfig, spec: Spec) -> Agent:
         mean, log_std = actor_network.apply({"params": actor_params}, obs)
         return distributions.tanh_gaussian(mean, log_std, noise)
 
-    def update_once(state: SacState, batch: Transition, noise: _Noise) -> tuple[SacState, Metrics]:
-        """One update; all gradients are taken at the parameters before it."""
+    def update_once(state: SacState, batch: Transition, noise: _Noise) -> tuple[SacState, tuple[Metrics, Array]]:
+        """One update; all gradients are taken at the parameters before it. Returns magnitudes of `NAMES_OF_UPDATE`."""
         log_temperature = state.log_temperature.params["log_temperature"]
         temperature = jnp.exp(log_temperature)
         next_action, next_log_prob = sample_action(state.actor.params, batch.next_obs, noise.next_action)
@@ -158,14 +180,43 @@ def build(config: SacConfig, spec: Spec) -> Agent:
             "entropy": -jnp.mean(log_prob),
             "temperature": temperature,
         }
-        return new_state, metrics
+        magnitudes = (
+            temperature,
+            health.magnitude(next_log_prob),
+            health.magnitude(target),
+            critic_losses(q, target),
+            ensemble.lift(health.bias_magnitude)(critic_grads),
+            jnp.abs(loss_pi),
+            health.bias_magnitude(actor_grads),
+            jnp.abs(temperature_grad),
+        )
+        return new_state, (metrics, jnp.concatenate([jnp.atleast_1d(value) for value in magnitudes]))
+
+    def look_at_state(state: SacState) -> Array:
+        """Magnitudes of `NAMES_OF_STATE`; a root of the moments, for one of them is of squared gradients."""
+        of_critics = ensemble.lift(health.magnitude)
+        weights = [health.magnitude(state.actor.params)[None], of_critics((state.critics.params, state.target_params))]
+        moments = [health.magnitude(state.actor.opt_state)[None], of_critics(state.critics.opt_state)]
+        return jnp.concatenate([*weights, *map(jnp.sqrt, moments)])
 
     def update(key: Key, state: SacState, batches: Transition) -> tuple[SacState, Metrics]:
-        """G updates on batches [G, B, ...], in one scan; metrics are means over them."""
+        """G updates on batches [G, B, ...], in one scan; metrics are means over them, and the health of all of them."""
         key_action, key_next = jax.random.split(key)
         shape = batches.action.shape
         noise = _Noise(action=jax.random.normal(key_action, shape), next_action=jax.random.normal(key_next, shape))
-        state, metrics = jax.lax.scan(lambda s, xs: update_once(s, *xs), state, (batches, noise))
-        return state, jax.tree.map(jnp.mean, metrics)
+        before, num_updates = state.actor.step // CHECK_STATE_UPDATES, shape[0]
+        state, (metrics, magnitudes) = jax.lax.scan(lambda s, xs: update_once(s, *xs), state, (batches, noise))
+        told: Metrics = jax.tree.map(jnp.mean, metrics)
+        of_state = jax.lax.cond(
+            state.actor.step // CHECK_STATE_UPDATES > before,
+            look_at_state,
+            lambda state: jnp.zeros(len(NAMES_OF_STATE)),
+            state,
+        )
+        told["health"] = health.merge(
+            health.first_trouble(NAMES_OF_UPDATE, magnitudes),
+            health.first_trouble(NAMES_OF_STATE, of_state[None], num_updates - 1),
+        )
+        return state, told
 
     return Agent(init, lambda state: state.actor.params, act, update)

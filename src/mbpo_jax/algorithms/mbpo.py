@@ -10,13 +10,15 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from mbpo_jax import backends, replay, schedules
+from mbpo_jax import backends, health, replay, schedules
 from mbpo_jax.agents import sac
+from mbpo_jax.health import Health
 from mbpo_jax.models import gaussian
 from mbpo_jax.options import check, option
 from mbpo_jax.replay import Replay
 from mbpo_jax.rollouts import branched
 from mbpo_jax.types import (
+    FINISHED,
     Agent,
     Algorithm,
     Array,
@@ -74,12 +76,22 @@ class MbpoConfig:
             )
 
 
+class Starts(struct.PyTreeNode, kw_only=True):
+    """What a round of rollouts tells of the real rows that it starts from."""
+
+    reward_min: Array  # []
+    reward_max: Array  # []
+    disagreement: Array  # [], share of them where the termination function and the environment disagree
+
+
 class MbpoState(struct.PyTreeNode, kw_only=True):
     """Everything that the phases read, the real rows aside."""
 
     model: gaussian.GaussianState
     agent: sac.SacState
     imagined: Replay
+    rollout: branched.Rollout  # the round of rollouts that is under way, or how the last one ended
+    starts: Starts  # of that round
 
 
 def uses_model(config: MbpoConfig) -> bool:
@@ -129,6 +141,8 @@ def build(config: MbpoConfig, spec: Spec) -> Algorithm:
             model=model.init(key_model),
             agent=agent.init(key_agent),
             imagined=replay.init(spec, imagined_capacity),
+            rollout=branched.idle(config.rollout_batch if uses_model(config) else 1, spec.obs_dim),
+            starts=Starts(reward_min=jnp.zeros(()), reward_max=jnp.zeros(()), disagreement=jnp.zeros(())),
         )
 
     def of_model(fit: ProgramFn) -> ProgramFn:
@@ -149,7 +163,7 @@ def build(config: MbpoConfig, spec: Spec) -> Algorithm:
         fit_model = Programs(tuple(map(of_model, model.fit.run)), lambda state: model.fit.due(state.model))
         phases = (
             Phase("fit_model", config.fit_every_steps, first, fit_model),
-            Phase("roll_out", config.fit_every_steps, first, Programs((_roll_out(config, spec, model, agent),))),
+            Phase("roll_out", config.fit_every_steps, first, _roll_out(config, spec, model, agent)),
             *phases,
         )
     return Algorithm(
@@ -163,17 +177,29 @@ def build(config: MbpoConfig, spec: Spec) -> Algorithm:
     )
 
 
-def _roll_out(config: MbpoConfig, spec: Spec, model: WorldModel, agent: Agent):  # type: ignore[no-untyped-def]
-    """The phase that fills the model buffer with the current policy's imagined experience."""
+def _roll_out(config: MbpoConfig, spec: Spec, model: WorldModel, agent: Agent) -> Programs:
+    """The phase that fills the model buffer with the current policy's imagined experience: it begins, then advances."""
     termination_fn = spec.termination_fn
     assert termination_fn is not None  # build() has checked it
     block_rows = config.rollout_block_rows or backends.choices().block_rows
 
-    def roll_out(key: Key, state: MbpoState, real: Replay) -> tuple[MbpoState, Metrics]:
-        key_start, key_roll = jax.random.split(key)
+    def begin(key: Key, state: MbpoState, real: Replay) -> tuple[MbpoState, Metrics]:
+        key_start, _ = jax.random.split(key)
         epoch = (real.num_added - config.exploration_steps) // config.epoch_steps
         length = schedules.linear_int(epoch, config.rollout_length_schedule)  # type: ignore[arg-type]
-        starts = replay.sample(key_start, real, (config.rollout_batch,))
+        rows = replay.sample(key_start, real, (config.rollout_batch,))
+        disagree = termination_fn(rows.obs, rows.action, rows.next_obs) != (rows.terminal > 0.5)
+        starts = Starts(
+            reward_min=jnp.min(rows.reward),
+            reward_max=jnp.max(rows.reward),
+            disagreement=jnp.mean(disagree.astype(jnp.float32)),
+        )
+        rollout, seen = branched.begin(rows.obs, length, jnp.asarray(imagined_rows_limit(config, length)))
+        state = state.replace(rollout=rollout, starts=starts)
+        return state, metrics(state, seen)
+
+    def advance(key: Key, state: MbpoState, real: Replay) -> tuple[MbpoState, Metrics]:
+        _, key_roll = jax.random.split(key)
         actor = agent.actor(state.agent)
 
         def policy_fn(key: Key, obs: Array) -> Array:
@@ -184,21 +210,25 @@ def _roll_out(config: MbpoConfig, spec: Spec, model: WorldModel, agent: Agent): 
             return next_obs, reward, termination_fn(obs, action, next_obs)
 
         dynamics = branched.Dynamics(step_fn, config.model.num_elites)
-        limit = jnp.asarray(imagined_rows_limit(config, length))
-        imagined, metrics = branched.roll_out(
-            key_roll, policy_fn, dynamics, state.imagined, starts.obs, length, limit, block_rows
+        imagined, rollout, seen = branched.advance(
+            key_roll, policy_fn, dynamics, state.imagined, state.rollout, block_rows
         )
-        disagree = termination_fn(starts.obs, starts.action, starts.next_obs) != (starts.terminal > 0.5)
-        metrics |= {
-            "length": length,
-            "buffer_rows_limit": limit,
-            "real_reward_min": jnp.min(starts.reward),
-            "real_reward_max": jnp.max(starts.reward),
-            "termination_disagreement_fraction": jnp.mean(disagree.astype(jnp.float32)),
-        }
-        return state.replace(imagined=imagined), metrics
+        state = state.replace(imagined=imagined, rollout=rollout)
+        return state, metrics(state, seen)
 
-    return roll_out
+    def metrics(state: MbpoState, seen: Health) -> Metrics:
+        return branched.metrics(state.rollout, state.imagined, seen) | {
+            "length": state.rollout.length,
+            "buffer_rows_limit": state.rollout.limit,
+            "real_reward_min": state.starts.reward_min,
+            "real_reward_max": state.starts.reward_max,
+            "termination_disagreement_fraction": state.starts.disagreement,
+        }
+
+    def due(state: MbpoState) -> Array:
+        return jnp.where(branched.under_way(state.rollout), 1, FINISHED)
+
+    return Programs((begin, advance), due)
 
 
 def _update_agent(config: MbpoConfig, agent: Agent):  # type: ignore[no-untyped-def]
@@ -211,6 +241,13 @@ def _update_agent(config: MbpoConfig, agent: Agent):  # type: ignore[no-untyped-
         batches = draw_batches(key_batches, real, state.imagined, config.updates_per_step, num_real, num_imagined)
         agent_state, metrics = agent.update(key_update, state.agent, batches)
         metrics["real_row_fraction"] = jnp.asarray(num_real / config.batch_size)
-        return state.replace(agent=agent_state), metrics
+        return state.replace(agent=agent_state), health.precede(metrics, _health_of_rows(batches, num_real))
 
     return update_agent
+
+
+def _health_of_rows(batches: Transition, num_real: int) -> Health:
+    """Of batches [G, B, ...] whose first `num_real` rows are real ones."""
+    real = health.magnitude(jax.tree.map(lambda leaf: leaf[:, :num_real], batches), keep=1)
+    imagined = health.magnitude(jax.tree.map(lambda leaf: leaf[:, num_real:], batches), keep=1)
+    return health.first_trouble(("a real row", "an imagined row"), jnp.stack([real, imagined], -1))

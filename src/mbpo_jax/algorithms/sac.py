@@ -8,7 +8,7 @@ import dataclasses
 import jax
 from flax import struct
 
-from mbpo_jax import replay
+from mbpo_jax import health, replay
 from mbpo_jax.agents import sac
 from mbpo_jax.options import check, option
 from mbpo_jax.replay import Replay
@@ -49,7 +49,8 @@ def build(config: SacRunConfig, spec: Spec) -> Algorithm:
         key_batches, key_update = jax.random.split(key)
         batches = replay.sample(key_batches, real, (config.updates_per_step, config.batch_size))
         agent_state, metrics = agent.update(key_update, state.agent, batches)
-        return state.replace(agent=agent_state), metrics
+        of_rows = health.first_trouble(("a real row",), health.magnitude(batches, keep=1)[:, None])
+        return state.replace(agent=agent_state), health.precede(metrics, of_rows)
 
     return Algorithm(
         init=init,

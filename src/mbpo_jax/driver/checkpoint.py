@@ -1,162 +1,213 @@
-"""Checkpoints: everything that the next step reads, through orbax, as plain host arrays and JSON.
+"""Checkpoints: everything that the next step reads, as plain host arrays through orbax and JSON, verified twice.
 
-Buffers are written by age, oldest first, and only the rows in force; so files stay small, load on any device,
-and fit a buffer of another capacity.
+A checkpoint is a folder `checkpoints/<step>`, or `<step>.<n>` where a step was saved again. It is written under another
+name, read back, compared with memory and given a manifest of checksums, and only then renamed: what has its final name
+was whole once. When restoring, whatever is not whole any more is passed over, aloud.
 """
 
+import functools
 import logging
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import flax.serialization
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from mbpo_jax import replay as replay_lib
+from mbpo_jax.driver import files, manifest
 from mbpo_jax.driver.config import StorageFailure
-from mbpo_jax.replay import Replay
-from mbpo_jax.types import PyTree, Transition
 
-ARRAYS, RECORD = "arrays", "record"
+ARRAYS = "arrays"
+WRITING, DELETING = ".writing", ".deleting"
+NAME = re.compile(r"(0|[1-9]\d*)(?:\.([1-9]\d*))?")  # step, and number of the save at this step
 
 
 class Saved(NamedTuple):
     """What a checkpoint holds."""
 
-    arrays: dict[str, Any]  # nested dicts of NumPy arrays, as `pack` made them
+    arrays: dict[str, Any]  # nested dicts of NumPy arrays, as `packing.pack` made them
     record: dict[str, Any]  # JSON: counters, positions, evaluations so far
 
 
-class Checkpoints:
-    """The checkpoints of a run directory."""
+def accept(record: dict[str, Any]) -> None:
+    """`fits` of `restore_latest` that finds no fault with any record."""
 
-    def __init__(self, run_dir: Path, keep: int) -> None:
-        logging.getLogger("absl").setLevel(logging.WARNING)  # orbax reports every file at INFO
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
+
+class Checkpoints:
+    """The checkpoints of a run directory, which nobody else writes meanwhile (`lock.locked`)."""
+
+    def __init__(self, run_dir: Path, keep: int, identity: dict[str, Any] | None = None) -> None:
+        """Opens the folder, and clears away what a process that was killed left half written or half deleted.
+
+        Args:
+          keep: newest checkpoints that are kept; the one of the best score is kept besides.
+          identity: JSON that says which run this is; checkpoints of another are passed over. None: any will do.
+        Raises:
+          StorageFailure: the folder cannot be used.
+        """
+        self._keep, self._identity = keep, identity
         self._directory = (run_dir / "checkpoints").resolve()
+        self._scores: dict[str, float | None] = {}  # of the sound checkpoints, by name
+        self.passed_over: list[str] = []  # why what was newer was not restored, one line each
         try:
-            self._directory.mkdir(parents=True, exist_ok=True)  # orbax would find out at the first save
-            self._manager = ocp.CheckpointManager(self._directory, options=options)
+            self._directory.mkdir(parents=True, exist_ok=True)
+            for path in self._directory.iterdir():
+                if path.suffix in (WRITING, DELETING) and NAME.fullmatch(path.stem):
+                    shutil.rmtree(path)
         except OSError as error:
             raise StorageFailure(f"cannot use {self._directory}: {error}") from error
 
-    def save(self, step: int, arrays: dict[str, Any], record: dict[str, Any]) -> None:
-        """Writes a checkpoint, whole or not at all; returns once it is on disk. A step is saved once.
+    def save(self, step: int, arrays: dict[str, Any], record: dict[str, Any], score: float | None = None) -> None:
+        """Writes a checkpoint, whole or not at all; returns once it is on disk and was read back.
 
+        Args:
+          score: what the best checkpoint has most of; None: this one is no candidate.
         Raises:
           StorageFailure: names the directory; older checkpoints are intact.
         """
-        if step in self._manager.all_steps():
-            return
-        args = ocp.args.Composite(**{ARRAYS: ocp.args.StandardSave(arrays), RECORD: ocp.args.JsonSave(record)})
+        name = self._unused_name(step)
+        writing = self._directory / (name + WRITING)
+        arrays = jax.tree.map(np.asarray, arrays)
         try:
-            self._manager.save(step, args=args)
+            _check_room(self._directory, arrays)
+            writing.mkdir()
+            _write_arrays(writing / ARRAYS, arrays)
+            _compare(_read_arrays(writing / ARRAYS), arrays)
+            manifest.write(writing, {"name": name, "score": score, "identity": self._identity, "record": record})
+            os.rename(writing, self._directory / name)
+            files.sync(self._directory)
         except Exception as error:  # orbax lets through whatever its storage raised
+            shutil.rmtree(writing, ignore_errors=True)  # room for the next attempt
             raise StorageFailure(
-                f"cannot save the checkpoint of step {step} in {self._directory} ({_first_line(error)}); "
+                f"cannot save the checkpoint of step {step} in {self._directory} ({first_line(error)}); "
                 "older checkpoints are intact, and the same command continues from the newest"
             ) from error
+        self._scores[name] = score
+        self._delete_old()
 
-    def restore_latest(self) -> Saved | None:
-        """The newest checkpoint; None if there is none.
+    def restore_latest(self, fits: Callable[[dict[str, Any]], None] = accept) -> Saved | None:
+        """The newest sound checkpoint; None if there is none at all. `passed_over` tells of newer ones.
 
+        Args:
+          fits: raises ValueError or OSError if the rest of the run directory does not go with a record.
         Raises:
-          StorageFailure: names the checkpoint that cannot be read.
+          StorageFailure: there are checkpoints, but none is sound.
         """
-        step = self._manager.latest_step()
-        if step is None:
-            return None
-        args = ocp.args.Composite(**{ARRAYS: ocp.args.StandardRestore(), RECORD: ocp.args.JsonRestore()})
-        try:
-            restored = self._manager.restore(step, args=args)
-        except Exception as error:
-            raise StorageFailure(
-                f"cannot read checkpoint {self._directory / str(step)} ({_first_line(error)}); remove it to "
-                "continue from the one before"
-            ) from error
-        return Saved(restored[ARRAYS], restored[RECORD])
+        self.passed_over, found = [], None
+        for name in self._names():
+            try:
+                content = self._checked(name)
+                if found is None:
+                    fits(content["record"])
+                    found = Saved(_read_arrays(self._directory / name / ARRAYS), content["record"])
+                self._scores[name] = content["score"]
+            except Exception as error:  # whatever the storage raises for damaged files
+                if found is None:
+                    self.passed_over.append(f"checkpoint {self._directory / name} is passed over: {first_line(error)}")
+        if found is None and self.passed_over:
+            raise StorageFailure(f"no checkpoint can be used. {'; '.join(self.passed_over[:5])}")
+        return found
 
-    def close(self) -> None:
-        """Waits for orbax to let go of the directory."""
-        self._manager.close()
+    def _names(self) -> list[str]:
+        """Of all checkpoints, newest first; anything else that lies there is not ours."""
+        names = [path.name for path in self._directory.iterdir() if NAME.fullmatch(path.name)]
+        return sorted(names, key=_place, reverse=True)
 
+    def _checked(self, name: str) -> dict[str, Any]:
+        content = manifest.read(self._directory / name)
+        if content["name"] != name:
+            raise ValueError(f"it was checkpoint {content['name']} when it was written")
+        if self._identity is not None and content["identity"] != self._identity:
+            raise ValueError("it belongs to another run")
+        return content
 
-def pack(tree: PyTree) -> dict[str, Any]:
-    """The arrays of one seed as nested dicts on the host, buffers cut to the rows in force."""
-    tree = jax.tree.map(lambda leaf: _contents(leaf) if isinstance(leaf, Replay) else leaf, tree, is_leaf=_is_replay)
-    return jax.tree.map(np.asarray, flax.serialization.to_state_dict(tree))
+    def _unused_name(self, step: int) -> str:
+        taken = {_place(name)[1] for name in self._names() if _place(name)[0] == step}
+        return f"{step}.{max(taken) + 1}" if taken else str(step)
 
-
-def unpack(template: PyTree, packed: dict[str, Any]) -> PyTree:
-    """The inverse of `pack`, into freshly initialised arrays of the same structure.
-
-    Raises:
-      ValueError: an array is missing or has another shape or type, or a buffer has more rows than fit.
-    """
-    contents = jax.tree.map(
-        lambda leaf: _contents(leaf) if isinstance(leaf, Replay) else leaf, template, is_leaf=_is_replay
-    )
-    restored = flax.serialization.from_state_dict(contents, packed)
-
-    def place(fresh: Any, saved: Any) -> Any:
-        if isinstance(fresh, Replay):
-            return _rebuild(fresh, saved)
-        if fresh.shape != saved.shape or fresh.dtype != saved.dtype:
-            raise ValueError(f"an array is {saved.dtype}{saved.shape} where {fresh.dtype}{fresh.shape} is expected")
-        return _put(saved, fresh)
-
-    return jax.tree.map(place, template, restored, is_leaf=_is_replay)
-
-
-def _put(value: np.ndarray, like: Any) -> Any:
-    """On the device of `like`, and bound to it only if `like` is: else every program would be compiled once more."""
-    return jax.device_put(value, like.sharding if like.committed else None)
-
-
-def _is_replay(leaf: Any) -> bool:
-    return isinstance(leaf, Replay)
+    def _delete_old(self) -> None:
+        """Deletes sound checkpoints that are neither new nor best; a new name first, so that none is half there."""
+        newest_first = sorted(self._scores, key=_place, reverse=True)
+        scored = [name for name in reversed(newest_first) if self._scores[name] is not None]
+        best = max(scored, key=lambda name: self._scores[name] or 0.0, default=None)
+        for name in newest_first[self._keep :]:
+            if name == best:
+                continue
+            del self._scores[name]
+            deleting = self._directory / (name + DELETING)
+            try:
+                os.rename(self._directory / name, deleting)
+                shutil.rmtree(deleting)
+            except OSError as error:
+                raise StorageFailure(f"cannot delete the old checkpoint {self._directory / name}: {error}") from error
 
 
-def _contents(buffer: Replay) -> dict[str, Any]:
-    """Rows in force, oldest first; one row stands for none, as storage refuses empty arrays."""
-    size, head, num_slots = int(buffer.size), int(buffer.head), replay_lib.capacity(buffer)
-    slots = np.arange(head - max(size, 1), head) % num_slots
-    rows = jax.tree.map(lambda leaf: np.asarray(leaf)[slots], buffer.rows)
-    return {"rows": rows, "size": np.asarray(size), "num_added": np.asarray(buffer.num_added)}
-
-
-def _rebuild(fresh: Replay, saved: dict[str, Any]) -> Replay:
-    size, num_slots = int(saved["size"]), replay_lib.capacity(fresh)
-    if size > num_slots:
-        raise ValueError(f"a buffer of {size} rows does not fit a capacity of {num_slots}")
-
-    def fill(leaf: Any, rows: Any) -> Any:
-        expected = (max(size, 1), *leaf.shape[1:])
-        if rows.shape != expected or rows.dtype != leaf.dtype:
-            raise ValueError(
-                f"the rows of a buffer are {rows.dtype}{rows.shape} where {leaf.dtype}{expected} is expected"
-            )
-        slots = np.zeros(leaf.shape, leaf.dtype)
-        slots[:size] = rows[:size]
-        return _put(slots, leaf)
-
-    def scalar(value: int, like: Any) -> Any:
-        return _put(np.asarray(value, like.dtype), like)
-
-    return Replay(
-        rows=Transition(
-            **{name: fill(getattr(fresh.rows, name), rows) for name, rows in _fields(saved["rows"]).items()}
-        ),
-        head=scalar(size % num_slots, fresh.head),
-        size=scalar(size, fresh.size),
-        num_added=scalar(int(saved["num_added"]), fresh.num_added),
-    )
-
-
-def _fields(rows: Any) -> dict[str, Any]:
-    return dict(flax.serialization.to_state_dict(rows))
-
-
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says, cut to a line."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def _place(name: str) -> tuple[int, int]:
+    match = NAME.fullmatch(name)
+    assert match is not None
+    return int(match[1]), int(match[2] or 0)
+
+
+@functools.cache
+def _checkpointer() -> ocp.Checkpointer:
+    # Compressed, noise (which parameters and rows are) takes twice as long and is hardly smaller.
+    return ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_compression=False))
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Orbax reports every file, and prints the traceback of every error that it raises too."""
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    before = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        yield
+    finally:
+        for logger, level in zip(loggers, before):
+            logger.setLevel(level)
+
+
+def _write_arrays(path: Path, arrays: dict[str, Any]) -> None:
+    with _silence():
+        _checkpointer().save(path, args=ocp.args.PyTreeSave(arrays))
+
+
+def _read_arrays(path: Path) -> dict[str, Any]:
+    with _silence():
+        arrays: dict[str, Any] = _checkpointer().restore(path, args=ocp.args.PyTreeRestore())
+        return arrays
+
+
+def _check_room(directory: Path, arrays: dict[str, Any]) -> None:
+    """Raises if they cannot fit: a disk that is full is easier to tell before than in the middle."""
+    needed = sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))
+    free = shutil.disk_usage(directory).free
+    if free < needed:
+        raise OSError(f"no room: it needs {needed / 1e6:.1f} MB, the disk has {free / 1e6:.1f} MB left")
+
+
+def _compare(read: dict[str, Any], written: dict[str, Any]) -> None:
+    """Raises if two trees are not equal to the last bit."""
+    pairs = zip(jax.tree.leaves_with_path(read), jax.tree.leaves_with_path(written), strict=True)
+    for (path, back), (name, array) in pairs:
+        if path != name:
+            raise ValueError(
+                f"{jax.tree_util.keystr(path)} was read back where {jax.tree_util.keystr(name)} was written"
+            )
+        if (back.dtype, back.shape) != (array.dtype, array.shape) or not np.array_equal(_bytes(back), _bytes(array)):
+            raise ValueError(f"{jax.tree_util.keystr(path)} was not what had been written when it was read back")
+
+
+def _bytes(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)

@@ -21,7 +21,12 @@ class NotFinite(EnvironmentFailure):
 
 
 class Broken(EnvironmentFailure):
-    """The environment raised, exited, hung or changed its shapes. A new instance may work."""
+    """The environment raised, exited, hung or changed its shapes. A new instance may work.
+
+    The text is one line, and the environment's own traceback below it if there is one.
+    """
+
+    environment_traceback: str | None = None
 
 
 class Diverged(RuntimeError):
@@ -57,8 +62,8 @@ class RunConfig:
     )
     env_nonfinite_episodes: int = option(
         10,
-        "Episodes, per seed, that may be given up because the environment gave a value that is not finite; nothing of "
-        "that step is stored.",
+        "Episodes, per seed, that may be given up because the environment gave a value that is not finite, in training "
+        "and as many in evaluation; nothing of that step is stored.",
         minimum=0,
     )
     env_timeout_s: int = option(
@@ -69,7 +74,8 @@ class RunConfig:
     )
     env_restarts: int = option(
         0,
-        "Times, per seed, that an environment which raised, exited, hung or changed shape is made anew.",
+        "Times, per seed, that an environment which raised, exited, hung or changed shape is made anew, in training "
+        "and as often in evaluation.",
         minimum=0,
     )
     deterministic: bool = option(

@@ -2,73 +2,150 @@
 
 Actions are in [-1, 1] outside and rescaled here. Episode n of a seed is reset with a seed of its own, so that
 a running episode can be repeated from its number and its actions alone: that is what a checkpoint holds.
+
+An environment may fail. `reset` and `step` raise then; `recover` gives up the running episode and begins the next
+one, in a new instance if need be, as often as the limits allow. What was learnt from is never a faulty step.
 """
 
 import importlib
-import warnings
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import gymnasium
 import numpy as np
 
-import mbpo_jax.environments  # noqa: F401  (registers the project's own ids)
 from mbpo_jax import terminations
-from mbpo_jax.driver.config import AUTO, DIVERGENCE_ADVICE, NEVER, Diverged, EnvironmentFailure
+from mbpo_jax.driver.config import (
+    AUTO,
+    DIVERGENCE_ADVICE,
+    NEVER,
+    Broken,
+    Diverged,
+    EnvironmentFailure,
+    NotFinite,
+)
+from mbpo_jax.driver.environment_process import SimulatorProcess
+from mbpo_jax.driver.simulator import Failure, Simulator, Spaces, Step, Unfit
 from mbpo_jax.types import TerminationFn
 
 TRAINING, EVALUATION = 0, 1  # streams of episode seeds
 
 
-class Step(NamedTuple):
-    """One step. `terminal` ends the MDP; `truncated` ends the clock only."""
+class Limits(NamedTuple):
+    """How often an environment may fail in which way."""
 
-    next_obs: np.ndarray  # [O], float32
-    reward: float
-    terminal: bool
-    truncated: bool
+    nonfinite_episodes: int = 0  # --env_nonfinite_episodes
+    restarts: int = 0  # --env_restarts
 
 
 class Environment:
-    """An environment with Box observations and actions, and the journal of its running episode."""
+    """An environment with Box observations and actions, and the journal of its running episode.
 
-    def __init__(self, env_id: str, seed: int, stream: int = TRAINING, max_episode_steps: int = 0) -> None:
-        self._env = _make(env_id, max_episode_steps)
+    Args:
+      timeout_s: seconds that a reset or step may take, in a process of its own; 0: no limit, in this process.
+    Raises:
+      ValueError: there is no such environment, or it does not fit.
+      Broken: it failed while it was made.
+    """
+
+    def __init__(
+        self,
+        env_id: str,
+        seed: int,
+        stream: int = TRAINING,
+        max_episode_steps: int = 0,
+        timeout_s: int = 0,
+        limits: Limits = Limits(),  # noqa: B008 (it is immutable)
+    ) -> None:
         self._env_id, self._seed, self._stream = env_id, seed, stream
-        observations, actions = _check_spaces(env_id, self._env)
-        self.obs_dim, self.action_dim = int(np.prod(observations.shape)), int(np.prod(actions.shape))
-        self.action_low, self.action_high = actions.low.reshape(-1), actions.high.reshape(-1)
-        self._action_shape, self._action_dtype = actions.shape, actions.dtype
+        self._max_episode_steps, self._timeout_s, self._limits = max_episode_steps, timeout_s, limits
+        self._simulator: Simulator | SimulatorProcess | None = self._make()
+        self._spaces = self._simulator.spaces
+        self.obs_dim, self.action_dim = self._spaces.obs_dim, self._spaces.action_low.size
+        self.action_low, self.action_high = self._spaces.action_low, self._spaces.action_high
         self.episode = -1  # number of the running episode
         self.actions: list[np.ndarray] = []  # [A] each, of the running episode
         self.episode_return = 0.0
+        self.nonfinite_episodes = 0  # given up because of a value that is not finite
+        self.restarts = 0  # times that the environment was made anew
+
+    def begin(self) -> np.ndarray:
+        """Begins the next episode that can be begun, recovering from faults; returns its first observation [O]."""
+        try:
+            return self.reset()
+        except EnvironmentFailure as failure:
+            return self.recover(failure)
+
+    def recover(self, failure: EnvironmentFailure) -> np.ndarray:
+        """Gives up the running episode and begins the next one; returns its first observation [O].
+
+        Raises:
+          EnvironmentFailure: see `give_up`.
+        """
+        while True:
+            self.give_up(failure)
+            try:
+                return self.reset()
+            except EnvironmentFailure as another:
+                failure = another
+
+    def give_up(self, failure: EnvironmentFailure) -> None:
+        """Counts a failure and, unless it was of numbers only, closes the environment: `reset` makes it anew.
+
+        Raises:
+          NotFinite, Broken, as the failure: the limits allow no more of them, so it is not counted. Names the flag.
+        """
+        if isinstance(failure, NotFinite):
+            done, flag = f"{self.nonfinite_episodes} episodes had been given up", "env_nonfinite_episodes"
+            if self.nonfinite_episodes >= self._limits.nonfinite_episodes:
+                raise _beyond(failure, done, flag, self._limits.nonfinite_episodes) from failure
+            self.nonfinite_episodes += 1
+            return
+        done, flag = f"it had been made anew {self.restarts} times", "env_restarts"
+        if self.restarts >= self._limits.restarts:
+            raise _beyond(failure, done, flag, self._limits.restarts) from failure
+        self.restarts += 1
+        self.close()
 
     def reset(self, episode: int | None = None) -> np.ndarray:
-        """Begins the next episode, or that of the given number; returns its first observation [O]."""
+        """Begins the next episode, or that of the given number; returns its first observation [O].
+
+        Raises:
+          EnvironmentFailure: as `step`.
+        """
+        if self._simulator is None:
+            self._simulator = self._make_anew()
         self.episode = self.episode + 1 if episode is None else episode
         self.actions, self.episode_return = [], 0.0
         entropy = np.random.SeedSequence([self._seed, self._stream, self.episode])
-        obs, _ = self._env.reset(seed=int(entropy.generate_state(1)[0]))
-        return self._checked(obs, 0.0)
+        try:
+            obs = self._simulator.reset(int(entropy.generate_state(1)[0]))
+        except Failure as failure:
+            raise self._broken(failure, self._where()) from failure
+        self._check_finite(obs, 0.0)
+        return obs
 
     def step(self, action: np.ndarray) -> Step:
         """Takes one step with an action [A] in [-1, 1].
 
         Raises:
           Diverged: the action is not finite, so that the environment is not to blame for what it would do.
-          EnvironmentFailure: an observation or reward is not finite in float32; names environment and step.
+          NotFinite: an observation or reward is not finite in float32.
+          Broken: it raised, exited, hung, or gave something of another form. Both name environment and step.
         """
         if not np.isfinite(action).all():
             raise Diverged(
                 f"the policy's action is not finite at step {len(self.actions) + 1} of episode {self.episode} "
                 f"(seed {self._seed}). {DIVERGENCE_ADVICE}"
             )
+        if self._simulator is None:
+            raise RuntimeError("an environment that was given up or closed must be reset before it steps")
         self.actions.append(np.asarray(action, np.float32))
-        scaled = rescale(action, self.action_low, self.action_high)
-        obs, reward, terminated, truncated, _ = self._env.step(
-            scaled.reshape(self._action_shape).astype(self._action_dtype)
-        )
-        self.episode_return += float(reward)
-        return Step(self._checked(obs, float(reward)), float(reward), bool(terminated), bool(truncated))
+        try:
+            step = self._simulator.step(rescale(action, self.action_low, self.action_high))
+        except Failure as failure:
+            raise self._broken(failure, self._where()) from failure
+        self._check_finite(step.next_obs, step.reward)
+        self.episode_return += step.reward
+        return step
 
     def repeat(self, episode: int, actions: np.ndarray, episode_return: float) -> np.ndarray:
         """Goes to where the journal [T, A] of an episode ended; returns the observation there."""
@@ -79,25 +156,49 @@ class Environment:
         return obs
 
     def close(self) -> None:
-        """Frees what the simulator holds."""
-        self._env.close()
+        """Frees what the simulator holds, its process included. Raises nothing."""
+        if self._simulator is not None:
+            self._simulator.close()
+            self._simulator = None
 
-    def _checked(self, obs: Any, reward: float) -> np.ndarray:
-        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused below
-            flat, stored_reward = np.asarray(obs, np.float32).reshape(-1), np.float32(reward)
-        if not (np.isfinite(flat).all() and np.isfinite(stored_reward)):
-            what = f"reward {reward}" if np.isfinite(flat).all() else f"observation {flat.tolist()}"
-            raise EnvironmentFailure(
-                f"environment {self._env_id} gave a value that is not finite, {what}, at step "
-                f"{len(self.actions)} of episode {self.episode} (seed {self._seed}); "
+    def _make(self) -> Simulator | SimulatorProcess:
+        try:
+            if self._timeout_s:
+                return SimulatorProcess(self._env_id, self._max_episode_steps, self._timeout_s)
+            return Simulator(self._env_id, self._max_episode_steps)
+        except Failure as failure:
+            raise self._broken(failure, self._at_making()) from failure
+
+    def _make_anew(self) -> Simulator | SimulatorProcess:
+        """As `_make`; that it does not fit, or is another one than before, is no mistake of the user's any more."""
+        try:
+            simulator = self._make()
+        except Unfit as unfit:
+            raise self._broken(Failure(f"did not fit any more ({unfit})"), self._at_making()) from unfit
+        if not _same(simulator.spaces, self._spaces):
+            simulator.close()
+            raise self._broken(Failure("had other spaces than before"), self._at_making())
+        return simulator
+
+    def _check_finite(self, obs: np.ndarray, reward: float) -> None:
+        obs_finite = np.isfinite(obs).all()
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
+            stored_reward = np.float32(reward)
+        if not (obs_finite and np.isfinite(stored_reward)):
+            what = f"reward {reward}" if obs_finite else f"observation {obs.tolist()}"
+            raise NotFinite(
+                f"environment {self._env_id} gave a value that is not finite, {what}, {self._where()}; "
                 "nothing of this step was stored"
             )
-        if flat.shape != (self.obs_dim,):
-            raise EnvironmentFailure(
-                f"environment {self._env_id} gave an observation of {flat.size} numbers where its space has "
-                f"{self.obs_dim}"
-            )
-        return flat
+
+    def _broken(self, failure: Failure, where: str) -> Broken:
+        return _broken(f"environment {self._env_id} {failure.reason} {where}", failure.traceback)
+
+    def _at_making(self) -> str:
+        return f"while it was made (seed {self._seed})"
+
+    def _where(self) -> str:
+        return f"at step {len(self.actions)} of episode {self.episode} (seed {self._seed})"
 
 
 def rescale(action: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
@@ -135,32 +236,24 @@ def resolve_termination_fn(name: str, env_id: str) -> TerminationFn:
         ) from error
 
 
-def _make(env_id: str, max_episode_steps: int) -> gymnasium.Env:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # "a newer version exists": v4 is chosen on purpose
-            env = gymnasium.make(env_id, max_episode_steps=max_episode_steps or None, disable_env_checker=True)
-    except (gymnasium.error.Error, ImportError, ValueError) as error:
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"env must be an installed Gymnasium id, got {env_id!r} ({first_line})") from error
-    if env.spec is None or env.spec.max_episode_steps is None:
-        raise ValueError(
-            f"max_episode_steps must be given, 1 or more: env {env_id!r} has no time limit of its own, got 0"
-        )
-    return env
+def _beyond(failure: EnvironmentFailure, done: str, flag: str, limit: int) -> EnvironmentFailure:
+    """What to raise where the limit of a flag is reached."""
+    original = str(failure).partition("\n")[0]
+    line = f"{original}; {done} before, and --{flag}={limit} allows no more"
+    if isinstance(failure, Broken):
+        return _broken(line, failure.environment_traceback)
+    return type(failure)(line)
 
 
-def _check_spaces(env_id: str, env: gymnasium.Env) -> tuple[gymnasium.spaces.Box, gymnasium.spaces.Box]:
-    observations, actions = env.observation_space, env.action_space
-    if not isinstance(actions, gymnasium.spaces.Box):
-        raise ValueError(f"env must have continuous (Box) actions, got {env_id!r} with {actions}")
-    if not np.isfinite(actions.low).all() or not np.isfinite(actions.high).all():
-        raise ValueError(f"env must have bounded actions, got {env_id!r} with {actions}")
-    if not isinstance(observations, gymnasium.spaces.Box):
-        raise ValueError(f"env must have Box observations, got {env_id!r} with {observations}")
-    if observations.dtype == np.uint8 or len(observations.shape) > 2:
-        raise ValueError(
-            f"env must have vector observations, got {env_id!r} with images {observations.shape}; "
-            "wrap it so that it returns features"
-        )
-    return observations, actions
+def _broken(line: str, environment_traceback: str | None) -> Broken:
+    failure = Broken(line if environment_traceback is None else f"{line}\n{environment_traceback}")
+    failure.environment_traceback = environment_traceback
+    return failure
+
+
+def _same(spaces: Spaces, others: Spaces) -> bool:
+    return (
+        spaces.obs_dim == others.obs_dim
+        and np.array_equal(spaces.action_low, others.action_low)
+        and np.array_equal(spaces.action_high, others.action_high)
+    )

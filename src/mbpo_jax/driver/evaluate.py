@@ -1,15 +1,17 @@
 """Deterministic evaluation."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
+from mbpo_jax.driver.config import EnvironmentFailure
 from mbpo_jax.driver.environment import Environment
 from mbpo_jax.driver.policy import Policy
 
 
 class Evaluation(NamedTuple):
-    """Returns and lengths of the episodes of one evaluation."""
+    """Returns and lengths of the episodes of one evaluation, those left out that the environment failed in."""
 
     returns: list[float]
     lengths: list[int]
@@ -24,15 +26,48 @@ class Evaluation(NamedTuple):
         }
 
 
-def evaluate(policy: Policy, env: Environment, first_episode: int, num_episodes: int) -> Evaluation:
-    """Runs the episodes numbered from `first_episode` on; the same numbers start from the same states."""
-    returns, lengths = [], []
+def evaluate(
+    policy: Policy,
+    env: Environment,
+    first_episode: int,
+    num_episodes: int,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Evaluation | None:
+    """Runs the episodes numbered from `first_episode` on; the same numbers start from the same states.
+
+    Args:
+      num_episodes: 1 or more.
+      should_stop: asked before every step.
+    Returns:
+      None when stopped: the evaluation is then to be repeated, and the environment's counters are as before it.
+    Raises:
+      EnvironmentFailure: it failed more often than its limits allow, or in every episode.
+    """
+    counters, outcome = (env.nonfinite_episodes, env.restarts), Evaluation([], [])
+    failure: EnvironmentFailure | None = None
     for episode in range(first_episode, first_episode + num_episodes):
-        obs, ended = env.reset(episode), False
-        policy.reset()
-        while not ended:
-            step = env.step(policy.unscaled(obs))
-            obs, ended = step.next_obs, step.terminal or step.truncated
-        returns.append(env.episode_return)
-        lengths.append(len(env.actions))
-    return Evaluation(returns, lengths)
+        try:
+            if not _play(policy, env, episode, should_stop):
+                env.nonfinite_episodes, env.restarts = counters
+                return None
+        except EnvironmentFailure as error:
+            failure = error
+            env.give_up(error)
+            continue
+        outcome.returns.append(env.episode_return)
+        outcome.lengths.append(len(env.actions))
+    if failure is not None and not outcome.returns:
+        raise failure
+    return outcome
+
+
+def _play(policy: Policy, env: Environment, episode: int, should_stop: Callable[[], bool]) -> bool:
+    """Whether the episode ran to its end."""
+    obs, ended = env.reset(episode), False
+    policy.reset()
+    while not ended:
+        if should_stop():
+            return False
+        step = env.step(policy.unscaled(obs))
+        obs, ended = step.next_obs, step.terminal or step.truncated
+    return True

@@ -1,6 +1,6 @@
 """The driver: steps the environments, runs the phases when they are due, evaluates, logs, saves."""
 
-from concurrent.futures import ThreadPoolExecutor
+import functools
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
@@ -11,17 +11,20 @@ import numpy as np
 from mbpo_jax import backends
 from mbpo_jax import replay as replay_lib
 from mbpo_jax.algorithms import REGISTRY
-from mbpo_jax.driver import checkpoint, compile_cache, evaluate, memory, policy, run_directory
-from mbpo_jax.driver.config import RunConfig, default_algorithm_config
-from mbpo_jax.driver.environment import EVALUATION, TRAINING, Environment, Step, resolve_termination_fn
+from mbpo_jax.driver import checkpoint, compile_cache, lock, memory, metrics, packing, policy, run_directory
+from mbpo_jax.driver.config import DIVERGENCE_ADVICE, Diverged, RunConfig, StorageFailure, default_algorithm_config
+from mbpo_jax.driver.environment import resolve_termination_fn
+from mbpo_jax.driver.evaluate import Evaluation
 from mbpo_jax.driver.metrics import MetricsWriter
 from mbpo_jax.driver.profiler import Profiler
 from mbpo_jax.driver.progress import Progress
 from mbpo_jax.driver.record import Record
-from mbpo_jax.driver.seeds import SeedAxis, num_cores
+from mbpo_jax.driver.seed_environments import GivenUp, SeedEnvironments, Taken
+from mbpo_jax.driver.seeds import SeedAxis
 from mbpo_jax.driver.stop import StopRequest
+from mbpo_jax.health import Health, describe
 from mbpo_jax.reports import curves
-from mbpo_jax.types import Algorithm, Array, Key, PyTree, Spec, Transition
+from mbpo_jax.types import Algorithm, Array, Key, PyTree
 
 ACT, EXPLORE = 0, 1  # streams of keys; phase number i has 1000 + i
 
@@ -67,23 +70,22 @@ class _Trainer:
 
     def __init__(self, run: RunConfig, config: Any, stack: ExitStack) -> None:
         self.run, self.run_dir = run, Path(run.directory)
+        self._config = config
+        self._notes: list[str] = []  # to show when the display is there
+        self._warnings: list[str] = []  # the same, even to who asked for quiet
         self._record = Record(run.seeds)
-        self._open_environments(stack)
-        self._algorithm = self._build_algorithm(config)
-        self._prepare_directory(config)
-        self._checkpoints = checkpoint.Checkpoints(self.run_dir, run.checkpoints_kept)
-        stack.callback(self._checkpoints.close)
+        self._envs = SeedEnvironments(run, stack)
+        self._algorithm = self._build_algorithm()
+        self._prepare_directory(stack)
         self._compile()
         resident = memory.resident()
         self._roots = self._axis.keys(run.seeds)
-        spec = Spec(self._envs[0].obs_dim, self._envs[0].action_dim)
         self._state = self._axis.lift(self._algorithm.init)(self._roots)
-        empty = self._axis.lift(lambda key: replay_lib.init(spec, self._algorithm.replay_capacity))
+        empty = self._axis.lift(lambda key: replay_lib.init(self._envs.spec(), self._algorithm.replay_capacity))
         self._replay = self._axis.place(empty(self._roots))  # made from no key, so it would lie anywhere
         self._memory = memory.predict(self._state, self._replay, run.num_steps, resident)
         self._begin()
-        saved = self._checkpoints.restore_latest()
-        offset = None if saved is None else self._restore(saved)
+        offset = self._resume()
         if self.step > run.num_steps:
             raise ValueError(
                 f"num_steps must be {self.step} or more, where run_dir {run.directory!r} is already, got "
@@ -97,6 +99,8 @@ class _Trainer:
     def train(self, progress: Progress, stop: StopRequest) -> bool:
         """Runs to the end, or until a stop is requested, and saves; returns whether the end was reached."""
         self._progress, self._stop = progress, stop
+        for warning in self._warnings:
+            progress.warn(warning)
         for note in (self._memory.text(), *self._notes):
             progress.note(note)
         while self.step < self.run.num_steps or self.phase is not None:
@@ -105,9 +109,8 @@ class _Trainer:
                     break
                 self._tell(self._profiler.before_step(not self._cold))
                 self._step_environments()
-            if not self._run_phases():
+            if not self._run_phases() or not self._after_step():
                 break
-            self._after_step()
         self._tell(self._profiler.close())
         self._save()
         return self.step == self.run.num_steps and self.phase is None
@@ -126,29 +129,32 @@ class _Trainer:
 
     # -- setting up ------------------------------------------------------------------------------------------
 
-    def _open_environments(self, stack: ExitStack) -> None:
-        run = self.run
-        self._envs = [Environment(run.env, seed, TRAINING, run.max_episode_steps) for seed in run.seeds]
-        self._eval_envs = [Environment(run.env, seed, EVALUATION, run.max_episode_steps) for seed in run.seeds]
-        for env in (*self._envs, *self._eval_envs):
-            stack.callback(env.close)
-        # MuJoCo lets go of the interpreter while it steps.
-        workers = min(len(run.seeds), num_cores())
-        self._map = map if workers == 1 else stack.enter_context(ThreadPoolExecutor(workers)).map
-
-    def _build_algorithm(self, config: Any) -> Algorithm:
-        name = getattr(config, "termination_fn", None)
+    def _build_algorithm(self) -> Algorithm:
+        name = getattr(self._config, "termination_fn", None)
         termination_fn = None if name is None else resolve_termination_fn(name, self.run.env)
-        spec = Spec(self._envs[0].obs_dim, self._envs[0].action_dim, termination_fn)
-        return REGISTRY[self.run.algorithm].build(config, spec)
+        return REGISTRY[self.run.algorithm].build(self._config, self._envs.spec(termination_fn))
 
-    def _prepare_directory(self, config: Any) -> None:
+    def _prepare_directory(self, stack: ExitStack) -> None:
+        """Takes the directory for this process, and refuses one of another run."""
+        run, self._config_problem, self._saved_every = self.run, None, 0
         self.run_dir.mkdir(parents=True, exist_ok=True)
+        unlocked = stack.enter_context(lock.locked(self.run_dir))
+        self._warnings += [] if unlocked is None else [unlocked]
         if (self.run_dir / run_directory.CONFIG).exists():
-            run_directory.check_same(run_directory.read_config(self.run_dir), self.run, config)
+            try:
+                saved = run_directory.read_config(self.run_dir)
+            except StorageFailure as problem:  # checkpoints know which run they belong to
+                self._config_problem = problem
+            else:
+                self._notes += run_directory.check_same(saved, run, self._config)
+                self._saved_every = saved.run.checkpoint_every_steps
+        identity = run_directory.identity(run, self._config)
+        self._checkpoints = checkpoint.Checkpoints(self.run_dir, run.checkpoints_kept, identity)
 
     def _compile(self) -> None:
-        algorithm, self._axis = self._algorithm, SeedAxis(len(self.run.seeds), self.run.seed_lifting)
+        algorithm, run = self._algorithm, self.run
+        options = backends.deterministic_options() if run.deterministic else {}
+        self._axis = SeedAxis(len(run.seeds), run.seed_lifting, options)
 
         def act(root: Key, step: Array, actor: PyTree, carry: PyTree, obs: Array) -> tuple[Array, PyTree]:
             key = jax.random.fold_in(jax.random.fold_in(root, ACT), step)
@@ -157,15 +163,15 @@ class _Trainer:
 
         def explore(root: Key, step: Array) -> Array:
             key = jax.random.fold_in(jax.random.fold_in(root, EXPLORE), step)
-            return jax.random.uniform(key, (self._envs[0].action_dim,), minval=-1.0, maxval=1.0)
+            return jax.random.uniform(key, (self._envs.first.action_dim,), minval=-1.0, maxval=1.0)
 
         self._act = self._axis.lift(act, shared=(1,), outputs=2)
         self._explore = self._axis.lift(explore, shared=(1,))
         self._add = self._axis.lift(replay_lib.add, donate=(0,))
         self._actor = algorithm.actor if self._axis.batched else lambda states: tuple(map(algorithm.actor, states))
-        options = backends.compiler_options(self.run.compiler_options, [phase.name for phase in algorithm.phases])
+        phase_options = backends.compiler_options(run.compiler_options, [phase.name for phase in algorithm.phases])
         self._phases = [
-            self._axis.lift_phase(i, phase, options[phase.name]) for i, phase in enumerate(algorithm.phases)
+            self._axis.lift_phase(i, phase, phase_options[phase.name]) for i, phase in enumerate(algorithm.phases)
         ]
         self._evaluation_act = policy.deterministic_act(algorithm)
         self._host = jax.local_devices(backend="cpu")[0]
@@ -173,11 +179,13 @@ class _Trainer:
     def _begin(self) -> None:
         num_seeds = len(self.run.seeds)
         self.step = 0
-        self.phase: int | None = None  # index of the phase that is under way at `step`; None between steps
+        # Index of the phase that is under way at `step`; their number: evaluation and lines are; None between steps.
+        self.phase: int | None = None
         self.phase_done = [False] * num_seeds
+        self._unsaved = False  # whether something happened since the newest checkpoint
         self._cold = {phase.name for phase in self._algorithm.phases}  # not yet run, or compiled, by this process
-        self._notes: list[str] = []  # to show when the display is there
-        self._obs = [env.reset() for env in self._envs]
+        self._finite_at_first = packing.finite(self._axis.to_host(packing.without_buffers(self._state))[0])
+        self._envs.begin()
         self._carry = self._begin_carry(range(num_seeds), None)
 
     # -- one step --------------------------------------------------------------------------------------------
@@ -185,33 +193,52 @@ class _Trainer:
     def _step_environments(self) -> None:
         self._progress.update(self.step, "explore" if self._exploring() else "act")
         with self._record.timed("env_step"):
-            actions = self._choose_actions()
-            steps, next_starts, returns = zip(*self._map(_step, self._envs, actions))
-            rows = [_row(*given) for given in zip(self._obs, actions, steps)]
-            ended = [i for i, step in enumerate(steps) if step.terminal or step.truncated]
-            self._obs = list(next_starts)
-            self._replay = self._add(self._replay, self._axis.join(rows))
+            taken = self._take_steps()
+            self._replay = self._add(self._replay, self._axis.join([step.row for step in taken]))
+            ended = [i for i, step in enumerate(taken) if step.ended]
+            for i in ended:
+                self._record.episode_ended(i, taken[i].episode_return)
             if ended:
-                for i in ended:
-                    self._record.episode_ended(i, returns[i])
                 self._carry = self._begin_carry(ended, self._carry)
         self.step += 1
-        self.phase, self.phase_done = 0, [False] * len(self._envs)
+        self.phase, self.phase_done, self._unsaved = 0, [False] * len(taken), True
+
+    def _take_steps(self) -> list[Taken]:
+        """A step of every seed. One whose environment fails begins another episode and acts again."""
+        taken: dict[int, Taken] = {}
+        waiting = list(range(len(self.run.seeds)))
+        while waiting:
+            actions = self._choose_actions(waiting)
+            outcomes = self._envs.step(waiting, [actions[i] for i in waiting])
+            failed = [i for i, outcome in zip(waiting, outcomes) if isinstance(outcome, GivenUp)]
+            for i, outcome in zip(waiting, outcomes):
+                if isinstance(outcome, Taken):
+                    taken[i] = outcome
+                else:
+                    self._progress.warn(f"step {self.step:,}: an episode is given up: {outcome.failure}")
+            if failed:
+                self._carry = self._begin_carry(failed, self._carry)
+            waiting = failed
+        return [taken[i] for i in range(len(taken))]
 
     def _exploring(self) -> bool:
         return self.step < self._algorithm.exploration_steps
 
-    def _choose_actions(self) -> list[np.ndarray]:
+    def _choose_actions(self, which: list[int]) -> list[np.ndarray]:
+        """An action of every seed; only the seeds in `which` count as having acted."""
         if self._exploring():
-            actions = self._explore(self._roots, self.step)
-        else:
-            obs = self._axis.join(self._obs)
-            actions, self._carry = self._act(self._roots, self.step, self._actor(self._state), self._carry, obs)
-        return [np.asarray(action) for action in self._axis.split(actions)]
+            return self._axis.to_host(self._explore(self._roots, self.step))
+        obs = self._axis.join(self._envs.obs)
+        actions, carry = self._act(self._roots, self.step, self._actor(self._state), self._carry, obs)
+        if len(which) < len(self.run.seeds):
+            old, new = self._axis.split(self._carry), self._axis.split(carry)
+            carry = self._axis.join([new[i] if i in which else old[i] for i in range(len(old))])
+        self._carry = carry
+        return self._axis.to_host(actions)
 
     def _begin_carry(self, which: Any, carry: PyTree) -> PyTree:
         """The carry with the seeds in `which` at the beginning of an episode."""
-        actors = self._axis.split(self._actor(self._state))
+        actors = self._axis.to_host(self._actor(self._state))
         carries: list[PyTree] = [None] * len(actors) if carry is None else self._axis.split(carry)
         for i in which:
             carries[i] = self._algorithm.begin_episode(actors[i])
@@ -219,81 +246,115 @@ class _Trainer:
 
     def _run_phases(self) -> bool:
         """Runs what is due, going on where a stop left off; returns whether all of it was done."""
-        while self.phase is not None and self.phase < len(self._phases):
+        assert self.phase is not None
+        while self.phase < len(self._phases):
             runner = self._phases[self.phase]
             phase = runner.phase
             if self.step >= phase.first and (self.step - phase.first) % phase.every == 0:
                 self._progress.update(self.step, phase.name)
                 with self._record.timed(phase.name):
-                    self._state, metrics = runner.run(
+                    self._state, told = runner.run(
                         self._roots,
                         self.step,
                         self._state,
                         self._replay,
                         self.phase_done,
-                        lambda: self._stop.requested,
+                        self._asked_to_stop,
+                        functools.partial(self._heed, phase.name),
                     )
-                    jax.block_until_ready(metrics)
-                self._record.remember(phase.name, metrics)
+                self._record.remember(phase.name, told)
                 self._cold.discard(phase.name)
                 if not all(self.phase_done):
                     return False
-            self.phase, self.phase_done = self.phase + 1, [False] * len(self._envs)
-        self.phase = None
+            self.phase, self.phase_done = self.phase + 1, [False] * len(self.run.seeds)
         return True
 
-    def _after_step(self) -> None:
+    def _asked_to_stop(self) -> bool:
+        """Asked before every program; unless it says yes, the program changes the state."""
+        self._unsaved = self._unsaved or not self._stop.requested
+        return self._stop.requested
+
+    def _heed(self, phase: str, i: int, health: Health) -> None:
+        """Stops a run whose learning has gone wrong, before anything of it is saved."""
+        trouble = describe(health)
+        if trouble is not None:
+            raise Diverged(
+                f"{phase}: {trouble} of environment step {self.step} (seed {self.run.seeds[i]}); the newest checkpoint "
+                f"is from before. {DIVERGENCE_ADVICE}"
+            )
+
+    def _after_step(self) -> bool:
+        """Evaluates, writes lines and saves where that is due; returns whether all of it was done."""
         run, last = self.run, self.step == self.run.num_steps
+        outcomes = None
+        if self.step % run.eval_every_steps == 0 or last:
+            outcomes = self._evaluate()
+            if outcomes is None:
+                return False
         if self.step % run.log_every_steps == 0 or last:
             rows = min(self.step, self._algorithm.replay_capacity)
-            self._record.write_lines(self._writer, self.step, rows)
-        if self.step % run.eval_every_steps == 0 or last:
-            self._evaluate()
+            self._record.write_lines(self._writer, self.step, rows, self._envs.faults())
+        if outcomes is not None:
+            self._tell_evaluation(outcomes)
+        self.phase = None
         if self.step % run.checkpoint_every_steps == 0:
             self._save()
+        return True
 
     # -- what a run tells and keeps --------------------------------------------------------------------------
 
-    def _evaluate(self) -> None:
+    def _evaluate(self) -> list[Evaluation] | None:
+        """None if a stop was requested; the whole of it is done again then, with the same outcome."""
         self._progress.update(self.step, "evaluate")
         with self._record.timed("evaluate"):
             # One observation at a time, which the host's own device is the quickest for.
-            actors = [jax.device_put(actor, self._host) for actor in self._axis.split(self._actor(self._state))]
-            outcomes = list(self._map(self._evaluate_seed, actors, self._eval_envs))
-        for i, (seed, env, outcome) in enumerate(zip(self.run.seeds, self._eval_envs, outcomes, strict=True)):
-            metrics = outcome.metrics()
-            self._writer.write(self.step, seed, metrics)
-            is_best = self._record.add_evaluation(i, self.step, metrics["eval/return_mean"])
+            self._actors = [jax.device_put(actor, self._host) for actor in self._axis.to_host(self._actor(self._state))]
+            low, high = self._envs.first.action_low, self._envs.first.action_high
+            policies = [
+                policy.Policy(self._evaluation_act, self._algorithm, actor, low, high) for actor in self._actors
+            ]
+            return self._envs.evaluate(policies, self.run.eval_episodes, lambda: self._stop.requested)
+
+    def _tell_evaluation(self, outcomes: list[Evaluation]) -> None:
+        """Lines of metrics, and the policies that were evaluated."""
+        env = self._envs.first
+        for i, (seed, actor, outcome) in enumerate(zip(self.run.seeds, self._actors, outcomes, strict=True)):
+            values = outcome.metrics()
+            self._writer.write(self.step, seed, values)
+            is_best = self._record.add_evaluation(i, self.step, values["eval/return_mean"])
             for best in (False, True) if is_best else (False,):
                 path = policy.policy_path(self.run_dir, seed, best)
-                policy.save_policy(path, actors[i], env.obs_dim, env.action_low, env.action_high)
+                policy.save_policy(path, actor, env.obs_dim, env.action_low, env.action_high)
             self._progress.note(
-                f"step {self.step:,}  seed {seed}  evaluation return {metrics['eval/return_mean']:.1f} "
-                f"+- {metrics['eval/return_std']:.1f} over {self.run.eval_episodes} episodes"
+                f"step {self.step:,}  seed {seed}  evaluation return {values['eval/return_mean']:.1f} "
+                f"+- {values['eval/return_std']:.1f} over {len(outcome.returns)} episodes"
             )
 
-    def _evaluate_seed(self, actor: PyTree, env: Environment) -> evaluate.Evaluation:
-        acting = policy.Policy(self._evaluation_act, self._algorithm, actor, env.action_low, env.action_high)
-        return evaluate.evaluate(acting, env, 0, self.run.eval_episodes)
-
     def _save(self) -> None:
+        """Writes a checkpoint, unless the newest one is of this very moment."""
+        if not self._unsaved:
+            return
         self._progress.update(self.step, "checkpoint")
         self._record.check_finite(self.step)  # lines of metrics may be further apart than checkpoints
         with self._record.timed("checkpoint"):
-            seeds = zip(self._axis.split(self._state), self._axis.split(self._replay), self._axis.split(self._carry))
-            journals = [np.asarray(env.actions, np.float32).reshape(-1, env.action_dim) for env in self._envs]
-            arrays = {
-                str(seed): {
-                    "state": checkpoint.pack(state),
-                    "replay": checkpoint.pack(replay),
-                    "carry": checkpoint.pack(carry),
-                    "obs": self._obs[i],
-                    "episode_actions": np.concatenate([journals[i], np.zeros((1, journals[i].shape[1]), np.float32)]),
-                }
-                for i, (seed, (state, replay, carry)) in enumerate(zip(self.run.seeds, seeds))
-            }
+            arrays = {}
+            parts = (self._axis.to_host(part) for part in (self._state, self._replay, self._carry))
+            for i, (seed, state, replay, carry) in enumerate(zip(self.run.seeds, *parts)):
+                mine = {"state": packing.pack(state), "replay": packing.pack(replay), "carry": packing.pack(carry)}
+                self._check_finite(seed, mine)
+                arrays[str(seed)] = mine | self._envs.arrays(i)
             self._writer.sync()
-            self._checkpoints.save(self.step, arrays, self._position())
+            self._checkpoints.save(self.step, arrays, self._position(), self._record.score(self.step))
+        self._unsaved = False
+
+    def _check_finite(self, seed: int, arrays: dict[str, Any]) -> None:
+        """Nothing that is not finite is saved, but for what begins so: an infinite best loss so far."""
+        for name, is_finite in packing.finite(arrays).items():
+            if not is_finite and self._finite_at_first.get(name.removeprefix("state/"), True):
+                raise Diverged(
+                    f"{name} is not finite at step {self.step} (seed {seed}); the newest checkpoint is from before. "
+                    f"{DIVERGENCE_ADVICE}"
+                )
 
     def _position(self) -> dict[str, Any]:
         return {
@@ -301,10 +362,41 @@ class _Trainer:
             "phase": self.phase,
             "phase_done": self.phase_done,
             "metrics_offset": self._writer.offset,
-            "episodes": [env.episode for env in self._envs],
-            "episode_returns": [env.episode_return for env in self._envs],
+            "metrics_crc32": self._writer.crc32,
+            "environments": self._envs.record(),
             "record": self._record.to_json(),
         }
+
+    def _resume(self) -> int | None:
+        """Goes on from the newest sound checkpoint, if there is any; returns the length of metrics.jsonl there."""
+
+        def fits(position: dict[str, Any]) -> None:
+            metrics.check_prefix(self.run_dir, position["metrics_offset"], position["metrics_crc32"])
+
+        saved = self._checkpoints.restore_latest(fits)
+        self._warnings += self._checkpoints.passed_over
+        if saved is None:
+            self._check_begins_here()
+            return None
+        if self._config_problem is not None:
+            self._warnings.append(f"{self._config_problem}; it is written anew, the checkpoint knows the run")
+        try:
+            return self._restore(saved)
+        except ValueError as error:
+            raise StorageFailure(
+                f"the newest checkpoint in {self.run_dir} does not fit this version of the software: {error}"
+            ) from error
+
+    def _check_begins_here(self) -> None:
+        """Refuses to begin where a run has been that lost its checkpoints: it would be overwritten."""
+        if self._config_problem is not None:
+            raise self._config_problem
+        told = metrics.last_step(self.run_dir)
+        if told > self._saved_every:
+            raise StorageFailure(
+                f"run_dir {self.run_dir} has metrics up to step {told} but no checkpoint: put back what is missing, or "
+                "give another --run_dir"
+            )
 
     def _restore(self, saved: checkpoint.Saved) -> int:
         """Puts everything back to where a checkpoint was taken; returns the length of metrics.jsonl there."""
@@ -312,40 +404,19 @@ class _Trainer:
 
         def restore(fresh: PyTree, name: str) -> PyTree:
             values = self._axis.split(fresh)
-            restored = [checkpoint.unpack(v, arrays.get(name, {})) for v, arrays in zip(values, seeds)]
+            restored = [packing.unpack(v, arrays.get(name, {})) for v, arrays in zip(values, seeds)]
             return self._axis.place(self._axis.join(restored))
 
         self._state, self._replay = restore(self._state, "state"), restore(self._replay, "replay")
         self._carry = restore(self._carry, "carry")
         self.step, self.phase, self.phase_done = position["step"], position["phase"], position["phase_done"]
         self._record.restore(position["record"])
-        for i, env in enumerate(self._envs):
-            actions = seeds[i]["episode_actions"][:-1]
-            self._obs[i] = env.repeat(position["episodes"][i], actions, position["episode_returns"][i])
-            if not np.array_equal(self._obs[i], seeds[i]["obs"]):
-                self._notes.append(
-                    f"seed {self.run.seeds[i]}: env {self.run.env} did not repeat its running episode; a new "
-                    "one begins, and the run is not what it would have been without the interruption"
+        for i, (seed, arrays) in enumerate(zip(self.run.seeds, seeds)):
+            if not self._envs.restore(i, arrays, position["environments"]):
+                self._warnings.append(
+                    f"seed {seed}: env {self.run.env} did not repeat its running episode; a new one begins, and the "
+                    "run is not what it would have been without the interruption"
                 )
-                self._obs[i] = env.reset()
                 self._carry = self._begin_carry([i], self._carry)
-        return position["metrics_offset"]
-
-
-def _step(env: Environment, action: np.ndarray) -> tuple[Step, np.ndarray, float]:
-    """One step; with the observation to go on from, of the next episode if this one ended, and the return so far."""
-    step = env.step(action)
-    episode_return = env.episode_return
-    return step, env.reset() if step.terminal or step.truncated else step.next_obs, episode_return
-
-
-def _row(obs: np.ndarray, action: np.ndarray, step: Step) -> Transition:
-    """A batch of one transition, on the host. A time limit is not terminal."""
-    leaves: dict[str, Any] = {
-        "obs": obs,
-        "action": action,
-        "reward": np.asarray(step.reward, np.float32),
-        "next_obs": step.next_obs,
-        "terminal": np.asarray(step.terminal, np.float32),
-    }
-    return Transition(**{name: leaf[None] for name, leaf in leaves.items()})
+        offset: int = position["metrics_offset"]
+        return offset

@@ -10,12 +10,15 @@ import json
 import math
 import operator
 import os
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self, SupportsIndex
 
 import numpy as np
+
+from mbpo_jax.driver import files
 
 FILE_NAME = "metrics.jsonl"
 NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}  # strict JSON has no word for them
@@ -37,11 +40,12 @@ class MetricsWriter:
         self._run_dir = Path(run_dir)
         self._summaries = _Summaries(self._run_dir / "tensorboard") if tensorboard else None
         path = self._run_dir / FILE_NAME
-        _check_keeps_whole_lines(path, offset or 0)
+        kept = _whole_lines(path, offset or 0)
         self._run_dir.mkdir(parents=True, exist_ok=True)
         self._fd: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         os.ftruncate(self._fd, offset or 0)
         self._closed_at = 0
+        self.crc32 = zlib.crc32(kept)  # of the file so far; a checkpoint stores it beside `offset`
 
     @property
     def offset(self) -> int:
@@ -67,7 +71,9 @@ class MetricsWriter:
                 raise ValueError(f"a metric must not be named {name!r}: it says where the line belongs")
             record[name] = _plain(name, value)
         words = {name: _in_words(value) for name, value in record.items()}
-        _append_whole(self._fd, (json.dumps(words, allow_nan=False) + "\n").encode())
+        line = (json.dumps(words, allow_nan=False) + "\n").encode()
+        _append_whole(self._fd, line)
+        self.crc32 = zlib.crc32(line, self.crc32)
         if self._summaries is not None:
             self._summaries.write(record)
 
@@ -106,13 +112,35 @@ def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
       FileNotFoundError: there is no such file.
     """
     records = []
-    with open(path, "rb") as file:
+    with files.open_regular(path) as file:
         for number, line in enumerate(file, start=1):
             try:
                 records.append(_parse(line))
             except ValueError as error:  # JSON and UTF-8 errors are ValueErrors too
                 raise ValueError(f"{os.fspath(path)}, line {number} is damaged: {error}") from error
     return records
+
+
+def check_prefix(run_dir: str | os.PathLike[str], offset: int, crc32: int) -> None:
+    """Checks that the file still begins with what a checkpoint has seen of it.
+
+    Raises:
+      ValueError: it does not; names the file.
+    """
+    path = Path(run_dir) / FILE_NAME
+    if zlib.crc32(_whole_lines(path, offset)) != crc32:
+        raise ValueError(f"{path} is damaged: its first {offset} bytes are not what the run had written")
+
+
+def last_step(run_dir: str | os.PathLike[str]) -> int:
+    """The greatest step that a readable line tells of; 0 if there is none."""
+    path, latest = Path(run_dir) / FILE_NAME, 0
+    if path.exists():
+        with files.open_regular(path) as file:
+            for line in file:
+                with contextlib.suppress(ValueError):
+                    latest = max(latest, _parse(line)["step"])
+    return latest
 
 
 class _Summaries:
@@ -175,16 +203,18 @@ def _refuse_constant(word: str) -> NoReturn:
     raise ValueError(f"{word} is not JSON")
 
 
-def _check_keeps_whole_lines(path: Path, offset: int) -> None:
+def _whole_lines(path: Path, offset: int) -> bytes:
+    """The first `offset` bytes of a file."""
     if offset == 0:
-        return
+        return b""
     size = path.stat().st_size if path.exists() else 0
     if not 0 < offset <= size:
         raise ValueError(f"{path} has {size} bytes, but the checkpoint has seen {offset}: lines are missing")
-    with path.open("rb") as file:
-        file.seek(offset - 1)
-        if file.read(1) != b"\n":
-            raise ValueError(f"{path} has no line that ends at byte {offset}: it is not the file of this checkpoint")
+    with files.open_regular(path) as file:
+        kept = file.read(offset)
+    if not kept.endswith(b"\n"):
+        raise ValueError(f"{path} has no line that ends at byte {offset}: it is not the file of this checkpoint")
+    return kept
 
 
 def _append_whole(fd: int, line: bytes) -> None:

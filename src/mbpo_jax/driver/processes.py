@@ -122,12 +122,13 @@ def _meet(coordinator: str, num_processes: int, process_id: int) -> tuple[int, i
 
 @contextmanager
 def _own_signals() -> Iterator[None]:
-    """Ctrl-C ends a process that waits for others in C++, and afterwards all signals do what they did before."""
+    """Signals end a process that waits for others in C++, and afterwards they do what they did before."""
     if threading.current_thread() is not threading.main_thread():  # only there can handlers be set
         yield
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    for number in before:
+        signal.signal(number, signal.SIG_DFL)
     try:
         yield
     finally:

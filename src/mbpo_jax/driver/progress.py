@@ -6,6 +6,7 @@ compiled call. The time left comes from the recent rate: exploration steps cost 
 
 import contextlib
 import dataclasses
+import functools
 import sys
 import threading
 import time
@@ -130,7 +131,8 @@ class Progress:
         self._num_seen = 0
         self._window = RateWindow(pace.window_s)
         self._started = pace.clock()
-        self._surface = None if quiet else _surface(stream or sys.stderr, total_steps, pace)
+        self._stream = stream or sys.stderr
+        self._surface = None if quiet else _surface(self._stream, total_steps, pace)
         self._broken = False
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -167,6 +169,13 @@ class Progress:
         """Prints a line of its own, above the bar where there is one."""
         if self._surface is not None and not self._broken:
             self._guard(self._surface.note, text)
+
+    def warn(self, text: str) -> None:
+        """Prints a line of its own, even where the display is quiet."""
+        if self._surface is not None:
+            self.note(text)
+        else:
+            self._guard(functools.partial(print, file=self._stream, flush=True), f"mbpo_jax: {text}")
 
     def poll(self, last: bool = False) -> None:
         """Takes a sample for the rate and draws what is due now; the thread calls this every `tick_s`."""

@@ -43,9 +43,11 @@ class Record:
         """Notes the return of a training episode of seed number `i`."""
         self._returns[i].append(episode_return)
 
-    def write_lines(self, writer: MetricsWriter, step: int, num_rows: int) -> None:
+    def write_lines(self, writer: MetricsWriter, step: int, num_rows: int, faults: Sequence[dict[str, int]]) -> None:
         """Writes a line for each seed and forgets what it told.
 
+        Args:
+          faults: what the environments of each seed have been forgiven.
         Raises:
           Diverged: after the line was written, if a number in it is not finite.
         """
@@ -56,6 +58,7 @@ class Record:
             if self._returns[i]:
                 values["train/return_mean"] = np.asarray(np.mean(self._returns[i]))
                 values["train/episodes"] = np.asarray(len(self._returns[i]))
+            values |= {f"env/{name}": np.asarray(count) for name, count in faults[i].items()}
             writer.write(step, seed, values | seconds | {"compilations": self._compilations.count})
         self.check_finite(step)
         self._pending, self._returns = [{} for _ in self._seeds], [[] for _ in self._seeds]
@@ -79,6 +82,14 @@ class Record:
         best = max((evaluation["return_mean"] for evaluation in self._evaluations[i]), default=-np.inf)
         self._evaluations[i].append({"step": step, "return_mean": return_mean})
         return return_mean > best
+
+    def score(self, step: int) -> float | None:
+        """Mean over seeds of the evaluations at this very step; None if there is none or it is no number."""
+        latest = [evaluations[-1] for evaluations in self._evaluations if evaluations]
+        if len(latest) < len(self._seeds) or any(evaluation["step"] != step for evaluation in latest):
+            return None
+        score = float(np.mean([evaluation["return_mean"] for evaluation in latest]))
+        return score if np.isfinite(score) else None
 
     def summary(self, run: RunConfig, step: int) -> dict[str, Any]:
         """What summary.json holds."""

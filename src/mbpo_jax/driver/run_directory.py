@@ -6,7 +6,6 @@ Files are written beside their place and renamed, so that none is ever half ther
 import dataclasses
 import importlib.metadata
 import json
-import os
 import platform
 import subprocess
 from pathlib import Path
@@ -16,23 +15,25 @@ import jax
 
 from mbpo_jax import options
 from mbpo_jax.algorithms import REGISTRY
+from mbpo_jax.driver import files
 from mbpo_jax.driver.config import RESUMABLE_CHANGES, RunConfig, StorageFailure
 
 CONFIG, SUMMARY = "config.json", "summary.json"
+MOST_CONFIG_BYTES = 2**20  # more is no config
+UNREMARKABLE = frozenset({"run_dir", "quiet"})  # changes of these need no notice
 
 
 class SavedConfig(NamedTuple):
-    """Every resolved knob of a run."""
+    """Every resolved knob of a run, and what computed it."""
 
     run: RunConfig
     algorithm: Any
+    versions: dict[str, str] | None = None  # of the software; None: not told
 
 
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON, whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(temporary, path)
+    files.write_whole(path, lambda file: file.write((json.dumps(value, indent=2) + "\n").encode()))
 
 
 def write_config(run_dir: Path, run: RunConfig, algorithm: Any) -> None:
@@ -58,31 +59,50 @@ def read_config(run_dir: Path) -> SavedConfig:
     """
     path = run_dir / CONFIG
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(files.read_text(path, MOST_CONFIG_BYTES))
         run = _from_dict(RunConfig, value["run"])
-        return SavedConfig(run, _from_dict(REGISTRY[run.algorithm].config_class, value["algorithm"]))
+        algorithm = _from_dict(REGISTRY[run.algorithm].config_class, value["algorithm"])
+        return SavedConfig(run, algorithm, dict(value["versions"]) if "versions" in value else None)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise StorageFailure(f"cannot read {path}: {type(error).__name__}: {error}") from error
 
 
-def check_same(saved: SavedConfig, run: RunConfig, algorithm: Any) -> None:
+def check_same(saved: SavedConfig, run: RunConfig, algorithm: Any) -> list[str]:
     """Refuses to resume with knobs that would change what the run has been.
 
+    Returns:
+      What else differs, a notice each.
     Raises:
       ValueError: lists each difference, old and new.
     """
-    old = _flatten(dataclasses.asdict(saved.run)) | _flatten(dataclasses.asdict(saved.algorithm))
-    new = _flatten(dataclasses.asdict(run)) | _flatten(dataclasses.asdict(algorithm))
-    differences = [
-        f"{name} was {old.get(name)!r}, is {new.get(name)!r}"
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name) and name not in RESUMABLE_CHANGES
-    ]
-    if differences:
+    old, new = _knobs(saved.run, saved.algorithm), _knobs(run, algorithm)
+    differ = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+    told = {name: f"{name} was {old.get(name)!r}, is {new.get(name)!r}" for name in differ}
+    refused = [told[name] for name in differ if name not in RESUMABLE_CHANGES]
+    if refused:
         raise ValueError(
-            f"run_dir {run.directory!r} holds another run: {'; '.join(differences)}. Give the old values to "
+            f"run_dir {run.directory!r} holds another run: {'; '.join(refused)}. Give the old values to "
             "resume it, or another --run_dir to start a new one"
         )
+    notices = [told[name] for name in differ if name not in UNREMARKABLE]
+    if saved.versions is not None:
+        now = _versions()
+        changed = [f"{name} was {saved.versions.get(name)}, is {now[name]}" for name in now]
+        changed = [text for name, text in zip(now, changed) if saved.versions.get(name) != now[name]]
+        if changed:
+            notices.append(f"{'; '.join(changed)}: from here on the numbers may differ from those of one run")
+    return notices
+
+
+def identity(run: RunConfig, algorithm: Any) -> dict[str, Any]:
+    """JSON that says which run this is: every knob that may not change."""
+    knobs = {name: value for name, value in _knobs(run, algorithm).items() if name not in RESUMABLE_CHANGES}
+    plain: dict[str, Any] = json.loads(json.dumps(knobs))
+    return plain
+
+
+def _knobs(run: RunConfig, algorithm: Any) -> dict[str, Any]:
+    return _flatten(dataclasses.asdict(run)) | _flatten(dataclasses.asdict(algorithm))
 
 
 def _from_dict(config_class: type, value: dict[str, Any]) -> Any:

@@ -20,9 +20,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mbpo_jax import backends
 from mbpo_jax.driver.config import AUTO
-from mbpo_jax.types import FINISHED, Array, Key, Phase, ProgramFn, PyTree
+from mbpo_jax.health import Health
+from mbpo_jax.types import FINISHED, Array, Key, Metrics, Phase, ProgramFn, PyTree
 
 SEED = "seed"  # the mesh axis
+HEALTH = "health"  # the entry of a phase's metrics that is for the driver, not for a reader
 
 
 def num_cores() -> int:
@@ -45,11 +47,22 @@ def use_cores(num_seeds: int) -> None:
         pass
 
 
+def ignore(i: int, health: Health) -> None:
+    """`heed` of `PhaseRunner.run` that is content with anything."""
+
+
 class SeedAxis:
     """Lifts functions of one seed over `num_seeds` of them."""
 
-    def __init__(self, num_seeds: int, lifting: str = AUTO) -> None:
+    def __init__(self, num_seeds: int, lifting: str = AUTO, compiler_options: Mapping[str, str] | None = None) -> None:
+        """Deals the seeds out to the local devices.
+
+        Args:
+          lifting: each, vmap, or auto for the device's own.
+          compiler_options: for XLA, of everything that is compiled here.
+        """
         self.num_seeds = num_seeds
+        self._compiler_options = dict(compiler_options or {})
         self.batched = (backends.choices().seed_lifting if lifting == AUTO else lifting) == "vmap"
         devices = jax.local_devices()
         if self.batched:
@@ -119,6 +132,13 @@ class SeedAxis:
             return list(value)
         return [jax.tree.map(operator.itemgetter(i), value) for i in range(self.num_seeds)]
 
+    def to_host(self, value: PyTree) -> list[PyTree]:
+        """S values of one seed as NumPy arrays; what `split` gives, without a computation on any device."""
+        on_host = jax.device_get(value)
+        if not self.batched:
+            return list(on_host)
+        return [jax.tree.map(operator.itemgetter(i), on_host) for i in range(self.num_seeds)]
+
     def _batch(self, fn: Callable[..., Any], shared: Sequence[int]) -> Callable[..., Any]:
         """`fn` over stacked seeds: each device maps over its share of them, and none waits for another."""
 
@@ -141,7 +161,7 @@ class SeedAxis:
         compiler_options: Mapping[str, str] | None = None,
     ) -> Callable[..., Any]:
         """Compiles a function of one seed, or of a batch of them."""
-        options = dict(compiler_options or {}) or None
+        options = (self._compiler_options | dict(compiler_options or {})) or None
         return jax.jit(_with_strong_types(fn), donate_argnums=tuple(donate), compiler_options=options)
 
 
@@ -172,26 +192,38 @@ class PhaseRunner:
         replay: PyTree,
         done: list[bool],
         should_stop: Callable[[], bool],
+        heed: Callable[[int, Health], None] = ignore,
     ) -> tuple[PyTree, list[PyTree | None]]:
         """Runs programs until all of `done` hold or `should_stop()`, asked before each round; `done` is updated.
 
+        Args:
+          heed: is told, after each program, the number of the seed and its health.
         Returns:
-          The state, and the metrics of every seed that came to its end in this call; None for the others.
+          The state, and the metrics of every seed that came to its end in this call, on the host; None for the others.
         """
         before, due, metrics = list(done), self._first_programs(state), None
         advance = self._advance_batched if self._axis.batched else self._advance_each
         while not all(done) and not should_stop():
             state, metrics = advance(roots, step, state, replay, metrics, done, due)
+            for i, health in enumerate(self._healths(metrics)):
+                if health is not None:
+                    heed(i, health)
             done[:] = [was or program == FINISHED for was, program in zip(done, due)]
-        told = [None] * len(done) if metrics is None else self._axis.split(metrics)
+        told = [None] * len(done) if metrics is None else self._axis.to_host(metrics)
         ended = [now and not was for was, now in zip(before, done, strict=True)]
-        return state, [values if mine else None for values, mine in zip(told, ended, strict=True)]
+        return state, [_logged(values) if mine else None for values, mine in zip(told, ended, strict=True)]
+
+    def _healths(self, metrics: PyTree) -> list[Health | None]:
+        """The health of each seed in its last program, on the host; None where there was none or it tells none."""
+        if self._axis.batched:
+            return self._axis.to_host(metrics.get(HEALTH))
+        return self._axis.to_host(tuple(values and values.get(HEALTH) for values in metrics))
 
     def _first_programs(self, state: PyTree) -> list[int]:
         """Each seed's program: the one where a stop left it, else the first."""
         if len(self.phase.programs.run) == 1:
             return [0] * self._axis.num_seeds
-        return [max(int(program), 0) for program in self._axis.split(self._due(state))]
+        return [max(int(program), 0) for program in self._axis.to_host(self._due(state))]
 
     def _advance_each(
         self, roots: PyTree, step: int, state: PyTree, replay: PyTree, metrics: PyTree, done: list[bool], due: list[int]
@@ -226,6 +258,11 @@ class PhaseRunner:
     def _zero_metrics(self, program: int, arguments: tuple[Any, ...]) -> PyTree:
         _, shapes, _ = jax.eval_shape(self._all[program], *arguments)
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+
+def _logged(metrics: Metrics) -> Metrics:
+    """Metrics that lines are made of."""
+    return {name: value for name, value in metrics.items() if name != HEALTH}
 
 
 def _program(stream: int, run: ProgramFn, due: Callable[[PyTree], Array | int]) -> Callable[..., Any]:

@@ -17,6 +17,8 @@ class StopRequest:
         if threading.current_thread() is threading.main_thread():  # only there can handlers be set
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._previous[number] = signal.signal(number, self._on_signal)
+            # The command's own handler may have been asked while something swallowed its exception.
+            self.requested = any(getattr(handler, "asked", False) for handler in self._previous.values())
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mbpo_jax import backends, distributions, ensemble, normalizer, permutation, replay
+from mbpo_jax import backends, distributions, ensemble, health, normalizer, permutation, replay
+from mbpo_jax.health import Health
 from mbpo_jax.models.gaussian_state import FitState, GaussianConfig, GaussianState
 from mbpo_jax.networks import GaussianMlp
 from mbpo_jax.normalizer import Normalizer
@@ -23,6 +24,7 @@ from mbpo_jax.types import FINISHED, Array, Key, Metrics, ProgramFn, Programs, P
 
 LOG_VAR_BOUND_WEIGHT = 0.01  # of sum(max_log_var) - sum(min_log_var) in the loss
 SLICE, SINGLE, END_EPOCH = 1, 2, 3  # programs of a fit; 0 begins it
+UNIT = "fit step"  # of the gradient, as health counts them
 
 
 class Split(NamedTuple):
@@ -121,17 +123,19 @@ def build(config: GaussianConfig, network: GaussianMlp) -> Programs:
         nll = jnp.sum(weights * distributions.gaussian_nll(mean, log_var, y))
         return nll + weight_penalty(params, config.model_weight_decays)
 
+    names = names_of_health(config.num_members)
+
     def update_member(member, bounds, x, y, weights):  # type: ignore[no-untyped-def]
         loss, (grads, bound_grads) = jax.value_and_grad(member_loss, argnums=(0, 1))(
             member.params, bounds, x, y, weights
         )
-        return member.apply_gradients(grads=grads), bound_grads, loss
+        return member.apply_gradients(grads=grads), bound_grads, loss, health.bias_magnitude(grads)
 
     update_members = ensemble.lift(update_member, (0, None, 0, 0, None))
 
-    def step(model: GaussianState, minibatch: tuple[Array, Array, Array]) -> tuple[GaussianState, None]:
+    def step(model: GaussianState, minibatch: tuple[Array, Array, Array]) -> tuple[GaussianState, Array]:
         x, y, weights = minibatch
-        members, bound_grads, loss = update_members(model.members, model.log_var_bounds.params, x, y, weights)
+        members, bound_grads, loss, gradient = update_members(model.members, model.log_var_bounds.params, x, y, weights)
         bound_grads = jax.tree.map(lambda grads: jnp.sum(grads, 0), bound_grads)  # the bounds serve all members
         bound_grads = {
             "max": bound_grads["max"] + LOG_VAR_BOUND_WEIGHT,
@@ -143,7 +147,13 @@ def build(config: GaussianConfig, network: GaussianMlp) -> Programs:
             log_var_bounds=model.log_var_bounds.apply_gradients(grads=bound_grads),
             fit=fit.replace(minibatch=fit.minibatch + 1, num_steps=fit.num_steps + 1, train_loss=loss),
         )
-        return model, None
+        return model, jnp.concatenate([jnp.abs(loss), gradient, health.magnitude(bound_grads)[None]])
+
+    def look(start: Array, **magnitudes: Array) -> Health:
+        """Health from magnitudes [U, ...] of parts of `names`; the others were not looked at."""
+        num_updates = next(iter(magnitudes.values())).shape[0]
+        values = [magnitudes.get(part, jnp.zeros((num_updates, len(names[part])))) for part in names]
+        return health.first_trouble(sum(names.values(), ()), jnp.concatenate(values, -1), start, UNIT)
 
     def slice_of(num_minibatches: int) -> ProgramFn:
         """The program that takes so many minibatches; their rows are found and gathered before the first step."""
@@ -156,25 +166,30 @@ def build(config: GaussianConfig, network: GaussianMlp) -> Programs:
             age = bootstrap_rows(key_rows, split, fit.epoch, minibatch, config.num_members, batch_size)
             x, y = inputs_and_targets(buffer, age)
             weights = minibatch_weights(split, minibatch, batch_size)
-            model, _ = jax.lax.scan(step, model, (normalizer.normalize(model.inputs, x), y, weights))
-            return model, metrics(model)
+            model, magnitudes = jax.lax.scan(step, model, (normalizer.normalize(model.inputs, x), y, weights))
+            return model, metrics(model, look(fit.num_steps, steps=magnitudes))
 
         return run
 
     def begin(key: Key, model: GaussianState, buffer: Replay) -> tuple[GaussianState, Metrics]:
         key_split, _ = jax.random.split(key)
         fit = idle(model.members.params, config.num_members)
+        rows = stored_magnitude(buffer)
         model = model.replace(
             inputs=training_moments(split_rows(key_split, buffer.size, config), buffer),
             fit=fit.replace(running=jnp.ones((), bool), num_rows=buffer.size, best_params=model.members.params),
         )
-        return model, metrics(model)
+        inputs = health.magnitude(model.inputs)
+        return model, metrics(model, look(fit.num_steps, data=jnp.stack([rows, inputs])[None]))
 
     def end_epoch(key: Key, model: GaussianState, buffer: Replay) -> tuple[GaussianState, Metrics]:
         key_split, _ = jax.random.split(key)
         fit = model.fit
         split = split_rows(key_split, fit.num_rows, config)
         mse = holdout_mse(network, split, buffer, model.inputs, model.members.params)
+        of_members = ensemble.lift(health.magnitude)
+        weights, moments = of_members(model.members.params), jnp.sqrt(of_members(model.members.opt_state))
+        seen = look(fit.num_steps - 1, epoch=jnp.concatenate([mse, weights, moments])[None])
         # 1 - mse / best exceeds the threshold; written so that the first epoch, with best = inf, improves too
         improved = mse < (1.0 - config.fit_improvement) * fit.best_mse
         keep = ensemble.lift(lambda better, new, old: jax.tree.map(lambda n, o: jnp.where(better, n, o), new, old))
@@ -188,7 +203,7 @@ def build(config: GaussianConfig, network: GaussianMlp) -> Programs:
             running=(waited <= config.fit_patience_epochs) & (steps_allowed(fit) > 0),
         )
         model = jax.lax.cond(fit.running, lambda m: m, finish, model.replace(fit=fit))
-        return model, metrics(model)
+        return model, metrics(model, seen)
 
     def finish(model: GaussianState) -> GaussianState:
         elites = jnp.argsort(model.fit.best_mse)[: config.num_elites].astype(jnp.int32)
@@ -207,6 +222,36 @@ def build(config: GaussianConfig, network: GaussianMlp) -> Programs:
         return jnp.where(fit.running, in_epoch, FINISHED)
 
     return Programs((begin, slice_of(config.fit_slice_minibatches), slice_of(1), end_epoch), due)
+
+
+def names_of_health(num_members: int) -> dict[str, tuple[str, ...]]:
+    """What the programs of a fit look at, in causal order: when a fit begins, in every step, when an epoch ends.
+
+    Rows are looked at once, for they do not change during a fit; of gradients, the biases' (`health.bias_magnitude`).
+    """
+
+    def each(part: str) -> tuple[str, ...]:
+        return tuple(part.format(f"member {i}") for i in range(num_members))
+
+    return {
+        "data": ("a real row", "the input normaliser"),
+        "steps": (*each("{}'s loss"), *each("{}'s gradient"), "the gradient of the bounds of the log-variance"),
+        "epoch": (*each("{}'s held-out error"), *each("a weight of {}"), *each("a moment of Adam of {}")),
+    }
+
+
+def stored_magnitude(buffer: Replay) -> Array:
+    """`health.magnitude` of a buffer's rows, in one pass over blocks of them in the order of memory."""
+    num_slots = replay.capacity(buffer)
+    block_rows = min(backends.choices().block_rows, num_slots)
+
+    def look_at_block(i: Array, largest: Array) -> Array:
+        start = jnp.minimum(i * block_rows, num_slots - block_rows)
+        rows = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, block_rows), buffer.rows)
+        return jnp.maximum(largest, health.magnitude(rows))
+
+    # Rows fill the slots from the first on, and are in force from then on.
+    return jax.lax.fori_loop(0, -(-buffer.size // block_rows), look_at_block, jnp.zeros(()))
 
 
 def training_moments(split: Split, buffer: Replay) -> Normalizer:
@@ -246,7 +291,7 @@ def holdout_mse(network: GaussianMlp, split: Split, buffer: Replay, inputs: Norm
     return jax.lax.fori_loop(0, -(-num_rows // block_rows), add_block, jnp.zeros(num_members)) / num_rows
 
 
-def metrics(model: GaussianState) -> Metrics:
+def metrics(model: GaussianState, seen: Health) -> Metrics:
     """What a reader wants to know of a fit; true once it has finished."""
     return {
         "holdout_mse_per_member": model.fit.best_mse,
@@ -257,4 +302,5 @@ def metrics(model: GaussianState) -> Metrics:
         "train_loss_mean": jnp.mean(model.fit.train_loss),
         "max_log_var_mean": jnp.mean(model.log_var_bounds.params["max"]),
         "min_log_var_mean": jnp.mean(model.log_var_bounds.params["min"]),
+        "health": seen,
     }

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from mbpo_jax.driver import metrics
+from mbpo_jax.driver import files, metrics
 
 METRIC = "eval/return_mean"
 FILE_NAME = "curves.png"
@@ -141,8 +141,8 @@ def _finite(text: str) -> float:
 def _title(run_dir: Path) -> str:
     """'<algorithm> on <env>', or the name of the directory where the configuration does not say."""
     config: Any = None
-    with contextlib.suppress(OSError, ValueError):
-        config = json.loads((run_dir / "config.json").read_text(encoding="utf-8"))
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        config = json.loads(files.read_text(run_dir / "config.json", most_bytes=2**20))
     algorithm, env = (_look_up(config, key) for key in ("algorithm", "env"))
     return f"{algorithm} on {env}" if algorithm and env else run_dir.resolve().name
 

@@ -1,5 +1,8 @@
 """Branched rollouts: short imagined trajectories from many real states, all steps of them kept.
 
+A round begins, and advances by one step at a time. What is under way is an array of states and a few numbers, so that
+a round can be several compiled calls of bounded length; `roll_out` is all of them in one.
+
 Rows are worked on in blocks that stay in a core's cache. Those that have ended are taken out, so nothing is ever
 computed for them, and each block is predicted by one of the equally likely dynamics only, so no prediction is thrown
 away either.
@@ -11,10 +14,15 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 
-from mbpo_jax import permutation, replay
+from mbpo_jax import health, permutation, replay
+from mbpo_jax.health import LIMIT, Health
 from mbpo_jax.replay import Replay
 from mbpo_jax.types import Array, Key, Metrics, PolicyFn, StepFn, Transition
+
+NAMES = ("a start state", "a policy action", "every imagined prediction")  # what the health of a round is about
+UNIT = "rollout step"
 
 
 class Dynamics(NamedTuple):
@@ -24,17 +32,129 @@ class Dynamics(NamedTuple):
     num_groups: int = 1
 
 
-class _Progress(NamedTuple):
-    buffer: Replay
-    obs: Array  # [B + block rows, O], the states to go on from
-    num_alive: Array  # [], how many of them there are
-    next_obs: Array  # [B + block rows, O], the states after this step, as far as they are known
-    num_next: Array  # []
-    num_terminal: Array  # []
-    num_dropped: Array  # [], rows with a non-finite prediction, not stored
+class Tally(struct.PyTreeNode, kw_only=True):
+    """Counts of a round so far, and the rewards of the rows that were stored."""
+
+    num_stored: Array  # [], int32
+    num_terminal: Array  # [], int32, of them those that end
+    num_dropped: Array  # [], int32, rows that were not stored: their action or prediction is not finite, or exploded
     reward_sum: Array  # []
     reward_min: Array  # []
     reward_max: Array  # []
+
+
+class Rollout(struct.PyTreeNode, kw_only=True):
+    """Where a round of rollouts stands between its steps, or how the last one ended."""
+
+    obs: Array  # [B, O], the states to go on from: those of the first `num_alive` rows
+    num_alive: Array  # [], int32
+    step: Array  # [], int32, steps done
+    length: Array  # [], int32, steps to do
+    limit: Array  # [], int32, rows that may be in force in the buffer
+    tally: Tally
+
+
+class _Progress(NamedTuple):
+    """Where one step of a round stands between its blocks."""
+
+    buffer: Replay
+    tally: Tally
+    next_obs: Array  # [B + block rows, O], the states after this step, as far as they are known
+    num_next: Array  # []
+    action_size: Array  # [], largest magnitude among the actions of this step
+    prediction_size: Array  # [], and among the predicted states and rewards
+
+
+def idle(num_starts: int, obs_dim: int) -> Rollout:
+    """No round has run yet."""
+
+    def zero() -> Array:  # each an array of its own: one in two leaves could not be donated
+        return jnp.zeros((), jnp.int32)
+
+    return Rollout(
+        obs=jnp.zeros((num_starts, obs_dim)),
+        num_alive=zero(),
+        step=zero(),
+        length=zero(),
+        limit=zero(),
+        tally=Tally(
+            num_stored=zero(),
+            num_terminal=zero(),
+            num_dropped=zero(),
+            reward_sum=jnp.zeros(()),
+            reward_min=jnp.full((), jnp.inf, jnp.float32),
+            reward_max=jnp.full((), -jnp.inf, jnp.float32),
+        ),
+    )
+
+
+def begin(start_obs: Array, length: Array, limit: Array) -> tuple[Rollout, Health]:
+    """A round from every start state [B, O], before its first step; the other arguments are those of `roll_out`."""
+    num_starts, obs_dim = start_obs.shape
+    rollout = idle(num_starts, obs_dim).replace(
+        obs=start_obs,
+        num_alive=jnp.asarray(num_starts, jnp.int32),
+        length=jnp.asarray(length, jnp.int32),
+        limit=jnp.asarray(limit, jnp.int32),
+    )
+    return rollout, _health(rollout, start=health.magnitude(start_obs))
+
+
+def under_way(rollout: Rollout) -> Array:
+    """Whether there is a step left to do and a row left to move; bool []."""
+    return (rollout.step < rollout.length) & (rollout.num_alive > 0)
+
+
+def advance(
+    key: Key, policy_fn: PolicyFn, dynamics: Dynamics, buffer: Replay, rollout: Rollout, most_block_rows: int = 1000
+) -> tuple[Replay, Rollout, Health]:
+    """Moves every living row by one step, and adds the transitions to the buffer.
+
+    Args:
+      key: that of the round; each step folds in its number.
+    """
+    num_rows, obs_dim = rollout.obs.shape
+    block_rows = min(most_block_rows, -(-num_rows // dynamics.num_groups))
+    key_order, key_step = jax.random.split(jax.random.fold_in(key, rollout.step))
+    order = permutation.words(key_order)
+    share = -(-rollout.num_alive // dynamics.num_groups)
+
+    def roll_group(group: Array, progress: _Progress) -> _Progress:
+        start = jnp.minimum(group * share, rollout.num_alive)
+        stop = jnp.minimum(start + share, rollout.num_alive)
+        key_group = jax.random.fold_in(key_step, group)
+
+        def roll_block(j: Array, progress: _Progress) -> _Progress:
+            place = start + j * block_rows + jnp.arange(block_rows)
+            inside = place < stop
+            obs = rollout.obs[permutation.shuffled(order, place, rollout.num_alive)]
+            key_action, key_move = jax.random.split(jax.random.fold_in(key_group, j))
+            action = policy_fn(key_action, obs)
+            next_obs, reward, ends = dynamics.step_fn(key_move, group, obs, action)
+            moved = Transition(
+                obs=obs, action=action, reward=reward, next_obs=next_obs, terminal=ends.astype(jnp.float32)
+            )
+            return _store(progress, moved, ends, inside, rollout.limit)
+
+        return jax.lax.fori_loop(0, -(-(stop - start) // block_rows), roll_block, progress)
+
+    progress = _Progress(
+        buffer=buffer,
+        tally=rollout.tally,
+        next_obs=jnp.zeros((num_rows + block_rows, obs_dim)),
+        num_next=jnp.zeros((), jnp.int32),
+        action_size=jnp.zeros(()),
+        prediction_size=jnp.zeros(()),
+    )
+    progress = jax.lax.fori_loop(0, dynamics.num_groups, roll_group, progress)
+    all_dropped = (rollout.num_alive > 0) & (progress.tally.num_stored == rollout.tally.num_stored)
+    seen = _health(
+        rollout, action=progress.action_size, prediction=jnp.where(all_dropped, progress.prediction_size, 0.0)
+    )
+    rollout = rollout.replace(
+        obs=progress.next_obs[:num_rows], num_alive=progress.num_next, step=rollout.step + 1, tally=progress.tally
+    )
+    return progress.buffer, rollout, seen
 
 
 def roll_out(
@@ -58,114 +178,70 @@ def roll_out(
       limit: [], int, rows that may be in force in the buffer; may be traced.
       most_block_rows: rows that are worked on together; a choice of speed and, through the order of draws, of noise.
     Returns:
-      The buffer, and metrics of what was imagined.
+      The buffer, and metrics of what was imagined, with the first trouble of all steps as "health".
     """
-    block_rows = min(most_block_rows, -(-start_obs.shape[0] // dynamics.num_groups))
-    padding = jnp.zeros((block_rows, start_obs.shape[1]))
-    num_starts = jnp.asarray(start_obs.shape[0], jnp.int32)
-    zero, nothing = jnp.zeros((), jnp.int32), jnp.zeros(())
-    obs = jnp.concatenate([start_obs, padding])
-    # `obs` and `next_obs` change places after every step: two arrays, written in place
-    progress = _Progress(
-        buffer,
-        obs,
-        num_starts,
-        jnp.zeros_like(obs),
-        zero,
-        zero,
-        zero,
-        nothing,
-        nothing + jnp.inf,
-        nothing - jnp.inf,
-    )
+    Going = tuple[Replay, Rollout, Health]
 
-    def horizon_step(i: Array, progress: _Progress) -> _Progress:
-        key_order, key_step = jax.random.split(jax.random.fold_in(key, i))
-        order = permutation.words(key_order)
-        share = -(-progress.num_alive // dynamics.num_groups)
+    def step(going: Going) -> Going:
+        buffer, rollout, before = going
+        buffer, rollout, after = advance(key, policy_fn, dynamics, buffer, rollout, most_block_rows)
+        return buffer, rollout, jax.tree.map(lambda old, new: jnp.where(before.update < 0, new, old), before, after)
 
-        def roll_group(group: Array, progress: _Progress) -> _Progress:
-            start = jnp.minimum(group * share, progress.num_alive)
-            stop = jnp.minimum(start + share, progress.num_alive)
-            key_group = jax.random.fold_in(key_step, group)
-
-            def roll_block(j: Array, progress: _Progress) -> _Progress:
-                place = start + j * block_rows + jnp.arange(block_rows)
-                return _step_block(
-                    jax.random.fold_in(key_group, j),
-                    policy_fn,
-                    dynamics.step_fn,
-                    group,
-                    order,
-                    place,
-                    stop,
-                    limit,
-                    progress,
-                )
-
-            return jax.lax.fori_loop(0, -(-(stop - start) // block_rows), roll_block, progress)
-
-        progress = jax.lax.fori_loop(0, dynamics.num_groups, roll_group, progress)
-        return progress._replace(
-            obs=progress.next_obs,
-            num_alive=progress.num_next,
-            next_obs=progress.obs,
-            num_next=jnp.zeros((), jnp.int32),
-        )
-
-    before = buffer.num_added
-    progress = jax.lax.fori_loop(0, length, horizon_step, progress)
-    return progress.buffer, _metrics(progress, before)
+    going = (buffer, *begin(start_obs, length, limit))
+    buffer, rollout, seen = jax.lax.while_loop(lambda going: under_way(going[1]), step, going)
+    return buffer, metrics(rollout, buffer, seen)
 
 
-def _step_block(
-    key: Key,
-    policy_fn: PolicyFn,
-    step_fn: StepFn,
-    group: Array,
-    order: Array,
-    place: Array,
-    stop: Array,
-    limit: Array,
-    progress: _Progress,
-) -> _Progress:
-    """Moves the rows at `place` (those before `stop`) of the shuffled living ones, stores them, keeps the survivors."""
-    key_action, key_step = jax.random.split(key)
-    inside = place < stop
-    obs = progress.obs[permutation.shuffled(order, place, progress.num_alive)]
-    action = policy_fn(key_action, obs)
-    next_obs, reward, terminal = step_fn(key_step, group, obs, action)
-    finite = jnp.all(jnp.isfinite(next_obs), -1) & jnp.isfinite(reward)
-    kept, alive = inside & finite, inside & finite & ~terminal
+def metrics(rollout: Rollout, buffer: Replay, seen: Health) -> Metrics:
+    """What a reader wants to know of a round; true once it has finished."""
+    tally = rollout.tally
+    return {
+        "transitions": tally.num_stored,
+        "terminal_fraction": tally.num_terminal / jnp.maximum(tally.num_stored, 1),
+        "dropped_nonfinite": tally.num_dropped,
+        "model_reward_mean": tally.reward_sum / jnp.maximum(tally.num_stored, 1),
+        "model_reward_min": tally.reward_min,
+        "model_reward_max": tally.reward_max,
+        "buffer_rows": buffer.size,
+        "health": seen,
+    }
+
+
+def _store(progress: _Progress, moved: Transition, ends: Array, inside: Array, limit: Array) -> _Progress:
+    """Stores those of the rows `moved` that are `inside` and usable, and keeps the survivors to go on from."""
+    action_size = health.magnitude(moved.action, keep=1)
+    prediction_size = health.magnitude((moved.next_obs, moved.reward), keep=1)
+    usable = jnp.maximum(action_size, prediction_size) < LIMIT  # nan is not below it
+    kept, alive = inside & usable, inside & usable & ~ends
     num_kept, num_alive = jnp.sum(kept), jnp.sum(alive)
     # Survivors first, then the rows that end here, then those that do not count.
-    ended = kept & terminal
+    ended = kept & ends
     target = jnp.where(alive, jnp.cumsum(alive) - 1, num_alive + jnp.cumsum(ended) - 1)
     target = jnp.where(kept, target, num_kept + jnp.cumsum(~kept) - 1)
     source = jnp.zeros_like(target).at[target].set(jnp.arange(target.shape[0]), unique_indices=True)
-    rows = Transition(obs=obs, action=action, reward=reward, next_obs=next_obs, terminal=terminal.astype(jnp.float32))
-    rows = jax.tree.map(lambda leaf: leaf[source], rows)
-    return progress._replace(
+    rows = jax.tree.map(lambda leaf: leaf[source], moved)
+    tally, reward = progress.tally, moved.reward
+    return _Progress(
         buffer=replay.add(progress.buffer, rows, num_kept, limit),
         # What lies behind the survivors is overwritten by the next block, or never read.
         next_obs=jax.lax.dynamic_update_slice_in_dim(progress.next_obs, rows.next_obs, progress.num_next, 0),
         num_next=progress.num_next + num_alive,
-        num_terminal=progress.num_terminal + jnp.sum(ended),
-        num_dropped=progress.num_dropped + jnp.sum(inside & ~finite),
-        reward_sum=progress.reward_sum + jnp.sum(jnp.where(kept, reward, 0.0)),
-        reward_min=jnp.minimum(progress.reward_min, jnp.min(jnp.where(kept, reward, jnp.inf))),
-        reward_max=jnp.maximum(progress.reward_max, jnp.max(jnp.where(kept, reward, -jnp.inf))),
+        action_size=jnp.maximum(progress.action_size, jnp.max(jnp.where(inside, action_size, 0.0))),
+        prediction_size=jnp.maximum(progress.prediction_size, jnp.max(jnp.where(inside, prediction_size, 0.0))),
+        tally=Tally(
+            num_stored=tally.num_stored + num_kept,
+            num_terminal=tally.num_terminal + jnp.sum(ended),
+            num_dropped=tally.num_dropped + jnp.sum(inside & ~usable),
+            reward_sum=tally.reward_sum + jnp.sum(jnp.where(kept, reward, 0.0)),
+            reward_min=jnp.minimum(tally.reward_min, jnp.min(jnp.where(kept, reward, jnp.inf))),
+            reward_max=jnp.maximum(tally.reward_max, jnp.max(jnp.where(kept, reward, -jnp.inf))),
+        ),
     )
 
 
-def _metrics(progress: _Progress, before: Array) -> Metrics:
-    num_stored = progress.buffer.num_added - before
-    return {
-        "transitions": num_stored,
-        "terminal_fraction": progress.num_terminal / jnp.maximum(num_stored, 1),
-        "dropped_nonfinite": progress.num_dropped,
-        "model_reward_mean": progress.reward_sum / jnp.maximum(num_stored, 1),
-        "model_reward_min": progress.reward_min,
-        "model_reward_max": progress.reward_max,
-        "buffer_rows": progress.buffer.size,
-    }
+def _health(
+    rollout: Rollout, start: Array | float = 0.0, action: Array | float = 0.0, prediction: Array | float = 0.0
+) -> Health:
+    """From the magnitudes of `NAMES`, those that were looked at."""
+    values = jnp.stack([jnp.asarray(value, jnp.float32) for value in (start, action, prediction)])
+    return health.first_trouble(NAMES, values[None], rollout.step, UNIT)

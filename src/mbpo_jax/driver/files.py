@@ -1,0 +1,61 @@
+"""Reading files that may be anything, and writing files that are never half there."""
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+
+def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
+    """Opens a file for reading and nothing else: a pipe, which would be waited for, or a device, which has no end.
+
+    Raises:
+      ValueError: it is something else than a file.
+      OSError: it cannot be opened.
+    """
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise ValueError(f"{os.fspath(path)} is not a regular file")
+    return file
+
+
+def read_text(path: str | os.PathLike[str], most_bytes: int) -> str:
+    """The text of a file.
+
+    Raises:
+      ValueError: it has more bytes than any file of its kind, or is no text.
+      OSError: it cannot be read.
+    """
+    with open_regular(path) as file:
+        if os.fstat(file.fileno()).st_size > most_bytes:
+            raise ValueError(f"it has more than {most_bytes} bytes")
+        return file.read().decode()
+
+
+def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Has `write` fill a file beside its place, and moves it there once it is on the disk.
+
+    Raises:
+      OSError: it could not be written; what was there before is as it was.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def sync(path: Path) -> None:
+    """Makes a file, or the names in a directory, survive a power cut."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

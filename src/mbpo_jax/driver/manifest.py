@@ -1,0 +1,91 @@
+"""The manifest of a checkpoint: its counters, and size and SHA-256 of every file in it.
+
+Storage libraries restore a flipped bit without a word; so no file is read as data before its checksum was compared.
+"""
+
+import hashlib
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+from mbpo_jax.driver import files
+
+FILE_NAME = "manifest.json"
+FORMAT = 1  # of checkpoints; another one is not read
+MOST_BYTES = 100 * 2**20  # of a manifest: more is no manifest
+
+
+def write(directory: Path, content: dict[str, Any]) -> None:
+    """Writes the manifest of all files that are there now, and makes everything survive a power cut."""
+    whole = content | {"format": FORMAT, "files": _checksums(directory)}
+    text = json.dumps({"sha256": _digest(whole), "content": whole}, indent=1)
+    (directory / FILE_NAME).write_text(text)
+    for path in [directory, *directory.rglob("*")]:
+        files.sync(path)
+
+
+def read(directory: Path) -> dict[str, Any]:
+    """The content of a manifest, after everything that it says of the files was found to be true.
+
+    Raises:
+      ValueError, OSError: says which file is damaged, missing or not part of it.
+    """
+    content = _read_unchecked(directory / FILE_NAME)
+    expected, actual = content["files"], _checksums(directory)
+    for name in sorted(expected.keys() | actual.keys()):
+        if name not in actual:
+            raise ValueError(f"{name} is missing")
+        if name not in expected:
+            raise ValueError(f"{name} is not part of it")
+        if expected[name] != actual[name]:
+            raise ValueError(f"{name} is damaged")
+    return content
+
+
+def _read_unchecked(path: Path) -> dict[str, Any]:
+    """The content of a manifest, which fits its own checksum."""
+    if path.is_symlink() or not path.is_file():
+        raise ValueError(f"{FILE_NAME} is missing")
+    try:
+        value = json.loads(files.read_text(path, MOST_BYTES))
+        content: dict[str, Any] = value["content"]
+        sound = value["sha256"] == _digest(content) and isinstance(content["files"], dict)
+        version = content["format"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{FILE_NAME} is damaged") from error
+    if not sound:
+        raise ValueError(f"{FILE_NAME} is damaged")
+    if version != FORMAT:
+        raise ValueError(f"it has format {version}, this version reads format {FORMAT}")
+    return content
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _checksums(directory: Path) -> dict[str, list[Any]]:
+    """[bytes, SHA-256] of every file below, the manifest aside.
+
+    Raises:
+      ValueError: something is neither a plain file nor a folder, so it could lead elsewhere.
+    """
+    sums: dict[str, list[Any]] = {}
+    for folder, folders, names in os.walk(directory, onerror=_raise):
+        for name in (*folders, *names):
+            path = Path(folder, name)
+            mode = path.lstat().st_mode
+            relative = path.relative_to(directory).as_posix()
+            if stat.S_ISDIR(mode) or relative == FILE_NAME:
+                continue
+            if not stat.S_ISREG(mode):
+                raise ValueError(f"{relative} is no plain file")
+            with path.open("rb") as file:
+                sums[relative] = [path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()]
+    return sums
+
+
+def _raise(error: OSError) -> None:
+    raise error

@@ -1,0 +1,109 @@
+"""The state of one seed as nested dicts of host arrays, as checkpoints hold it, and back.
+
+Buffers are written by age, oldest first, and only the rows in force; so files stay small, load on any device,
+and fit a buffer of another capacity.
+"""
+
+from typing import Any
+
+import flax.serialization
+import flax.traverse_util
+import jax
+import numpy as np
+
+from mbpo_jax import replay as replay_lib
+from mbpo_jax.replay import Replay
+from mbpo_jax.types import PyTree, Transition
+
+
+def pack(tree: PyTree) -> dict[str, Any]:
+    """The arrays of one seed as nested dicts on the host, buffers cut to the rows in force."""
+    tree = jax.tree.map(lambda leaf: _contents(leaf) if isinstance(leaf, Replay) else leaf, tree, is_leaf=_is_replay)
+    return jax.tree.map(np.asarray, flax.serialization.to_state_dict(tree))
+
+
+def unpack(template: PyTree, packed: dict[str, Any]) -> PyTree:
+    """The inverse of `pack`, into freshly initialised arrays of the same structure.
+
+    Raises:
+      ValueError: an array is missing or has another shape or type, or a buffer has more rows than fit.
+    """
+    contents = jax.tree.map(
+        lambda leaf: _contents(leaf) if isinstance(leaf, Replay) else leaf, template, is_leaf=_is_replay
+    )
+    restored = flax.serialization.from_state_dict(contents, packed)
+
+    def place(fresh: Any, saved: Any) -> Any:
+        if isinstance(fresh, Replay):
+            return _rebuild(fresh, saved)
+        if fresh.shape != saved.shape or fresh.dtype != saved.dtype:
+            raise ValueError(f"an array is {saved.dtype}{saved.shape} where {fresh.dtype}{fresh.shape} is expected")
+        return _put(saved, fresh)
+
+    return jax.tree.map(place, template, restored, is_leaf=_is_replay)
+
+
+def finite(tree: PyTree) -> dict[str, bool]:
+    """Whether each array of numbers is finite throughout, by its path in what `pack` makes of a tree."""
+    flat = flax.traverse_util.flatten_dict(flax.serialization.to_state_dict(tree), sep="/")
+    arrays = {name: np.asarray(leaf) for name, leaf in flat.items() if leaf is not None}
+    # Extremes, since nan spreads to both: no copy of the size of a buffer is made.
+    return {
+        name: bool(np.isfinite(array.min()) and np.isfinite(array.max()))
+        for name, array in arrays.items()
+        if array.dtype.kind == "f" and array.size
+    }
+
+
+def without_buffers(tree: PyTree) -> PyTree:
+    """The tree with None in the place of every buffer."""
+    return jax.tree.map(lambda leaf: None if isinstance(leaf, Replay) else leaf, tree, is_leaf=_is_replay)
+
+
+def _put(value: np.ndarray, like: Any) -> Any:
+    """On the device of `like`, and bound to it only if `like` is: else every program would be compiled once more."""
+    return jax.device_put(value, like.sharding if like.committed else None)
+
+
+def _is_replay(leaf: Any) -> bool:
+    return isinstance(leaf, Replay)
+
+
+def _contents(buffer: Replay) -> dict[str, Any]:
+    """Rows in force, oldest first; one row stands for none, as storage refuses empty arrays."""
+    size, head, num_slots = int(buffer.size), int(buffer.head), replay_lib.capacity(buffer)
+    slots = np.arange(head - max(size, 1), head) % num_slots
+    rows = jax.tree.map(lambda leaf: np.asarray(leaf)[slots], buffer.rows)
+    return {"rows": rows, "size": np.asarray(size), "num_added": np.asarray(buffer.num_added)}
+
+
+def _rebuild(fresh: Replay, saved: dict[str, Any]) -> Replay:
+    size, num_slots = int(saved["size"]), replay_lib.capacity(fresh)
+    if size > num_slots:
+        raise ValueError(f"a buffer of {size} rows does not fit a capacity of {num_slots}")
+
+    def fill(leaf: Any, rows: Any) -> Any:
+        expected = (max(size, 1), *leaf.shape[1:])
+        if rows.shape != expected or rows.dtype != leaf.dtype:
+            raise ValueError(
+                f"the rows of a buffer are {rows.dtype}{rows.shape} where {leaf.dtype}{expected} is expected"
+            )
+        slots = np.zeros(leaf.shape, leaf.dtype)
+        slots[:size] = rows[:size]
+        return _put(slots, leaf)
+
+    def scalar(value: int, like: Any) -> Any:
+        return _put(np.asarray(value, like.dtype), like)
+
+    return Replay(
+        rows=Transition(
+            **{name: fill(getattr(fresh.rows, name), rows) for name, rows in _fields(saved["rows"]).items()}
+        ),
+        head=scalar(size % num_slots, fresh.head),
+        size=scalar(size, fresh.size),
+        num_added=scalar(int(saved["num_added"]), fresh.num_added),
+    )
+
+
+def _fields(rows: Any) -> dict[str, Any]:
+    return dict(flax.serialization.to_state_dict(rows))
