@@ -12,6 +12,7 @@ import disk
 import flag_fuzz
 import interruptions
 import leaks
+import not_finite
 
 COUNTED = {
     "kills": (interruptions.kills, 50),
@@ -19,6 +20,7 @@ COUNTED = {
     "bitflips": (damage.bitflips, 200),
     "files": (damage.files, None),
     "disk_full": (disk.disk_full, 30),
+    "nan": (not_finite.nan, None),
     "flags": (flag_fuzz.flags, 1000),
     "memory": (leaks.memory, None),
 }

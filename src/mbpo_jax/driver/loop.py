@@ -209,6 +209,7 @@ class _Trainer:
         waiting = list(range(len(self.run.seeds)))
         while waiting:
             actions = self._choose_actions(waiting)
+            self._check_actions(actions)
             outcomes = self._envs.step(waiting, [actions[i] for i in waiting])
             failed = [i for i, outcome in zip(waiting, outcomes) if isinstance(outcome, GivenUp)]
             for i, outcome in zip(waiting, outcomes):
@@ -235,6 +236,12 @@ class _Trainer:
             carry = self._axis.join([new[i] if i in which else old[i] for i in range(len(old))])
         self._carry = carry
         return self._axis.to_host(actions)
+
+    def _check_actions(self, actions: list[np.ndarray]) -> None:
+        """Stops a run whose policy is broken before the environment is blamed."""
+        for seed, action in zip(self.run.seeds, actions, strict=True):
+            if not np.isfinite(action).all():
+                raise self._diverged(f"the policy's action is not finite at environment step {self.step + 1}", seed)
 
     def _begin_carry(self, which: Any, carry: PyTree) -> PyTree:
         """The carry with the seeds in `which` at the beginning of an episode."""
@@ -278,10 +285,10 @@ class _Trainer:
         """Stops a run whose learning has gone wrong, before anything of it is saved."""
         trouble = describe(health)
         if trouble is not None:
-            raise Diverged(
-                f"{phase}: {trouble} of environment step {self.step} (seed {self.run.seeds[i]}); the newest checkpoint "
-                f"is from before. {DIVERGENCE_ADVICE}"
-            )
+            raise self._diverged(f"{phase}: {trouble} of environment step {self.step}", self.run.seeds[i])
+
+    def _diverged(self, what: str, seed: int) -> Diverged:
+        return Diverged(f"{what} (seed {seed}); the newest checkpoint is from before. {DIVERGENCE_ADVICE}")
 
     def _after_step(self) -> bool:
         """Evaluates, writes lines and saves where that is due; returns whether all of it was done."""
@@ -351,10 +358,7 @@ class _Trainer:
         """Nothing that is not finite is saved, but for what begins so: an infinite best loss so far."""
         for name, is_finite in packing.finite(arrays).items():
             if not is_finite and self._finite_at_first.get(name.removeprefix("state/"), True):
-                raise Diverged(
-                    f"{name} is not finite at step {self.step} (seed {seed}); the newest checkpoint is from before. "
-                    f"{DIVERGENCE_ADVICE}"
-                )
+                raise self._diverged(f"{name} is not finite at step {self.step}", seed)
 
     def _position(self) -> dict[str, Any]:
         return {
