@@ -96,7 +96,7 @@ def test_what_is_allowed_is_said_in_words(name, words):
 
 GOOD = {
     "share": [0.0, 1.0, 0.3, 0, 1],  # ends included; a whole number is a number
-    "rows": [1, 10**12],
+    "rows": [1, 2**31 - 1],
     "gain": [-1e30, 1e30, 0],
     "entropy": [None, -10.0, 3],
     "schedule": [(0,), (0, 5, 1, 1)],
@@ -134,3 +134,10 @@ def test_what_is_not_allowed_is_named_with_what_is(name, value):
 
 def test_every_type_is_covered_above():
     assert set(GOOD) == set(BAD) == {knob.name for knob in options.knobs(Knobs)}
+
+
+def test_a_whole_number_that_no_counter_holds_is_refused():
+    for knobs in ({"rows": 2**31}, {"count": 10**30}, {"schedule": (1, 2**31)}):
+        with pytest.raises(ValueError, match=f"{next(iter(knobs))} must be at most 2147483647, got .*[(0-9]"):
+            Knobs(**knobs)
+    assert Knobs(gain=1e30).gain == 1e30

@@ -1,12 +1,10 @@
 """The command: `python -m mbpo_jax.main --flagfile=experiments/halfcheetah.flags`."""
 
 import os
-import signal
 import sys
-import threading
 import time
-from types import FrameType, TracebackType
-from typing import Self
+
+from mbpo_jax.driver.stop import StopRequest
 
 EXIT_STOPPED, EXIT_DIVERGED, EXIT_ENVIRONMENT, EXIT_STORAGE, EXIT_USAGE = 3, 4, 5, 6, 2
 
@@ -16,75 +14,34 @@ def main(argv: list[str] | None = None) -> int:
 
     0 done, 2 wrong flags, 3 stopped on request, 4 diverged, 5 the environment failed, 6 files failed.
     """
-    with _Interruption() as interruption:
-        try:
-            return _main(sys.argv[1:] if argv is None else argv, interruption)
-        except BaseException as error:  # before training listens for signals
-            if not (interruption.asked or isinstance(error, KeyboardInterrupt)):
-                raise
-            print(
-                "mbpo_jax: stopped before training began; the same command starts or continues it",
-                file=sys.stderr,
-            )
-            return EXIT_STOPPED
+    try:
+        with StopRequest() as stop:
+            return _main(sys.argv[1:] if argv is None else argv, stop)
+    except KeyboardInterrupt:
+        print(
+            "mbpo_jax: stopped before training began; the same command starts or continues it",
+            file=sys.stderr,
+        )
+        return EXIT_STOPPED
 
 
-class _Interruption:
-    """A context in which SIGINT and SIGTERM end what runs; the second ends the process at once.
-
-    They are heeded once everything is imported: some extensions crash where an exception passes through their
-    beginning. Even later it may arrive as another one, so `asked` says what happened. And it is no KeyboardInterrupt:
-    one that passes through code from a string, as in making a dataclass, has Python end its process with SIGINT, caught
-    or not. Training takes the signals over meanwhile.
-    """
-
-    def __init__(self) -> None:
-        self.asked, self._deferred = False, True
-        self._previous: dict[signal.Signals, object] = {}
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():  # only there can handlers be set
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self)
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        """The handler."""
-        del frame
-        self.asked = True
-        signal.signal(number, signal.SIG_DFL)
-        if not self._deferred:
-            raise SystemExit(EXIT_STOPPED)
-
-    def heed(self) -> None:
-        """Ends what runs if that was asked for, and from now on as soon as it is."""
-        self._deferred = False
-        if self.asked:
-            raise SystemExit(EXIT_STOPPED)
-
-
-def _main(argv: list[str], interruption: _Interruption) -> int:
+def _main(argv: list[str], stop: StopRequest) -> int:
     os.environ.setdefault("MUJOCO_GL", "egl")
     if not any(flag.lstrip("-").split("=")[0] in ("help", "h", "quiet") for flag in argv):
         print("mbpo_jax: starting", file=sys.stderr, flush=True)
     from mbpo_jax.driver import flags
 
+    stop.heed()
     if any(flag in ("--help", "-help", "--h", "-h") for flag in argv):
         print(flags.help_text())
         return 0
     from mbpo_jax.driver import processes  # noqa: F401  (imports the rest)
     from mbpo_jax.driver.config import Diverged, EnvironmentFailure, StorageFailure
 
-    interruption.heed()
+    stop.heed()
     try:
         return _run(argv)
     except (ValueError, Diverged, EnvironmentFailure, StorageFailure, OSError) as error:
-        if interruption.asked:
-            raise
         text = str(error)
         if trace := getattr(error, "environment_traceback", None):  # that of the process it ran in
             print(trace.rstrip(), file=sys.stderr)

@@ -8,6 +8,8 @@ import math
 import typing
 from typing import Any
 
+MOST = 2**31 - 1  # of any whole number: counters and indices on the device have 32 bits
+
 
 def option(
     default: Any,
@@ -54,6 +56,9 @@ def check(config: Any) -> None:
         value = getattr(config, field.name)
         if not _fits(field, value):
             raise ValueError(f"{field.name} must be {allowed(field)}, got {value!r}")
+        numbers = value if isinstance(value, tuple) else (value,)
+        if field.type in (int, tuple[int, ...]) and max(numbers) > MOST:
+            raise ValueError(f"{field.name} must be at most {MOST}, got {value!r}")
 
 
 def knobs(config_class: type) -> list[dataclasses.Field[Any]]:

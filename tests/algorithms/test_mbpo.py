@@ -230,13 +230,19 @@ def test_a_step_of_a_round_writes_the_model_buffer_in_place():
         assert memory.temp_size_in_bytes < size / 20
 
 
+@pytest.fixture(scope="module")
+def update_of_a_round():
+    """The phase of updates, compiled once, and a fresh state."""
+    algorithm = mbpo.build(ROUND, SPEC)
+    return compiled(algorithm, "update_agent"), jax.jit(algorithm.init)(jax.random.key(0))
+
+
 @pytest.mark.parametrize(("buffer", "name"), [("real", "a real row"), ("imagined", "an imagined row")])
 @pytest.mark.parametrize("where", ["obs", "reward", "next_obs"])
-def test_an_update_says_which_kind_of_row_is_not_finite(buffer, name, where):
-    algorithm = mbpo.build(ROUND, SPEC)
+def test_an_update_says_which_kind_of_row_is_not_finite(update_of_a_round, buffer, name, where):
     buffers = {kind: replay.add(replay.init(SPEC, 480), varied_rows(40)) for kind in ("real", "imagined")}
-    update, key = compiled(algorithm, "update_agent"), jax.random.key(5)
-    imagined = jax.jit(algorithm.init)(jax.random.key(0)).replace(imagined=buffers["imagined"])
+    (update, fresh), key = update_of_a_round, jax.random.key(5)
+    imagined = fresh.replace(imagined=buffers["imagined"])
     assert int(update(key, imagined, buffers["real"])[1]["health"].update) == -1
     # every row of the last three batches' kind that no earlier one drew is spoilt
     drawn = mbpo.draw_batches(jax.random.split(key)[0], *buffers.values(), 5, 4, 4)

@@ -1,6 +1,7 @@
 import json
 
 import jax.numpy as jnp
+import pytest
 import tiny_runs
 
 from mbpo_jax import replay
@@ -39,3 +40,12 @@ def test_a_run_says_it_first_and_the_summary_holds_both(tmp_path):
     assert f"memory: {summary['predicted_memory_bytes'] / 1e6:.0f} MB at most" in done.stderr
     # this run is tiny beside what the prediction allows for compilation; benchmarks/epoch.py compares a real one
     assert 0.9 < summary["predicted_memory_bytes"] / summary["peak_memory_bytes"] < 3.0
+
+
+def test_what_cannot_fit_this_machine_is_refused_before_it_is_allocated(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "_of_machine", lambda: 10**9)
+    with pytest.raises(
+        ValueError, match=r"replay_capacity, .* must fit the memory: they ask for 94\.\d GB, got 1\.0 GB"
+    ):
+        tiny_runs.train(tmp_path / "run", replay_capacity=2**31 - 1)
+    assert not (tmp_path / "run").exists()

@@ -41,8 +41,8 @@ class SacConfig:
     """Knobs of the agent."""
 
     discount: float = option(0.99, "Reward discount per environment step.", minimum=0.0, maximum=1.0)
-    hidden_units: int = option(256, "Units of each hidden layer of actor and critics.", minimum=1)
-    num_hidden_layers: int = option(2, "Hidden layers of actor and critics.", minimum=1)
+    hidden_units: int = option(256, "Units of each hidden layer of actor and critics.", minimum=1, maximum=2**16)
+    num_hidden_layers: int = option(2, "Hidden layers of actor and critics.", minimum=1, maximum=100)
     learning_rate: float = option(
         3e-4, "Adam step size of actor, critics and log-temperature.", minimum=0.0, maximum=1.0
     )

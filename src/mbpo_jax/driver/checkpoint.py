@@ -15,14 +15,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from mbpo_jax.driver import files, manifest
+from mbpo_jax.driver import bundle, files, manifest
 from mbpo_jax.driver.config import StorageFailure
 
-ARRAYS = "arrays"
+ARRAYS, ARRAY = "arrays", "array"
 WRITING, DELETING = ".writing", ".deleting"
 NAME = re.compile(r"(0|[1-9]\d*)(?:\.([1-9]\d*))?")  # step, and number of the save at this step
 
@@ -72,13 +71,14 @@ class Checkpoints:
         """
         name = self._unused_name(step)
         writing = self._directory / (name + WRITING)
-        arrays = jax.tree.map(np.asarray, arrays)
+        bundled, layout = bundle.bundle(arrays)
+        content = {"name": name, "score": score, "identity": self._identity, "layout": layout, "record": record}
         try:
-            _check_room(self._directory, arrays)
+            _check_room(self._directory, bundled)
             writing.mkdir()
-            _write_arrays(writing / ARRAYS, arrays)
-            _compare(_read_arrays(writing / ARRAYS), arrays)
-            manifest.write(writing, {"name": name, "score": score, "identity": self._identity, "record": record})
+            _write_arrays(writing / ARRAYS, bundled)
+            _compare(_read_arrays(writing / ARRAYS), bundled)
+            manifest.write(writing, content)
             os.rename(writing, self._directory / name)
             files.sync(self._directory)
         except Exception as error:  # orbax lets through whatever its storage raised
@@ -104,7 +104,8 @@ class Checkpoints:
                 content = self._checked(name)
                 if found is None:
                     fits(content["record"])
-                    found = Saved(_read_arrays(self._directory / name / ARRAYS), content["record"])
+                    bundled = _read_arrays(self._directory / name / ARRAYS)
+                    found = Saved(bundle.unbundle(bundled, content["layout"]), content["record"])
                 self._scores[name] = content["score"]
             except Exception as error:  # whatever the storage raises for damaged files
                 if found is None:
@@ -178,35 +179,34 @@ def _silence() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _write_arrays(path: Path, arrays: dict[str, Any]) -> None:
+def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Each by itself: of several that are under way, the failure of one leaves the others in a loop that was closed."""
+    path.mkdir()
     with _silence():
-        _checkpointer().save(path, args=ocp.args.PyTreeSave(arrays))
+        for name, array in arrays.items():
+            _checkpointer().save(path / name, args=ocp.args.PyTreeSave({ARRAY: array}))
 
 
-def _read_arrays(path: Path) -> dict[str, Any]:
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     with _silence():
-        arrays: dict[str, Any] = _checkpointer().restore(path, args=ocp.args.PyTreeRestore())
-        return arrays
+        names = sorted(folder.name for folder in path.iterdir())
+        return {name: _checkpointer().restore(path / name, args=ocp.args.PyTreeRestore())[ARRAY] for name in names}
 
 
-def _check_room(directory: Path, arrays: dict[str, Any]) -> None:
+def _check_room(directory: Path, arrays: dict[str, np.ndarray]) -> None:
     """Raises if they cannot fit: a disk that is full is easier to tell before than in the middle."""
-    needed = sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))
+    needed = sum(array.nbytes for array in arrays.values())
     free = shutil.disk_usage(directory).free
     if free < needed:
         raise OSError(f"no room: it needs {needed / 1e6:.1f} MB, the disk has {free / 1e6:.1f} MB left")
 
 
-def _compare(read: dict[str, Any], written: dict[str, Any]) -> None:
-    """Raises if two trees are not equal to the last bit."""
-    pairs = zip(jax.tree.leaves_with_path(read), jax.tree.leaves_with_path(written), strict=True)
-    for (path, back), (name, array) in pairs:
-        if path != name:
-            raise ValueError(
-                f"{jax.tree_util.keystr(path)} was read back where {jax.tree_util.keystr(name)} was written"
-            )
+def _compare(read: dict[str, np.ndarray], written: dict[str, np.ndarray]) -> None:
+    """Raises if arrays are not equal to the last bit."""
+    for name, array in written.items():
+        back = read.get(name, np.zeros(0))
         if (back.dtype, back.shape) != (array.dtype, array.shape) or not np.array_equal(_bytes(back), _bytes(array)):
-            raise ValueError(f"{jax.tree_util.keystr(path)} was not what had been written when it was read back")
+            raise ValueError(f"{name} was not what had been written when it was read back")
 
 
 def _bytes(array: np.ndarray) -> np.ndarray:

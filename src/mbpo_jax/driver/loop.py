@@ -46,6 +46,7 @@ def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = 
     Raises:
       ValueError: a knob, the environment or the directory does not fit; names it and what is allowed.
       EnvironmentFailure, Diverged, StorageFailure: see `driver.config`.
+      KeyboardInterrupt: a stop was requested before anything began.
     """
     config = default_algorithm_config(run) if algorithm_config is None else algorithm_config
     expected = REGISTRY[run.algorithm].config_class
@@ -53,13 +54,13 @@ def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = 
         raise ValueError(f"algorithm_config must be a {expected.__name__} for {run.algorithm}, got {config!r}")
     cache_problem = compile_cache.use(run.compile_cache)
     with ExitStack() as stack:
-        trainer = _Trainer(run, config, stack)
+        stop = stack.enter_context(StopRequest())
+        trainer = _Trainer(run, config, stack, stop)
         progress = stack.enter_context(Progress(run.num_steps, trainer.step, stream=stream, quiet=run.quiet))
         if cache_problem is not None:
             progress.note(cache_problem)
-        stop = stack.enter_context(StopRequest())
         try:
-            finished = trainer.train(progress, stop)
+            finished = trainer.train(progress)
         except ValueError as error:  # knobs were checked before: this is no user's mistake and needs its traceback
             raise RuntimeError(f"a function failed at step {trainer.step}") from error
         return Result(trainer.run_dir, trainer.summarise(), finished)
@@ -68,24 +69,29 @@ def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = 
 class _Trainer:
     """A run in memory. `step`, `phase` and `phase_done` say exactly how far it is."""
 
-    def __init__(self, run: RunConfig, config: Any, stack: ExitStack) -> None:
+    def __init__(self, run: RunConfig, config: Any, stack: ExitStack, stop: StopRequest) -> None:
         self.run, self.run_dir = run, Path(run.directory)
-        self._config = config
+        self._config, self._stop = config, stop
         self._notes: list[str] = []  # to show when the display is there
         self._warnings: list[str] = []  # the same, even to who asked for quiet
         self._record = Record(run.seeds)
         self._envs = SeedEnvironments(run, stack)
         self._algorithm = self._build_algorithm()
+        memory.check_room(lambda key: (self._algorithm.init(key), self._new_buffer(key)), len(run.seeds))
         self._prepare_directory(stack)
         self._compile()
         resident = memory.resident()
         self._roots = self._axis.keys(run.seeds)
+        stop.heed()
         self._state = self._axis.lift(self._algorithm.init)(self._roots)
-        empty = self._axis.lift(lambda key: replay_lib.init(self._envs.spec(), self._algorithm.replay_capacity))
-        self._replay = self._axis.place(empty(self._roots))  # made from no key, so it would lie anywhere
+        self._replay = self._axis.place(
+            self._axis.lift(self._new_buffer)(self._roots)
+        )  # made from no key, so it would lie anywhere
         self._memory = memory.predict(self._state, self._replay, run.num_steps, resident)
+        stop.heed()
         self._begin()
         offset = self._resume()
+        stop.heed()
         if self.step > run.num_steps:
             raise ValueError(
                 f"num_steps must be {self.step} or more, where run_dir {run.directory!r} is already, got "
@@ -96,16 +102,16 @@ class _Trainer:
         self._profiler = Profiler(self.run_dir, run.profile)
         stack.callback(self._profiler.close)
 
-    def train(self, progress: Progress, stop: StopRequest) -> bool:
+    def train(self, progress: Progress) -> bool:
         """Runs to the end, or until a stop is requested, and saves; returns whether the end was reached."""
-        self._progress, self._stop = progress, stop
+        self._progress = progress
         for warning in self._warnings:
             progress.warn(warning)
         for note in (self._memory.text(), *self._notes):
             progress.note(note)
         while self.step < self.run.num_steps or self.phase is not None:
             if self.phase is None:
-                if stop.requested:
+                if self._stop.requested:
                     break
                 self._tell(self._profiler.before_step(not self._cold))
                 self._step_environments()
@@ -133,6 +139,10 @@ class _Trainer:
         name = getattr(self._config, "termination_fn", None)
         termination_fn = None if name is None else resolve_termination_fn(name, self.run.env)
         return REGISTRY[self.run.algorithm].build(self._config, self._envs.spec(termination_fn))
+
+    def _new_buffer(self, key: Key) -> replay_lib.Replay:
+        """An empty buffer of real rows; reads no key."""
+        return replay_lib.init(self._envs.spec(), self._algorithm.replay_capacity)
 
     def _prepare_directory(self, stack: ExitStack) -> None:
         """Takes the directory for this process, and refuses one of another run."""

@@ -1,4 +1,8 @@
-"""Stopping on request: the first SIGINT or SIGTERM asks, a second one ends the process at once."""
+"""Stopping on request: the first SIGINT or SIGTERM asks, a second one of its kind ends the process at once.
+
+Nothing is interrupted: an exception in the middle of a compiler, or of an extension that is being imported, crashes
+some of them. What takes long asks `requested`, or calls `heed`, wherever it could stop.
+"""
 
 import signal
 import threading
@@ -7,7 +11,7 @@ from typing import Self
 
 
 class StopRequest:
-    """A context in which the signals set `requested` instead of interrupting what runs."""
+    """A context in which the signals set `requested`. One inside another begins with what the outer one was asked."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -17,13 +21,22 @@ class StopRequest:
         if threading.current_thread() is threading.main_thread():  # only there can handlers be set
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._previous[number] = signal.signal(number, self._on_signal)
-            # The command's own handler may have been asked while something swallowed its exception.
-            self.requested = any(getattr(handler, "asked", False) for handler in self._previous.values())
+        outer = [getattr(handler, "__self__", None) for handler in self._previous.values()]
+        self.requested = any(isinstance(other, StopRequest) and other.requested for other in outer)
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def heed(self) -> None:
+        """Ends what has not begun yet.
+
+        Raises:
+          KeyboardInterrupt: if a stop was requested.
+        """
+        if self.requested:
+            raise KeyboardInterrupt
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         del frame

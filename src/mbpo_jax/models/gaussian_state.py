@@ -14,9 +14,9 @@ from mbpo_jax.types import Array, PyTree
 class GaussianConfig:
     """Knobs of the model and of its fit."""
 
-    num_members: int = option(7, "Networks in the ensemble.", minimum=1)
+    num_members: int = option(7, "Networks in the ensemble.", minimum=1, maximum=1000)
     num_elites: int = option(5, "Members, best on held-out rows first, that imagine.", minimum=1)
-    model_hidden_units: int = option(200, "Units of each hidden layer of a member.", minimum=1)
+    model_hidden_units: int = option(200, "Units of each hidden layer of a member.", minimum=1, maximum=2**16)
     model_learning_rate: float = option(1e-3, "Adam step size of the model.", minimum=0.0, maximum=1.0)
     model_batch_size: int = option(256, "Rows per member in a minibatch of the fit.", minimum=1)
     model_weight_decays: tuple[float, ...] = option(
