@@ -9,6 +9,7 @@ phase has a process of its own, so that its memory is its own.
 """
 
 import argparse
+import itertools
 import json
 import statistics
 import subprocess
@@ -25,17 +26,18 @@ import numpy as np
 
 from mbpo_jax import backends, replay, terminations
 from mbpo_jax.algorithms import mbpo
-from mbpo_jax.driver import flags, memory
+from mbpo_jax.driver import flags, memory, packing
+from mbpo_jax.driver.checkpoint import Checkpoints
 from mbpo_jax.driver.compile_counter import CompileCounter
 from mbpo_jax.driver.config import AUTO, RunConfig
 from mbpo_jax.driver.environment import Environment
 from mbpo_jax.driver.processes import train
 from mbpo_jax.driver.seeds import SeedAxis, num_cores, use_cores
 from mbpo_jax.replay import Replay
-from mbpo_jax.types import Spec, Transition
+from mbpo_jax.types import Algorithm, PyTree, Spec, Transition
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
-PHASES = {"model_fit": "fit_model", "model_rollout": "roll_out", "sac_update": "update_agent", "env_step": ""}
+PHASES = ("model_fit", "model_rollout", "sac_update", "env_step", "checkpoint")
 FIT_STEPS = 400  # gradient steps of the fit that is timed, moments and held-out passes included
 PRODUCT_SIZE = 3000  # of the square float32 product that stands for what the machine can do
 
@@ -128,6 +130,7 @@ def summary(work: Work, times: list[float], limit: float) -> dict[str, Any]:
         "rate_min": round(min(rates), 1),
         "rate_max": round(max(rates), 1),
         "calls": len(times),
+        "units_per_call": round(work.units, 1),
         "flops_per_unit": work.flops,
         "parameter_bytes_per_unit": work.parameter_bytes,
         "large_product_gflops": round(limit / 1e9, 1),
@@ -149,11 +152,8 @@ def large_product() -> Callable[[], Any]:
 
 def prepare(phase: str, case: Case) -> Work:
     """A phase at the sizes of a case."""
-    return (
-        env_step(case)
-        if phase == "env_step"
-        else {"model_fit": fit, "model_rollout": roll_out, "sac_update": update}[phase](case)
-    )
+    works = {"model_fit": fit, "model_rollout": roll_out, "sac_update": update}
+    return (works | {"env_step": env_step, "checkpoint": checkpoint})[phase](case)
 
 
 def full_buffer(empty: Replay, num_rows: int) -> Replay:
@@ -169,8 +169,20 @@ def full_buffer(empty: Replay, num_rows: int) -> Replay:
     return empty.replace(rows=rows, size=size, head=size % num_slots, num_added=jnp.asarray(num_rows, jnp.int32))
 
 
-def phase_of(name: str, case: Case, **changes: Any) -> tuple[mbpo.MbpoConfig, Spec, Callable[[], Any]]:
-    """The config, the sizes, and a call that runs the phase once for all seeds, as the driver does."""
+class Filled(NamedTuple):
+    """A run of a case in memory, all its buffers full."""
+
+    config: mbpo.MbpoConfig
+    spec: Spec
+    algorithm: Algorithm
+    axis: SeedAxis
+    roots: PyTree
+    state: PyTree
+    real: PyTree
+
+
+def filled(case: Case, **changes: Any) -> Filled:
+    """The run of a case, as the driver makes it, with full buffers."""
     argv = [f"--flagfile={EXPERIMENTS / case.experiment}.flags", *(f"--{k}={v}" for k, v in changes.items())]
     if case.num_members:
         argv += [f"--num_members={case.num_members}", f"--num_elites={min(case.num_members, 5)}"]
@@ -186,24 +198,52 @@ def phase_of(name: str, case: Case, **changes: Any) -> tuple[mbpo.MbpoConfig, Sp
     spec = Spec(env.obs_dim, env.action_dim, terminations.never)  # no row ends: the most work that there can be
     env.close()
     algorithm = mbpo.build(config, spec)
-    options = backends.compiler_options(case.compiler_options, [phase.name for phase in algorithm.phases])
     axis = SeedAxis(case.seeds)
-    index = [phase.name for phase in algorithm.phases].index(name)
-    runner = axis.lift_phase(index, algorithm.phases[index], options[name])
     roots = axis.keys(range(case.seeds))
-    held = {"state": axis.split(axis.lift(algorithm.init)(roots))}
-    held["state"] = axis.place(
-        axis.join([s.replace(imagined=full_buffer(s.imagined, case.model_rows)) for s in held["state"]])
-    )
+    states = axis.split(axis.lift(algorithm.init)(roots))
+    state = axis.place(axis.join([s.replace(imagined=full_buffer(s.imagined, case.model_rows)) for s in states]))
     empty = [replay.init(spec, algorithm.replay_capacity) for _ in range(case.seeds)]
     real = axis.place(axis.join([full_buffer(buffer, case.real_rows) for buffer in empty]))
+    return Filled(config, spec, algorithm, axis, roots, state, real)
+
+
+def phase_of(name: str, case: Case, **changes: Any) -> tuple[mbpo.MbpoConfig, Spec, Callable[[], Any]]:
+    """The config, the sizes, and a call that runs the phase once for all seeds, as the driver does."""
+    run = filled(case, **changes)
+    names = [phase.name for phase in run.algorithm.phases]
+    index = names.index(name)
+    options = backends.compiler_options(case.compiler_options, names)
+    runner = run.axis.lift_phase(index, run.algorithm.phases[index], options[name])
+    held = {"state": run.state}
+    run = run._replace(state=None)  # its arrays are donated
 
     def call() -> Any:
         done = [False] * case.seeds
-        held["state"], metrics = runner.run(roots, 1, held["state"], real, done, lambda: False)
+        held["state"], metrics = runner.run(run.roots, 1, held["state"], run.real, done, lambda: False)
         return metrics
 
-    return config, spec, call
+    return run.config, run.spec, call
+
+
+def checkpoint(case: Case) -> Work:
+    """A checkpoint: packed, written, read back, compared, summed, renamed. On the disk of the temporary directory."""
+    run = filled(case)
+    directory = tempfile.TemporaryDirectory(prefix="mbpo_jax_benchmark_")
+    checkpoints, steps = Checkpoints(Path(directory.name), 2), itertools.count()
+
+    def packed() -> dict[str, Any]:
+        parts = zip(run.axis.to_host(run.state), run.axis.to_host(run.real), strict=True)
+        return {
+            str(i): {"state": packing.pack(state), "replay": packing.pack(real)}
+            for i, (state, real) in enumerate(parts)
+        }
+
+    def call() -> None:
+        assert directory.name  # it is deleted with this function
+        checkpoints.save(next(steps), packed(), {})
+
+    megabytes = sum(leaf.nbytes for leaf in jax.tree.leaves(packed())) / 1e6
+    return Work(call, megabytes, "MB/s")
 
 
 def model_layers(config: mbpo.MbpoConfig, spec: Spec) -> list[tuple[int, int]]:

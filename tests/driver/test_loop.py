@@ -192,7 +192,8 @@ def test_a_stop_in_an_evaluation_is_answered_in_it(mbpo_run, tmp_path, monkeypat
             begun.append(episode)
             if len(begun) == 6 + hit:  # 3 seeds with 2 episodes each come before
                 os.kill(os.getpid(), signal.SIGTERM)
-                time.sleep(0.1)  # the main thread hears of it
+                while signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:  # until the main thread has heard of it
+                    time.sleep(0.01)
         return begin(self, episode)
 
     with monkeypatch.context() as patched:

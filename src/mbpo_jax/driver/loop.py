@@ -11,7 +11,7 @@ import numpy as np
 from mbpo_jax import backends
 from mbpo_jax import replay as replay_lib
 from mbpo_jax.algorithms import REGISTRY
-from mbpo_jax.driver import checkpoint, compile_cache, lock, memory, metrics, packing, policy, run_directory
+from mbpo_jax.driver import checkpoint, compile_cache, memory, packing, policy, run_directory
 from mbpo_jax.driver.config import DIVERGENCE_ADVICE, Diverged, RunConfig, StorageFailure, default_algorithm_config
 from mbpo_jax.driver.environment import resolve_termination_fn
 from mbpo_jax.driver.evaluate import Evaluation
@@ -19,6 +19,7 @@ from mbpo_jax.driver.metrics import MetricsWriter
 from mbpo_jax.driver.profiler import Profiler
 from mbpo_jax.driver.progress import Progress
 from mbpo_jax.driver.record import Record
+from mbpo_jax.driver.run_files import RunFiles
 from mbpo_jax.driver.seed_environments import GivenUp, SeedEnvironments, Taken
 from mbpo_jax.driver.seeds import SeedAxis
 from mbpo_jax.driver.stop import StopRequest
@@ -72,13 +73,11 @@ class _Trainer:
     def __init__(self, run: RunConfig, config: Any, stack: ExitStack, stop: StopRequest) -> None:
         self.run, self.run_dir = run, Path(run.directory)
         self._config, self._stop = config, stop
-        self._notes: list[str] = []  # to show when the display is there
-        self._warnings: list[str] = []  # the same, even to who asked for quiet
         self._record = Record(run.seeds)
         self._envs = SeedEnvironments(run, stack)
         self._algorithm = self._build_algorithm()
         memory.check_room(lambda key: (self._algorithm.init(key), self._new_buffer(key)), len(run.seeds))
-        self._prepare_directory(stack)
+        self._files = RunFiles(run, config, stack)
         self._compile()
         resident = memory.resident()
         self._roots = self._axis.keys(run.seeds)
@@ -105,9 +104,9 @@ class _Trainer:
     def train(self, progress: Progress) -> bool:
         """Runs to the end, or until a stop is requested, and saves; returns whether the end was reached."""
         self._progress = progress
-        for warning in self._warnings:
+        for warning in self._files.warnings:
             progress.warn(warning)
-        for note in (self._memory.text(), *self._notes):
+        for note in (self._memory.text(), *self._files.notes):
             progress.note(note)
         while self.step < self.run.num_steps or self.phase is not None:
             if self.phase is None:
@@ -143,23 +142,6 @@ class _Trainer:
     def _new_buffer(self, key: Key) -> replay_lib.Replay:
         """An empty buffer of real rows; reads no key."""
         return replay_lib.init(self._envs.spec(), self._algorithm.replay_capacity)
-
-    def _prepare_directory(self, stack: ExitStack) -> None:
-        """Takes the directory for this process, and refuses one of another run."""
-        run, self._config_problem, self._saved_every = self.run, None, 0
-        self.run_dir.mkdir(parents=True, exist_ok=True)
-        unlocked = stack.enter_context(lock.locked(self.run_dir))
-        self._warnings += [] if unlocked is None else [unlocked]
-        if (self.run_dir / run_directory.CONFIG).exists():
-            try:
-                saved = run_directory.read_config(self.run_dir)
-            except StorageFailure as problem:  # checkpoints know which run they belong to
-                self._config_problem = problem
-            else:
-                self._notes += run_directory.check_same(saved, run, self._config)
-                self._saved_every = saved.run.checkpoint_every_steps
-        identity = run_directory.identity(run, self._config)
-        self._checkpoints = checkpoint.Checkpoints(self.run_dir, run.checkpoints_kept, identity)
 
     def _compile(self) -> None:
         algorithm, run = self._algorithm, self.run
@@ -361,7 +343,7 @@ class _Trainer:
                 self._check_finite(seed, mine)
                 arrays[str(seed)] = mine | self._envs.arrays(i)
             self._writer.sync()
-            self._checkpoints.save(self.step, arrays, self._position(), self._record.score(self.step))
+            self._files.checkpoints.save(self.step, arrays, self._position(), self._record.score(self.step))
         self._unsaved = False
 
     def _check_finite(self, seed: int, arrays: dict[str, Any]) -> None:
@@ -382,35 +364,14 @@ class _Trainer:
         }
 
     def _resume(self) -> int | None:
-        """Goes on from the newest sound checkpoint, if there is any; returns the length of metrics.jsonl there."""
-
-        def fits(position: dict[str, Any]) -> None:
-            metrics.check_prefix(self.run_dir, position["metrics_offset"], position["metrics_crc32"])
-
-        saved = self._checkpoints.restore_latest(fits)
-        self._warnings += self._checkpoints.passed_over
-        if saved is None:
-            self._check_begins_here()
-            return None
-        if self._config_problem is not None:
-            self._warnings.append(f"{self._config_problem}; it is written anew, the checkpoint knows the run")
+        """Goes on from the newest checkpoint, if there is any; returns the length of metrics.jsonl there."""
+        saved = self._files.newest()
         try:
-            return self._restore(saved)
+            return None if saved is None else self._restore(saved)
         except ValueError as error:
             raise StorageFailure(
                 f"the newest checkpoint in {self.run_dir} does not fit this version of the software: {error}"
             ) from error
-
-    def _check_begins_here(self) -> None:
-        """Refuses to begin where a run has been that lost its checkpoints: it would be overwritten."""
-        if self._config_problem is not None:
-            raise self._config_problem
-        told = metrics.last_step(self.run_dir)
-        if told > self._saved_every:
-            raise StorageFailure(
-                f"run_dir {self.run_dir} has metrics up to step {told} but no checkpoint: put back what is missing, or "
-                "give another --run_dir"
-            )
 
     def _restore(self, saved: checkpoint.Saved) -> int:
         """Puts everything back to where a checkpoint was taken; returns the length of metrics.jsonl there."""
@@ -427,7 +388,7 @@ class _Trainer:
         self._record.restore(position["record"])
         for i, (seed, arrays) in enumerate(zip(self.run.seeds, seeds)):
             if not self._envs.restore(i, arrays, position["environments"]):
-                self._warnings.append(
+                self._files.warnings.append(
                     f"seed {seed}: env {self.run.env} did not repeat its running episode; a new one begins, and the "
                     "run is not what it would have been without the interruption"
                 )

@@ -1,0 +1,72 @@
+"""The run directory of a run that trains: taken for this process, compared with what is asked for, and gone on from."""
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from mbpo_jax.driver import checkpoint, lock, metrics, run_directory
+from mbpo_jax.driver.config import RunConfig, StorageFailure
+
+
+class RunFiles:
+    """What a run finds in its directory. `notes` and `warnings` are for the user, who may have asked for quiet."""
+
+    def __init__(self, run: RunConfig, config: Any, stack: ExitStack) -> None:
+        """Makes the directory if there is none, and holds it until `stack` ends.
+
+        Raises:
+          ValueError: another run is there; lists each difference, old and new.
+          StorageFailure: another process is there, or the directory cannot be used.
+        """
+        self.notes: list[str] = []
+        self.warnings: list[str] = []
+        self.run_dir = Path(run.directory)
+        self._config_problem: StorageFailure | None = None
+        self._saved_every = 0
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        unlocked = stack.enter_context(lock.locked(self.run_dir))
+        if unlocked is not None:
+            self.warnings.append(unlocked)
+        self._compare(run, config)
+        self.checkpoints = checkpoint.Checkpoints(
+            self.run_dir, run.checkpoints_kept, run_directory.identity(run, config)
+        )
+
+    def newest(self) -> checkpoint.Saved | None:
+        """The newest sound checkpoint that goes with the rest of the directory; None where a run begins.
+
+        Raises:
+          StorageFailure: there are checkpoints, but none that can be used; or there were, by what metrics.jsonl tells.
+        """
+        saved = self.checkpoints.restore_latest(self._fits)
+        self.warnings += self.checkpoints.passed_over
+        if saved is None:
+            self._check_begins_here()
+        elif self._config_problem is not None:
+            self.warnings.append(f"{self._config_problem}; it is written anew, the checkpoint knows the run")
+        return saved
+
+    def _compare(self, run: RunConfig, config: Any) -> None:
+        if not (self.run_dir / run_directory.CONFIG).exists():
+            return
+        try:
+            saved = run_directory.read_config(self.run_dir)
+        except StorageFailure as problem:  # checkpoints know, too, which run they belong to
+            self._config_problem = problem
+            return
+        self.notes += run_directory.check_same(saved, run, config)
+        self._saved_every = saved.run.checkpoint_every_steps
+
+    def _fits(self, position: dict[str, Any]) -> None:
+        metrics.check_prefix(self.run_dir, position["metrics_offset"], position["metrics_crc32"])
+
+    def _check_begins_here(self) -> None:
+        """Refuses to begin where a run has been that lost its checkpoints: it would be overwritten."""
+        if self._config_problem is not None:
+            raise self._config_problem
+        told = metrics.last_step(self.run_dir)
+        if told > self._saved_every:
+            raise StorageFailure(
+                f"run_dir {self.run_dir} has metrics up to step {told} but no checkpoint: put back what is missing, or "
+                "give another --run_dir"
+            )
