@@ -184,8 +184,6 @@ def test_a_value_out_of_its_range_is_refused(copy, name, text):
     section = config["run"] if name in config["run"] else config["algorithm"]["agent"]
     section[name] = "HERE"
     (copy / "config.json").write_text(json.dumps(config).replace('"HERE"', text))
-    if (name, text) == ("hidden_units", "1" + "0" * 4000):
-        return  # a whole number, if one that no machine has room for
     with at_once(), pytest.raises(StorageFailure, match=r"cannot read .*/config.json"):
         run_directory.read_config(copy)
 
@@ -218,8 +216,8 @@ def test_sizes_that_no_machine_has_room_for_take_no_room(copy):
 
     before = jax.live_arrays()
     config = json.loads((copy / "config.json").read_text())
-    config["algorithm"]["agent"]["hidden_units"] = 10**12
-    config["algorithm"]["replay_capacity"] = 10**15
+    config["algorithm"]["agent"]["hidden_units"] = 2**16
+    config["algorithm"]["replay_capacity"] = 2**31 - 1
     (copy / "config.json").write_text(json.dumps(config))
     with at_once(), pytest.raises(StorageFailure, match="cannot load a policy from"):
         load_policy(copy, 1)

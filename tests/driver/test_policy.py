@@ -362,10 +362,10 @@ def test_only_regular_files_are_opened_and_none_is_waited_for(copy):
     good = path.with_name("good.npz")
     path.rename(good)
     for make, words in (
-        (os.mkfifo, "it is not a regular file"),
+        (os.mkfifo, "is not a regular file"),
         (Path.mkdir, "Is a directory"),
         (lambda path: path.symlink_to(path), "Too many levels of symbolic links"),
-        (lambda path: path.symlink_to("/dev/zero"), "it is not a regular file"),
+        (lambda path: path.symlink_to("/dev/zero"), "is not a regular file"),
         (lambda path: path.symlink_to("nowhere"), "No such file"),
     ):
         make(path)

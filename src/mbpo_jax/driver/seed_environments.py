@@ -1,7 +1,7 @@
 """The environments of all seeds of a run: stepped and evaluated together, in threads."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
@@ -13,6 +13,9 @@ from mbpo_jax.driver.environment import EVALUATION, TRAINING, Environment, Limit
 from mbpo_jax.driver.policy import Policy
 from mbpo_jax.driver.seeds import num_cores
 from mbpo_jax.types import Spec, TerminationFn, Transition
+
+
+HEARING_S = 0.1  # Python's main thread, which alone hears signals, does not always wake up for them
 
 
 class Taken(NamedTuple):
@@ -47,7 +50,7 @@ class SeedEnvironments:
         self._evaluation = [opened(seed, EVALUATION) for seed in run.seeds]
         # MuJoCo lets go of the interpreter while it steps.
         workers = min(len(run.seeds), num_cores())
-        self._map = map if workers == 1 else stack.enter_context(ThreadPoolExecutor(workers)).map
+        self._pool = None if workers == 1 else stack.enter_context(ThreadPoolExecutor(workers))
         self.obs: list[np.ndarray] = []
 
     @property
@@ -70,7 +73,7 @@ class SeedEnvironments:
           EnvironmentFailure: an environment failed more often than is allowed.
         """
         envs, starts = [self._training[i] for i in which], [self.obs[i] for i in which]
-        results = list(self._map(_take, envs, starts, actions))
+        results = self._together(_take, envs, starts, actions)
         for i, result in zip(which, results):
             self.obs[i] = result.next_start if isinstance(result, Taken) else result.start
         return results
@@ -83,9 +86,18 @@ class SeedEnvironments:
         def of_seed(policy: Policy, env: Environment) -> evaluate.Evaluation | None:
             return evaluate.evaluate(policy, env, 0, num_episodes, should_stop)
 
-        outcomes = list(self._map(of_seed, policies, self._evaluation))
+        outcomes = self._together(of_seed, policies, self._evaluation)
         finished = [outcome for outcome in outcomes if outcome is not None]
         return finished if len(finished) == len(outcomes) else None
+
+    def _together(self, fn: Callable[..., Any], *arguments: Sequence[Any]) -> list[Any]:
+        """`fn` of each seed's arguments, at the same time."""
+        if self._pool is None:
+            return list(map(fn, *arguments))
+        futures = [self._pool.submit(fn, *given) for given in zip(*arguments, strict=True)]
+        while wait(futures, HEARING_S).not_done:  # a signal that came to another thread is heard at each turn
+            pass
+        return [future.result() for future in futures]
 
     def faults(self) -> list[dict[str, int]]:
         """What has been forgiven so far, for each seed."""
