@@ -19,7 +19,7 @@ def test_the_parts_of_a_prediction():
     assert predicted.buffers == 2 * (100 * 40 + counters + 1000 * 40 + counters)
     assert predicted.networks == 2 * 5 * 2 * 4
     # a checkpoint copies all imagined rows, and the real ones that the run will see
-    assert abs(predicted.checkpoint - 2 * 2 * (100 * 40 + 250 * 40)) < 100
+    assert abs(predicted.checkpoint - 3 * 2 * (100 * 40 + 250 * 40)) < 200
     assert predicted.total == 7 + predicted.compilation + predicted.buffers + predicted.networks + predicted.checkpoint
     assert predicted.text().startswith("memory: ")
 

@@ -17,7 +17,7 @@ from mbpo_jax.types import Key, PyTree
 # What compiling and the calls' temporaries leave behind on CPU: measured, 130 MB less if everything was in the compile
 # cache, 140 MB more if nothing was.
 COMPILATION_BYTES = 500 * 2**20
-COPIES_PER_CHECKPOINT = 2  # of the rows in force: on the host, and in the writer
+COPIES_PER_CHECKPOINT = 3  # of the rows in force: on the host, in the writer, and read back
 
 
 class Prediction(NamedTuple):

@@ -14,7 +14,6 @@ from mbpo_jax.driver.policy import Policy
 from mbpo_jax.driver.seeds import num_cores
 from mbpo_jax.types import Spec, TerminationFn, Transition
 
-
 HEARING_S = 0.1  # Python's main thread, which alone hears signals, does not always wake up for them
 
 
