@@ -13,14 +13,19 @@ FILES = {path.relative_to(SRC).as_posix(): path for path in sorted(SRC.rglob("*.
 
 LEVELS = {
     0: "types options backends",
-    1: "health replay permutation networks distributions normalizer schedules terminations ensemble",
+    1: "health replay permutation networks distributions normalizer schedules terminations theory ensemble",
     2: "models rollouts planners agents",
     3: "algorithms",
     4: "driver environments reports",
-    5: "main evaluate plot sweep __init__",
+    5: "studies",
+    6: "main evaluate plot sweep reproduce study __init__",
 }
 LEVEL_OF = {unit: level for level, units in LEVELS.items() for unit in units.split()}
-SAME_LEVEL = {"driver": ("environments", "reports"), "reports": ("driver.metrics", "driver.files")}
+SAME_LEVEL = {
+    "driver": ("environments", "reports"),
+    "reports": ("driver.metrics", "driver.files"),
+    "reproduce": ("sweep",),
+}
 """What a unit may import of its own level besides its own folder: a whole folder, or one file."""
 
 DRIVER_LEVEL = LEVEL_OF["driver"]
