@@ -333,7 +333,7 @@ def test_slurm_gets_one_array_with_what_was_asked_for(tmp_path):
 
 def test_the_command_is_one_that_a_person_would_type(tmp_path):
     (tmp_path / "a.flags").write_text("")
-    arguments, added = sweep._parse(
+    arguments, added = sweep.parse(
         [f"--flagfiles={tmp_path}/a.flags", "--seeds=0,1", "--sweep_dir=out", "--seeds_per_job=2", "--", "--quiet"]
     )
     (job,) = sweep.plan(arguments, added)
@@ -350,7 +350,7 @@ def test_every_documented_command_parses(monkeypatch):
     commands = [line for line in text.splitlines() if line.startswith("python -m mbpo_jax.sweep ")]
     assert len(commands) >= 2
     for command in commands:
-        arguments, added = sweep._parse(shlex.split(command)[3:])
+        arguments, added = sweep.parse(shlex.split(command)[3:])
         for job in sweep.plan(arguments, added):
             flags.parse(list(job.command[3:]))
 

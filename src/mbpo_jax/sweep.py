@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mbpo_jax.driver.job import EXIT_STOPPED, POLL_SECONDS, JobFailed, TrainingJob
 from mbpo_jax.driver.stop import StopRequest
@@ -28,17 +28,22 @@ MAX_TIMEOUTS = 100  # a job gets its time limit so many times more, saving in be
 SLURM_POLL_SECONDS = 1.0
 
 
+class Task(NamedTuple):
+    """What one job trains, and where."""
+
+    flagfile: Path
+    seeds: tuple[int, ...]
+    run_dir: Path
+
+
 def main(argv: list[str] | None = None) -> int:
     """Submits the jobs, waits, and prints a line as each ends; returns the exit status.
 
     0 all finished (or, with --detach, were submitted), 1 some failed, 2 wrong flags, 3 stopped.
     """
     try:
-        arguments, added = _parse(sys.argv[1:] if argv is None else argv)
-        jobs = plan(arguments, added)
-        executor = _executor(arguments)
-        with StopRequest() as stop:
-            return _launch(arguments, executor, jobs, stop)
+        arguments, added = parse(sys.argv[1:] if argv is None else argv)
+        return launch(arguments, plan(arguments, added))
     except (ValueError, OSError) as error:
         print(f"mbpo_jax: error: {' '.join(str(error).split())}", file=sys.stderr)
         return EXIT_USAGE
@@ -46,17 +51,37 @@ def main(argv: list[str] | None = None) -> int:
 
 def plan(arguments: argparse.Namespace, added: Sequence[str] = ()) -> list[TrainingJob]:
     """The jobs of a sweep: by flagfile, then by group of seeds."""
-    step, jobs = arguments.seeds_per_job, []
-    groups = [arguments.seeds[i : i + step] for i in range(0, len(arguments.seeds), step)]
+    return [training_job(arguments, task, added) for task in tasks(arguments)]
+
+
+def tasks(arguments: argparse.Namespace) -> list[Task]:
+    """What each job trains, and where."""
+    step, found = arguments.seeds_per_job, []
+    groups = [tuple(arguments.seeds[i : i + step]) for i in range(0, len(arguments.seeds), step)]
     for flagfile, seeds in itertools.product(arguments.flagfiles, groups):
-        name = "seeds_" + "_".join(map(str, seeds))
-        run_dir = arguments.sweep_dir / flagfile.stem / name
-        # The last flag wins, so the sweep's own come last: a flagfile may have seeds and a run_dir in it.
-        own = (f"--seeds={','.join(map(str, seeds))}", f"--run_dir={run_dir}")
-        command = (sys.executable, "-m", "mbpo_jax.main", f"--flagfile={flagfile}", *added, *own)
-        log = arguments.sweep_dir / "jobs" / f"{flagfile.stem}.{name}.log"
-        jobs.append(TrainingJob(command, run_dir, log, arguments.save_seconds, arguments.is_local))
-    return jobs
+        run_dir = arguments.sweep_dir / flagfile.stem / ("seeds_" + "_".join(map(str, seeds)))
+        found.append(Task(flagfile, seeds, run_dir))
+    return found
+
+
+def training_job(arguments: argparse.Namespace, task: Task, added: Sequence[str] = ()) -> TrainingJob:
+    """The command line of a task, as a job."""
+    # The last flag wins, so the sweep's own come last: a flagfile may have seeds and a run_dir in it.
+    own = (f"--seeds={','.join(map(str, task.seeds))}", f"--run_dir={task.run_dir}")
+    command = (sys.executable, "-m", "mbpo_jax.main", f"--flagfile={task.flagfile}", *added, *own)
+    log = arguments.sweep_dir / "jobs" / f"{task.flagfile.stem}.{task.run_dir.name}.log"
+    return TrainingJob(command, task.run_dir, log, arguments.save_seconds, arguments.is_local)
+
+
+def launch(arguments: argparse.Namespace, jobs: list[TrainingJob]) -> int:
+    """Submits jobs, waits, and prints a line as each ends; returns the exit status of `main`.
+
+    Raises:
+      ValueError: the executor is not there, or refuses the jobs.
+    """
+    executor = _executor(arguments)
+    with StopRequest() as stop:
+        return _launch(arguments, executor, jobs, stop)
 
 
 def _launch(arguments: argparse.Namespace, executor: Any, jobs: list[TrainingJob], stop: StopRequest) -> int:
@@ -164,21 +189,25 @@ def _executor(arguments: argparse.Namespace) -> Any:
     return slurm
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """One that raises what is wrong in one line."""
 
     def error(self, message: str) -> Any:
+        """Raises ValueError, where argparse would end the process."""
         raise ValueError(f"{message.removeprefix('argument ')}; --help lists the flags")
 
 
-def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+def parse(argv: list[str], parser: Parser | None = None) -> tuple[argparse.Namespace, list[str]]:
     """The flags of the sweep, checked, and those that every command line gets.
 
+    Args:
+      argv: without the program's name.
+      parser: one that knows the flags of `add_flags`, and maybe more; that of the sweep if left out.
     Raises:
       ValueError: names the flag, its value and what is allowed.
     """
     split = argv.index("--") if "--" in argv else len(argv)
-    arguments, added = _parser().parse_args(argv[:split]), argv[split + 1 :]
+    arguments, added = (parser or _parser()).parse_args(argv[:split]), argv[split + 1 :]
     arguments.is_local = arguments.executor == "local"
     for flagfile in arguments.flagfiles:
         if not flagfile.is_file():
@@ -200,18 +229,29 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     return arguments, added
 
 
-def _parser() -> _Parser:
-    parser = _Parser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m mbpo_jax.sweep",
         description=(__doc__ or "").partition("\n\nJobs go")[0],
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    add_flags(parser)
+    return parser
+
+
+def add_flags(parser: Parser, sweep_dir_required: bool = True) -> None:
+    """The flags that say what is launched, and how."""
     add = parser.add_argument
     add("--flagfiles", required=True, type=_paths, help="Flagfiles, separated by commas.")
     add("--seeds", type=_seeds, default=[0], help="Seeds, separated by commas. Default: 0.")
     add("--seeds_per_job", type=_positive, default=1, help="Seeds that share a job and its process. Default: 1.")
-    add("--sweep_dir", required=True, type=Path, help="Directory of the runs; shared by all machines of a cluster.")
+    add(
+        "--sweep_dir",
+        required=sweep_dir_required,
+        type=Path,
+        help="Directory of the runs; shared by all machines of a cluster.",
+    )
     add("--executor", choices=("local", "slurm"), default="local", help="Where jobs run. Default: local.")
     add(
         "--timeout_minutes",
@@ -232,7 +272,6 @@ def _parser() -> _Parser:
     add("--slurm_account", help="Default: yours.")
     add("--slurm_qos", help="Default: the cluster's.")
     add("--detach", action="store_true", help="Return after submission to SLURM.")
-    return parser
 
 
 def _paths(text: str) -> list[Path]:

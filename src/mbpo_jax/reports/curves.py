@@ -18,8 +18,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from mbpo_jax.driver import files, metrics
+from mbpo_jax.reports import learning_curves, pictures
 
-METRIC = "eval/return_mean"
 FILE_NAME = "curves.png"
 MAX_NAMED_SEEDS = 8  # beyond that, a legend entry each would hide the curves
 REFERENCE_POINTS = 201  # published curves are sampled at other steps for every seed; they meet on this grid
@@ -39,14 +39,7 @@ def draw_curves(run_dir: str | os.PathLike[str], reference: Path | None = None, 
       ValueError: there is no `metrics.jsonl`, or it or the reference is damaged; names the file.
     """
     figure = curves_figure(run_dir, reference)
-    path = Path(run_dir) / FILE_NAME if output is None else output
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        figure.savefig(scratch, format="png", dpi=120)
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
-    return path
+    return pictures.save(figure, Path(run_dir) / FILE_NAME if output is None else output)
 
 
 def curves_figure(run_dir: str | os.PathLike[str], reference: Path | None = None) -> Figure:
@@ -103,15 +96,8 @@ def _draw_reference(axes: Axes, path: Path, last_step: float) -> None:
 
 
 def _read_curves(path: Path) -> dict[int, Curve]:
-    try:
-        records = metrics.read(path)
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}; is this the directory of a run?") from error
-    curves: dict[int, Curve] = {}
-    for record in records:
-        if METRIC in record:
-            curves.setdefault(record["seed"], {})[record["step"]] = float(record[METRIC])
-    return curves
+    found = learning_curves.read_evaluations(path)
+    return {seed: {step: one.return_mean for step, one in evaluations.items()} for seed, evaluations in found.items()}
 
 
 def _read_reference(path: Path) -> dict[float, dict[float, float]]:

@@ -1,0 +1,212 @@
+"""Our runs beside the published ones, in numbers: a row for each experiment and step."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mbpo_jax.reports import published, statistics
+from mbpo_jax.reports.learning_curves import LearningCurve, in_words
+from mbpo_jax.reports.published import PublishedRow
+
+MILESTONES = (
+    *(25_000, 50_000, 75_000, 100_000, 125_000, 150_000, 200_000, 250_000, 300_000, 400_000, 500_000),
+    *(1_000_000, 2_000_000, 3_000_000),
+)
+"""The published steps that get a row, besides those where our runs end."""
+LAST_TENTH = "last tenth"
+NOT_PUBLISHED = "not published"
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """A flagfile and the curves of its seeds."""
+
+    name: str
+    flagfile: str
+    algorithm: str
+    env: str
+    curves: tuple[LearningCurve, ...]  # by seed
+    missing_seeds: tuple[int, ...] = ()  # asked for and without a curve
+
+    @property
+    def last_step(self) -> int:
+        """The last step of the longest curve; 0 without curves."""
+        return max((curve.last_step for curve in self.curves), default=0)
+
+    @property
+    def common_step(self) -> int:
+        """The last step that all curves reach; 0 without curves."""
+        return min((curve.last_step for curve in self.curves), default=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One experiment at one step; None where nothing is known."""
+
+    experiment: str
+    step: int
+    window: int | str  # steps before `step` that are averaged, or LAST_TENTH
+    values: dict[int, float]  # seed -> return, of the seeds that are there
+    mean: float | None
+    iqm: float | None
+    interval: tuple[float, float] | None  # of the IQM, 95 %
+    published: PublishedRow | None
+    percentile: float | None  # of our mean in the published distribution
+    verdict: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Aggregate:
+    """Returns divided by the published mean, over environments."""
+
+    step: int
+    values: dict[str, dict[int, float]]  # experiment -> seed -> normalised return
+    iqm: float
+    interval: tuple[float, float] | None
+
+
+def compare(experiment: Experiment) -> list[Row]:
+    """The rows of an experiment: milestones that it reached, where it ends, and the published end if it is beyond."""
+    if not experiment.curves:
+        return []
+    known = published.reference(experiment.algorithm, experiment.env)
+    reached = [row for row in known if row.step <= experiment.last_step]
+    common = [row for row in known if row.step <= experiment.common_step]
+    rows = []
+    if not reached:
+        rows.append(_last_tenth(experiment, bool(known)))
+    for row in reached:
+        if row.step in MILESTONES or row == reached[-1] or (common and row == common[-1]):
+            rows.append(_beside(experiment, row))
+    if known and len(reached) < len(known):
+        rows.append(_beside(experiment, known[-1]))
+    return rows
+
+
+def aggregate(experiments: Sequence[Experiment]) -> Aggregate | None:
+    """MBPO over environments, at the last published step that all of them have reached with every seed.
+
+    Of each environment the first experiment with the algorithm mbpo is taken, so an ablation has to come later.
+
+    Returns:
+      None if fewer than two environments are published, or they share no step.
+    """
+    chosen: dict[str, Experiment] = {}
+    for experiment in experiments:
+        if experiment.algorithm == "mbpo" and experiment.curves:
+            chosen.setdefault(experiment.env, experiment)
+    pairs = [(experiment, published.comparable(published.MBPO, env)) for env, experiment in chosen.items()]
+    pairs = [(experiment, rows) for experiment, rows in pairs if rows]
+    shared = [{row.step for row in rows if row.step <= experiment.common_step} for experiment, rows in pairs]
+    steps = set.intersection(*shared) if len(pairs) > 1 else set()
+    if not steps:
+        return None
+    step, values = max(steps), {}
+    for experiment, rows in pairs:
+        row = next(row for row in rows if row.step == step)
+        found = _values(experiment, row)
+        values[experiment.name] = {seed: value / row.return_mean for seed, value in found.items()}
+    strata = [list(column.values()) for column in values.values()]
+    return Aggregate(step, values, float(statistics.iqm(np.concatenate(strata))), _interval(strata))
+
+
+def _beside(experiment: Experiment, row: PublishedRow) -> Row:
+    """An experiment at the step, and in the window, of a published row."""
+    values = _values(experiment, row)
+    assert row.window_steps is not None and row.return_std is not None  # of `comparable`
+    if not values:
+        none = (None, None, None)
+        return Row(experiment.name, row.step, row.window_steps, {}, *none, row, None, statistics.NOT_REACHED)
+    column = list(values.values())
+    mean = float(np.mean(column))
+    return Row(
+        experiment.name,
+        row.step,
+        row.window_steps,
+        values,
+        mean,
+        float(statistics.iqm(column)),
+        _interval([column]),
+        row,
+        statistics.percentile(mean, row.return_mean, row.return_std),
+        statistics.verdict(mean, row.return_mean, row.return_std),
+    )
+
+
+def _last_tenth(experiment: Experiment, is_published: bool) -> Row:
+    """An experiment at its end, with nothing to compare."""
+    step = experiment.common_step
+    values = {curve.seed: statistics.last_value(curve.steps, curve.returns, step) for curve in experiment.curves}
+    column = list(values.values())
+    return Row(
+        experiment.name,
+        step,
+        LAST_TENTH,
+        values,
+        float(np.mean(column)),
+        float(statistics.iqm(column)),
+        _interval([column]),
+        None,
+        None,
+        statistics.NOT_REACHED if is_published else NOT_PUBLISHED,
+    )
+
+
+def _values(experiment: Experiment, row: PublishedRow) -> dict[int, float]:
+    """Seed -> return, of the seeds that have reached a row's step."""
+    assert row.window_steps is not None
+    found = {
+        curve.seed: statistics.value_at(curve.steps, curve.returns, row.step, row.window_steps)
+        for curve in experiment.curves
+    }
+    return {seed: value for seed, value in found.items() if value is not None}
+
+
+def _interval(strata: Sequence[Sequence[float]]) -> tuple[float, float] | None:
+    interval = statistics.bootstrap_interval(strata)
+    return None if interval is None else (float(interval[0]), float(interval[1]))
+
+
+def to_json(experiments: Sequence[Experiment]) -> dict[str, Any]:
+    """All numbers of the report, as strict JSON can hold them."""
+    whole = aggregate(experiments)
+    value = {
+        "experiments": [_provenance(experiment) for experiment in experiments],
+        "rows": [dataclasses.asdict(row) | _plain_published(row) for e in experiments for row in compare(e)],
+        "aggregate": None if whole is None else dataclasses.asdict(whole),
+    }
+    plain: dict[str, Any] = _plain(value)
+    return plain
+
+
+def _plain_published(row: Row) -> dict[str, Any]:
+    return {"published": None if row.published is None else row.published._asdict()}
+
+
+def _provenance(experiment: Experiment) -> dict[str, Any]:
+    """Everything of an experiment but its evaluations."""
+    dropped = ("steps", "returns", "stds", "experiment", "algorithm", "env")
+    curves = [
+        {name: item for name, item in dataclasses.asdict(curve).items() if name not in dropped}
+        | {"last_step": curve.last_step}
+        for curve in experiment.curves
+    ]
+    return {
+        "experiment": experiment.name,
+        "flagfile": experiment.flagfile,
+        "algorithm": experiment.algorithm,
+        "env": experiment.env,
+        "curves": curves,
+        "missing_seeds": list(experiment.missing_seeds),
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return in_words(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,112 @@
+"""The comparison as a picture: a panel for each environment, its experiments in front of the published band."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from mbpo_jax.reports import pictures, published, statistics
+from mbpo_jax.reports.comparison import Experiment
+from mbpo_jax.reports.learning_curves import LearningCurve
+
+WINDOW_STEPS = 10_000  # as in the published rows of MBPO
+MOST_COLUMNS = 3
+NUM_RESAMPLES = 2_000  # one interval for each step
+PANEL_INCHES = (5.4, 4.0)
+CAPTION = (
+    f"Where MBPO is published, thick lines are means over the last {WINDOW_STEPS:,} steps, as the published one is.\n"
+    "Thin lines: single evaluations of a seed. Coloured bands: 95 % bootstrap intervals of the mean over seeds."
+)
+
+
+class MeanLine(NamedTuple):
+    """What is drawn of an experiment; [T] each."""
+
+    steps: list[int]
+    mean: statistics.Floats  # over seeds
+    interval: tuple[statistics.Floats, statistics.Floats] | None  # of that mean, 95 %; None: one seed
+
+
+def draw(experiments: Sequence[Experiment], path: Path) -> None:
+    """Writes the picture, whole or not at all."""
+    pictures.save(figure(experiments), path)
+
+
+def figure(experiments: Sequence[Experiment]) -> Figure:
+    """A panel for each environment, in the order in which they come."""
+    envs = list(dict.fromkeys(experiment.env for experiment in experiments))
+    columns = min(MOST_COLUMNS, len(envs))
+    rows = math.ceil(len(envs) / columns)
+    drawn = Figure(figsize=(columns * PANEL_INCHES[0], rows * PANEL_INCHES[1]), layout="constrained")
+    FigureCanvasAgg(drawn)
+    for index, env in enumerate(envs):
+        axes = drawn.add_subplot(rows, columns, index + 1)
+        _draw_panel(axes, env, [experiment for experiment in experiments if experiment.env == env])
+    drawn.supxlabel(CAPTION, fontsize="small")
+    return drawn
+
+
+def mean_line(curves: Sequence[LearningCurve], window_steps: int | None) -> MeanLine:
+    """Mean and interval over seeds, at the steps at which every seed was evaluated.
+
+    Args:
+      window_steps: steps over which a seed's evaluations are averaged, exploration left out; None: as they are.
+    """
+    steps = sorted(set.intersection(*(set(curve.steps) for curve in curves)))
+    if window_steps is not None:
+        steps = [step for step in steps if step > statistics.EXPLORATION_STEPS]
+    columns = [[_value(curve, step, window_steps) for step in steps] for curve in curves]
+    values = np.array(columns, dtype=np.float64).reshape(len(curves), len(steps))
+    interval = statistics.bootstrap_interval([values], statistics.mean, NUM_RESAMPLES)
+    return MeanLine(steps, values.mean(axis=0), interval)
+
+
+def _value(curve: LearningCurve, step: int, window_steps: int | None) -> float:
+    if window_steps is None:
+        return curve.returns[curve.steps.index(step)]
+    value = statistics.value_at(curve.steps, curve.returns, step, window_steps)
+    assert value is not None  # there is an evaluation at the step itself
+    return value
+
+
+def _draw_panel(axes: Axes, env: str, experiments: Sequence[Experiment]) -> None:
+    known = published.comparable(published.MBPO, env)
+    axes.set(title=env, xlabel="environment steps", ylabel="evaluation return")
+    axes.grid(visible=True, alpha=0.3)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    last_step = max(experiment.last_step for experiment in experiments)
+    _draw_published(axes, [row for row in known if not last_step or row.step <= last_step])
+    for index, experiment in enumerate(experiments):
+        if experiment.curves:
+            _draw_experiment(axes, experiment, f"C{index}", WINDOW_STEPS if known else None)
+    if not last_step:
+        axes.text(0.5, 0.5, "no evaluations yet", ha="center", va="center", transform=axes.transAxes)
+    axes.set_xlim(0, 1.02 * last_step if last_step else None)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="best", fontsize="small")
+
+
+def _draw_published(axes: Axes, rows: Sequence[published.PublishedRow]) -> None:
+    if not rows:
+        return
+    steps, mean, std = (np.array([row[i] for row in rows], dtype=np.float64) for i in (3, 5, 6))
+    label = f"published {published.MBPO}: mean of {rows[0].num_seeds} seeds, ±1 sd"
+    axes.plot(steps, mean, color="tab:gray", linestyle="--", marker="o", markersize=3, linewidth=1.4, label=label)
+    axes.fill_between(steps, mean - std, mean + std, color="tab:gray", alpha=0.2, linewidth=0.0)
+
+
+def _draw_experiment(axes: Axes, experiment: Experiment, colour: str, window_steps: int | None) -> None:
+    """Thin lines: every evaluation of every seed. Thick line: mean over seeds; its band: 95 % bootstrap interval."""
+    for curve in experiment.curves:
+        axes.plot(curve.steps, curve.returns, color=colour, alpha=0.35, linewidth=0.7, label=f"_seed {curve.seed}")
+    line = mean_line(experiment.curves, window_steps)
+    label = f"{experiment.name}: one seed"
+    if line.interval is not None:
+        label = f"{experiment.name}: mean of {len(experiment.curves)} seeds, 95 % interval"
+        axes.fill_between(line.steps, *line.interval, color=colour, alpha=0.25, linewidth=0.0)
+    axes.plot(line.steps, line.mean, color=colour, linewidth=2.0, label=label)

@@ -1,0 +1,120 @@
+"""The comparison as Markdown: a table for each environment, and where every number comes from."""
+
+from collections.abc import Iterable, Sequence
+
+from mbpo_jax.reports.comparison import LAST_TENTH, Aggregate, Experiment, Row, aggregate, compare
+from mbpo_jax.reports.published import PublishedRow
+from mbpo_jax.reports.statistics import EXPLORATION_STEPS
+
+PROTOCOL = f"""\
+A seed's value at a step is the mean of its evaluations in the window of steps that ends there, 10,000 steps where
+nothing else is said, exploration (the first {EXPLORATION_STEPS:,} steps) left out. Published: mean ± standard deviation
+over seeds, in the same window. Where nothing is published, or a run is shorter than the first published step, it is the
+mean over the last tenth of its steps. IQM: mean of the middle half of the seeds; in brackets its 95 % interval, by
+percentiles of a bootstrap over seeds (none from one seed). Percentile: of our mean in a normal distribution with the
+published mean and deviation. Verdict: where our mean lies, *inside* being within one published deviation. Every
+experiment, ablations too, is set beside published MBPO, except that sac and td3 are set beside their own kind where it
+is published. Environments here are version 5 unless their name says otherwise, the published ones are older.
+"""
+COLUMNS = ("experiment", "step", "seeds", "mean", "IQM [95 %]", "each seed", "published", "percentile", "verdict")
+
+
+def report(experiments: Sequence[Experiment], command: str, picture: str) -> str:
+    """The text of the report.
+
+    Args:
+      command: what makes this report again.
+      picture: path of the figure, from the report's directory.
+    """
+    parts = [
+        f"# Reproduction\n\n    {command}\n",
+        PROTOCOL,
+        f"![Learning curves beside the published ones]({picture})\n",
+    ]
+    for env in dict.fromkeys(experiment.env for experiment in experiments):
+        parts.append(_environment(env, [experiment for experiment in experiments if experiment.env == env]))
+    parts.append("## All environments\n\n" + _aggregate_text(aggregate(experiments)))
+    return "\n".join(parts)
+
+
+def _environment(env: str, experiments: Sequence[Experiment]) -> str:
+    rows = [row for experiment in experiments for row in compare(experiment)]
+    lines = [f"## {env}\n"]
+    if rows:
+        lines += [_line(COLUMNS), _line(["---"] * len(COLUMNS)), *(_line(_cells(row)) for row in rows), ""]
+    lines += [_provenance(experiment) for experiment in experiments]
+    sources = dict.fromkeys(row.published.source for row in rows if row.published)
+    versions = dict.fromkeys(f"environment {row.published.version}" for row in rows if row.published)
+    lines += [f"* published: {'; '.join([*sources, *versions])}"] if sources else ["* nothing is published"]
+    return "\n".join(lines) + "\n"
+
+
+def _cells(row: Row) -> list[str]:
+    window = row.window if row.window == LAST_TENTH else f"window {row.window:,}"
+    step = f"{row.step:,}" if row.window == 10_000 else f"{row.step:,} ({window})"
+    return [
+        row.experiment,
+        step,
+        str(len(row.values)),
+        _number(row.mean),
+        _number(row.iqm) + _interval(row.interval, 0),
+        ", ".join(_number(value) for _, value in sorted(row.values.items())) or "-",
+        _published(row.published),
+        "-" if row.percentile is None else f"{row.percentile:.0f}",
+        row.verdict,
+    ]
+
+
+def _provenance(experiment: Experiment) -> str:
+    """One line: flagfile, seeds with their commits, device, hours."""
+    head = f"* {experiment.name}: `{experiment.flagfile}` ({experiment.algorithm})"
+    if not experiment.curves:
+        return f"{head}; nothing yet of the seeds {_list(experiment.missing_seeds)}"
+    groups: dict[tuple[str, str, int], list[int]] = {}
+    for curve in experiment.curves:
+        devices = "device not known" if curve.devices is None else ", ".join(curve.devices)
+        key = (f"commit {curve.commit or 'not known'}", devices, curve.last_step)
+        groups.setdefault(key, []).append(curve.seed)
+    texts = [
+        f"{'seed' if len(seeds) == 1 else 'seeds'} {_list(seeds)} to {last:,} steps, {commit}, {devices}"
+        for (commit, devices, last), seeds in groups.items()
+    ]
+    hours = [curve.seconds / 3600.0 for curve in experiment.curves if curve.seconds is not None]
+    times = dict.fromkeys(f"{hour:.1f}" for hour in (min(hours), max(hours))) if hours else {}
+    texts.append(f"{' to '.join(times)} hours a process" if times else "hours not known")
+    if experiment.missing_seeds:
+        texts.append(f"nothing of the seeds {_list(experiment.missing_seeds)}")
+    return "; ".join([head, *texts])
+
+
+def _aggregate_text(whole: Aggregate | None) -> str:
+    if whole is None:
+        return "No step that the mbpo experiments of two published environments have all reached.\n"
+    names = _list(f"{name} ({len(values)})" for name, values in whole.values.items())
+    interval = _interval(whole.interval, 2) or " (no interval from one seed each)"
+    return (
+        f"At {whole.step:,} steps, the last published one that all have reached: IQM of the returns divided by the "
+        f"published mean, over experiments (seeds) {names}: {whole.iqm:.2f}{interval}. Published MBPO is 1.\n"
+    )
+
+
+def _published(row: PublishedRow | None) -> str:
+    if row is None:
+        return "-"
+    return f"{row.algorithm} {row.return_mean:.0f} ± {row.return_std:.0f} (n = {row.num_seeds})"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f}"
+
+
+def _interval(interval: tuple[float, float] | None, decimals: int) -> str:
+    return "" if interval is None else f" [{interval[0]:.{decimals}f}, {interval[1]:.{decimals}f}]"
+
+
+def _list(items: Iterable[object]) -> str:
+    return ", ".join(map(str, items))
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,83 @@
+"""Published returns of MBPO and of what it is compared with, from `published.csv`.
+
+How its rows were derived:
+
+* MBPO on Hopper, Walker2d, HalfCheetah, AntTruncatedObs and HumanoidTruncatedObs, every 5,000 steps from 10,000 on:
+  from the per-seed logs in 4kubo/erl_lib, `results/main/gym/mbpo`. A seed's value at a step is the mean of its
+  evaluations in (step - 10,000, step]; the row holds mean and standard deviation (ddof 0) of the five seeds. The logs
+  have an evaluation at 0, which no window contains, and then one every 1,000 steps from 6,000 on; the 5,000 steps of
+  exploration count. Hopper and Walker2d agree with the official curves; for the other three the official origin,
+  version 2 of the environments and the truncated observations of Ant and Humanoid are inferred.
+* SAC (`results/main/gym/sac`, from 1,000,000 steps on `sac_long` with a window of 50,000; all observations) from the
+  same repository, and TD3 from sfujim/TD3, in the same way.
+* Names with parentheses are other implementations, curves that were read from pictures, other statistics (maximum over
+  time) and other protocols. They have no `window_steps`, and nothing is compared with them.
+"""
+
+import csv
+import functools
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+PATH = Path(__file__).with_name("published.csv")
+MBPO = "MBPO"
+NAMES = {"sac": "SAC", "td3": "TD3", "ddpg": "DDPG"}  # of algorithms that are set beside their own kind
+
+
+class PublishedRow(NamedTuple):
+    """A published return; None: not said."""
+
+    algorithm: str
+    environment: str
+    version: str  # of the environment
+    step: int
+    window_steps: int | None  # over which a seed's evaluations were averaged
+    return_mean: float
+    return_std: float | None  # over seeds, ddof 0
+    num_seeds: int | None
+    source: str
+
+
+@functools.cache
+def rows() -> tuple[PublishedRow, ...]:
+    """All rows of the file."""
+    with PATH.open(newline="", encoding="utf-8") as file:
+        return tuple(_row(row) for row in csv.DictReader(file))
+
+
+def environment_of(env: str) -> str:
+    """The published name of a Gymnasium id: `mbpo_jax/AntTruncatedObs-v5` is AntTruncatedObs."""
+    return re.sub(r"-v\d+$", "", re.split(r"[:/]", env)[-1])
+
+
+def comparable(algorithm: str, env: str) -> tuple[PublishedRow, ...]:
+    """The rows that say what is needed to compare a run with them, by step.
+
+    Args:
+      algorithm: a published name, such as MBPO.
+      env: a Gymnasium id.
+    """
+    wanted = (algorithm, environment_of(env))
+    known = (row for row in rows() if row.return_std is not None and row.window_steps is not None)
+    return tuple(sorted((row for row in known if row[:2] == wanted), key=lambda row: row.step))
+
+
+def reference(algorithm: str, env: str) -> tuple[PublishedRow, ...]:
+    """What a run is set beside: rows of its own algorithm for sac, td3 and ddpg where there are any, of MBPO else."""
+    own = comparable(NAMES[algorithm], env) if algorithm in NAMES else ()
+    return own or comparable(MBPO, env)
+
+
+def _row(row: dict[str, str]) -> PublishedRow:
+    return PublishedRow(
+        row["algorithm"],
+        row["environment"],
+        row["version"],
+        int(row["step"]),
+        int(row["window_steps"]) if row["window_steps"] else None,
+        float(row["return_mean"]),
+        float(row["return_std"]) if row["return_std"] else None,
+        int(row["num_seeds"]) if row["num_seeds"] else None,
+        row["source"],
+    )

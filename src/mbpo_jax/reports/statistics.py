@@ -1,0 +1,99 @@
+"""What a few seeds say: windowed returns, interquartile means, bootstrap intervals, verdicts beside published numbers.
+
+References: Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice" (interquartile
+mean over all runs of all environments; bootstrap that resamples seeds within each environment; percentiles).
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import scipy.stats
+
+Floats = npt.NDArray[np.float64]
+
+EXPLORATION_STEPS = 5_000
+"""The published MBPO logs have no evaluations up to here (but one at 0), so windows do not reach below it."""
+TRIMMED_SHARE = 0.25  # of either end
+NUM_RESAMPLES = 10_000
+BOOTSTRAP_SEED = 0  # fixed, so that the same runs give the same report
+CONFIDENCE = 0.95
+INSIDE, ABOVE, BELOW, NOT_REACHED, NOT_FINITE = "inside", "above", "below", "not reached", "not finite"
+
+
+def window_mean(steps: Sequence[int], returns: Sequence[float], start: float, stop: float) -> float | None:
+    """The mean of the evaluations at steps in (start, stop]; None if there is none."""
+    inside = [value for step, value in zip(steps, returns, strict=True) if start < step <= stop]
+    return float(np.mean(inside)) if inside else None
+
+
+def value_at(steps: Sequence[int], returns: Sequence[float], step: int, window_steps: int) -> float | None:
+    """A seed's value at a step: the mean of the `window_steps` steps up to it, exploration left out.
+
+    None where the seed has not reached the step.
+    """
+    if steps[-1] < step:
+        return None
+    return window_mean(steps, returns, max(step - window_steps, EXPLORATION_STEPS), step)
+
+
+def last_value(steps: Sequence[int], returns: Sequence[float], step: int) -> float:
+    """The mean of the evaluations in the last tenth of the steps up to `step`, at least of the last one.
+
+    For runs that are shorter than a window, and environments that nobody published.
+    """
+    known = [(at, value) for at, value in zip(steps, returns, strict=True) if at <= step]
+    inside = [value for at, value in known if 10 * at > 9 * step]
+    return float(np.mean(inside)) if inside else known[-1][1]
+
+
+def iqm(values: npt.ArrayLike, axis: int | None = None) -> npt.NDArray[np.float64]:
+    """The interquartile mean: that of the middle half, after floor(n / 4) values are cut off at either end."""
+    return np.asarray(scipy.stats.trim_mean(np.asarray(values, dtype=np.float64), TRIMMED_SHARE, axis=axis))
+
+
+def mean(values: npt.ArrayLike, axis: int | None = None) -> npt.NDArray[np.float64]:
+    """The mean, as a statistic for `bootstrap_interval`."""
+    return np.asarray(np.mean(np.asarray(values, dtype=np.float64), axis=axis))
+
+
+def bootstrap_interval(
+    strata: Sequence[npt.ArrayLike],
+    statistic: Callable[..., npt.NDArray[np.float64]] = iqm,
+    num_resamples: int = NUM_RESAMPLES,
+    seed: int = BOOTSTRAP_SEED,
+) -> tuple[Floats, Floats] | None:
+    """The 95 % interval of a statistic over seeds, by percentiles of a stratified bootstrap.
+
+    Args:
+      strata: the seeds of each environment, [n_k, ...] each; n_k may differ, what follows may not.
+      statistic: of all resampled seeds together, along `axis`.
+    Returns:
+      Lower and upper end, [...] each; None if no environment has two seeds, as one seed has no spread.
+    """
+    arrays = [np.asarray(stratum, dtype=np.float64) for stratum in strata]
+    if all(len(array) < 2 for array in arrays):
+        return None
+    generator = np.random.default_rng(seed)
+    chosen = [array[generator.integers(len(array), size=(num_resamples, len(array)))] for array in arrays]
+    estimates = statistic(np.concatenate(chosen, axis=1), axis=1)
+    tail = 50.0 * (1.0 - CONFIDENCE)
+    low, high = np.percentile(estimates, [tail, 100.0 - tail], axis=0)
+    return low, high
+
+
+def percentile(value: float, published_mean: float, published_std: float) -> float:
+    """Where a value lies in a normal distribution, 0 to 100; with no spread 0, 50 or 100."""
+    if published_std == 0.0:
+        return 50.0 * (1.0 + float(np.sign(value - published_mean)))
+    return 100.0 * float(scipy.stats.norm.cdf(value, published_mean, published_std))
+
+
+def verdict(value: float, published_mean: float, published_std: float) -> str:
+    """Whether a mean lies within one published standard deviation of the published mean, its ends included."""
+    if not math.isfinite(value):
+        return NOT_FINITE
+    if abs(value - published_mean) <= published_std:
+        return INSIDE
+    return ABOVE if value > published_mean else BELOW

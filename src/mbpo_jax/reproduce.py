@@ -1,0 +1,161 @@
+"""From flagfiles and seeds to the table that sets our runs beside the published ones.
+
+`python -m mbpo_jax.reproduce --flagfiles=A,B --seeds=0,1 --report_dir=DIR --sweep_dir=RUNS [-- --flag=value ...]`
+
+Runs what is missing, as `python -m mbpo_jax.sweep` with the same flags would, keeps every curve in
+`DIR/curves/<flagfile>/seed_<seed>.json`, and writes `report.md`, `report.json` and `report.png` there. A seed whose
+curve reaches num_steps is not run again. With --report_only nothing is run, and the curves in DIR are enough.
+"""
+
+import argparse
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mbpo_jax import sweep
+from mbpo_jax.driver import files, flags, run_directory
+from mbpo_jax.driver.config import RunConfig, StorageFailure
+from mbpo_jax.reports import comparison, comparison_figure, comparison_text, learning_curves
+from mbpo_jax.reports.comparison import Experiment
+from mbpo_jax.reports.learning_curves import LearningCurve
+
+REPORT, NUMBERS, PICTURE = "report.md", "report.json", "report.png"
+
+
+class Wanted(NamedTuple):
+    """What a flagfile asks for."""
+
+    flagfile: Path
+    run: RunConfig
+    algorithm_config: Any
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs what is missing and reports; returns the exit status.
+
+    0 done, 1 some jobs failed (the report has what there is), 2 wrong flags or damaged files, 3 stopped.
+    """
+    given = sys.argv[1:] if argv is None else argv
+    try:
+        arguments, added = sweep.parse(given, _parser())
+        if arguments.sweep_dir is None and not arguments.report_only:
+            raise ValueError("--sweep_dir must be the directory of the runs, got none; only --report_only needs none")
+        wanted = [_wanted(flagfile, added) for flagfile in arguments.flagfiles]
+        status = 0 if arguments.report_only else _run_missing(arguments, added, wanted)
+        experiments = [_collect(arguments, one) for one in wanted]
+        if arguments.report_only and not any(experiment.curves for experiment in experiments):
+            places = " or ".join(str(path) for path in (arguments.sweep_dir, arguments.report_dir) if path)
+            raise ValueError(f"--report_only needs curves, and there are none of these flagfiles and seeds in {places}")
+        print(_write_report(arguments.report_dir, experiments, _command(arguments, added)))
+        return status
+    except (ValueError, OSError) as error:
+        print(f"mbpo_jax: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return sweep.EXIT_USAGE
+
+
+def _parser() -> sweep.Parser:
+    parser = sweep.Parser(
+        prog="python -m mbpo_jax.reproduce",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    sweep.add_flags(parser, sweep_dir_required=False)
+    parser.add_argument("--report_dir", required=True, type=Path, help="Directory of the report and its curves.")
+    parser.add_argument("--report_only", action="store_true", help="Run nothing.")
+    return parser
+
+
+def _wanted(flagfile: Path, added: list[str]) -> Wanted:
+    try:
+        return Wanted(flagfile, *flags.parse([f"--flagfile={flagfile}", *added]))
+    except ValueError as error:
+        raise ValueError(f"{flagfile}: {error}") from error
+
+
+def _run_missing(arguments: argparse.Namespace, added: list[str], wanted: list[Wanted]) -> int:
+    """Runs, or continues, the jobs of seeds whose curves do not reach num_steps; returns the sweep's status."""
+    of_flagfile = {one.flagfile: one for one in wanted}
+    missing = []
+    for task in sweep.tasks(arguments):
+        one = of_flagfile[task.flagfile]
+        _check_same_run(one, task, added)
+        curves = [_curve(arguments, one, seed, task.run_dir) for seed in task.seeds]
+        if any(curve is None or curve.last_step < one.run.num_steps for curve in curves):
+            missing.append(sweep.training_job(arguments, task, added))
+    return sweep.launch(arguments, missing) if missing else 0
+
+
+def _check_same_run(one: Wanted, task: sweep.Task, added: list[str]) -> None:
+    """Refuses to report a run with other flags as if it were the one that is asked for.
+
+    Raises:
+      ValueError: names the flags that differ.
+    """
+    try:
+        saved = run_directory.read_config(task.run_dir)
+    except StorageFailure:  # no run yet, or one of an older version; if it has to go on, it says what is wrong
+        return
+    run, config = flags.parse(
+        [f"--flagfile={one.flagfile}", *added, f"--seeds={','.join(map(str, task.seeds))}", f"--run_dir={task.run_dir}"]
+    )
+    run_directory.check_same(saved, run, config)
+
+
+def _collect(arguments: argparse.Namespace, one: Wanted) -> Experiment:
+    """The curves of an experiment, kept in the report's directory."""
+    run_dirs = {}
+    if arguments.sweep_dir is not None:
+        tasks = (task for task in sweep.tasks(arguments) if task.flagfile == one.flagfile)
+        run_dirs = {seed: task.run_dir for task in tasks for seed in task.seeds}
+    curves = {seed: _curve(arguments, one, seed, run_dirs.get(seed)) for seed in arguments.seeds}
+    for seed, curve in curves.items():
+        if curve is not None:
+            learning_curves.save(learning_curves.path_of(arguments.report_dir, one.flagfile.stem, seed), curve)
+    found = tuple(curve for _, curve in sorted(curves.items()) if curve is not None)
+    missing = tuple(seed for seed, curve in sorted(curves.items()) if curve is None)
+    return Experiment(one.flagfile.stem, str(one.flagfile), one.run.algorithm, one.run.env, found, missing)
+
+
+def _curve(arguments: argparse.Namespace, one: Wanted, seed: int, run_dir: Path | None) -> LearningCurve | None:
+    """A seed's curve, from its run or its file.
+
+    Raises:
+      ValueError: it is damaged, or of another algorithm or environment than the flagfile's.
+    """
+    path = learning_curves.path_of(arguments.report_dir, one.flagfile.stem, seed)
+    curve = learning_curves.collect(path, one.flagfile.stem, seed, run_dir)
+    if curve is not None and (curve.algorithm, curve.env) != (one.run.algorithm, one.run.env):
+        raise ValueError(
+            f"{path} or {run_dir} holds {curve.algorithm} on {curve.env}, but {one.flagfile} asks for "
+            f"{one.run.algorithm} on {one.run.env}"
+        )
+    return curve
+
+
+def _write_report(report_dir: Path, experiments: list[Experiment], command: str) -> Path:
+    report_dir.mkdir(parents=True, exist_ok=True)
+    comparison_figure.draw(experiments, report_dir / PICTURE)
+    numbers = json.dumps(comparison.to_json(experiments), indent=1, allow_nan=False) + "\n"
+    files.write_whole(report_dir / NUMBERS, lambda file: file.write(numbers.encode()))
+    text = comparison_text.report(experiments, command, PICTURE)
+    files.write_whole(report_dir / REPORT, lambda file: file.write(text.encode()))
+    return report_dir / REPORT
+
+
+def _command(arguments: argparse.Namespace, added: list[str]) -> str:
+    """What makes the report again from the curves beside it."""
+    words = [
+        f"--flagfiles={','.join(map(str, arguments.flagfiles))}",
+        f"--seeds={','.join(map(str, arguments.seeds))}",
+        f"--report_dir={arguments.report_dir}",
+        "--report_only",
+        *(["--", *added] if added else []),
+    ]
+    return f"python -m mbpo_jax.reproduce {shlex.join(words)}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

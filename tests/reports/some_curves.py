@@ -1,0 +1,34 @@
+"""Curves and experiments for the tests of reports."""
+
+from mbpo_jax.reports.comparison import Experiment
+from mbpo_jax.reports.learning_curves import LearningCurve
+
+
+def curve(evaluations, seed=0, experiment="hopper", env="Hopper-v5", algorithm="mbpo", **changes):
+    """A curve of step -> return."""
+    provenance = {
+        "num_steps": 125_000,
+        "commit": "abc1234",
+        "versions": {"jax": "0.10.2"},
+        "devices": ("cpu",),
+        "seconds": 5400.0,
+        "stds": None,
+    }
+    return LearningCurve(
+        experiment=experiment,
+        algorithm=algorithm,
+        env=env,
+        seed=seed,
+        steps=tuple(evaluations),
+        returns=tuple(evaluations.values()),
+        **provenance | changes,
+    )
+
+
+def flat(value, last_step, every=1000):
+    """The same return at every evaluation."""
+    return dict.fromkeys(range(every, last_step + 1, every), float(value))
+
+
+def experiment(curves, name="hopper", env="Hopper-v5", algorithm="mbpo", missing_seeds=()):
+    return Experiment(name, f"experiments/{name}.flags", algorithm, env, tuple(curves), missing_seeds)

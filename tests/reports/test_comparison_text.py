@@ -1,0 +1,80 @@
+from some_curves import curve, experiment, flat
+
+from mbpo_jax.reports import comparison_text
+
+
+def text_of(*experiments):
+    return comparison_text.report(experiments, "python -m x --flag", "picture.png")
+
+
+def cells(text, begin):
+    """The cells of the rows that begin with a name."""
+    return [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith(f"| {begin} |")]
+
+
+def test_a_row_of_the_table_tells_what_was_worked_by_hand():
+    seeds = [curve(flat(600.0, 15_000), seed) for seed in (0, 3)]
+    text = text_of(experiment(seeds))
+    assert cells(text, "hopper") == [
+        ["hopper", "15,000", "2", "600", "600 [600, 600]", "600, 600", "MBPO 319 ± 159 (n = 5)", "96", "above"],
+        ["hopper", "125,000", "0", "-", "-", "-", "MBPO 3336 ± 346 (n = 5)", "-", "not reached"],
+    ]
+    header = cells(text, "experiment")[0]
+    assert header == [
+        "experiment",
+        "step",
+        "seeds",
+        "mean",
+        "IQM [95 %]",
+        "each seed",
+        "published",
+        "percentile",
+        "verdict",
+    ]
+
+
+def test_experiments_of_one_environment_share_a_table():
+    changed = experiment([curve(flat(1.0, 15_000), experiment="changed")], "changed")
+    text = text_of(experiment([curve(flat(2.0, 15_000))]), experiment([], "walker2d", "Walker2d-v5"), changed)
+    assert text.count("## Hopper-v5") == 1
+    assert text.index("| hopper |") < text.index("| changed |") < text.index("## Walker2d-v5")
+    assert text.count("| experiment |") == 1  # nothing to tabulate for the other
+
+
+def test_every_number_comes_with_its_origin():
+    seeds = [
+        curve(flat(1.0, 15_000), 0),
+        curve(flat(1.0, 15_000), 1, seconds=9000.0),
+        curve(flat(1.0, 15_000), 2, commit=None, devices=None, seconds=None),
+    ]
+    text = text_of(experiment(seeds, missing_seeds=(4, 5)))
+    assert (
+        "* hopper: `experiments/hopper.flags` (mbpo); seeds 0, 1 to 15,000 steps, commit abc1234, cpu; "
+        "seed 2 to 15,000 steps, commit not known, device not known; 1.5 to 2.5 hours a process; "
+        "nothing of the seeds 4, 5"
+    ) in text.splitlines()
+    assert "* published: 4kubo/erl_lib results/main/gym/mbpo/Hopper.csv, window mean" in text
+    assert "    python -m x --flag\n" in text
+    assert "](picture.png)" in text
+
+
+def test_windows_that_are_not_the_usual_ones_are_told():
+    pendulum = experiment([curve(flat(1000.0, 5000, 250))], "pendulum", "InvertedPendulum-v5")
+    evaluations = flat(1.0, 1_000_000, 5000)
+    sac = experiment([curve(evaluations, algorithm="sac")], "hopper_sac", algorithm="sac")
+    text = text_of(pendulum, sac)
+    assert cells(text, "pendulum")[0][1] == "5,000 (last tenth)"
+    assert cells(text, "hopper_sac")[-2][1] == "1,000,000 (window 50,000)"
+    assert "* nothing is published" in text
+
+
+def test_the_aggregate_names_what_it_is_of():
+    text = text_of(
+        experiment([curve(flat(318.83, 15_000))]),
+        experiment([curve(flat(1e6, 15_000))], "walker2d", "Walker2d-v5"),
+        experiment([], "halfcheetah", "HalfCheetah-v5"),
+    )
+    assert "At 15,000 steps" in text
+    assert "over experiments (seeds) hopper (1), walker2d (1): " in text
+    assert "(no interval from one seed each)" in text
+    assert "No step that" in text_of(experiment([curve(flat(1.0, 15_000))]))

@@ -1,0 +1,156 @@
+import dataclasses
+import json
+import math
+import os
+
+import pytest
+from some_curves import curve
+
+from mbpo_jax.driver.metrics import MetricsWriter
+from mbpo_jax.reports import learning_curves
+
+CONFIG = {
+    "run": {"algorithm": "mbpo", "env": "Hopper-v5", "num_steps": 4000, "seeds": [3, 4]},
+    "versions": {"python": "3.11.2", "jax": "0.10.2"},
+    "commit": "abc",
+    "device": {"backend": "gpu", "kinds": ["NVIDIA H200"]},
+}
+
+
+@pytest.fixture
+def run_dir(tmp_path):
+    """A run of seeds 3 and 4, in the middle."""
+    path = tmp_path / "run"
+    with MetricsWriter(path) as writer:
+        for step in (1000, 2000):
+            for seed in (3, 4):
+                writer.write(step, seed, {"eval/return_mean": step / 100 + seed, "eval/return_std": seed / 2})
+                writer.write(step, seed, {"seconds/env_step": step / 1000, "seconds/train": step / 100})
+        writer.write(2250, 3, {"critic/loss_mean": 1.0})
+    (path / "config.json").write_text(json.dumps(CONFIG))
+    return path
+
+
+def test_a_run_gives_the_curve_of_a_seed_with_its_provenance(run_dir):
+    assert learning_curves.read_run(run_dir, "h", 4) == learning_curves.LearningCurve(
+        experiment="h",
+        algorithm="mbpo",
+        env="Hopper-v5",
+        seed=4,
+        num_steps=4000,
+        commit="abc",
+        versions={"python": "3.11.2", "jax": "0.10.2"},
+        devices=("NVIDIA H200",),
+        seconds=22.0,  # 2 and 20, as the last line with seconds says
+        steps=(1000, 2000),
+        returns=(14.0, 24.0),
+        stds=(2.0, 2.0),
+    )
+
+
+def test_the_summary_gives_the_seconds_unless_the_run_went_on(run_dir):
+    (run_dir / "summary.json").write_text('{"step": 2000, "seconds": 99.5}')
+    assert learning_curves.read_run(run_dir, "h", 3).seconds == 99.5
+    (run_dir / "summary.json").write_text('{"step": 1000, "seconds": 99.5}')
+    assert learning_curves.read_run(run_dir, "h", 3).seconds == 22.0
+
+
+def test_no_run_or_no_evaluation_is_no_curve(run_dir, tmp_path):
+    assert learning_curves.read_run(tmp_path / "nowhere", "h", 3) is None
+    assert learning_curves.read_run(run_dir, "h", 5) is None
+
+
+def test_what_a_run_does_not_tell_is_not_known(run_dir):
+    (run_dir / "config.json").write_text(json.dumps({"run": CONFIG["run"]}))
+    with MetricsWriter(run_dir) as writer:
+        writer.write(1000, 3, {"eval/return_mean": 1.0})
+    found = learning_curves.read_run(run_dir, "h", 3)
+    assert (found.commit, found.versions, found.devices, found.seconds, found.stds) == (None,) * 5
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("config.json", "{"), ("config.json", "{}"), ("metrics.jsonl", "{}\n"), ("summary.json", "[]")],
+)
+def test_a_damaged_run_is_named_with_its_file(run_dir, name, text):
+    (run_dir / name).write_text(text)
+    with pytest.raises(ValueError, match=f"run/{name}.* damaged"):
+        learning_curves.read_run(run_dir, "h", 3)
+
+
+def test_a_file_gives_back_what_was_saved(tmp_path):
+    path = learning_curves.path_of(tmp_path, "hopper", 2)
+    assert path == tmp_path / "curves/hopper/seed_2.json"
+    nothing = dict.fromkeys(("num_steps", "commit", "versions", "devices", "seconds", "stds"))
+    for saved in (curve({0: 1.5, 1000: -math.inf}, stds=(0.0, 0.25)), curve({5: 1.0}, **nothing)):
+        learning_curves.save(path, saved)
+        assert learning_curves.load(path) == saved
+        assert len(path.read_text().splitlines()) == 2 + len(dataclasses.fields(saved))  # a line for each entry
+        json.loads(path.read_text(), parse_constant=pytest.fail)  # strict JSON
+
+
+def test_nan_survives_a_file(tmp_path):
+    learning_curves.save(tmp_path / "a.json", curve({1: math.nan}))
+    assert math.isnan(learning_curves.load(tmp_path / "a.json").returns[0])
+
+
+def test_a_file_that_says_the_same_is_left_alone(tmp_path):
+    path = tmp_path / "a.json"
+    learning_curves.save(path, curve({1: 1.0}))
+    os.utime(path, (1, 1))
+    learning_curves.save(path, curve({1: 1.0}))
+    assert path.stat().st_mtime == 1
+    learning_curves.save(path, curve({1: 2.0}))
+    assert path.stat().st_mtime > 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": [2000, 1000]}, "steps must increase"),
+        ({"steps": [1000, 1000]}, "steps must increase"),
+        ({"steps": [1000]}, "differ in length"),
+        ({"stds": [1.0]}, "differ in length"),
+        ({"steps": [], "returns": []}, "there must be one"),
+        ({"returns": [1.0, "many"]}, "returns is"),
+        ({"returns": [1.0, [2.0]]}, "returns is"),
+        ({"returns": None}, "returns is"),
+        ({"steps": [1000.5, 2000]}, "steps is"),
+        ({"seed": True}, "seed is"),
+        ({"env": None}, "env is"),
+        ({"versions": {"jax": 1}}, "versions is"),
+        ({"seconds": "long"}, "seconds is"),
+        ({"step": 3}, "step is"),
+    ],
+)
+def test_a_damaged_file_is_named_with_what_is_wrong(tmp_path, changes, message):
+    path = tmp_path / "bad.json"
+    learning_curves.save(path, curve({1000: 1.0, 2000: 2.0}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(ValueError, match=rf"bad\.json is damaged: .*{message}"):
+        learning_curves.load(path)
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"experiment": "a"}', "\x00"])
+def test_what_is_no_curve_is_named(tmp_path, text):
+    (tmp_path / "bad.json").write_text(text)
+    with pytest.raises(ValueError, match=r"bad\.json is damaged"):
+        learning_curves.load(tmp_path / "bad.json")
+
+
+def test_the_run_is_taken_unless_the_file_is_longer(run_dir, tmp_path):
+    path = tmp_path / "kept.json"
+    of_run = learning_curves.read_run(run_dir, "h", 3)
+    assert learning_curves.collect(path, "h", 3, None) is None
+    assert learning_curves.collect(path, "h", 3, run_dir) == of_run
+    for last_step, wanted in ((1999, of_run), (2000, of_run), (2001, None)):
+        kept = curve({last_step: 7.0}, seed=3, experiment="h")
+        learning_curves.save(path, kept)
+        assert learning_curves.collect(path, "h", 3, run_dir) == (wanted or kept)
+        assert learning_curves.collect(path, "h", 3, None) == kept
+
+
+def test_a_file_in_another_s_place_is_refused(tmp_path):
+    learning_curves.save(tmp_path / "a.json", curve({1: 1.0}, seed=1))
+    with pytest.raises(ValueError, match=r"a\.json holds seed 1 of hopper, not seed 0 of hopper"):
+        learning_curves.collect(tmp_path / "a.json", "hopper", 0, None)
