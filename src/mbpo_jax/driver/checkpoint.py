@@ -21,7 +21,7 @@ import orbax.checkpoint as ocp
 from mbpo_jax.driver import bundle, files, manifest
 from mbpo_jax.driver.config import StorageFailure
 
-ARRAYS, ARRAY = "arrays", "array"
+FOLDER, ARRAYS, ARRAY = "checkpoints", "arrays", "array"
 WRITING, DELETING = ".writing", ".deleting"
 NAME = re.compile(r"(0|[1-9]\d*)(?:\.([1-9]\d*))?")  # step, and number of the save at this step
 
@@ -50,7 +50,7 @@ class Checkpoints:
           StorageFailure: the folder cannot be used.
         """
         self._keep, self._identity = keep, identity
-        self._directory = (run_dir / "checkpoints").resolve()
+        self._directory = (run_dir / FOLDER).resolve()
         self._scores: dict[str, float | None] = {}  # of the sound checkpoints, by name
         self.passed_over: list[str] = []  # why what was newer was not restored, one line each
         try:
@@ -99,9 +99,11 @@ class Checkpoints:
           StorageFailure: there are checkpoints, but none is sound.
         """
         self.passed_over, found = [], None
-        for name in self._names():
+        for name in _names(self._directory):
             try:
-                content = self._checked(name)
+                content = _checked(self._directory, name)
+                if self._identity is not None and content["identity"] != self._identity:
+                    raise ValueError("it belongs to another run")
                 if found is None:
                     fits(content["record"])
                     bundled = _read_arrays(self._directory / name / ARRAYS)
@@ -114,21 +116,8 @@ class Checkpoints:
             raise StorageFailure(f"no checkpoint can be used. {'; '.join(self.passed_over[:5])}")
         return found
 
-    def _names(self) -> list[str]:
-        """Of all checkpoints, newest first; anything else that lies there is not ours."""
-        names = [path.name for path in self._directory.iterdir() if NAME.fullmatch(path.name)]
-        return sorted(names, key=_place, reverse=True)
-
-    def _checked(self, name: str) -> dict[str, Any]:
-        content = manifest.read(self._directory / name)
-        if content["name"] != name:
-            raise ValueError(f"it was checkpoint {content['name']} when it was written")
-        if self._identity is not None and content["identity"] != self._identity:
-            raise ValueError("it belongs to another run")
-        return content
-
     def _unused_name(self, step: int) -> str:
-        taken = {_place(name)[1] for name in self._names() if _place(name)[0] == step}
+        taken = {_place(name)[1] for name in _names(self._directory) if _place(name)[0] == step}
         return f"{step}.{max(taken) + 1}" if taken else str(step)
 
     def _delete_old(self) -> None:
@@ -148,9 +137,47 @@ class Checkpoints:
                 raise StorageFailure(f"cannot delete the old checkpoint {self._directory / name}: {error}") from error
 
 
+def steps(run_dir: Path) -> list[int]:
+    """The environment steps of all checkpoints that lie in a run directory, oldest first; changes nothing there."""
+    directory = run_dir / FOLDER
+    return sorted({_place(name)[0] for name in _names(directory)}) if directory.is_dir() else []
+
+
+def load(run_dir: Path, step: int | None = None) -> Saved:
+    """Reads one checkpoint of a run, which may be training meanwhile; changes nothing there.
+
+    Args:
+      step: environment step of the checkpoint; the newest by default.
+    Raises:
+      StorageFailure: there is none of that step, or it is damaged; names the directory and the steps that are there.
+    """
+    directory, found = run_dir / FOLDER, steps(run_dir)
+    if not found or (step is not None and step not in found):
+        wanted = "no checkpoint" if step is None else f"no checkpoint of step {step}"
+        raise StorageFailure(f"{wanted} in {directory}; steps there: {', '.join(map(str, found)) or 'none'}")
+    name = next(name for name in _names(directory) if step is None or _place(name)[0] == step)
+    try:
+        content = _checked(directory, name)
+        return Saved(bundle.unbundle(_read_arrays(directory / name / ARRAYS), content["layout"]), content["record"])
+    except Exception as error:  # whatever the storage raises for damaged files
+        raise StorageFailure(f"cannot read the checkpoint {directory / name}: {first_line(error)}") from error
+
+
 def first_line(error: BaseException) -> str:
     """What an error says, cut to a line."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def _names(directory: Path) -> list[str]:
+    """Of all checkpoints, newest first; anything else that lies there is not ours."""
+    return sorted(filter(NAME.fullmatch, os.listdir(directory)), key=_place, reverse=True)
+
+
+def _checked(directory: Path, name: str) -> dict[str, Any]:
+    content = manifest.read(directory / name)
+    if content["name"] != name:
+        raise ValueError(f"it was checkpoint {content['name']} when it was written")
+    return content
 
 
 def _place(name: str) -> tuple[int, int]:

@@ -1,0 +1,54 @@
+"""A run as it stood at a checkpoint: its model, its agent and its real rows, for whoever wants to look inside."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from mbpo_jax import replay as replay_lib
+from mbpo_jax.algorithms import REGISTRY
+from mbpo_jax.driver import checkpoint, environment, packing, run_directory
+from mbpo_jax.driver.config import RunConfig, StorageFailure
+from mbpo_jax.replay import Replay
+from mbpo_jax.types import Algorithm, PyTree, Spec
+
+
+class Trained(NamedTuple):
+    """One seed of a run at one of its checkpoints."""
+
+    run: RunConfig
+    config: Any  # the algorithm's knobs
+    seed: int
+    step: int  # environment steps taken
+    spec: Spec
+    algorithm: Algorithm
+    state: PyTree  # of the algorithm; for MBPO `state.model` and `state.agent` are its parts
+    replay: Replay  # the real rows
+
+
+def load_trained(run_dir: str | Path, seed: int | None = None, step: int | None = None) -> Trained:
+    """Loads what a run had learnt at a checkpoint; changes nothing there, and the run may go on meanwhile.
+
+    Args:
+      seed: which agent; the run's first seed by default.
+      step: environment step of the checkpoint; the newest by default. `checkpoint.steps` lists them.
+    Raises:
+      StorageFailure: names the file that is missing or does not fit, or the seeds that there are.
+      ValueError: what `--termination_fn` of the run names cannot be imported.
+    """
+    run, config, _ = run_directory.read_config(Path(run_dir))
+    seed = run.seeds[0] if seed is None else seed
+    if seed not in run.seeds:
+        raise StorageFailure(f"no seed {seed} in {run_dir}; seeds there: {', '.join(map(str, run.seeds))}")
+    saved = checkpoint.load(Path(run_dir), step)
+    try:
+        arrays = saved.arrays[str(seed)]
+        name = getattr(config, "termination_fn", environment.NEVER)
+        termination_fn = environment.resolve_termination_fn(name, run.env)
+        spec = Spec(arrays["obs"].shape[0], arrays["episode_actions"].shape[1], termination_fn)
+        algorithm = REGISTRY[run.algorithm].build(config, spec)
+        state = packing.unpack(jax.jit(algorithm.init)(jax.random.key(0)), arrays["state"])
+        replay = packing.unpack(replay_lib.init(spec, algorithm.replay_capacity), arrays["replay"])
+    except (KeyError, IndexError, AttributeError) as error:
+        raise StorageFailure(f"a checkpoint in {run_dir} does not fit: {type(error).__name__}: {error}") from error
+    return Trained(run, config, seed, saved.record["step"], spec, algorithm, state, replay)

@@ -1,0 +1,173 @@
+"""How far a model drifts from the environment when it goes on from its own predictions.
+
+References: Janner et al. 2019 (MBPO), section 6.2, Figures 4a and 4b.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mbpo_jax.driver.trained import Trained, load_trained
+from mbpo_jax.studies import episodes, imagination
+from mbpo_jax.studies.episodes import Episode
+from mbpo_jax.studies.finding import Finding
+from mbpo_jax.types import Array, Key
+
+MOST_DIMS_DRAWN = 4
+
+
+def study(
+    run_dir: Path,
+    seed: int | None = None,
+    step: int | None = None,
+    fan_steps: int = 450,
+    fan_rows: int = 1000,
+    num_steps: int = 50,
+    num_starts: int = 500,
+) -> Finding:
+    """Feeds real action sequences to the model: one long one many times (the fan), and many short ones.
+
+    Args:
+      step: of the checkpoint; the newest by default.
+      fan_steps: length of the one sequence, cut where its episode ends.
+      fan_rows: times that the model repeats it; rounded up to a multiple of the number of elites.
+      num_steps: length of the short ones, cut to half of the longest episode.
+      num_starts: how many of them; rounded up likewise.
+    Raises:
+      StorageFailure, ValueError: see `load_trained` and `imagination.world_model`.
+    """
+    trained = load_trained(run_dir, seed, step)
+    imagination.world_model(trained)
+    env = episodes.open_environment(trained)
+    choose = episodes.calm_policy(trained, env)
+    played = [episodes.play(env, choose, number, episodes.most_steps(trained)) for number in range(10)]
+    longest = max(played, key=lambda episode: len(episode.reward))
+    scale = np.asarray(trained.replay.rows.obs[: int(trained.replay.size)]).std(0) + 1e-6
+    fan = _fan(trained, _cut(longest, fan_steps), fan_rows)
+    num_steps = min(num_steps, max(1, len(longest.reward) // 2))
+    errors = _errors(trained, played, num_steps, num_starts, scale)
+    numbers = {
+        "env": trained.run.env,
+        "seed": trained.seed,
+        "step": trained.step,
+        "real_rows": int(trained.replay.size),
+        "error": {
+            "steps": list(range(1, num_steps + 1)),
+            **{name: _floats(np.percentile(errors, q, axis=1)) for name, q in (("median", 50), ("p90", 90))},
+        },
+        **_growth(np.median(errors, axis=1)),
+        "fan": {
+            "steps": len(fan["real"]) - 1,
+            "rows": int(fan["rows"]),
+            "spread_over_real_range": _floats(fan["std"][-1] / (np.ptp(fan["real"], axis=0) + 1e-6)),
+        },
+    }
+    return Finding(_sentence(numbers), numbers, _figure(numbers, fan))
+
+
+def _cut(episode: Episode, num_steps: int) -> Episode:
+    return Episode(episode.obs[: num_steps + 1], episode.action[:num_steps], episode.reward[:num_steps], False)
+
+
+def _round_up(trained: Trained, rows: int) -> int:
+    num_elites: int = trained.config.model.num_elites
+    return -(-rows // num_elites) * num_elites
+
+
+def _fan(trained: Trained, episode: Episode, rows: int) -> dict[str, Any]:
+    """Mean and standard deviation [T + 1, O] of what the model makes of one action sequence."""
+    rows = _round_up(trained, rows)
+    imagined = _replayed(
+        trained, np.repeat(episode.obs[:1], rows, 0), np.repeat(episode.action[:, None], rows, 1), jax.random.key(0)
+    )
+    return {"real": episode.obs, "mean": imagined.mean(1), "std": imagined.std(1), "rows": rows}
+
+
+def _errors(trained: Trained, played: list[Episode], num_steps: int, num_starts: int, scale: np.ndarray) -> np.ndarray:
+    """Distance [num_steps, starts] of imagined from real states, in units of how much each dimension varies."""
+    random = np.random.default_rng(trained.seed)
+    usable = [episode for episode in played if len(episode.reward) >= num_steps]
+    which = random.integers(len(usable), size=_round_up(trained, num_starts))
+    starts = [int(random.integers(len(usable[i].reward) - num_steps + 1)) for i in which]
+    pieces = [_piece(usable[i], start, num_steps) for i, start in zip(which, starts)]
+    obs, action = np.stack([piece.obs for piece in pieces], 1), np.stack([piece.action for piece in pieces], 1)
+    imagined = _replayed(trained, obs[0], action, jax.random.key(1))
+    return np.sqrt(np.mean(np.square((imagined[1:] - obs[1:]) / scale), axis=-1))
+
+
+def _piece(episode: Episode, start: int, num_steps: int) -> Episode:
+    end = start + num_steps
+    return Episode(episode.obs[start : end + 1], episode.action[start:end], episode.reward[start:end], False)
+
+
+def _replayed(trained: Trained, starts: np.ndarray, actions: np.ndarray, key: Key) -> np.ndarray:
+    """States [T + 1, B, O] that the model imagines for given actions [T, B, A], past any end."""
+
+    @jax.jit
+    def replayed(starts: Array, actions: Array) -> Array:
+        def choose(key: Key, number: Array, obs: Array) -> Array:
+            return actions[number]
+
+        world = imagination.dynamics(trained, trained.state.model)
+        return imagination.imagine(key, world, choose, starts, len(actions), to_the_end=True).obs
+
+    return np.asarray(replayed(jnp.asarray(starts), jnp.asarray(actions)), np.float64)
+
+
+def _growth(median: np.ndarray) -> dict[str, float | None]:
+    """The errors at both ends, and p of error ~ steps^p by least squares on logarithms: 1 where errors just add up."""
+    steps = np.arange(1, len(median) + 1)
+    exponent = float(np.polyfit(np.log(steps), np.log(median + 1e-12), 1)[0]) if len(median) > 1 else None
+    return {"error_first": float(median[0]), "error_last": float(median[-1]), "exponent": exponent}
+
+
+def _floats(values: np.ndarray) -> list[float]:
+    return [float(value) for value in values]
+
+
+def _sentence(numbers: dict[str, Any]) -> str:
+    steps, exponent = numbers["error"]["steps"][-1], numbers["exponent"]
+    power = "" if exponent is None else f"; as steps to the power {exponent:.2f}"
+    return (
+        f"{numbers['env']} after {numbers['step']:,} steps: the median error grows from {numbers['error_first']:.3f} "
+        f"at one step to {numbers['error_last']:.3f} at {steps}, in standard deviations of the states in the "
+        f"replay buffer{power}."
+    )
+
+
+def _figure(numbers: dict[str, Any], fan: dict[str, Any]) -> Figure:
+    num_dims = min(MOST_DIMS_DRAWN, fan["real"].shape[1])
+    figure = Figure(figsize=(11.0, 2.0 + 1.5 * num_dims), layout="constrained")
+    left, right = figure.subfigures(1, 2, squeeze=False)[0]
+    axes = left.subplots()
+    error = numbers["error"]
+    axes.plot(error["steps"], error["median"], label="median of starts")
+    axes.fill_between(error["steps"], error["median"], error["p90"], alpha=0.2, linewidth=0.0, label="to 90 %")
+    axes.set(xscale="log", yscale="log", xlabel="steps in the model", ylabel="error / standard deviation")
+    axes.grid(visible=True, alpha=0.3)
+    axes.legend()
+    dims = np.argsort(-np.ptp(fan["real"], axis=0) / (fan["std"].mean(0) + 1e-6))[:num_dims]
+    panels = np.atleast_1d(right.subplots(num_dims, 1, sharex=True))
+    for axes, dim in zip(panels, sorted(dims)):
+        _draw_fan(axes, fan, int(dim))
+    panels[0].legend(loc="upper right", fontsize="small")
+    panels[-1].set_xlabel("environment steps")
+    right.suptitle(f"one action sequence, {fan['rows']:,} times in the model (mean, ±1 sd)")
+    figure.suptitle(f"{numbers['env']}, {numbers['step']:,} environment steps")
+    return figure
+
+
+def _draw_fan(axes: Axes, fan: dict[str, Any], dim: int) -> None:
+    steps = np.arange(len(fan["real"]))
+    mean, std = fan["mean"][:, dim], fan["std"][:, dim]
+    axes.plot(steps, fan["real"][:, dim], color="black", linewidth=1.0, label="environment")
+    axes.plot(steps, mean, color="tab:blue", linewidth=1.0, label="model")
+    axes.fill_between(steps, mean - std, mean + std, color="tab:blue", alpha=0.2, linewidth=0.0)
+    low, high = fan["real"][:, dim].min(), fan["real"][:, dim].max()
+    axes.set_ylim(low - 1.0 * (high - low) - 1e-3, high + 1.0 * (high - low) + 1e-3)
+    axes.set_ylabel(f"obs {dim}")

@@ -1,0 +1,112 @@
+"""Real experience for studies: episodes of a policy from numbered starts, which nothing was trained on."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mbpo_jax.driver import policy
+from mbpo_jax.driver.environment import EVALUATION, Environment
+from mbpo_jax.driver.trained import Trained
+from mbpo_jax.types import Array, PyTree, Transition
+
+ACTION_KEY = 7  # folded into a study's key for the noise of real actions
+DEFAULT_EPISODE_STEPS = 1000  # of environments without a time limit
+
+
+class Episode(NamedTuple):
+    """One episode, or its beginning."""
+
+    obs: np.ndarray  # [T + 1, O]
+    action: np.ndarray  # [T, A], in [-1, 1]
+    reward: np.ndarray  # [T]
+    terminal: bool  # whether the MDP ended after the last step
+
+
+def open_environment(trained: Trained) -> Environment:
+    """The environment of a run, with the starts of its evaluations."""
+    run = trained.run
+    return Environment(run.env, trained.seed, EVALUATION, run.max_episode_steps, run.env_timeout_s)
+
+
+def most_steps(trained: Trained) -> int:
+    """Time limit of an episode, in environment steps."""
+    own = gymnasium.spec(trained.run.env).max_episode_steps
+    return trained.run.max_episode_steps or own or DEFAULT_EPISODE_STEPS
+
+
+def calm_policy(trained: Trained, env: Environment) -> Callable[[np.ndarray], np.ndarray]:
+    """The policy as evaluations use it: observation [O] to action [A] in [-1, 1]."""
+    algorithm = trained.algorithm
+    act, actor = policy.deterministic_act(algorithm), algorithm.actor(trained.state)
+    return policy.Policy(act, algorithm, actor, env.action_low, env.action_high).unscaled
+
+
+def exploring_policy(trained: Trained, key: jax.Array) -> Callable[[PyTree], Callable[[np.ndarray], np.ndarray]]:
+    """For each actor, the policy as training uses it, with noise; every action has noise of its own."""
+    algorithm, num_actions = trained.algorithm, 0
+
+    @jax.jit
+    def act(actor: PyTree, number: int, obs: Array) -> Array:
+        own = jax.random.fold_in(jax.random.fold_in(key, ACTION_KEY), number)
+        return algorithm.act(own, actor, algorithm.begin_episode(actor), obs[None], True)[0][0]
+
+    def of_actor(actor: PyTree) -> Callable[[np.ndarray], np.ndarray]:
+        def choose(obs: np.ndarray) -> np.ndarray:
+            nonlocal num_actions
+            num_actions += 1
+            return np.asarray(act(actor, num_actions, jnp.asarray(obs)))
+
+        return choose
+
+    return of_actor
+
+
+def play(env: Environment, choose: Callable[[np.ndarray], np.ndarray], number: int, num_steps: int) -> Episode:
+    """Episode `number` of an environment, to its end or for `num_steps`."""
+    obs, actions = [env.reset(number)], []
+    rewards: list[float] = []
+    terminal = ended = False
+    while not ended and len(rewards) < num_steps:
+        actions.append(choose(obs[-1]))
+        step = env.step(actions[-1])
+        obs.append(step.next_obs)
+        rewards.append(step.reward)
+        terminal, ended = step.terminal, step.terminal or step.truncated
+    return Episode(np.stack(obs), np.stack(actions), np.asarray(rewards, np.float32), terminal)
+
+
+def collect(
+    env: Environment, choose: Callable[[np.ndarray], np.ndarray], first_number: int, num_steps: int
+) -> tuple[Transition, int]:
+    """Exactly `num_steps` transitions [num_steps, ...] of episodes numbered from `first_number` on.
+
+    Returns:
+      The transitions, and the number of the next episode that was not played.
+    """
+    episodes: list[Episode] = []
+    missing = num_steps
+    while missing:
+        episodes.append(play(env, choose, first_number + len(episodes), missing))
+        missing -= len(episodes[-1].reward)
+    rows = Transition(
+        obs=_joined([episode.obs[:-1] for episode in episodes]),
+        action=_joined([episode.action for episode in episodes]),
+        reward=_joined([episode.reward for episode in episodes]),
+        next_obs=_joined([episode.obs[1:] for episode in episodes]),
+        terminal=_joined([_ends(episode) for episode in episodes]),
+    )
+    return rows, first_number + len(episodes)
+
+
+def _joined(parts: list[np.ndarray]) -> Array:
+    return jnp.asarray(np.concatenate(parts))
+
+
+def _ends(episode: Episode) -> np.ndarray:
+    terminal = np.zeros(len(episode.reward), np.float32)
+    terminal[-1] = episode.terminal
+    return terminal

@@ -1,0 +1,117 @@
+"""Does another version of the environment pay the same? A trained policy, played in both from the same starts.
+
+The published runs are of Gym's version 2, ours of Gymnasium's 5; version 4 is the nearest to theirs that still runs.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from mbpo_jax.driver.environment import EVALUATION, Environment
+from mbpo_jax.driver.trained import load_trained
+from mbpo_jax.studies import episodes
+from mbpo_jax.studies.episodes import Episode
+from mbpo_jax.studies.finding import Finding
+
+AUTO = "auto"
+
+
+def study(
+    run_dir: Path, seed: int | None = None, step: int | None = None, other_env: str = AUTO, num_episodes: int = 20
+) -> Finding:
+    """Plays the deterministic policy in both versions, and repeats its actions in the other one.
+
+    Args:
+      step: of the checkpoint; the newest by default.
+      other_env: Gymnasium id; auto: version 4 of the run's own.
+      num_episodes: starts.
+    Raises:
+      StorageFailure: see `load_trained`.
+      ValueError: the other environment does not exist, or its observations or actions are others.
+    """
+    trained = load_trained(run_dir, seed, step)
+    name = version_4(trained.run.env) if other_env == AUTO else other_env
+    own, limit = episodes.open_environment(trained), episodes.most_steps(trained)
+    other = Environment(name, trained.seed, EVALUATION, limit)
+    sizes = [(env.obs_dim, env.action_dim) for env in (own, other)]
+    if sizes[0] != sizes[1]:
+        raise ValueError(
+            f"other_env must have {sizes[0][0]} observations and {sizes[0][1]} actions, as {trained.run.env} has, got "
+            f"{name} with {sizes[1][0]} and {sizes[1][1]}"
+        )
+    choose = episodes.calm_policy(trained, own)
+    here = [episodes.play(own, choose, number, limit) for number in range(num_episodes)]
+    there = [episodes.play(other, choose, number, limit) for number in range(num_episodes)]
+    repeated = [repeat(other, episode, number) for number, episode in enumerate(here)]
+    numbers = {
+        "env": trained.run.env,
+        "other_env": name,
+        "seed": trained.seed,
+        "step": trained.step,
+        "returns": returns(here),
+        "other_returns": returns(there),
+        "lengths": [len(episode.reward) for episode in here],
+        "other_lengths": [len(episode.reward) for episode in there],
+        **differences(here, repeated),
+    }
+    return Finding(_sentence(numbers), numbers, _figure(numbers))
+
+
+def version_4(env: str) -> str:
+    """`Hopper-v4` of `Hopper-v5`, and `Ant-v4` of `mbpo_jax/AntTruncatedObs-v5`: version 4 has no contact forces."""
+    return env.rpartition("/")[2].rpartition("-")[0].removesuffix("TruncatedObs") + "-v4"
+
+
+def repeat(env: Environment, episode: Episode, number: int) -> Episode:
+    """The actions of an episode again, in `env` from the same start, to their end or until the environment ends."""
+    actions = iter(episode.action)
+    choose: Callable[[np.ndarray], np.ndarray] = lambda obs: next(actions)  # noqa: E731
+    return episodes.play(env, choose, number, len(episode.action))
+
+
+def returns(played: list[Episode]) -> list[float]:
+    """Undiscounted sums of rewards."""
+    return [float(np.sum(episode.reward, dtype=np.float64)) for episode in played]
+
+
+def differences(here: list[Episode], repeated: list[Episode]) -> dict[str, Any]:
+    """How far the same actions lead to other states and rewards; steps that both took count."""
+    state = reward = 0.0
+    last = []
+    for one, two in zip(here, repeated, strict=True):
+        steps = min(len(one.reward), len(two.reward))
+        state = max(state, float(np.abs(one.obs[: steps + 1] - two.obs[: steps + 1]).max()))
+        reward = max(reward, float(np.abs(one.reward[: steps - 1] - two.reward[: steps - 1]).max(initial=0.0)))
+        if one.terminal and two.terminal and len(one.reward) == len(two.reward):
+            last.append(float(two.reward[-1] - one.reward[-1]))
+    return {
+        "same_actions_state_difference": state,
+        "same_actions_reward_difference": reward,
+        "last_reward_differences": last,
+    }
+
+
+def _sentence(numbers: dict[str, Any]) -> str:
+    own, other = np.asarray(numbers["returns"]), np.asarray(numbers["other_returns"])
+    last = numbers["last_reward_differences"]
+    of_last = f"; the step that ends an episode pays {np.mean(last):+.2f} there" if last else ""
+    return (
+        f"{numbers['env']} {own.mean():.1f} +- {own.std():.1f}, {numbers['other_env']} {other.mean():.1f} +- "
+        f"{other.std():.1f} over {len(own)} starts. The same actions lead to states that differ by up to "
+        f"{numbers['same_actions_state_difference']:.2g} and rewards that differ by up to "
+        f"{numbers['same_actions_reward_difference']:.2g} before the last step{of_last}."
+    )
+
+
+def _figure(numbers: dict[str, Any]) -> Figure:
+    figure = Figure(figsize=(5.0, 4.6), layout="constrained")
+    axes = figure.subplots()
+    own, other = numbers["returns"], numbers["other_returns"]
+    axes.scatter(own, other, s=16)
+    ends = [min(own + other), max(own + other)]
+    axes.plot(ends, ends, color="gray", linestyle="--", linewidth=1.0)
+    axes.set(title="one dot a start", xlabel=f"return, {numbers['env']}", ylabel=f"return, {numbers['other_env']}")
+    return figure

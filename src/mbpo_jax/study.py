@@ -1,0 +1,128 @@
+"""Small experiments on trained runs: `python -m mbpo_jax.study NAME --run_dir=RUN --output_dir=DIR`.
+
+Each prints a sentence of what was found and leaves NAME.json, the numbers, and NAME.png in the output directory.
+"""
+
+import argparse
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mbpo_jax.driver import run_directory
+from mbpo_jax.driver.config import EnvironmentFailure, StorageFailure
+from mbpo_jax.reports import pictures
+from mbpo_jax.studies import best_length, compounding, exploitation, policy_shift, versions
+from mbpo_jax.studies.finding import Finding
+
+EXIT_USAGE, EXIT_ENVIRONMENT, EXIT_STORAGE = 2, 5, 6
+
+
+class Study(NamedTuple):
+    """A row of the table: from its function's parameters come the flags."""
+
+    run: Callable[..., Finding]
+    summary: str
+
+
+STUDIES = {
+    "exploitation": Study(exploitation.study, "returns in the model beside real ones, at every checkpoint of a run"),
+    "compounding": Study(compounding.study, "error against steps in the model, and the fan of one action sequence"),
+    "policy_shift": Study(policy_shift.study, "model error against the policy's distance from the data policy"),
+    "versions": Study(versions.study, "a policy's returns in another version of its environment"),
+    "best_length": Study(
+        best_length.study, "the best rollout length over model error and policy shift; needs no run"
+    ),
+}
+HELP = {
+    "run_dir": "Directory of the run.",
+    "seed": "Seed of the agent. Default: the run's first.",
+    "step": "Environment step of the checkpoint. Default: the newest.",
+    "num_episodes": "Starts, each played in both worlds.",
+    "other_env": "Gymnasium id of the other version; auto: version 4 of the run's own.",
+    "rows_per_start": "Imagined trajectories from each start.",
+    "fan_steps": "Length of the action sequence of the fan.",
+    "fan_rows": "Times that the model repeats it.",
+    "num_steps": "Most steps in the model of the error curve.",
+    "num_starts": "Starts of the error curve.",
+    "num_rows": "Transitions that a model is fitted to; several, separated by commas.",
+    "num_measurements": "Measurements after the one at the data policy.",
+    "updates_between": "Agent updates between measurements.",
+    "visited_steps": "Environment steps of the moving policy at each measurement.",
+    "discount": "Discount of the bound.",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a study, prints its sentence and its files; returns the exit status.
+
+    0 done, 2 wrong flags or a run that does not fit, 5 the environment failed, 6 files failed.
+    """
+    arguments = vars(_parser().parse_args(argv))
+    study, output_dir = arguments.pop("study"), arguments.pop("output_dir")
+    try:
+        finding = STUDIES[study].run(**arguments)
+        output_dir.mkdir(parents=True, exist_ok=True)
+        paths = output_dir / f"{study}.json", output_dir / f"{study}.png"
+        run_directory.write_json(paths[0], {"finding": finding.sentence} | finding.numbers)
+        pictures.save(finding.figure, paths[1])
+    except ValueError as error:
+        return _failed(error, EXIT_USAGE)
+    except EnvironmentFailure as error:
+        return _failed(error, EXIT_ENVIRONMENT)
+    except (StorageFailure, OSError) as error:
+        return _failed(error, EXIT_STORAGE)
+    print(finding.sentence, *paths, sep="\n")
+    return 0
+
+
+def _failed(error: Exception, status: int) -> int:
+    print(f"mbpo_jax: error: {error}", file=sys.stderr)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m mbpo_jax.study", description=__doc__)
+    studies = parser.add_subparsers(dest="study", required=True, metavar="NAME")
+    for name, study in STUDIES.items():
+        flags = studies.add_parser(name, help=study.summary, description=study.summary, allow_abbrev=False)
+        flags.add_argument("--output_dir", required=True, type=Path, help="Where the numbers and the picture go.")
+        for parameter in inspect.signature(study.run).parameters.values():
+            _add_flag(flags, parameter)
+    return parser
+
+
+def _add_flag(flags: argparse.ArgumentParser, parameter: inspect.Parameter) -> None:
+    """The flag of a study's parameter: its name, its type, and its default if it has one."""
+    kinds: dict[Any, Callable[[str], Any]] = {
+        Path: Path,
+        int: _count,
+        int | None: _whole,
+        float: float,
+        str: str,
+        Sequence[int]: lambda text: [_count(part) for part in text.split(",")],
+    }
+    given: dict[str, Any] = {"required": True}
+    note = ""
+    if parameter.default is not inspect.Parameter.empty:
+        given = {"default": parameter.default}
+        shown = ",".join(map(str, parameter.default)) if isinstance(parameter.default, tuple) else parameter.default
+        note = "" if shown is None else f" Default: {shown}."
+    flags.add_argument(
+        f"--{parameter.name}", type=kinds[parameter.annotation], help=HELP[parameter.name] + note, **given
+    )
+
+
+def _whole(text: str, minimum: int = 0) -> int:
+    if not text.isdecimal() or int(text) < minimum:
+        raise argparse.ArgumentTypeError(f"must be a whole number, {minimum} or more, got {text!r}")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    return _whole(text, minimum=1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mbpo_jax.driver.trained import load_trained
+from mbpo_jax.rollouts.branched import Dynamics
+from mbpo_jax.studies import compounding
+from mbpo_jax.studies.episodes import Episode
+
+
+@pytest.fixture(scope="module")
+def trained(run_dir):
+    return load_trained(run_dir)
+
+
+def drive(action, start=0.0):
+    """An episode of a world where each action is added to the first of four numbers, and the others stand."""
+    obs = np.zeros((len(action) + 1, 4), np.float32)
+    obs[:, 0] = start + np.concatenate([[0.0], np.cumsum(action)])
+    return Episode(obs, np.asarray(action, np.float32)[:, None], np.zeros(len(action), np.float32), False)
+
+
+def world(drift):
+    """That world's model, wrong by `drift` at every step."""
+
+    def step(key, group, obs, action):
+        return obs.at[:, 0].add(action[:, 0] + drift), jnp.zeros(len(obs)), jnp.ones(len(obs), bool)
+
+    return lambda trained, model: Dynamics(step, 2)
+
+
+@pytest.fixture
+def episodes():
+    random = np.random.default_rng(0)
+    return [drive(random.uniform(-1, 1, size), start) for size, start in ((30, 0.0), (12, 5.0), (3, 100.0))]
+
+
+def test_a_model_that_is_right_has_no_error_wherever_it_starts(trained, episodes, monkeypatch):
+    monkeypatch.setattr(compounding.imagination, "dynamics", world(0.0))
+    errors = compounding._errors(trained, episodes, 10, 41, np.ones(4))
+    assert errors.shape == (10, 42)  # a multiple of the two elites
+    np.testing.assert_allclose(errors, 0.0, atol=1e-5)
+
+
+def test_a_constant_drift_adds_up_and_is_measured_in_units_of_the_scale(trained, episodes, monkeypatch):
+    monkeypatch.setattr(compounding.imagination, "dynamics", world(0.5))
+    errors = compounding._errors(trained, episodes, 10, 40, np.asarray([2.0, 1.0, 1.0, 1.0]))
+    by_step = 0.25 * np.arange(1, 11) / 2.0  # root of a mean over four dimensions, three of which are right
+    np.testing.assert_allclose(errors, np.broadcast_to(by_step[:, None], errors.shape), rtol=1e-4)
+    assert compounding._growth(np.median(errors, axis=1))["exponent"] == pytest.approx(1.0, abs=1e-3)
+
+
+def test_growth_worked_by_hand():
+    assert compounding._growth(3.0 * np.arange(1, 20) ** 2.0) == pytest.approx(
+        {"error_first": 3.0, "error_last": 3.0 * 361, "exponent": 2.0}
+    )
+    assert compounding._growth(np.asarray([4.0])) == {"error_first": 4.0, "error_last": 4.0, "exponent": None}
+
+
+def test_the_fan_repeats_one_action_sequence_past_any_end(trained, episodes, monkeypatch):
+    monkeypatch.setattr(compounding.imagination, "dynamics", world(0.5))  # it says that every step is the last
+    fan = compounding._fan(trained, episodes[0], 5)
+    assert fan["rows"] == 6
+    np.testing.assert_allclose(fan["mean"][:, 0], episodes[0].obs[:, 0] + 0.5 * np.arange(31), atol=1e-4)
+    np.testing.assert_allclose(fan["std"], 0.0, atol=1e-6)
+    np.testing.assert_array_equal(fan["real"], episodes[0].obs)
+
+
+def test_cutting_keeps_one_observation_more_than_actions(episodes):
+    cut = compounding._cut(episodes[0], 7)
+    assert (cut.obs.shape, cut.action.shape, cut.reward.shape) == ((8, 4), (7, 1), (7,))
+    np.testing.assert_array_equal(cut.obs, episodes[0].obs[:8])
+
+
+def test_a_run_is_studied_from_its_files(run_dir):
+    finding = compounding.study(run_dir, step=120, fan_steps=4, fan_rows=10, num_steps=2, num_starts=20)
+    numbers = finding.numbers
+    assert (numbers["step"], numbers["seed"], numbers["real_rows"]) == (120, 0, 100)
+    assert numbers["error"]["steps"] == [1, 2]
+    assert 0.0 < numbers["error"]["median"][0] <= numbers["error"]["p90"][0]
+    assert numbers["fan"]["rows"] == 10
+    assert 1 <= numbers["fan"]["steps"] <= 4
+    assert "InvertedPendulum-v5 after 120 steps" in finding.sentence
+    later = compounding.study(run_dir, seed=3, fan_steps=4, fan_rows=10, num_steps=2, num_starts=20)
+    assert later.numbers["step"] == 160
+    assert later.numbers["error_first"] != numbers["error_first"]

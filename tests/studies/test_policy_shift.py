@@ -1,0 +1,104 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import integrate, stats
+
+from mbpo_jax import theory
+from mbpo_jax.driver.trained import load_trained
+from mbpo_jax.studies import policy_shift
+from mbpo_jax.studies.policy_shift import Measurement, gaussian_kl
+
+
+def kl_by_integration(mean, std, other_mean, other_std):
+    p, q = stats.norm(mean, std), stats.norm(other_mean, other_std)
+    value, _ = integrate.quad(lambda x: p.pdf(x) * (p.logpdf(x) - q.logpdf(x)), mean - 12 * std, mean + 12 * std)
+    return value
+
+
+def test_divergence_of_gaussians_equals_its_integral_in_either_direction():
+    for one, other in (((0.3, 0.5), (-0.2, 1.5)), ((-0.2, 1.5), (0.3, 0.5))):
+        args = [jnp.asarray([value]) for value in (one[0], np.log(one[1]), other[0], np.log(other[1]))]
+        assert float(gaussian_kl(*args)) == pytest.approx(kl_by_integration(*one, *other), rel=1e-5)
+
+
+def test_divergence_adds_up_over_actions_and_is_zero_of_equals():
+    mean, log_std = jnp.asarray([[0.1, -0.4]]), jnp.asarray([[0.2, -1.0]])
+    np.testing.assert_allclose(gaussian_kl(mean, log_std, mean, log_std), [0.0], atol=1e-7)
+    shifted = gaussian_kl(mean, log_std, mean + 1.0, log_std)
+    np.testing.assert_allclose(shifted, [0.5 * (np.exp(-0.4) + np.exp(2.0))], rtol=1e-6)
+
+
+def test_lines_and_lengths_worked_by_hand():
+    """loss = 2 + 3 KL and unexplained = 0.01 + 0.2 shift; KL 2 s^2 is a shift of s."""
+    shifts = [0.0, 0.05, 0.1]
+    measured = [Measurement(i, 2 * s**2, 2.0 + 6.0 * s**2, 0.01 + 0.2 * s) for i, s in enumerate(shifts)]
+    line = policy_shift._line(measured, 0.99, 400)
+    assert line["loss_at_data_policy"] == pytest.approx(2.0)
+    assert line["loss_per_nat"] == pytest.approx(3.0)
+    assert line["error_at_data_policy"] == pytest.approx(0.01)
+    assert line["error_per_shift"] == pytest.approx(0.2)
+    # ln(0.02 / 0.05) / ln 0.99 = 91.2 and ln(0.03 / 0.1) / ln 0.99 = 119.8, rounded up; without a shift none
+    assert line["recommended_lengths"] == [0, 92, 120]
+    assert policy_shift._line(measured, 0.99, 25)["recommended_lengths"] == [0, 25, 25]
+
+
+@pytest.fixture(scope="module")
+def finding(run_dir):
+    return policy_shift.study(run_dir, num_rows=(40, 80), num_measurements=2, updates_between=30, visited_steps=25)
+
+
+def test_a_run_is_studied_from_its_files(finding):
+    assert [curve["rows"] for curve in finding.numbers["curves"]] == [40, 80]
+    for curve in finding.numbers["curves"]:
+        first, *later = curve["measurements"]
+        assert (first["num_updates"], first["kl"]) == (0, pytest.approx(0.0, abs=1e-9))
+        assert [point["num_updates"] for point in later] == [30, 60]
+        assert all(point["kl"] > 1e-4 for point in later)  # learning rate 3e-4, 30 updates: it moved
+        assert all(point["loss"] > 0.0 and 0.0 <= point["unexplained"] <= 1.0 for point in curve["measurements"])
+        assert len(curve["recommended_lengths"]) == 3
+    assert "80 rows: loss" in finding.sentence
+
+
+def test_the_figure_shows_the_measurements(finding):
+    of_loss, of_share = finding.figure.axes
+    for axes, x_of, y in (
+        (of_loss, lambda point: point["kl"], "loss"),
+        (of_share, lambda point: theory.pinsker(point["kl"]), "unexplained"),
+    ):
+        dots = [line for line in axes.get_lines() if line.get_marker() == "."]
+        for line, curve in zip(dots, finding.numbers["curves"], strict=True):
+            np.testing.assert_allclose(line.get_xdata(), [x_of(point) for point in curve["measurements"]])
+            np.testing.assert_allclose(line.get_ydata(), [point[y] for point in curve["measurements"]])
+
+
+@pytest.fixture(scope="module")
+def experiment(run_dir):
+    return policy_shift._Experiment(load_trained(run_dir), 80, 25)
+
+
+def test_the_models_error_is_that_of_its_elites(experiment):
+    """Against plain NumPy, on a model whose members differ."""
+    model = experiment._world.init(jax.random.key(3))
+    model = model.replace(elites=jnp.asarray([2, 0]))
+    rows = experiment._data
+    mean, _ = experiment._world.predict(model, rows.obs, rows.action)
+    target = np.concatenate([np.asarray(rows.reward)[:, None], np.asarray(rows.next_obs - rows.obs)], 1)
+    squares = np.mean([np.square(np.asarray(mean[i]) - target).mean(0) for i in (2, 0)], axis=0)
+    variances = jnp.asarray([0.0, *(4.0 * squares[1:4]), 1e-3 * squares[4]])
+    _, loss, unexplained = experiment._judge(experiment._data_actor, model, rows, variances)
+    assert float(loss) == pytest.approx(squares.mean(), rel=1e-5)
+    # the first target never varies and does not count; a quarter each; an error beyond the variance counts as all of it
+    assert float(unexplained) == pytest.approx((0.25 * 3 + 1.0) / 4, rel=1e-5)
+
+
+def test_learning_changes_the_policy_and_leaves_data_and_model_alone(experiment):
+    before = jax.tree.map(np.asarray, experiment._data)
+    measured = experiment.measure(40, 1, 10)
+    jax.tree.map(np.testing.assert_array_equal, before, jax.tree.map(np.asarray, experiment._data))
+    assert measured[0].kl == pytest.approx(0.0, abs=1e-9) and measured[1].kl > 0.0
+
+
+def test_a_run_of_another_agent_is_refused(modelless_run):
+    with pytest.raises(ValueError, match="the run must have a model"):
+        policy_shift.study(modelless_run)

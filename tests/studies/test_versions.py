@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+
+from mbpo_jax.studies import versions
+from mbpo_jax.studies.episodes import Episode
+
+
+@pytest.mark.parametrize(
+    ("env", "older"),
+    [
+        ("Hopper-v5", "Hopper-v4"),
+        ("mbpo_jax/AntTruncatedObs-v5", "Ant-v4"),
+        ("a/B-v5", "B-v4"),
+    ],
+)
+def test_names_of_version_4(env, older):
+    assert versions.version_4(env) == older
+
+
+def test_version_4_of_the_pendulum_moves_the_same_and_pays_one_for_the_last_step(run_dir, monkeypatch):
+    """Known of the two: v5 gives 0 for the step that ends the episode, v4 gave 1."""
+    monkeypatch.setattr(versions.episodes, "calm_policy", lambda trained, env: lambda obs: np.ones(1))  # it falls
+    numbers = versions.study(run_dir, seed=3, num_episodes=6).numbers
+    assert numbers["other_env"] == "InvertedPendulum-v4"
+    assert numbers["same_actions_state_difference"] == 0.0
+    assert numbers["same_actions_reward_difference"] == 0.0
+    assert numbers["lengths"] == numbers["other_lengths"]
+    assert len(numbers["last_reward_differences"]) >= 1  # some fall before the time limit of 5
+    assert set(numbers["last_reward_differences"]) == {1.0}
+    gained = np.subtract(numbers["other_returns"], numbers["returns"])
+    assert gained.sum() == len(numbers["last_reward_differences"])
+
+
+def test_an_environment_with_other_observations_is_refused(run_dir):
+    with pytest.raises(ValueError, match="other_env must have 4 observations and 1 actions.*Hopper-v4 with 11 and 3"):
+        versions.study(run_dir, other_env="Hopper-v4", num_episodes=1)
+
+
+def test_differences_worked_by_hand():
+    def episode(obs, reward, terminal=True):
+        return Episode(np.asarray(obs, float)[:, None], np.zeros((len(reward), 1)), np.asarray(reward, float), terminal)
+
+    here = [episode([0, 1, 2, 3], [1, 1, 0]), episode([0, 1, 2], [1, 0])]
+    there = [episode([0, 1, 2.5, 3], [1, 1.25, 1]), episode([0, 1], [9])]
+    told = versions.differences(here, there)
+    # the second ended earlier there: its one common step is an end there, and no end here
+    assert told == {
+        "same_actions_state_difference": 0.5,
+        "same_actions_reward_difference": 0.25,
+        "last_reward_differences": [1.0],
+    }
