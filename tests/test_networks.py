@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mbpo_jax.networks import Actor, Critic, GaussianMlp
+from mbpo_jax.networks import Actor, Critic, DeterministicActor, GaussianMlp
 
 TRUNCATED = 0.8796  # standard deviation of a standard normal that is cut off at -2 and 2
 LEADING = pytest.mark.parametrize("leading", [(), (5,), (2, 5)])
@@ -104,6 +104,14 @@ def test_the_actor_is_relu_layers_split_into_mean_and_log_std(variant):
     np.testing.assert_allclose(log_std, expected[..., 3:], rtol=1e-4, atol=1e-5)
 
 
+def test_the_deterministic_actor_is_relu_layers_and_a_tanh(variant):
+    actor = DeterministicActor(num_actions=3, hidden_units=6, num_hidden_layers=2)
+    params = random_params(actor, 4, scale=0.3)
+    obs = np.random.default_rng(1).normal(size=(2, 5, 4))
+    action = variant(actor.apply)({"params": params}, jnp.asarray(obs, jnp.float32))
+    np.testing.assert_allclose(action, np.tanh(relu_layers(params, obs)), rtol=1e-4, atol=1e-5)
+
+
 def test_the_critic_is_relu_layers_of_obs_then_action(variant):
     critic = Critic(hidden_units=6, num_hidden_layers=2)
     params = random_params(critic, 4, 2)
@@ -118,6 +126,7 @@ def test_the_critic_is_relu_layers_of_obs_then_action(variant):
 def test_leading_axes_are_kept_and_the_critic_gives_one_number(leading):
     assert shapes_of_outputs(GaussianMlp(3, 7, 2), 4, leading=leading) == ((*leading, 3), (*leading, 3))
     assert shapes_of_outputs(Actor(2, 6, 1), 4, leading=leading) == ((*leading, 2), (*leading, 2))
+    assert shapes_of_outputs(DeterministicActor(2, 6, 1), 4, leading=leading) == (*leading, 2)
     assert shapes_of_outputs(Critic(6, 1), 4, 2, leading=leading) == leading
 
 

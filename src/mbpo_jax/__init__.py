@@ -4,37 +4,56 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mbpo_jax.agents.ddpg import DdpgConfig
     from mbpo_jax.agents.sac import SacConfig
-    from mbpo_jax.algorithms.mbpo import MbpoConfig
-    from mbpo_jax.algorithms.sac import SacRunConfig
+    from mbpo_jax.agents.td3 import Td3Config
+    from mbpo_jax.algorithms.mbpo import MbpoConfig, MbpoDdpgConfig, MbpoTd3Config
+    from mbpo_jax.algorithms.model_free import DdpgRunConfig, SacRunConfig, Td3RunConfig
     from mbpo_jax.driver.config import RunConfig
     from mbpo_jax.driver.loop import Result
     from mbpo_jax.driver.policy import Policy, load_policy
     from mbpo_jax.driver.processes import train
+    from mbpo_jax.driver.trained import Trained, load_trained
     from mbpo_jax.models.gaussian_state import GaussianConfig
 
 __version__ = "0.1.0"
 __all__ = [
+    "DdpgConfig",
+    "DdpgRunConfig",
     "GaussianConfig",
     "MbpoConfig",
+    "MbpoDdpgConfig",
+    "MbpoTd3Config",
     "Policy",
     "Result",
     "RunConfig",
     "SacConfig",
     "SacRunConfig",
+    "Td3Config",
+    "Td3RunConfig",
+    "Trained",
     "load_policy",
+    "load_trained",
     "train",
 ]
 
 _HOMES = {
+    "DdpgConfig": "agents.ddpg",
+    "DdpgRunConfig": "algorithms.model_free",
     "GaussianConfig": "models.gaussian_state",
     "MbpoConfig": "algorithms.mbpo",
+    "MbpoDdpgConfig": "algorithms.mbpo",
+    "MbpoTd3Config": "algorithms.mbpo",
     "Policy": "driver.policy",
     "Result": "driver.loop",
     "RunConfig": "driver.config",
     "SacConfig": "agents.sac",
-    "SacRunConfig": "algorithms.sac",
+    "SacRunConfig": "algorithms.model_free",
+    "Td3Config": "agents.td3",
+    "Td3RunConfig": "algorithms.model_free",
+    "Trained": "driver.trained",
     "load_policy": "driver.policy",
+    "load_trained": "driver.trained",
     "train": "driver.processes",
 }
 

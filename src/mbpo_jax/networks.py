@@ -65,6 +65,19 @@ class Actor(nn.Module):
         return mean, jnp.clip(log_std, LOG_STD_MIN, LOG_STD_MAX)
 
 
+class DeterministicActor(nn.Module):
+    """A policy without noise: observation [..., O] to action [..., A], each in [-1, 1]."""
+
+    num_actions: int
+    hidden_units: int
+    num_hidden_layers: int
+
+    @nn.compact
+    def __call__(self, obs: Array) -> Array:
+        """Maps obs [..., O] to action [..., A]."""
+        return jnp.tanh(_Mlp(self.num_actions, self.hidden_units, self.num_hidden_layers)(obs))
+
+
 class Critic(nn.Module):
     """One action-value function: (obs [..., O], action [..., A]) to q [...]."""
 

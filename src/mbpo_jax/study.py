@@ -31,9 +31,7 @@ STUDIES = {
     "compounding": Study(compounding.study, "error against steps in the model, and the fan of one action sequence"),
     "policy_shift": Study(policy_shift.study, "model error against the policy's distance from the data policy"),
     "versions": Study(versions.study, "a policy's returns in another version of its environment"),
-    "best_length": Study(
-        best_length.study, "the best rollout length over model error and policy shift; needs no run"
-    ),
+    "best_length": Study(best_length.study, "the best rollout length over model error and policy shift; needs no run"),
 }
 HELP = {
     "run_dir": "Directory of the run.",

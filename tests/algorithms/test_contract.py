@@ -14,8 +14,8 @@ from mbpo_jax.types import FINISHED, Spec, Transition
 SPEC = Spec(obs_dim=4, action_dim=2, termination_fn=terminations.never)
 TINY = {
     "exploration_steps": 40, "min_replay_rows": 40, "replay_capacity": 400, "epoch_steps": 20, "fit_every_steps": 10,
-    "rollout_batch": 30, "updates_per_step": 2, "batch_size": 16, "num_members": 3, "num_elites": 2,
-    "model_hidden_units": 8, "hidden_units": 8,
+    "rollout_batch": 30, "updates_per_step": 2, "batch_size": 16, "real_fraction": 0.25, "num_members": 3,
+    "num_elites": 2, "model_hidden_units": 8, "hidden_units": 8,
 }  # fmt: skip
 
 
@@ -119,6 +119,13 @@ def test_acting(built):
     np.testing.assert_array_equal(calm[0], calm[1])
     assert not np.array_equal(wild[0], wild[1])
     assert (np.abs(wild[0]) <= 1).all()
+
+
+def test_no_rows_knobs_pass_for_those_of_another():
+    """Else the driver would take them, and build another agent than the one they are of."""
+    classes = [member.config_class for member in REGISTRY.values()]
+    for one in classes:
+        assert [one is other for other in classes] == [issubclass(one, other) for other in classes]
 
 
 def test_configs_are_frozen_hashable_and_documented(built):

@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mbpo_jax import health, replay, terminations
+from mbpo_jax import agents, health, replay, terminations
+from mbpo_jax.agents.ddpg import DdpgConfig
 from mbpo_jax.agents.sac import SacConfig
+from mbpo_jax.agents.td3 import Td3Config
 from mbpo_jax.algorithms import mbpo
 from mbpo_jax.models.gaussian import GaussianConfig
 from mbpo_jax.types import FINISHED, Phase, Spec, Transition
@@ -265,3 +267,50 @@ def test_a_round_by_a_broken_actor_names_its_actions():
     state, metrics = compiled(algorithm, "roll_out")(jax.random.key(1), state, real_buffer(1.0, 50))
     assert health.describe(metrics["health"]) == "a policy action is not finite (nan) at rollout step 1"
     assert (int(metrics["dropped_nonfinite"]), int(state.imagined.size)) == (40, 0)
+
+
+# -- other agents --------------------------------------------------------------------------------------------------
+
+NOISY = pytest.mark.parametrize(
+    ("config_class", "agent_class"), [(mbpo.MbpoDdpgConfig, DdpgConfig), (mbpo.MbpoTd3Config, Td3Config)]
+)
+
+
+@NOISY
+@pytest.mark.parametrize("std", [0.1, 0.0])
+def test_rollouts_have_the_exploration_noise(config_class, agent_class, std):
+    """All start from one state, so that without noise they would all act alike."""
+    knobs = agent_class(hidden_units=8, exploration_noise_std=std)
+    config = config_class(rollout_batch=600, model=SMALL["model"], agent=knobs)
+    algorithm = mbpo.build(config, SPEC)
+    state = jax.jit(algorithm.init)(jax.random.key(0))
+    state, _ = compiled(algorithm, "roll_out")(jax.random.key(1), state, real_buffer(0.3, 50))
+    assert int(state.imagined.size) == 600
+    imagined = replay.take(state.imagined, jnp.arange(600))
+    agent = agents.build(knobs, SPEC)
+    calm = np.asarray(agent.act(jax.random.key(2), algorithm.actor(state), imagined.obs, False))
+    assert np.abs(calm).max() < 0.6  # so that no noise is clipped
+    noise = np.asarray(imagined.action) - calm
+    if std == 0.0:
+        np.testing.assert_allclose(noise, 0.0, atol=1e-6)
+    else:
+        assert len(np.unique(noise)) > 590
+        assert noise.std() == pytest.approx(std, rel=0.1)
+        assert abs(noise.mean()) < 0.02
+
+
+@NOISY
+def test_the_agent_of_the_config_learns_on_batches_of_both_kinds(config_class, agent_class):
+    """The phase draws the batches that SAC would draw, and gives them to the agent as they are."""
+    knobs = agent_class(hidden_units=8)
+    config = config_class(batch_size=8, updates_per_step=3, real_fraction=0.5, model=SMALL["model"], agent=knobs)
+    algorithm, agent, key = mbpo.build(config, SPEC), agents.build(knobs, SPEC), jax.random.key(5)
+    real, imagined = (replay.add(replay.init(SPEC, 480), varied_rows(40)) for _ in range(2))
+    state = jax.jit(algorithm.init)(jax.random.key(0)).replace(imagined=imagined)
+    after, _ = compiled(algorithm, "update_agent")(key, state, real)
+    key_batches, key_update = jax.random.split(key)
+    batches = mbpo.draw_batches(key_batches, real, imagined, 3, 4, 4)
+    wanted, _ = jax.jit(agent.update)(key_update, state.agent, batches)
+    for a, b in zip(jax.tree.leaves(after.agent), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    assert int(after.agent.num_updates) == 3

@@ -7,7 +7,7 @@ import pytest
 from mbpo_jax import options
 from mbpo_jax.algorithms import REGISTRY
 from mbpo_jax.algorithms.mbpo import MbpoConfig
-from mbpo_jax.algorithms.sac import SacRunConfig
+from mbpo_jax.algorithms.model_free import SacRunConfig
 from mbpo_jax.driver import flags
 from mbpo_jax.driver.config import RunConfig
 from mbpo_jax.driver.flags import FlagsError
@@ -79,12 +79,6 @@ TASKS = {
         "rollout_length_schedule": (20, 150, 1, 15),
         "target_entropy": -1.0,
     },
-    "hopper_no_model": {
-        "env": "Hopper-v5",
-        "num_steps": 125_000,
-        "target_entropy": -1.0,
-        "real_fraction": 1.0,
-    },
     "humanoid": {
         "env": "mbpo_jax/HumanoidTruncatedObs-v5",
         "num_steps": 300_000,
@@ -126,8 +120,44 @@ TASKS = {
         "target_entropy": -3.0,
     },
 }
-# Haarnoja et al. 2018b, Appendix D.
-SAC = {
+# sfujim/TD3@6a9f761: what its agents share, and what TD3 adds.
+DDPG_AGENT = {"exploration_noise_std": 0.1}
+TD3_AGENT = DDPG_AGENT | {"target_noise_std": 0.2, "target_noise_clip": 0.5, "actor_every_updates": 2}
+FUJIMOTO = {
+    "env": "Hopper-v5",
+    "num_steps": 1_000_000,
+    "exploration_steps": 25_000,
+    "replay_capacity": 1_000_000,
+    "updates_per_step": 1,
+    "batch_size": 256,
+    "discount": 0.99,
+    "hidden_units": 256,
+    "num_hidden_layers": 2,
+    "learning_rate": 3e-4,
+    "target_update_rate": 0.005,
+    "eval_every_steps": 5000,
+    "eval_episodes": 10,
+}
+
+
+def with_agent(algorithm, task, agent):
+    """MBPO's settings for a task with another agent, which has none of SAC's knobs."""
+    settings = {
+        name: value
+        for name, value in (PAPER | TASKS[task]).items()
+        if name not in ("target_entropy", "initial_temperature")
+    }
+    return settings | agent | {"algorithm": algorithm}
+
+
+# Haarnoja et al. 2018b, Appendix D, and the above.
+OTHERS = {
+    "hopper_ddpg": FUJIMOTO | DDPG_AGENT | {"algorithm": "ddpg"},
+    "hopper_td3": FUJIMOTO | TD3_AGENT | {"algorithm": "td3"},
+    "hopper_mbpo_ddpg": with_agent("mbpo_ddpg", "hopper", DDPG_AGENT),
+    "hopper_mbpo_td3": with_agent("mbpo_td3", "hopper", TD3_AGENT),
+    "inverted_pendulum_mbpo_ddpg": with_agent("mbpo_ddpg", "inverted_pendulum", DDPG_AGENT),
+    "inverted_pendulum_mbpo_td3": with_agent("mbpo_td3", "inverted_pendulum", TD3_AGENT),
     "hopper_sac": {
         "algorithm": "sac",
         "env": "Hopper-v5",
@@ -184,8 +214,15 @@ def test_every_knob_has_a_flag_with_help_range_and_default(config):
 
 def test_help_tells_defaults_apart_where_algorithms_differ():
     entry = flags.help_text().split("\n  --updates_per_step\n")[1].split("\n  --")[0]
-    assert "Default: 20 (mbpo), 1 (sac)." in entry
-    assert "[mbpo, sac]" in entry
+    assert "Default: 20 (mbpo), 20 (mbpo_ddpg), 20 (mbpo_td3), 1 (sac), 1 (ddpg), 1 (td3)." in entry
+    assert "[mbpo, mbpo_ddpg, mbpo_td3, sac, ddpg, td3]" in entry
+
+
+def test_help_lists_the_algorithms_side_by_side():
+    text = flags.help_text().split("algorithms:\n")[1].split("\n\n")[0]
+    assert [line.split()[0] for line in text.splitlines()] == list(REGISTRY)
+    starts = {line.index(member.summary) for line, member in zip(text.splitlines(), REGISTRY.values(), strict=True)}
+    assert starts == {2 + len("mbpo_ddpg") + 2}
 
 
 def test_without_flags_all_is_as_the_dataclasses_say():
@@ -280,7 +317,7 @@ def test_the_last_of_two_wins_and_a_space_will_do():
         ("--rollout_length_schedule=5,2,1,1", "(5, 2, 1, 1)", "first_epoch <= last_epoch"),
         ("--model_weight_decays=1e-4,inf", "1e-4,inf", "numbers separated by commas, 0 or more"),
         ("--quiet=maybe", "maybe", "true or false"),
-        ("--algorithm=ppo", "'ppo'", "one of mbpo, sac"),
+        ("--algorithm=ppo", "'ppo'", "one of mbpo, mbpo_ddpg, mbpo_td3, sac, ddpg, td3"),
         ("--seed_lifting=pmap", "'pmap'", "one of auto, each, vmap"),
         ("--env=", "''", "a Gymnasium id"),
         ("--run_dir=", "''", "a directory or 'auto'"),
@@ -306,7 +343,10 @@ def test_a_flag_without_its_value_is_refused():
     assert "--flagfile" in refusal("--flagfile")
 
 
-@pytest.mark.parametrize(("flag", "algorithm"), [("--rollout_batch=10", "sac"), ("--num_members=9", "sac")])
+@pytest.mark.parametrize(
+    ("flag", "algorithm"),
+    [("--rollout_batch=10", "sac"), ("--num_members=9", "sac"), ("--target_entropy=-0.5", "mbpo_td3")],
+)
 def test_a_flag_that_the_algorithm_does_not_read_is_refused(flag, algorithm):
     message = refusal(f"--algorithm={algorithm}", flag)
     assert f"{flag} is not read by --algorithm={algorithm}" in message
@@ -471,13 +511,43 @@ def test_garbage_in_a_flagfile_never_raises_anything_but_a_flags_error(tmp_path)
 
 
 def test_every_flagfile_has_its_row_here():
-    assert {path.stem for path in EXPERIMENTS.glob("*.flags")} == TASKS.keys() | SAC.keys()
+    assert {path.stem for path in EXPERIMENTS.glob("*.flags")} == TASKS.keys() | OTHERS.keys()
 
 
-@pytest.mark.parametrize("name", sorted(TASKS | SAC))
+ABLATIONS = {
+    "length_1": {"rollout_length_schedule": (0, 1, 1, 1)},
+    "length_15": {"rollout_length_schedule": (0, 1, 15, 15)},
+    "length_200": {"rollout_length_schedule": (0, 1, 200, 200), "rollout_batch": 7500},
+    "no_model": {"real_fraction": 1.0},
+    "no_model_1_update": {"real_fraction": 1.0, "updates_per_step": 1},
+    "real_0": {"real_fraction": 0.0},
+    "real_50": {"real_fraction": 0.5},
+}
+"""What each differs in from the flagfile of its task, and in nothing else."""
+
+
+@pytest.mark.parametrize("path", sorted((EXPERIMENTS / "ablations").glob("*.flags")), ids=lambda path: path.stem)
+def test_an_ablation_is_its_task_with_one_change(path, monkeypatch):
+    monkeypatch.chdir(EXPERIMENTS.parent)  # they read the flagfile of their task
+    task = "inverted_pendulum" if path.stem.startswith("inverted_pendulum") else "hopper"
+    whole, ablated = (
+        flat(run) | flat(config)
+        for run, config in (flags.parse([f"--flagfile={file}"]) for file in (EXPERIMENTS / f"{task}.flags", path))
+    )
+    change = ABLATIONS[path.stem.removeprefix(f"{task}_")]
+    assert ablated == whole | change
+    assert ablated != whole
+
+
+def test_every_ablation_has_a_flagfile_on_hopper():
+    names = {path.stem for path in (EXPERIMENTS / "ablations").glob("hopper_*.flags")}
+    assert names == {f"hopper_{change}" for change in ABLATIONS}
+
+
+@pytest.mark.parametrize("name", sorted(TASKS | OTHERS))
 def test_a_flagfile_holds_the_published_settings(name):
     run, config = flags.parse([f"--flagfile={EXPERIMENTS / f'{name}.flags'}"])
-    expected = PAPER | TASKS[name] if name in TASKS else SAC[name]
+    expected = PAPER | TASKS[name] if name in TASKS else OTHERS[name]
     actual = flat(run) | flat(config)
     assert {key: actual[key] for key in expected} == expected
     # and no flagfile says where files go, or hides what happens

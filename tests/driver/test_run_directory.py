@@ -12,7 +12,7 @@ import tiny_runs
 from mbpo_jax.agents.sac import SacConfig
 from mbpo_jax.algorithms import REGISTRY
 from mbpo_jax.algorithms.mbpo import MbpoConfig
-from mbpo_jax.algorithms.sac import SacRunConfig
+from mbpo_jax.algorithms.model_free import SacRunConfig
 from mbpo_jax.driver import flags, run_directory
 from mbpo_jax.driver.config import RESUMABLE_CHANGES, RunConfig, StorageFailure
 from mbpo_jax.driver.run_directory import SavedConfig, check_same, read_config, write_config, write_json

@@ -57,6 +57,10 @@ MBPO = (
         "fit_improvement": 0.9,
     }
 )
+# The rows that are these with another agent.
+AGENTS = {f"mbpo_{agent}": MBPO | {"algorithm": f"mbpo_{agent}"} for agent in ("ddpg", "td3")} | {
+    agent: RUN | LEARNING | {"algorithm": agent, "replay_capacity": 1000} for agent in ("ddpg", "td3")
+}
 SAC = RUN | LEARNING | {"algorithm": "sac", "env": "Hopper-v5", "replay_capacity": 1000, "num_steps": 100}
 
 

@@ -1,9 +1,9 @@
-"""What composes: one file per member of the family, and one row each in REGISTRY."""
+"""What composes: a file for each way to compose, and a row in REGISTRY for each member of the family."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from mbpo_jax.algorithms import mbpo, sac
+from mbpo_jax.algorithms import mbpo, model_free
 from mbpo_jax.types import Algorithm, Spec
 
 
@@ -17,5 +17,13 @@ class Member(NamedTuple):
 
 REGISTRY: dict[str, Member] = {
     "mbpo": Member(mbpo.MbpoConfig, mbpo.build, "Model-based policy optimisation (Janner et al. 2019)"),
-    "sac": Member(sac.SacRunConfig, sac.build, "Soft actor-critic, model-free (Haarnoja et al. 2018)"),
+    "mbpo_ddpg": Member(mbpo.MbpoDdpgConfig, mbpo.build, "MBPO with DDPG as its agent, exploration noise in rollouts"),
+    "mbpo_td3": Member(mbpo.MbpoTd3Config, mbpo.build, "MBPO with TD3 as its agent, exploration noise in rollouts"),
+    "sac": Member(model_free.SacRunConfig, model_free.build, "Soft actor-critic, model-free (Haarnoja et al. 2018)"),
+    "ddpg": Member(
+        model_free.DdpgRunConfig,
+        model_free.build,
+        "Deep deterministic policy gradients, model-free (Lillicrap et al. 2015)",
+    ),
+    "td3": Member(model_free.Td3RunConfig, model_free.build, "Twin delayed DDPG, model-free (Fujimoto et al. 2018)"),
 }

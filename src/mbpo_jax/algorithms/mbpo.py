@@ -5,13 +5,16 @@ Deviations from the official code, with their reasons: docs/deviations.md.
 """
 
 import dataclasses
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from mbpo_jax import backends, health, replay, schedules
-from mbpo_jax.agents import sac
+from mbpo_jax import agents, backends, health, replay, schedules
+from mbpo_jax.agents.ddpg import DdpgConfig
+from mbpo_jax.agents.sac import SacConfig
+from mbpo_jax.agents.td3 import Td3Config
 from mbpo_jax.health import Health
 from mbpo_jax.models import gaussian
 from mbpo_jax.options import check, option
@@ -35,8 +38,8 @@ from mbpo_jax.types import (
 
 
 @dataclasses.dataclass(frozen=True)
-class MbpoConfig:
-    """Knobs of MBPO. The defaults are the paper's for the MuJoCo tasks."""
+class _Knobs:
+    """Knobs of MBPO with any agent. The defaults are the paper's for the MuJoCo tasks."""
 
     exploration_steps: int = option(5000, "Environment steps of uniformly random actions before learning.", minimum=1)
     min_replay_rows: int = option(1000, "Real rows that the agent's updates wait for.", minimum=1)
@@ -64,7 +67,6 @@ class MbpoConfig:
         "or 'auto' for the environments that are known.",
     )
     model: gaussian.GaussianConfig = gaussian.GaussianConfig()
-    agent: sac.SacConfig = sac.SacConfig()
 
     def __post_init__(self) -> None:
         check(self)
@@ -74,6 +76,30 @@ class MbpoConfig:
                 "rollout_length_schedule must be first_epoch,last_epoch,start,end with first_epoch <= last_epoch and "
                 f"1 <= start <= end, got {schedule!r}"
             )
+
+
+@dataclasses.dataclass(frozen=True)
+class MbpoConfig(_Knobs):
+    """Knobs of MBPO as published: its agent is SAC."""
+
+    agent: SacConfig = SacConfig()
+
+
+@dataclasses.dataclass(frozen=True)
+class MbpoDdpgConfig(_Knobs):
+    """Knobs of MBPO with DDPG as its agent."""
+
+    agent: DdpgConfig = DdpgConfig()
+
+
+@dataclasses.dataclass(frozen=True)
+class MbpoTd3Config(_Knobs):
+    """Knobs of MBPO with TD3 as its agent."""
+
+    agent: Td3Config = Td3Config()
+
+
+Config: TypeAlias = MbpoConfig | MbpoDdpgConfig | MbpoTd3Config
 
 
 class Starts(struct.PyTreeNode, kw_only=True):
@@ -88,23 +114,23 @@ class MbpoState(struct.PyTreeNode, kw_only=True):
     """Everything that the phases read, the real rows aside."""
 
     model: gaussian.GaussianState
-    agent: sac.SacState
+    agent: PyTree
     imagined: Replay
     rollout: branched.Rollout  # the round of rollouts that is under way, or how the last one ended
     starts: Starts  # of that round
 
 
-def uses_model(config: MbpoConfig) -> bool:
+def uses_model(config: Config) -> bool:
     """Whether any row of a batch is imagined; if not, no model is learnt."""
     return num_real_rows(config) < config.batch_size
 
 
-def num_real_rows(config: MbpoConfig) -> int:
+def num_real_rows(config: Config) -> int:
     """Real rows in a batch, rounded down: 12 of 256 at a share of 0.05."""
     return int(config.batch_size * config.real_fraction)
 
 
-def imagined_rows_limit(config: MbpoConfig, length: Array | int) -> Array | int:
+def imagined_rows_limit(config: Config, length: Array | int) -> Array | int:
     """Rows of `retain_epochs` epochs of rollouts of this length: what the model buffer may hold at the moment."""
     rows_per_step = config.rollout_batch * config.epoch_steps * config.retain_epochs // config.fit_every_steps
     return length * max(rows_per_step, config.rollout_batch)
@@ -123,15 +149,15 @@ def draw_batches(
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=1), *parts)
 
 
-def build(config: MbpoConfig, spec: Spec) -> Algorithm:
-    """MBPO as an algorithm.
+def build(config: Config, spec: Spec) -> Algorithm:
+    """MBPO as an algorithm, with the agent of the config.
 
     Raises:
       ValueError: a model is used and the spec has no termination function.
     """
     if uses_model(config) and spec.termination_fn is None:
         raise ValueError("termination_fn is not known for this environment")
-    model, agent = gaussian.build(config.model, spec), sac.build(config.agent, spec)
+    model, agent = gaussian.build(config.model, spec), agents.build(config.agent, spec)
     longest = config.rollout_length_schedule[-1]
     imagined_capacity = int(imagined_rows_limit(config, longest)) if uses_model(config) else 1
 
@@ -177,7 +203,7 @@ def build(config: MbpoConfig, spec: Spec) -> Algorithm:
     )
 
 
-def _roll_out(config: MbpoConfig, spec: Spec, model: WorldModel, agent: Agent) -> Programs:
+def _roll_out(config: Config, spec: Spec, model: WorldModel, agent: Agent) -> Programs:
     """The phase that fills the model buffer with the current policy's imagined experience: it begins, then advances."""
     termination_fn = spec.termination_fn
     assert termination_fn is not None  # build() has checked it
@@ -231,7 +257,7 @@ def _roll_out(config: MbpoConfig, spec: Spec, model: WorldModel, agent: Agent) -
     return Programs((begin, advance), due)
 
 
-def _update_agent(config: MbpoConfig, agent: Agent):  # type: ignore[no-untyped-def]
+def _update_agent(config: Config, agent: Agent):  # type: ignore[no-untyped-def]
     """The phase of G agent updates on batches of real and imagined rows."""
     num_real = num_real_rows(config)
     num_imagined = config.batch_size - num_real

@@ -89,7 +89,8 @@ def parse(argv: list[str]) -> tuple[RunConfig, Any]:
 def help_text(values: flags.FlagValues | None = None) -> str:
     """What --help prints."""
     values = define() if values is None else values
-    members = "\n".join(f"  {name:6}{member.summary}" for name, member in REGISTRY.items())
+    width = 2 + max(map(len, REGISTRY))
+    members = "\n".join(f"  {name:{width}}{member.summary}" for name, member in REGISTRY.items())
     usage = "usage: python -m mbpo_jax.main [--flagfile=FILE] [--flag=value ...]"
     lines = [usage, "", "algorithms:", members, "", "flags:"]
     for name in sorted(values):

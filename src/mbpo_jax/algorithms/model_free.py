@@ -1,51 +1,77 @@
-"""Plain soft actor-critic: one update per environment step on real rows, no model.
+"""Agents as algorithms of their own: so many updates per environment step on real rows, no model.
 
-References: Haarnoja et al. 2018b.
+References: Haarnoja et al. 2018b (SAC); Lillicrap et al. 2015 (DDPG); Fujimoto et al. 2018 (TD3).
 """
 
 import dataclasses
+from typing import TypeAlias
 
 import jax
 from flax import struct
 
-from mbpo_jax import health, replay
-from mbpo_jax.agents import sac
+from mbpo_jax import agents, health, replay
+from mbpo_jax.agents.ddpg import DdpgConfig
+from mbpo_jax.agents.sac import SacConfig
+from mbpo_jax.agents.td3 import Td3Config
 from mbpo_jax.options import check, option
 from mbpo_jax.replay import Replay
 from mbpo_jax.types import Algorithm, Array, Key, Metrics, Phase, Programs, PyTree, Spec
 
 
 @dataclasses.dataclass(frozen=True)
-class SacRunConfig:
-    """Knobs of SAC as an algorithm of its own."""
+class _Knobs:
+    """Knobs of every agent as an algorithm of its own."""
 
     exploration_steps: int = option(5000, "Environment steps of uniformly random actions before learning.", minimum=1)
     replay_capacity: int = option(1_000_000, "Most real rows kept.", minimum=1)
     updates_per_step: int = option(1, "Agent updates per environment step.", minimum=1)
     batch_size: int = option(256, "Rows of an agent update.", minimum=1)
-    agent: sac.SacConfig = sac.SacConfig()
 
     def __post_init__(self) -> None:
         check(self)
 
 
-class SacRunState(struct.PyTreeNode, kw_only=True):
+@dataclasses.dataclass(frozen=True)
+class SacRunConfig(_Knobs):
+    """Knobs of SAC as an algorithm of its own."""
+
+    agent: SacConfig = SacConfig()
+
+
+@dataclasses.dataclass(frozen=True)
+class DdpgRunConfig(_Knobs):
+    """Knobs of DDPG as an algorithm of its own."""
+
+    agent: DdpgConfig = DdpgConfig()
+
+
+@dataclasses.dataclass(frozen=True)
+class Td3RunConfig(_Knobs):
+    """Knobs of TD3 as an algorithm of its own."""
+
+    agent: Td3Config = Td3Config()
+
+
+RunConfig: TypeAlias = SacRunConfig | DdpgRunConfig | Td3RunConfig
+
+
+class ModelFreeState(struct.PyTreeNode, kw_only=True):
     """Everything that the phase reads, the real rows aside."""
 
-    agent: sac.SacState
+    agent: PyTree
 
 
-def build(config: SacRunConfig, spec: Spec) -> Algorithm:
-    """SAC as an algorithm."""
-    agent = sac.build(config.agent, spec)
+def build(config: RunConfig, spec: Spec) -> Algorithm:
+    """The config's agent as an algorithm."""
+    agent = agents.build(config.agent, spec)
 
-    def init(key: Key) -> SacRunState:
-        return SacRunState(agent=agent.init(key))
+    def init(key: Key) -> ModelFreeState:
+        return ModelFreeState(agent=agent.init(key))
 
     def act(key: Key, actor: PyTree, carry: tuple[()], obs: Array, explore: bool) -> tuple[Array, tuple[()]]:
         return agent.act(key, actor, obs, explore), carry
 
-    def update_agent(key: Key, state: SacRunState, real: Replay) -> tuple[SacRunState, Metrics]:
+    def update_agent(key: Key, state: ModelFreeState, real: Replay) -> tuple[ModelFreeState, Metrics]:
         key_batches, key_update = jax.random.split(key)
         batches = replay.sample(key_batches, real, (config.updates_per_step, config.batch_size))
         agent_state, metrics = agent.update(key_update, state.agent, batches)

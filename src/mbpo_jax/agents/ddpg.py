@@ -1,0 +1,27 @@
+"""Deep deterministic policy gradients (DDPG): TD3's update with one critic, no noise on targets, and no delay.
+
+This is what Fujimoto et al. 2018 call "our DDPG" (sfujim/TD3@6a9f761, OurDDPG.py). Lillicrap et al. 2015 differ from it
+in that exploration noise is an Ornstein-Uhlenbeck process (theta 0.15, sigma 0.2), the critic is decayed (1e-2), learns
+at 1e-3 and the actor at 1e-4, targets move by 0.001, batches have 64 rows, layers have 400 and 300 units with the
+action entering at the second, are batch-normalised where observations are low-dimensional, and end in weights of 3e-3.
+
+References: Lillicrap et al. 2015, "Continuous control with deep reinforcement learning", Algorithm 1.
+"""
+
+import dataclasses
+
+from mbpo_jax.agents import td3
+from mbpo_jax.types import Agent, Spec
+
+
+@dataclasses.dataclass(frozen=True)
+class DdpgConfig(td3.DeterministicConfig):
+    """Knobs of the agent."""
+
+
+def build(config: DdpgConfig, spec: Spec) -> Agent:
+    """The agent of these knobs."""
+    without = td3.Td3Config(
+        **dataclasses.asdict(config), target_noise_std=0.0, target_noise_clip=0.0, actor_every_updates=1
+    )
+    return td3.build_learner(without, spec, num_critics=1)

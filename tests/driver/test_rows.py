@@ -1,0 +1,45 @@
+"""Every row of the registry through the driver; `mbpo` and `sac` are what the other files run."""
+
+import numpy as np
+import pytest
+import tiny_runs
+
+from mbpo_jax.algorithms import REGISTRY
+from mbpo_jax.driver.policy import load_policy
+
+
+def test_every_row_is_run_somewhere():
+    assert REGISTRY.keys() == {"mbpo", "sac"} | tiny_runs.AGENTS.keys()
+
+
+CHANGES = {"num_steps": 90, "eval_every_steps": 30, "eval_episodes": 1}
+
+
+@pytest.fixture(scope="module", params=tiny_runs.AGENTS)
+def whole(request, tmp_path_factory):
+    """(row, directory of a run of it that went through)"""
+    run_dir = tmp_path_factory.mktemp("rows") / request.param
+    assert tiny_runs.train(run_dir, tiny_runs.AGENTS[request.param], **CHANGES).finished
+    return request.param, run_dir
+
+
+def test_a_run_tells_and_leaves_what_it_should(whole):
+    name, run_dir = whole
+    agent = tiny_runs.saved(run_dir).arrays["0"]["state"]["agent"]
+    assert int(agent["num_updates"]) == 31  # one at each of the steps 60 to 90
+    assert int(agent["actor"]["step"]) == (15 if "td3" in name else 31)
+    told = {key for line in tiny_runs.lines(run_dir) for key in line}
+    assert {"update_agent/q_mean", "update_agent/critic_loss", "update_agent/actor_loss", "eval/return_mean"} <= told
+    assert any(key.startswith("roll_out/") for key in told) == name.startswith("mbpo")
+    assert load_policy(run_dir)(np.zeros(4, np.float32)).shape == (1,)
+
+
+@pytest.mark.parametrize("whole", ["td3", "mbpo_td3"], indirect=True)
+def test_a_run_that_is_stopped_between_two_updates_of_the_actor_ends_like_one_that_is_not(whole, tmp_path):
+    name, run_dir = whole
+    knobs = tiny_runs.AGENTS[name] | CHANGES
+    assert tiny_runs.train(tmp_path, knobs, num_steps=70).finished
+    agent = tiny_runs.saved(tmp_path).arrays["0"]["state"]["agent"]
+    assert (int(agent["num_updates"]), int(agent["actor"]["step"])) == (11, 5)
+    assert tiny_runs.train(tmp_path, knobs).finished
+    tiny_runs.assert_same_bits(tiny_runs.saved(tmp_path).arrays, tiny_runs.saved(run_dir).arrays)
