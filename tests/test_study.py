@@ -7,6 +7,7 @@ import pytest
 import tiny_runs
 
 from mbpo_jax import study
+from mbpo_jax.driver.config import Diverged
 
 ROOT = Path(__file__).parents[1]
 
@@ -53,8 +54,8 @@ def test_every_parameter_of_every_study_is_a_flag_with_help(capsys):
 def test_a_run_without_a_model_is_refused_with_what_is_allowed(name, run_dir, tmp_path, capsys):
     assert study.main([name, f"--run_dir={run_dir}", f"--output_dir={tmp_path / 'out'}"]) == 2
     message = capsys.readouterr().err
-    assert re.search(r"error: the run must have a model \(--algorithm one of mbpo.*\), got sac", message)
-    assert not (tmp_path / "out").exists()
+    assert re.search(r"error: .*the run must have a model \(--algorithm one of mbpo.*\), got sac", message)
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_no_run_there(tmp_path, capsys):
@@ -66,8 +67,17 @@ def test_no_run_there(tmp_path, capsys):
 
 def test_an_output_directory_that_cannot_be_made(tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    assert study.main(["best_length", f"--output_dir={tmp_path / 'file' / 'out'}"]) == 6
-    assert "file" in capsys.readouterr().err
+    assert study.main(["best_length", f"--output_dir={tmp_path / 'file' / 'out'}"]) == 2
+    assert "--output_dir cannot be made" in capsys.readouterr().err
+
+
+def test_learning_that_diverges_has_its_status(tmp_path, capsys, monkeypatch):
+    def diverge():
+        raise Diverged("critic 0's loss is not finite")
+
+    monkeypatch.setitem(study.STUDIES, "best_length", study.Study(diverge, "diverges"))
+    assert study.main(["best_length", f"--output_dir={tmp_path}"]) == 4
+    assert capsys.readouterr().err == "mbpo_jax: error: critic 0's loss is not finite\n"
 
 
 @pytest.mark.parametrize(

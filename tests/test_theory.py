@@ -77,16 +77,18 @@ def test_hand_worked_best_lengths(model_error, policy_shift, length):
     assert best(model_error, policy_shift) == length
 
 
-def test_pinsker_by_hand():
-    assert [theory.pinsker(kl) for kl in (0.0, 0.02, 0.5, 2.0, 8.0, math.inf)] == [0.0, 0.1, 0.5, 1.0, 1.0, 1.0]
+def test_distances_of_divergences_by_hand():
+    assert [theory.distance_of_kl(kl) for kl in (0.0, 0.02, 0.5, math.inf)] == [0.0, 0.1, 0.5, 1.0]  # sqrt(kl / 2)
+    assert theory.distance_of_kl(math.log(4.0)) == pytest.approx(math.sqrt(math.log(2.0)))  # sqrt(3 / 4) is more
+    assert theory.distance_of_kl(math.log(100.0)) == pytest.approx(math.sqrt(0.99))  # sqrt(1 - 1 / 100)
 
 
-def test_pinsker_holds_for_random_distributions():
+def test_the_distance_of_a_divergence_holds_for_random_distributions():
     generator = np.random.default_rng(0)
     for concentration in (0.1, 1.0, 30.0):
         first, second = generator.dirichlet(np.full(4, concentration), size=(2, 500)) + 1e-12
         kl = (first * np.log(first / second)).sum(axis=-1)
-        assert all(theory.pinsker(max(d, 0.0)) >= tv - 1e-9 for d, tv in zip(kl, distance(first, second)))
+        assert all(theory.distance_of_kl(max(d, 0.0)) >= tv - 1e-9 for d, tv in zip(kl, distance(first, second)))
 
 
 def test_the_current_model_error_is_a_line_within_the_unit_interval():

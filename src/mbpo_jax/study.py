@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mbpo_jax.driver import run_directory
-from mbpo_jax.driver.config import EnvironmentFailure, StorageFailure
+from mbpo_jax.driver.config import Diverged, EnvironmentFailure, StorageFailure
 from mbpo_jax.reports import pictures
 from mbpo_jax.studies import best_length, compounding, exploitation, policy_shift, versions
 from mbpo_jax.studies.finding import Finding
 
-EXIT_USAGE, EXIT_ENVIRONMENT, EXIT_STORAGE = 2, 5, 6
+EXIT_USAGE, EXIT_DIVERGED, EXIT_ENVIRONMENT, EXIT_STORAGE = 2, 4, 5, 6
 
 
 class Study(NamedTuple):
@@ -55,18 +55,23 @@ HELP = {
 def main(argv: list[str] | None = None) -> int:
     """Runs a study, prints its sentence and its files; returns the exit status.
 
-    0 done, 2 wrong flags or a run that does not fit, 5 the environment failed, 6 files failed.
+    0 done, 2 wrong flags or a run that does not fit, 4 learning diverged, 5 the environment failed, 6 files failed.
     """
     arguments = vars(_parser().parse_args(argv))
     study, output_dir = arguments.pop("study"), arguments.pop("output_dir")
     try:
-        finding = STUDIES[study].run(**arguments)
         output_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return _failed(ValueError(f"--output_dir cannot be made: {error}"), EXIT_USAGE)
+    try:
+        finding = STUDIES[study].run(**arguments)
         paths = output_dir / f"{study}.json", output_dir / f"{study}.png"
         run_directory.write_json(paths[0], {"finding": finding.sentence} | finding.numbers)
         pictures.save(finding.figure, paths[1])
     except ValueError as error:
         return _failed(error, EXIT_USAGE)
+    except Diverged as error:
+        return _failed(error, EXIT_DIVERGED)
     except EnvironmentFailure as error:
         return _failed(error, EXIT_ENVIRONMENT)
     except (StorageFailure, OSError) as error:

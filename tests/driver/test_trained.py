@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import jax
@@ -37,8 +38,9 @@ def test_the_state_and_the_rows_are_those_of_the_checkpoint(mbpo_run):
     saved = jax.tree.leaves(arrays["state"]["model"]["members"]["params"])
     assert {leaf.shape for leaf in members} == {leaf.shape for leaf in saved}
     assert all(any(np.array_equal(leaf, other) for other in saved) for leaf in members)
-    mean, _ = trained.state.model.members.params["mean"]["kernel"], None
+    mean = trained.state.model.members.params["mean"]["kernel"]
     assert not np.array_equal(mean[0], mean[1])  # members differ
+    assert trained.state.imagined is None
 
 
 def test_an_older_step_is_another_state(mbpo_run):
@@ -85,3 +87,12 @@ def test_a_damaged_checkpoint_is_named(mbpo_run, tmp_path):
     with pytest.raises(StorageFailure, match="cannot read the checkpoint .*160"):
         load_trained(run_dir)
     assert load_trained(run_dir, step=checkpoint.steps(run_dir)[0]).step < 160
+
+
+def test_a_checkpoint_that_does_not_fit_its_config_is_named(mbpo_run, tmp_path):
+    run_dir = shutil.copytree(mbpo_run, tmp_path / "run")
+    config = json.loads((run_dir / "config.json").read_text())
+    config["algorithm"]["agent"]["hidden_units"] += 1
+    (run_dir / "config.json").write_text(json.dumps(config))
+    with pytest.raises(StorageFailure, match=f"the checkpoint of step 160 in {run_dir} does not fit its config"):
+        load_trained(run_dir)

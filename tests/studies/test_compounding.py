@@ -26,7 +26,7 @@ def world(drift):
     def step(key, group, obs, action):
         return obs.at[:, 0].add(action[:, 0] + drift), jnp.zeros(len(obs)), jnp.ones(len(obs), bool)
 
-    return lambda trained, model: Dynamics(step, 2)
+    return lambda trained, world, model: Dynamics(step, 2)
 
 
 @pytest.fixture
@@ -37,14 +37,14 @@ def episodes():
 
 def test_a_model_that_is_right_has_no_error_wherever_it_starts(trained, episodes, monkeypatch):
     monkeypatch.setattr(compounding.imagination, "dynamics", world(0.0))
-    errors = compounding._errors(trained, episodes, 10, 41, np.ones(4))
+    errors = compounding._errors(trained, None, episodes, 10, 41, np.ones(4))
     assert errors.shape == (10, 42)  # a multiple of the two elites
     np.testing.assert_allclose(errors, 0.0, atol=1e-5)
 
 
 def test_a_constant_drift_adds_up_and_is_measured_in_units_of_the_scale(trained, episodes, monkeypatch):
     monkeypatch.setattr(compounding.imagination, "dynamics", world(0.5))
-    errors = compounding._errors(trained, episodes, 10, 40, np.asarray([2.0, 1.0, 1.0, 1.0]))
+    errors = compounding._errors(trained, None, episodes, 10, 40, np.asarray([2.0, 1.0, 1.0, 1.0]))
     by_step = 0.25 * np.arange(1, 11) / 2.0  # root of a mean over four dimensions, three of which are right
     np.testing.assert_allclose(errors, np.broadcast_to(by_step[:, None], errors.shape), rtol=1e-4)
     assert compounding._growth(np.median(errors, axis=1))["exponent"] == pytest.approx(1.0, abs=1e-3)
@@ -59,15 +59,15 @@ def test_growth_worked_by_hand():
 
 def test_the_fan_repeats_one_action_sequence_past_any_end(trained, episodes, monkeypatch):
     monkeypatch.setattr(compounding.imagination, "dynamics", world(0.5))  # it says that every step is the last
-    fan = compounding._fan(trained, episodes[0], 5)
-    assert fan["rows"] == 6
+    fan = compounding._fan(trained, None, episodes[0], 5)
+    assert (fan["rows"], fan["exploded"]) == (6, 0.0)
     np.testing.assert_allclose(fan["mean"][:, 0], episodes[0].obs[:, 0] + 0.5 * np.arange(31), atol=1e-4)
     np.testing.assert_allclose(fan["std"], 0.0, atol=1e-6)
     np.testing.assert_array_equal(fan["real"], episodes[0].obs)
 
 
 def test_cutting_keeps_one_observation_more_than_actions(episodes):
-    cut = compounding._cut(episodes[0], 7)
+    cut = compounding._piece(episodes[0], 0, 7)
     assert (cut.obs.shape, cut.action.shape, cut.reward.shape) == ((8, 4), (7, 1), (7,))
     np.testing.assert_array_equal(cut.obs, episodes[0].obs[:8])
 
@@ -84,3 +84,8 @@ def test_a_run_is_studied_from_its_files(run_dir):
     later = compounding.study(run_dir, seed=3, fan_steps=4, fan_rows=10, num_steps=2, num_starts=20)
     assert later.numbers["step"] == 160
     assert later.numbers["error_first"] != numbers["error_first"]
+
+
+def test_what_explodes_is_told(trained, episodes, monkeypatch):
+    monkeypatch.setattr(compounding.imagination, "dynamics", world(1e17))
+    assert compounding._fan(trained, None, episodes[0], 4)["exploded"] == 1.0

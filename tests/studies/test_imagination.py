@@ -3,7 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mbpo_jax.driver.trained import load_trained
 from mbpo_jax.rollouts.branched import Dynamics
+from mbpo_jax.studies import imagination
 from mbpo_jax.studies.imagination import imagine
 
 
@@ -62,6 +64,7 @@ def test_a_row_that_ended_stays_and_earns_nothing_and_others_go_on():
     np.testing.assert_array_equal(out.reward[:, 1], [0, 1, 2, 0, 0, 0])
     np.testing.assert_array_equal(out.reward[:, 0], [0, 1, 2, 3, 4, 5])
     np.testing.assert_array_equal(out.alive[:, 1], [True, True, True, False, False, False])
+    assert not out.exploded.any()  # an end is none
 
 
 def test_ends_may_be_ignored():
@@ -75,8 +78,20 @@ def test_a_prediction_that_is_not_finite_ends_a_row_where_it_was(to_the_end):
     np.testing.assert_array_equal(out.obs[:, 1, 0], [100, 101, 102, 102, 102, 102])
     np.testing.assert_array_equal(out.reward[:, 1], [0, 1, 0, 0, 0])
     np.testing.assert_array_equal(out.obs[:, 0, 0], np.arange(6))
+    np.testing.assert_array_equal(out.exploded, [False, True])
 
 
 def test_rows_that_cannot_be_dealt_out_are_refused():
     with pytest.raises(ValueError, match="start_obs must have a multiple of 2 rows, got 3"):
         imagine(jax.random.key(0), counting(), push, starts(3), 5)
+
+
+def test_a_model_that_was_never_fitted_or_is_half_fitted_is_refused(run_dir):
+    with pytest.raises(ValueError, match="at step 40 none had been fitted; give another --step"):
+        imagination.world_model(load_trained(run_dir, step=40))
+    trained = load_trained(run_dir, step=80)
+    imagination.world_model(trained)
+    model = trained.state.model
+    half = trained._replace(state=trained.state.replace(model=model.replace(fit=model.fit.replace(running=True))))
+    with pytest.raises(ValueError, match="at step 80 a fit was under way"):
+        imagination.world_model(half)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from mbpo_jax import theory
+from mbpo_jax import health, replay, theory
+from mbpo_jax.driver.config import Diverged
 from mbpo_jax.driver.trained import load_trained
 from mbpo_jax.studies import policy_shift
 from mbpo_jax.studies.policy_shift import Measurement, gaussian_kl
@@ -33,14 +34,30 @@ def test_lines_and_lengths_worked_by_hand():
     """loss = 2 + 3 KL and unexplained = 0.01 + 0.2 shift; KL 2 s^2 is a shift of s."""
     shifts = [0.0, 0.05, 0.1]
     measured = [Measurement(i, 2 * s**2, 2.0 + 6.0 * s**2, 0.01 + 0.2 * s) for i, s in enumerate(shifts)]
-    line = policy_shift._line(measured, 0.99, 400)
+    line = policy_shift._line(measured, 0.99)
     assert line["loss_at_data_policy"] == pytest.approx(2.0)
     assert line["loss_per_nat"] == pytest.approx(3.0)
     assert line["error_at_data_policy"] == pytest.approx(0.01)
     assert line["error_per_shift"] == pytest.approx(0.2)
     # ln(0.02 / 0.05) / ln 0.99 = 91.2 and ln(0.03 / 0.1) / ln 0.99 = 119.8, rounded up; without a shift none
     assert line["recommended_lengths"] == [0, 92, 120]
-    assert policy_shift._line(measured, 0.99, 25)["recommended_lengths"] == [0, 25, 25]
+    assert line["policy_shifts"] == pytest.approx(shifts)
+
+
+def test_the_first_dot_is_the_data_policy_and_the_line_goes_through_it():
+    """A line through all dots would start at 2.8 and be flatter."""
+    measured = [Measurement(0, 0.0, 1.0, 0.1), Measurement(1, 1.0, 5.0, 0.3), Measurement(2, 4.0, 5.0, 0.3)]
+    line = policy_shift._line(measured, 0.99)
+    assert line["loss_at_data_policy"] == 1.0
+    assert line["loss_per_nat"] == pytest.approx((1 * 4 + 4 * 4) / (1 + 16))
+    assert line["error_at_data_policy"] == 0.1
+    one, two = np.sqrt(0.5), np.sqrt(1 - np.exp(-4.0))
+    assert line["error_per_shift"] == pytest.approx(0.2 * (one + two) / (one**2 + two**2))
+
+
+def test_where_the_policy_did_not_move_there_is_no_slope():
+    measured = [Measurement(0, 0.0, 1.0, 0.1), Measurement(1, 0.0, 5.0, 0.3)]
+    assert policy_shift._line(measured, 0.99)["loss_per_nat"] == 0.0
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +81,7 @@ def test_the_figure_shows_the_measurements(finding):
     of_loss, of_share = finding.figure.axes
     for axes, x_of, y in (
         (of_loss, lambda point: point["kl"], "loss"),
-        (of_share, lambda point: theory.pinsker(point["kl"]), "unexplained"),
+        (of_share, lambda point: theory.distance_of_kl(point["kl"]), "unexplained"),
     ):
         dots = [line for line in axes.get_lines() if line.get_marker() == "."]
         for line, curve in zip(dots, finding.numbers["curves"], strict=True):
@@ -97,6 +114,58 @@ def test_learning_changes_the_policy_and_leaves_data_and_model_alone(experiment)
     measured = experiment.measure(40, 1, 10)
     jax.tree.map(np.testing.assert_array_equal, before, jax.tree.map(np.asarray, experiment._data))
     assert measured[0].kl == pytest.approx(0.0, abs=1e-9) and measured[1].kl > 0.0
+
+
+def test_the_divergence_is_of_the_moving_policy_from_the_data_policy(experiment):
+    rows, model = experiment._data, experiment._world.init(jax.random.key(3))
+    moved = jax.tree.map(lambda leaf: 1.5 * leaf + 0.1, experiment._data_actor)
+    kl, _, _ = experiment._judge(moved, model, rows, jnp.ones(5))
+    of_moved, of_data = (experiment._distribution(actor, rows.obs) for actor in (moved, experiment._data_actor))
+    there, back = gaussian_kl(*of_moved, *of_data).mean(), gaussian_kl(*of_data, *of_moved).mean()
+    assert float(kl) == pytest.approx(float(there), rel=1e-5)
+    assert abs(float(there - back)) > 0.1 * float(there)
+
+
+def test_a_model_is_fitted_to_the_end_on_exactly_the_rows_it_is_given(experiment):
+    real = replay.add(replay.init(experiment._trained.spec, 80), jax.tree.map(lambda leaf: leaf[:60], experiment._data))
+    model = experiment._fit(real)
+    assert (int(model.fit.num_rows), bool(model.fit.running)) == (60, False)
+    assert int(model.fit.epoch) == 2  # as `tiny_runs` says
+    begun = experiment._world.init(jax.random.fold_in(experiment._root, policy_shift.FIT))
+    pairs = zip(jax.tree.leaves(begun.members.params), jax.tree.leaves(model.members.params))
+    assert not any(np.array_equal(before, after) for before, after in pairs)
+
+
+def test_every_measurement_is_on_states_that_the_policy_of_the_moment_visits(experiment, monkeypatch):
+    acting, judged = [], []
+    explore, judge, collect = experiment._exploring, experiment._judge, policy_shift.episodes.collect
+    visits = []
+
+    def collect_and_note(*args):
+        visits.append(collect(*args))
+        return visits[-1]
+
+    monkeypatch.setattr(experiment, "_exploring", lambda actor: acting.append(actor) or explore(actor))
+    monkeypatch.setattr(experiment, "_judge", lambda *args: judged.append(args) or judge(*args))
+    monkeypatch.setattr(policy_shift.episodes, "collect", collect_and_note)
+    measured = experiment.measure(40, 2, 5)
+    assert len(acting) == len(judged) == 3
+    for actor, (judged_actor, _, rows, _), (visited, _) in zip(acting, judged, visits):
+        assert actor is judged_actor
+        assert rows is visited
+    np.testing.assert_array_equal(jax.tree.leaves(acting[0])[0], jax.tree.leaves(experiment._data_actor)[0])
+    kernels = [np.asarray(jax.tree.leaves(actor)[1]) for actor in acting]
+    assert not np.array_equal(kernels[0], kernels[1])
+    assert not np.array_equal(kernels[1], kernels[2])
+    assert judged[0][1] is judged[2][1]  # the model is fitted once
+    assert [point.num_updates for point in measured] == [0, 5, 10]
+
+
+def test_learning_that_diverges_is_told_with_its_rows(experiment):
+    fine, trouble = (health.first_trouble(("the loss",), jnp.asarray([[value]])) for value in (1.0, jnp.nan))
+    experiment._heed([fine, fine], "when")
+    with pytest.raises(Diverged, match=r"the loss is not finite .* \(300 rows, update 0 to 5\)"):
+        experiment._heed([fine, trouble], "300 rows, update 0 to 5")
 
 
 def test_a_run_of_another_agent_is_refused(modelless_run):

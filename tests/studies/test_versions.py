@@ -36,6 +36,11 @@ def test_an_environment_with_other_observations_is_refused(run_dir):
         versions.study(run_dir, other_env="Hopper-v4", num_episodes=1)
 
 
+def test_an_environment_that_does_not_exist_is_named_with_its_flag(run_dir):
+    with pytest.raises(ValueError, match="other_env must be another version of InvertedPendulum-v5, got None-v4"):
+        versions.study(run_dir, other_env="None-v4", num_episodes=1)
+
+
 def test_differences_worked_by_hand():
     def episode(obs, reward, terminal=True):
         return Episode(np.asarray(obs, float)[:, None], np.zeros((len(reward), 1)), np.asarray(reward, float), terminal)

@@ -231,11 +231,7 @@ def _roll_out(config: Config, spec: Spec, model: WorldModel, agent: Agent) -> Pr
         def policy_fn(key: Key, obs: Array) -> Array:
             return agent.act(key, actor, obs, True)
 
-        def step_fn(key: Key, group: Array, obs: Array, action: Array) -> tuple[Array, Array, Array]:
-            next_obs, reward = model.sample(key, state.model, group, obs, action)
-            return next_obs, reward, termination_fn(obs, action, next_obs)
-
-        dynamics = branched.Dynamics(step_fn, config.model.num_elites)
+        dynamics = branched.dynamics_of(model, state.model, termination_fn, config.model.num_elites)
         imagined, rollout, seen = branched.advance(
             key_roll, policy_fn, dynamics, state.imagined, state.rollout, block_rows
         )

@@ -23,7 +23,7 @@ def pack(tree: PyTree) -> dict[str, Any]:
 
 
 def unpack(template: PyTree, packed: dict[str, Any]) -> PyTree:
-    """The inverse of `pack`, into freshly initialised arrays of the same structure.
+    """The inverse of `pack`, into freshly initialised arrays, or the shapes, of the same structure.
 
     Raises:
       ValueError: an array is missing or has another shape or type, or a buffer has more rows than fit.
@@ -62,7 +62,7 @@ def without_buffers(tree: PyTree) -> PyTree:
 
 def _put(value: np.ndarray, like: Any) -> Any:
     """On the device of `like`, and bound to it only if `like` is: else every program would be compiled once more."""
-    return jax.device_put(value, like.sharding if like.committed else None)
+    return jax.device_put(value, like.sharding if getattr(like, "committed", False) else None)  # shapes have none
 
 
 def _is_replay(leaf: Any) -> bool:

@@ -22,7 +22,7 @@ class Trained(NamedTuple):
     step: int  # environment steps taken
     spec: Spec
     algorithm: Algorithm
-    state: PyTree  # of the algorithm; for MBPO `state.model` and `state.agent` are its parts
+    state: PyTree  # of the algorithm, with None for buffers; MBPO's parts are `state.model` and `state.agent`
     replay: Replay  # the real rows
 
 
@@ -41,14 +41,23 @@ def load_trained(run_dir: str | Path, seed: int | None = None, step: int | None 
     if seed not in run.seeds:
         raise StorageFailure(f"no seed {seed} in {run_dir}; seeds there: {', '.join(map(str, run.seeds))}")
     saved = checkpoint.load(Path(run_dir), step)
+    name = getattr(config, "termination_fn", environment.NEVER)
+    termination_fn = environment.resolve_termination_fn(name, run.env)
     try:
         arrays = saved.arrays[str(seed)]
-        name = getattr(config, "termination_fn", environment.NEVER)
-        termination_fn = environment.resolve_termination_fn(name, run.env)
         spec = Spec(arrays["obs"].shape[0], arrays["episode_actions"].shape[1], termination_fn)
         algorithm = REGISTRY[run.algorithm].build(config, spec)
-        state = packing.unpack(jax.jit(algorithm.init)(jax.random.key(0)), arrays["state"])
-        replay = packing.unpack(replay_lib.init(spec, algorithm.replay_capacity), arrays["replay"])
-    except (KeyError, IndexError, AttributeError) as error:
-        raise StorageFailure(f"a checkpoint in {run_dir} does not fit: {type(error).__name__}: {error}") from error
+        state = _unpack_state(jax.eval_shape(algorithm.init, jax.random.key(0)), arrays["state"])
+        rows = arrays["replay"]
+        replay = packing.unpack(replay_lib.init(spec, max(int(rows["size"]), 1)), rows)
+    except (KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
+        told = f"step {saved.record['step']} in {run_dir} does not fit its config: {type(error).__name__}"
+        raise StorageFailure(f"the checkpoint of {told}: {checkpoint.first_line(error)}") from error
     return Trained(run, config, seed, saved.record["step"], spec, algorithm, state, replay)
+
+
+def _unpack_state(shapes: PyTree, packed: dict[str, Any]) -> PyTree:
+    """The state without its buffers: gigabytes that nothing but training reads."""
+    kept = packing.without_buffers(shapes)
+    names = [name for name in packed if getattr(kept, name) is None]
+    return packing.unpack(kept, packed | dict.fromkeys(names))

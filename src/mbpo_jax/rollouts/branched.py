@@ -19,7 +19,7 @@ from flax import struct
 from mbpo_jax import health, permutation, replay
 from mbpo_jax.health import LIMIT, Health
 from mbpo_jax.replay import Replay
-from mbpo_jax.types import Array, Key, Metrics, PolicyFn, StepFn, Transition
+from mbpo_jax.types import Array, Key, Metrics, PolicyFn, PyTree, StepFn, TerminationFn, Transition, WorldModel
 
 NAMES = ("a start state", "a policy action", "every imagined prediction")  # what the health of a round is about
 UNIT = "rollout step"
@@ -30,6 +30,16 @@ class Dynamics(NamedTuple):
 
     step_fn: StepFn
     num_groups: int = 1
+
+
+def dynamics_of(world: WorldModel, model: PyTree, termination_fn: TerminationFn, num_elites: int) -> Dynamics:
+    """A learned model with these arrays, whose elites take turns; episodes end where the environment's rule says."""
+
+    def step(key: Key, group: Array, obs: Array, action: Array) -> tuple[Array, Array, Array]:
+        next_obs, reward = world.sample(key, model, group, obs, action)
+        return next_obs, reward, termination_fn(obs, action, next_obs)
+
+    return Dynamics(step, num_elites)
 
 
 class Tally(struct.PyTreeNode, kw_only=True):

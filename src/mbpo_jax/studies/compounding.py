@@ -16,7 +16,7 @@ from mbpo_jax.driver.trained import Trained, load_trained
 from mbpo_jax.studies import episodes, imagination
 from mbpo_jax.studies.episodes import Episode
 from mbpo_jax.studies.finding import Finding
-from mbpo_jax.types import Array, Key
+from mbpo_jax.types import Array, Key, PyTree, WorldModel
 
 MOST_DIMS_DRAWN = 4
 
@@ -42,15 +42,15 @@ def study(
       StorageFailure, ValueError: see `load_trained` and `imagination.world_model`.
     """
     trained = load_trained(run_dir, seed, step)
-    imagination.world_model(trained)
+    world = imagination.world_model(trained)
     env = episodes.open_environment(trained)
     choose = episodes.calm_policy(trained, env)
     played = [episodes.play(env, choose, number, episodes.most_steps(trained)) for number in range(10)]
     longest = max(played, key=lambda episode: len(episode.reward))
     scale = np.asarray(trained.replay.rows.obs[: int(trained.replay.size)]).std(0) + 1e-6
-    fan = _fan(trained, _cut(longest, fan_steps), fan_rows)
+    fan = _fan(trained, world, _piece(longest, 0, fan_steps), fan_rows)
     num_steps = min(num_steps, max(1, len(longest.reward) // 2))
-    errors = _errors(trained, played, num_steps, num_starts, scale)
+    errors = _errors(trained, world, played, num_steps, num_starts, scale)
     numbers = {
         "env": trained.run.env,
         "seed": trained.seed,
@@ -64,14 +64,11 @@ def study(
         "fan": {
             "steps": len(fan["real"]) - 1,
             "rows": int(fan["rows"]),
+            "exploded_share": fan["exploded"],
             "spread_over_real_range": _floats(fan["std"][-1] / (np.ptp(fan["real"], axis=0) + 1e-6)),
         },
     }
     return Finding(_sentence(numbers), numbers, _figure(numbers, fan))
-
-
-def _cut(episode: Episode, num_steps: int) -> Episode:
-    return Episode(episode.obs[: num_steps + 1], episode.action[:num_steps], episode.reward[:num_steps], False)
 
 
 def _round_up(trained: Trained, rows: int) -> int:
@@ -79,16 +76,17 @@ def _round_up(trained: Trained, rows: int) -> int:
     return -(-rows // num_elites) * num_elites
 
 
-def _fan(trained: Trained, episode: Episode, rows: int) -> dict[str, Any]:
+def _fan(trained: Trained, world: WorldModel, episode: Episode, rows: int) -> dict[str, Any]:
     """Mean and standard deviation [T + 1, O] of what the model makes of one action sequence."""
     rows = _round_up(trained, rows)
-    imagined = _replayed(
-        trained, np.repeat(episode.obs[:1], rows, 0), np.repeat(episode.action[:, None], rows, 1), jax.random.key(0)
-    )
-    return {"real": episode.obs, "mean": imagined.mean(1), "std": imagined.std(1), "rows": rows}
+    starts, actions = np.repeat(episode.obs[:1], rows, 0), np.repeat(episode.action[:, None], rows, 1)
+    imagined, exploded = _replayed(trained, world, starts, actions, jax.random.key(0))
+    return {"real": episode.obs, "mean": imagined.mean(1), "std": imagined.std(1), "rows": rows, "exploded": exploded}
 
 
-def _errors(trained: Trained, played: list[Episode], num_steps: int, num_starts: int, scale: np.ndarray) -> np.ndarray:
+def _errors(
+    trained: Trained, world: WorldModel, played: list[Episode], num_steps: int, num_starts: int, scale: np.ndarray
+) -> np.ndarray:
     """Distance [num_steps, starts] of imagined from real states, in units of how much each dimension varies."""
     random = np.random.default_rng(trained.seed)
     usable = [episode for episode in played if len(episode.reward) >= num_steps]
@@ -96,27 +94,31 @@ def _errors(trained: Trained, played: list[Episode], num_steps: int, num_starts:
     starts = [int(random.integers(len(usable[i].reward) - num_steps + 1)) for i in which]
     pieces = [_piece(usable[i], start, num_steps) for i, start in zip(which, starts)]
     obs, action = np.stack([piece.obs for piece in pieces], 1), np.stack([piece.action for piece in pieces], 1)
-    imagined = _replayed(trained, obs[0], action, jax.random.key(1))
+    imagined, _ = _replayed(trained, world, obs[0], action, jax.random.key(1))
     return np.sqrt(np.mean(np.square((imagined[1:] - obs[1:]) / scale), axis=-1))
 
 
 def _piece(episode: Episode, start: int, num_steps: int) -> Episode:
+    """At most `num_steps` of an episode."""
     end = start + num_steps
     return Episode(episode.obs[start : end + 1], episode.action[start:end], episode.reward[start:end], False)
 
 
-def _replayed(trained: Trained, starts: np.ndarray, actions: np.ndarray, key: Key) -> np.ndarray:
-    """States [T + 1, B, O] that the model imagines for given actions [T, B, A], past any end."""
+def _replayed(
+    trained: Trained, world: WorldModel, starts: np.ndarray, actions: np.ndarray, key: Key
+) -> tuple[np.ndarray, float]:
+    """States [T + 1, B, O] that the model imagines for given actions [T, B, A], past any end; share that exploded."""
 
     @jax.jit
-    def replayed(starts: Array, actions: Array) -> Array:
+    def replayed(model: PyTree, starts: Array, actions: Array) -> imagination.Imagined:
         def choose(key: Key, number: Array, obs: Array) -> Array:
             return actions[number]
 
-        world = imagination.dynamics(trained, trained.state.model)
-        return imagination.imagine(key, world, choose, starts, len(actions), to_the_end=True).obs
+        dynamics = imagination.dynamics(trained, world, model)
+        return imagination.imagine(key, dynamics, choose, starts, len(actions), to_the_end=True)
 
-    return np.asarray(replayed(jnp.asarray(starts), jnp.asarray(actions)), np.float64)
+    imagined = replayed(trained.state.model, jnp.asarray(starts), jnp.asarray(actions))
+    return np.asarray(imagined.obs, np.float64), float(np.mean(imagined.exploded))
 
 
 def _growth(median: np.ndarray) -> dict[str, float | None]:

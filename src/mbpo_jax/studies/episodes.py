@@ -1,7 +1,8 @@
 """Real experience for studies: episodes of a policy from numbered starts, which nothing was trained on."""
 
+import itertools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gymnasium
 import jax
@@ -38,16 +39,22 @@ def most_steps(trained: Trained) -> int:
     return trained.run.max_episode_steps or own or DEFAULT_EPISODE_STEPS
 
 
-def calm_policy(trained: Trained, env: Environment) -> Callable[[np.ndarray], np.ndarray]:
-    """The policy as evaluations use it: observation [O] to action [A] in [-1, 1]."""
+def calm_policy(
+    trained: Trained, env: Environment, act: Callable[..., Any] | None = None
+) -> Callable[[np.ndarray], np.ndarray]:
+    """The policy as evaluations use it: observation [O] to action [A] in [-1, 1].
+
+    Args:
+      act: from `policy.deterministic_act`, where it has been compiled before.
+    """
     algorithm = trained.algorithm
-    act, actor = policy.deterministic_act(algorithm), algorithm.actor(trained.state)
-    return policy.Policy(act, algorithm, actor, env.action_low, env.action_high).unscaled
+    act = policy.deterministic_act(algorithm) if act is None else act
+    return policy.Policy(act, algorithm, algorithm.actor(trained.state), env.action_low, env.action_high).unscaled
 
 
 def exploring_policy(trained: Trained, key: jax.Array) -> Callable[[PyTree], Callable[[np.ndarray], np.ndarray]]:
     """For each actor, the policy as training uses it, with noise; every action has noise of its own."""
-    algorithm, num_actions = trained.algorithm, 0
+    algorithm, numbers = trained.algorithm, itertools.count()
 
     @jax.jit
     def act(actor: PyTree, number: int, obs: Array) -> Array:
@@ -56,9 +63,7 @@ def exploring_policy(trained: Trained, key: jax.Array) -> Callable[[PyTree], Cal
 
     def of_actor(actor: PyTree) -> Callable[[np.ndarray], np.ndarray]:
         def choose(obs: np.ndarray) -> np.ndarray:
-            nonlocal num_actions
-            num_actions += 1
-            return np.asarray(act(actor, num_actions, jnp.asarray(obs)))
+            return np.asarray(act(actor, next(numbers), jnp.asarray(obs)))
 
         return choose
 

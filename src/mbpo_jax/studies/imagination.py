@@ -1,6 +1,7 @@
 """Long trajectories in a learned model, to be looked at: nothing of them is learnt from."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from mbpo_jax import health
 from mbpo_jax.algorithms import REGISTRY
 from mbpo_jax.driver.trained import Trained
 from mbpo_jax.models import gaussian
+from mbpo_jax.rollouts import branched
 from mbpo_jax.rollouts.branched import Dynamics
 from mbpo_jax.types import Array, Key, PyTree, WorldModel
 
@@ -22,32 +24,32 @@ class Imagined(struct.PyTreeNode, kw_only=True):
     obs: Array  # [H + 1, B, O]
     reward: Array  # [H, B], 0 after the end
     alive: Array  # [H, B], bool, whether the row took this step
+    exploded: Array  # [B], bool, whether it stopped since a prediction was not finite or beyond `health.LIMIT`
 
 
 def world_model(trained: Trained) -> WorldModel:
-    """The kind of model that a run learns; its arrays are `trained.state.model`.
+    """The model that a run has learnt; its arrays are `trained.state.model`.
 
     Raises:
-      ValueError: its algorithm learns none.
+      ValueError: its algorithm learns none, or this checkpoint has none that is whole.
     """
     if not hasattr(trained.state, "model"):
         with_models = [name for name, member in REGISTRY.items() if hasattr(member.config_class(), "model")]
         raise ValueError(
             f"the run must have a model (--algorithm one of {', '.join(with_models)}), got {trained.run.algorithm}"
         )
+    fit = trained.state.model.fit
+    if int(fit.num_rows) == 0 or bool(fit.running):
+        why = "a fit was under way" if bool(fit.running) else "none had been fitted"
+        raise ValueError(f"the checkpoint must hold a model, but at step {trained.step} {why}; give another --step")
     return gaussian.build(trained.config.model, trained.spec)
 
 
-def dynamics(trained: Trained, model: PyTree) -> Dynamics:
-    """What moves imagined states: the model's elites, with these arrays, and the run's termination function."""
-    world, termination_fn = world_model(trained), trained.spec.termination_fn
+def dynamics(trained: Trained, world: WorldModel, model: PyTree) -> Dynamics:
+    """What moves imagined states in a run's rollouts, with these arrays of the model."""
+    termination_fn = trained.spec.termination_fn
     assert termination_fn is not None  # an algorithm with a model has one
-
-    def step(key: Key, group: Array, obs: Array, action: Array) -> tuple[Array, Array, Array]:
-        next_obs, reward = world.sample(key, model, group, obs, action)
-        return next_obs, reward, termination_fn(obs, action, next_obs)
-
-    return Dynamics(step, trained.config.model.num_elites)
+    return branched.dynamics_of(world, model, termination_fn, trained.config.model.num_elites)
 
 
 def imagine(
@@ -77,15 +79,17 @@ def imagine(
         next_obs, reward, ends = jax.tree.map(lambda leaf: leaf.reshape(num_rows, *leaf.shape[2:])[back], moved)
         return next_obs, reward, ends
 
-    def step(carry: tuple[Array, Array], number: Array) -> tuple[tuple[Array, Array], tuple[Array, Array, Array]]:
-        obs, alive = carry
+    def step(carry: tuple[Array, Array, Array], number: Array) -> tuple[tuple[Array, Array, Array], Any]:
+        obs, alive, exploded = carry
         key_action, key_move = jax.random.split(jax.random.fold_in(key, number))
         action = choose(key_action, number, obs)
         next_obs, reward, ends = move(key_move, obs, action)
-        usable = alive & (health.magnitude((next_obs, reward), keep=1) < health.LIMIT)  # nan is not below it
-        next_obs = jnp.where(usable[:, None], next_obs, obs)
-        return (next_obs, usable & (to_the_end | ~ends)), (next_obs, jnp.where(usable, reward, 0.0), usable)
+        usable = health.magnitude((next_obs, reward), keep=1) < health.LIMIT  # nan is not below it
+        moves = alive & usable
+        next_obs = jnp.where(moves[:, None], next_obs, obs)
+        carry = next_obs, moves & (to_the_end | ~ends), exploded | (alive & ~usable)
+        return carry, (next_obs, jnp.where(moves, reward, 0.0), moves)
 
-    start = (start_obs, jnp.ones(num_rows, bool))
-    _, (obs, reward, alive) = jax.lax.scan(step, start, jnp.arange(num_steps))
-    return Imagined(obs=jnp.concatenate([start_obs[None], obs]), reward=reward, alive=alive)
+    start = (start_obs, jnp.ones(num_rows, bool), jnp.zeros(num_rows, bool))
+    (_, _, exploded), (obs, reward, alive) = jax.lax.scan(step, start, jnp.arange(num_steps))
+    return Imagined(obs=jnp.concatenate([start_obs[None], obs]), reward=reward, alive=alive, exploded=exploded)

@@ -14,13 +14,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mbpo_jax import agents, health, theory
 from mbpo_jax import replay as replay_lib
-from mbpo_jax import theory
-from mbpo_jax.agents import sac
+from mbpo_jax.agents.sac import SacConfig
 from mbpo_jax.algorithms import mbpo
+from mbpo_jax.driver.config import Diverged
 from mbpo_jax.driver.trained import Trained, load_trained
+from mbpo_jax.health import Health
 from mbpo_jax.networks import Actor
 from mbpo_jax.replay import Replay
 from mbpo_jax.rollouts import branched
@@ -28,7 +31,8 @@ from mbpo_jax.studies import episodes, imagination
 from mbpo_jax.studies.finding import Finding
 from mbpo_jax.types import FINISHED, Array, Key, PyTree, Transition
 
-START_ROWS = 10_000  # of a round of one-step rollouts; the paper's 100,000 are more than these few updates can read
+START_ROWS = 100_000  # of a round of one-step rollouts, as many as the paper's
+LONGEST_HORIZONS = 4  # rollout lengths up to so many times 1 / (1 - discount) are considered
 FIT, LEARN, VISIT = 0, 1, 2  # streams of keys
 CONSTANT = 1e-12  # a target with less variance has nothing to explain (the reward of a pendulum that stands)
 
@@ -61,23 +65,25 @@ def study(
       visited_steps: environment steps of the moving policy at each.
     Raises:
       StorageFailure, ValueError: see `load_trained`; or the run's agent is not MBPO's SAC.
+      Diverged: learning from one of the models went wrong.
     """
     trained = load_trained(run_dir, seed, step)
     imagination.world_model(trained)
-    if not isinstance(trained.config.agent, sac.SacConfig):
+    if not isinstance(trained.config.agent, SacConfig):
         raise ValueError(f"the run must have SAC as its agent (--algorithm=mbpo), got {trained.run.algorithm}")
     experiment = _Experiment(trained, max(num_rows), visited_steps)
-    discount, longest = trained.config.agent.discount, trained.config.rollout_length_schedule[-1]
+    discount = trained.config.agent.discount
     curves = []
     for rows in num_rows:
         measured = experiment.measure(rows, num_measurements, updates_between)
         curves.append(
-            {"rows": rows, "measurements": [point._asdict() for point in measured]} | _line(measured, discount, longest)
+            {"rows": rows, "measurements": [point._asdict() for point in measured]} | _line(measured, discount)
         )
     numbers = {
         "env": trained.run.env,
         "seed": trained.seed,
         "step": trained.step,
+        "scheduled_lengths": list(trained.config.rollout_length_schedule[2:]),
         "curves": curves,
     }
     return Finding(_sentence(numbers), numbers, _figure(numbers))
@@ -93,10 +99,12 @@ class _Experiment:
         self._exploring = episodes.exploring_policy(trained, jax.random.fold_in(self._root, VISIT))
         self._data_actor = trained.algorithm.actor(trained.state)
         self._data, self._next_episode = episodes.collect(self._env, self._exploring(self._data_actor), 0, most_rows)
+        changes = self._data.next_obs - self._data.obs
+        self._variances = jnp.concatenate([jnp.var(self._data.reward)[None], jnp.var(changes, axis=0)])
         config = trained.config.agent
         self._network = Actor(trained.spec.action_dim, config.hidden_units, config.num_hidden_layers)
         self._world = imagination.world_model(trained)
-        self._agent = sac.build(config, trained.spec)
+        self._agent = agents.build(config, trained.spec)
         self._learn = jax.jit(self._learn_once, static_argnames="num_updates")
         self._judge = jax.jit(self._judge_rows)
         self._fits = [jax.jit(run) for run in self._world.fit.run]
@@ -105,18 +113,18 @@ class _Experiment:
         """From the data policy on, with one model of the first `num_rows` transitions."""
         rows = jax.tree.map(lambda leaf: leaf[:num_rows], self._data)
         real = replay_lib.add(replay_lib.init(self._trained.spec, self._data.reward.shape[0]), rows)
-        variances = jnp.concatenate([jnp.var(rows.reward)[None], jnp.var(rows.next_obs - rows.obs, axis=0)])
         model = self._fit(real)
         agent, measured = self._trained.state.agent, []
         for i in range(num_measurements + 1):
             if i:
                 key = jax.random.fold_in(jax.random.fold_in(self._root, LEARN), i)
-                agent = self._learn(key, agent, model, real, num_updates=updates_between)
+                agent, told = self._learn(key, agent, model, real, num_updates=updates_between)
+                self._heed(told, f"{num_rows} rows, update {(i - 1) * updates_between} to {i * updates_between}")
             actor = self._agent.actor(agent)
             visited, self._next_episode = episodes.collect(
                 self._env, self._exploring(actor), self._next_episode, self._visited_steps
             )
-            kl, loss, unexplained = map(float, self._judge(actor, model, visited, variances))
+            kl, loss, unexplained = map(float, self._judge(actor, model, visited, self._variances))
             measured.append(Measurement(i * updates_between, kl, loss, unexplained))
         return measured
 
@@ -128,15 +136,21 @@ class _Experiment:
             due = int(self._world.fit.due(model))
         return model
 
-    def _learn_once(self, key: Key, agent: PyTree, model: PyTree, real: Replay, num_updates: int) -> PyTree:
+    def _heed(self, told: Sequence[Health], when: str) -> None:
+        for trouble in filter(None, map(health.describe, told)):
+            raise Diverged(f"{trouble} ({when})")
+
+    def _learn_once(
+        self, key: Key, agent: PyTree, model: PyTree, real: Replay, num_updates: int
+    ) -> tuple[PyTree, list[Health]]:
         """One-step rollouts of the policy from the data, and updates on a mixture, as MBPO's."""
         key_start, key_roll, key_batch, key_update = jax.random.split(key, 4)
         config, spec = self._trained.config, self._trained.spec
         actor = self._agent.actor(agent)
-        imagined, _ = branched.roll_out(
+        imagined, of_rollout = branched.roll_out(
             key_roll,
             lambda key, obs: self._agent.act(key, actor, obs, True),
-            imagination.dynamics(self._trained, model),
+            imagination.dynamics(self._trained, self._world, model),
             replay_lib.init(spec, START_ROWS),
             replay_lib.sample(key_start, real, (START_ROWS,)).obs,
             jnp.asarray(1),
@@ -144,7 +158,8 @@ class _Experiment:
         )
         num_real = mbpo.num_real_rows(config)
         batches = mbpo.draw_batches(key_batch, real, imagined, num_updates, num_real, config.batch_size - num_real)
-        return self._agent.update(key_update, agent, batches)[0]
+        agent, of_update = self._agent.update(key_update, agent, batches)
+        return agent, [of_rollout["health"], of_update["health"]]
 
     def _judge_rows(
         self, actor: PyTree, model: PyTree, visited: Transition, variances: Array
@@ -172,41 +187,47 @@ def gaussian_kl(mean: Array, log_std: Array, other_mean: Array, other_log_std: A
     return 0.5 * jnp.sum(ratio + distance - 1.0 - 2.0 * (log_std - other_log_std), axis=-1)
 
 
-def _line(measured: Sequence[Measurement], discount: float, longest: int) -> dict[str, Any]:
-    """Least-squares lines through the dots, and the rollout length that Theorem A.2 recommends at each of them.
+def _line(measured: Sequence[Measurement], discount: float) -> dict[str, Any]:
+    """What was measured at the data policy, lines from there through the other dots, and what Theorem A.2 recommends.
 
-    The bound wants a total variation distance. What stands in for it is the unexplained share, which is 0 for an exact
-    model and 1 for one that knows nothing, and Pinsker's inequality for the policy.
+    The bound wants total variation distances, of the worst state. What stands in for them is the unexplained share,
+    which is 0 for an exact model and 1 for one that knows nothing, and what the mean divergence allows.
     """
-    shifts = [theory.pinsker(point.kl) for point in measured]
-    loss_slope, loss = np.polyfit([point.kl for point in measured], [point.loss for point in measured], 1)
-    slope, error = np.polyfit(shifts, [point.unexplained for point in measured], 1)
-    error = min(1.0, max(0.0, float(error)))
-    recommended = [
-        theory.recommend_length(
-            model_error=error, slope=float(slope), policy_shift=shift, discount=discount, longest=longest
-        )
-        for shift in shifts
-    ]
+    shifts = [theory.distance_of_kl(point.kl) for point in measured]
+    longest = round(LONGEST_HORIZONS / (1.0 - discount))
     return {
-        "loss_at_data_policy": float(loss),
-        "loss_per_nat": float(loss_slope),
-        "error_at_data_policy": error,
-        "error_per_shift": float(slope),
-        "recommended_lengths": [advice.rollout_length for advice in recommended],
+        "loss_at_data_policy": measured[0].loss,
+        "loss_per_nat": _slope([point.kl for point in measured], [point.loss for point in measured]),
+        "error_at_data_policy": measured[0].unexplained,
+        "error_per_shift": _slope(shifts, [point.unexplained for point in measured]),
+        "policy_shifts": shifts,
+        "recommended_lengths": [
+            theory.best_length(model_error=point.unexplained, policy_shift=shift, discount=discount, longest=longest)
+            for point, shift in zip(measured, shifts)
+        ],
     }
+
+
+def _slope(x: Sequence[float], y: Sequence[float]) -> float:
+    """Of the line through the first dot that is nearest to the others by least squares; 0 if no dot is beside it."""
+    across, up = np.asarray(x[1:]) - x[0], np.asarray(y[1:]) - y[0]
+    return float(across @ up / (across @ across)) if across.any() else 0.0
 
 
 def _sentence(numbers: dict[str, Any]) -> str:
     told = [
-        f"{curve['rows']:,} rows: loss {curve['loss_at_data_policy']:.3g} {curve['loss_per_nat']:+.2g} per nat"
+        f"{curve['rows']:,} rows: loss {curve['loss_at_data_policy']:.3g} at the data policy, "
+        f"{curve['loss_per_nat']:+.2g} per nat, best length {_span(curve['recommended_lengths'][1:])}"
         for curve in numbers["curves"]
     ]
-    lengths = sorted({curve["recommended_lengths"][-1] for curve in numbers["curves"]})
     return (
-        f"{numbers['env']}, data policy of step {numbers['step']:,}: {'; '.join(told)}. At the largest shift the bound "
-        f"recommends {' to '.join(map(str, sorted({lengths[0], lengths[-1]})))} steps."
+        f"{numbers['env']}, data policy of step {numbers['step']:,}: {'; '.join(told)}. The run's schedule: "
+        f"{_span(numbers['scheduled_lengths'])}."
     )
+
+
+def _span(lengths: Sequence[int]) -> str:
+    return f"{min(lengths)}" if min(lengths) == max(lengths) else f"{min(lengths)} to {max(lengths)}"
 
 
 def _figure(numbers: dict[str, Any]) -> Figure:
@@ -214,18 +235,20 @@ def _figure(numbers: dict[str, Any]) -> Figure:
     of_loss, of_share = figure.subplots(1, 2)
     for curve in numbers["curves"]:
         measured = [Measurement(**point) for point in curve["measurements"]]
-        kls, shifts = [point.kl for point in measured], [theory.pinsker(point.kl) for point in measured]
-        ends = np.asarray([0.0, max(kls)])
-        dots = of_loss.plot(kls, [point.loss for point in measured], ".", label=f"{curve['rows']:,} rows")
-        color = dots[0].get_color()
-        of_loss.plot(ends, curve["loss_at_data_policy"] + ends * curve["loss_per_nat"], color=color, linewidth=1.0)
-        of_share.plot(shifts, [point.unexplained for point in measured], ".", color=color)
-        ends = np.asarray([0.0, max(shifts)])
-        of_share.plot(ends, curve["error_at_data_policy"] + ends * curve["error_per_shift"], color=color, linewidth=1.0)
-    of_loss.set(xlabel="KL(policy || data policy), nats", ylabel="squared error of the model")
+        losses, shares = [point.loss for point in measured], [point.unexplained for point in measured]
+        label = f"{curve['rows']:,} rows"
+        _draw(of_loss, [point.kl for point in measured], losses, curve["loss_per_nat"], label)
+        _draw(of_share, curve["policy_shifts"], shares, curve["error_per_shift"], label)
+    of_loss.set(xlabel="mean KL(policy || data policy), nats", ylabel="squared error of the model")
     of_loss.legend()
-    of_share.set(xlabel="policy shift (total variation, by Pinsker)", ylabel="unexplained share of the variance")
-    figure.suptitle(
-        f"{numbers['env']}, data policy of step {numbers['step']:,}: model error on states the policy visits"
-    )
+    of_share.set(xlabel="policy shift: most total variation of that KL", ylabel="unexplained share of the variance")
+    title = f"{numbers['env']}, data policy of step {numbers['step']:,}"
+    figure.suptitle(f"{title}: model error on states the policy visits")
     return figure
+
+
+def _draw(axes: Axes, x: Sequence[float], y: Sequence[float], slope: float, label: str) -> None:
+    """Dots, and the line through the first of them."""
+    (dots,) = axes.plot(x, y, ".", label=label)
+    ends = np.asarray([x[0], max(x)])
+    axes.plot(ends, y[0] + (ends - x[0]) * slope, color=dots.get_color(), linewidth=1.0)

@@ -35,7 +35,10 @@ def study(
     trained = load_trained(run_dir, seed, step)
     name = version_4(trained.run.env) if other_env == AUTO else other_env
     own, limit = episodes.open_environment(trained), episodes.most_steps(trained)
-    other = Environment(name, trained.seed, EVALUATION, limit)
+    try:
+        other = Environment(name, trained.seed, EVALUATION, limit, trained.run.env_timeout_s)
+    except ValueError as error:
+        raise ValueError(f"other_env must be another version of {trained.run.env}, got {name}: {error}") from error
     sizes = [(env.obs_dim, env.action_dim) for env in (own, other)]
     if sizes[0] != sizes[1]:
         raise ValueError(
