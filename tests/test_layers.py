@@ -25,6 +25,7 @@ SAME_LEVEL = {
     "driver": ("environments", "reports"),
     "reports": ("driver.metrics", "driver.files"),
     "reproduce": ("sweep",),
+    "study": ("sweep",),
 }
 """What a unit may import of its own level besides its own folder: a whole folder, or one file."""
 

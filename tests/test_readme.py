@@ -58,3 +58,10 @@ def test_every_command_parses(monkeypatch):
         arguments = shlex.split(command)
         if "--help" not in arguments:
             flags.parse(arguments)
+
+
+def test_the_command_of_the_report_is_the_one_in_it():
+    """Another would overwrite the report in the repository with a smaller one."""
+    commands = re.findall(r"^python -m mbpo_jax\.reproduce .*$", README.replace("\\\n", " "), re.MULTILINE)
+    (command,) = [words for words in map(shlex.split, commands) if "--report_only" in words]
+    assert command == shlex.split((ROOT / "docs/reproduction/report.md").read_text().splitlines()[2])

@@ -66,14 +66,20 @@ def launched(monkeypatch):
     return seen
 
 
-def keep(last_step, experiment="tiny", seed=0, algorithm="sac", env="InvertedPendulum-v5", **changes):
+def keep(last_step, experiment="tiny", seed=0, algorithm="sac", env="InvertedPendulum-v5", flags=None):
     """Puts a curve into the report's directory; returns its path."""
     steps = tuple(range(50, last_step + 1, 50))
     returns = tuple(step / 100 for step in steps)
     nothing = dict.fromkeys(("num_steps", "commit", "versions", "devices", "seconds"))
     path = learning_curves.path_of(Path("report"), experiment, seed)
+    nothing |= {"flags": flags}
     learning_curves.save(path, LearningCurve(experiment, algorithm, env, seed, **nothing, steps=steps, returns=returns))
     return path
+
+
+def flags_of(flagfile, *added):
+    """The flags that a curve of a flagfile has."""
+    return reproduce._wanted(Path(flagfile), list(added)).flags
 
 
 def call(*words, flagfiles="tiny.flags"):
@@ -117,6 +123,9 @@ def test_what_is_missing_is_run_then_continued_and_reported(here, capsys):
     assert (status, err) == (0, "mbpo_jax: 1 of 1 jobs finished\n")
     assert not Path("runs/tiny").exists()
     second = learning_curves.load(path)
+    assert second.flags == flags_of("nested.flags", "--num_steps=9")  # length, seeds and paths aside
+    assert (second.flags["replay_capacity"], second.flags["hidden_units"]) == (500, 8)
+    assert not {"num_steps", "seeds", "run_dir", "compile_cache"} & second.flags.keys()
     assert second.steps == (50, 100, 150, 200, 250)
     assert second.returns[:3] == first.returns  # continued, not begun again
     assert second.seconds > first.seconds > 0.0
@@ -145,6 +154,13 @@ def test_what_is_missing_is_run_then_continued_and_reported(here, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert "runs/nested/seeds_1" in line
     assert "batch_size was 16, is 32" in line
+
+    changed = ("--report_only", *changed[:-1], "--batch_size=64")
+    assert call(*changed, flagfiles="nested.flags") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("mbpo_jax: error: runs/nested/seeds_1 was made with other flags than nested.flags")
+    assert "ask for: batch_size was 16, is 64. " in line
+    assert report() == whole
 
 
 # -- what is launched --------------------------------------------------------------------------------------------
@@ -197,7 +213,10 @@ def test_the_report_is_the_same_each_time_and_runs_nothing(here, launched):
     assert launched == []
     # Returns are steps / 100, every 50: those in (5,000, 10,000] have a mean of 75.25.
     assert b"| hopper | 10,000 | 2 | 75 | 75 [75, 75] | 75, 75 | MBPO 227" in first["report.md"]
-    assert b"commit not known, device not known; hours not known; nothing of the seeds 1" in first["report.md"]
+    assert (
+        b"commit not known, device not known, flags not recorded; hours not known; nothing of the seeds 1"
+        in first["report.md"]
+    )
 
 
 def test_the_command_in_the_report_makes_it_again(here):
@@ -210,6 +229,70 @@ def test_the_command_in_the_report_makes_it_again(here):
     assert report() == first
 
 
+@pytest.mark.parametrize("words", [["--report_only"], ["--sweep_dir=fresh"], ["--sweep_dir=fresh", "--report_only"]])
+def test_a_kept_curve_of_other_flags_is_refused(here, launched, capsys, words):
+    path = keep(5000, flags=flags_of("tiny.flags"))
+    assert call(*words, "--", "--num_steps=5000", "--updates_per_step=2", "--learning_rate=0.1") == 2
+    out, err = capsys.readouterr()
+    assert (out, launched, report()) == ("", [], {})
+    assert err == (
+        f"mbpo_jax: error: {path} was made with other flags than tiny.flags and what follows -- ask for: "
+        "learning_rate was 0.0003, is 0.1; updates_per_step was 1, is 2. Give the old values, or other directories to "
+        "start anew\n"
+    )
+    assert call(*words, "--", "--num_steps=5000") == 0
+    assert launched == []
+    assert "not recorded" not in Path("report/report.md").read_text()
+
+
+def test_a_changed_flagfile_is_noticed_too(here, capsys):
+    keep(100, flags=flags_of("tiny.flags"))
+    Path("tiny.flags").write_text(TINY.replace("--batch_size=16", "--batch_size=17"))
+    assert call("--report_only") == 2
+    assert "batch_size was 16, is 17." in capsys.readouterr().err
+
+
+def test_a_knob_that_a_curve_is_older_than_counts_as_its_default(here, capsys):
+    flags = flags_of("tiny.flags")
+    del flags["discount"], flags["updates_per_step"]  # 1 in the flagfile, and by default
+    keep(100, flags=flags)
+    assert call("--report_only") == 0
+    assert call("--report_only", "--", "--discount=0.5") == 2
+    assert "discount was 0.99, is 0.5." in capsys.readouterr().err
+    del flags["batch_size"]  # 16 in the flagfile, 256 by default
+    keep(100, flags=flags)
+    assert call("--report_only") == 2
+    assert "batch_size was 256, is 16." in capsys.readouterr().err
+    keep(100, flags=flags_of("tiny.flags") | {"gone": 3})
+    assert call("--report_only") == 2
+    assert "gone was 3, is 'not known'." in capsys.readouterr().err
+
+
+def test_a_curve_that_says_nothing_of_its_flags_is_taken_as_it_is(here):
+    path = keep(100)
+    before = path.read_bytes()
+    assert call("--report_only", "--", "--batch_size=32") == 0
+    assert "commit not known, device not known, flags not recorded" in Path("report/report.md").read_text()
+    assert path.read_bytes() == before
+
+
+def test_only_published_mbpo_counts_in_the_aggregate(monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    names = ("hopper", "walker2d", "halfcheetah", "ant", "humanoid")
+    arguments, _ = sweep.parse(
+        [
+            "--flagfiles=" + ",".join(map(str, sorted(Path("experiments").glob("**/*.flags")))),
+            f"--report_dir={tmp_path}",
+            "--report_only",
+        ],
+        reproduce._parser(),
+    )
+    of_names = [reproduce._collect(arguments, reproduce._wanted(path, [])) for path in arguments.flagfiles]
+    assert {one.name for one in of_names if one.as_published} == set(names)
+    changed = reproduce._wanted(Path("experiments/hopper.flags"), ["--real_fraction=1"])
+    assert not reproduce._collect(arguments, changed).as_published
+
+
 def test_readme_s_command_parses(monkeypatch):
     monkeypatch.chdir(ROOT)
     text = (ROOT / "README.md").read_text().replace("\\\n", " ")
@@ -218,7 +301,7 @@ def test_readme_s_command_parses(monkeypatch):
     for command in commands:
         arguments, added = sweep.parse(shlex.split(command, comments=True)[3:], reproduce._parser())
         for flagfile in arguments.flagfiles:
-            assert reproduce._wanted(flagfile, added).run.algorithm == "mbpo"
+            assert reproduce._wanted(flagfile, added).flagfile == flagfile
 
 
 def test_the_report_in_the_repository_is_of_the_curves_beside_it(monkeypatch, tmp_path):
@@ -264,9 +347,8 @@ def test_a_wrong_call_ends_with_2_and_one_line(here, launched, capsys, words, wa
 def test_a_damaged_or_foreign_curve_is_named(here, launched, capsys, only):
     path = keep(100, env="Hopper-v5")
     assert call("--sweep_dir=runs", *only) == 2
-    assert (
-        f"{path} or runs/tiny/seeds_0 holds sac on Hopper-v5, but tiny.flags asks for sac on InvertedPendulum-v5"
-        in (capsys.readouterr().err)
+    assert f"{path} holds sac on Hopper-v5, but tiny.flags asks for sac on InvertedPendulum-v5" in (
+        capsys.readouterr().err
     )
     path.write_text("{")
     assert call("--sweep_dir=runs", *only) == 2

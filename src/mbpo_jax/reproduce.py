@@ -4,10 +4,12 @@
 
 Runs what is missing, as `python -m mbpo_jax.sweep` with the same flags would, keeps every curve in
 `DIR/curves/<flagfile>/seed_<seed>.json`, and writes `report.md`, `report.json` and `report.png` there. A seed whose
-curve reaches num_steps is not run again. With --report_only nothing is run, and the curves in DIR are enough.
+curve reaches num_steps is not run again. With --report_only nothing is run, and the curves in DIR are enough. Curves
+of other flags than those that are asked for are refused.
 """
 
 import argparse
+import dataclasses
 import json
 import shlex
 import sys
@@ -16,12 +18,15 @@ from typing import Any, NamedTuple
 
 from mbpo_jax import sweep
 from mbpo_jax.driver import files, flags, run_directory
-from mbpo_jax.driver.config import RunConfig, StorageFailure
-from mbpo_jax.reports import comparison, comparison_figure, comparison_text, learning_curves
+from mbpo_jax.driver.config import RESUMABLE_CHANGES, RunConfig, StorageFailure, default_algorithm_config
+from mbpo_jax.reports import comparison, comparison_figure, comparison_text, learning_curves, published
 from mbpo_jax.reports.comparison import Experiment
 from mbpo_jax.reports.learning_curves import LearningCurve
 
 REPORT, NUMBERS, PICTURE = "report.md", "report.json", "report.png"
+
+NOT_OF_A_CURVE = RESUMABLE_CHANGES | {"algorithm", "env", "seeds", "num_processes"}
+"""Knobs that do not say which curve it is, or have a place of their own in it."""
 
 
 class Wanted(NamedTuple):
@@ -30,6 +35,16 @@ class Wanted(NamedTuple):
     flagfile: Path
     run: RunConfig
     algorithm_config: Any
+
+    @property
+    def flags(self) -> dict[str, Any]:
+        """Knob -> value, as the curves have them."""
+        return _of_a_curve(run_directory.identity(self.run, self.algorithm_config))
+
+    @property
+    def default_flags(self) -> dict[str, Any]:
+        """What a curve has been made with where its file does not know a knob: it is older than that knob."""
+        return _of_a_curve(run_directory.identity(RunConfig(), default_algorithm_config(self.run)))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -116,23 +131,59 @@ def _collect(arguments: argparse.Namespace, one: Wanted) -> Experiment:
             learning_curves.save(learning_curves.path_of(arguments.report_dir, one.flagfile.stem, seed), curve)
     found = tuple(curve for _, curve in sorted(curves.items()) if curve is not None)
     missing = tuple(seed for seed, curve in sorted(curves.items()) if curve is None)
-    return Experiment(one.flagfile.stem, str(one.flagfile), one.run.algorithm, one.run.env, found, missing)
+    return Experiment(
+        one.flagfile.stem,
+        str(one.flagfile),
+        one.run.algorithm,
+        one.run.env,
+        found,
+        missing,
+        published.is_published_mbpo(one.run.algorithm, one.run.env, one.flags),
+    )
 
 
 def _curve(arguments: argparse.Namespace, one: Wanted, seed: int, run_dir: Path | None) -> LearningCurve | None:
     """A seed's curve, from its run or its file.
 
     Raises:
-      ValueError: it is damaged, or of another algorithm or environment than the flagfile's.
+      ValueError: one of them is damaged, or is not of what the flagfile asks for.
     """
     path = learning_curves.path_of(arguments.report_dir, one.flagfile.stem, seed)
-    curve = learning_curves.collect(path, one.flagfile.stem, seed, run_dir)
-    if curve is not None and (curve.algorithm, curve.env) != (one.run.algorithm, one.run.env):
+    kept = learning_curves.load_kept(path, one.flagfile.stem, seed)
+    ran = None if run_dir is None else learning_curves.read_run(run_dir, one.flagfile.stem, seed)
+    if ran is not None and ran.flags is not None:
+        ran = dataclasses.replace(ran, flags=_of_a_curve(ran.flags))
+    for curve, place in ((ran, run_dir), (kept, path)):
+        if curve is not None:
+            _check_asked_for(curve, f"{place}", one)
+    return learning_curves.longer(kept, ran)
+
+
+def _check_asked_for(curve: LearningCurve, place: str, one: Wanted) -> None:
+    """Refuses a curve of another algorithm, environment or flags; one whose flags were not recorded is believed.
+
+    Raises:
+      ValueError: names the place, and each knob with its old and new value.
+    """
+    if (curve.algorithm, curve.env) != (one.run.algorithm, one.run.env):
         raise ValueError(
-            f"{path} or {run_dir} holds {curve.algorithm} on {curve.env}, but {one.flagfile} asks for "
-            f"{one.run.algorithm} on {one.run.env}"
+            f"{place} holds {curve.algorithm} on {curve.env}, but {one.flagfile} asks for {one.run.algorithm} on "
+            f"{one.run.env}"
         )
-    return curve
+    if curve.flags is None:
+        return
+    old, new = one.default_flags | curve.flags, one.flags
+    differ = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+    if differ:
+        told = (f"{name} was {old.get(name)!r}, is {new.get(name, 'not known')!r}" for name in differ)
+        raise ValueError(
+            f"{place} was made with other flags than {one.flagfile} and what follows -- ask for: {'; '.join(told)}. "
+            "Give the old values, or other directories to start anew"
+        )
+
+
+def _of_a_curve(knobs: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in knobs.items() if name not in NOT_OF_A_CURVE}
 
 
 def _write_report(report_dir: Path, experiments: list[Experiment], command: str) -> Path:

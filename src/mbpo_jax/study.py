@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 from mbpo_jax.driver import run_directory
 from mbpo_jax.driver.config import Diverged, EnvironmentFailure, StorageFailure
-from mbpo_jax.reports import pictures
+from mbpo_jax.reports import pictures, plain_json
 from mbpo_jax.studies import best_length, compounding, exploitation, policy_shift, versions
 from mbpo_jax.studies.finding import Finding
+from mbpo_jax.sweep import count, positive
 
 EXIT_USAGE, EXIT_DIVERGED, EXIT_ENVIRONMENT, EXIT_STORAGE = 2, 4, 5, 6
 
@@ -66,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         finding = STUDIES[study].run(**arguments)
         paths = output_dir / f"{study}.json", output_dir / f"{study}.png"
-        run_directory.write_json(paths[0], {"finding": finding.sentence} | finding.numbers)
+        run_directory.write_json(paths[0], plain_json.plain({"finding": finding.sentence} | finding.numbers))
         pictures.save(finding.figure, paths[1])
     except ValueError as error:
         return _failed(error, EXIT_USAGE)
@@ -100,11 +101,11 @@ def _add_flag(flags: argparse.ArgumentParser, parameter: inspect.Parameter) -> N
     """The flag of a study's parameter: its name, its type, and its default if it has one."""
     kinds: dict[Any, Callable[[str], Any]] = {
         Path: Path,
-        int: _count,
-        int | None: _whole,
+        int: positive,
+        int | None: count,
         float: float,
         str: str,
-        Sequence[int]: lambda text: [_count(part) for part in text.split(",")],
+        Sequence[int]: lambda text: [positive(part) for part in text.split(",")],
     }
     given: dict[str, Any] = {"required": True}
     note = ""
@@ -115,16 +116,6 @@ def _add_flag(flags: argparse.ArgumentParser, parameter: inspect.Parameter) -> N
     flags.add_argument(
         f"--{parameter.name}", type=kinds[parameter.annotation], help=HELP[parameter.name] + note, **given
     )
-
-
-def _whole(text: str, minimum: int = 0) -> int:
-    if not text.isdecimal() or int(text) < minimum:
-        raise argparse.ArgumentTypeError(f"must be a whole number, {minimum} or more, got {text!r}")
-    return int(text)
-
-
-def _count(text: str) -> int:
-    return _whole(text, minimum=1)
 
 
 if __name__ == "__main__":

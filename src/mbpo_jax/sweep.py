@@ -245,7 +245,7 @@ def add_flags(parser: Parser, sweep_dir_required: bool = True) -> None:
     add = parser.add_argument
     add("--flagfiles", required=True, type=_paths, help="Flagfiles, separated by commas.")
     add("--seeds", type=_seeds, default=[0], help="Seeds, separated by commas. Default: 0.")
-    add("--seeds_per_job", type=_positive, default=1, help="Seeds that share a job and its process. Default: 1.")
+    add("--seeds_per_job", type=positive, default=1, help="Seeds that share a job and its process. Default: 1.")
     add(
         "--sweep_dir",
         required=sweep_dir_required,
@@ -255,19 +255,19 @@ def add_flags(parser: Parser, sweep_dir_required: bool = True) -> None:
     add("--executor", choices=("local", "slurm"), default="local", help="Where jobs run. Default: local.")
     add(
         "--timeout_minutes",
-        type=_positive,
+        type=positive,
         default=1440,
         help="Time limit of a job until it is requeued. Default: 1440.",
     )
     add(
         "--save_seconds",
-        type=_positive,
+        type=positive,
         default=120,
         help="What is left of it when a job begins to save. Default: 120.",
     )
-    add("--cpus_per_job", type=_positive, default=2, help="Cores of a job. Default: 2.")
-    add("--gpus_per_job", type=_count, default=0, help="GPUs of a job; with any, one local job runs at a time.")
-    add("--memory_gb_per_job", type=_positive, help="Memory of a job, on SLURM. Default: the partition's.")
+    add("--cpus_per_job", type=positive, default=2, help="Cores of a job. Default: 2.")
+    add("--gpus_per_job", type=count, default=0, help="GPUs of a job; with any, one local job runs at a time.")
+    add("--memory_gb_per_job", type=positive, help="Memory of a job, on SLURM. Default: the partition's.")
     add("--slurm_partition", help="Default: the cluster's.")
     add("--slurm_account", help="Default: yours.")
     add("--slurm_qos", help="Default: the cluster's.")
@@ -288,14 +288,16 @@ def _seeds(text: str) -> list[int]:
     return seeds
 
 
-def _count(text: str, minimum: int = 0) -> int:
+def count(text: str, minimum: int = 0) -> int:
+    """A whole number, as the type of a flag."""
     if not text.isdecimal() or int(text) < minimum:
         raise argparse.ArgumentTypeError(f"must be a whole number, {minimum} or more, got {text!r}")
     return int(text)
 
 
-def _positive(text: str) -> int:
-    return _count(text, minimum=1)
+def positive(text: str) -> int:
+    """A whole number of 1 or more, as the type of a flag."""
+    return count(text, minimum=1)
 
 
 if __name__ == "__main__":

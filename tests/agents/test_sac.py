@@ -5,13 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from plain import SPEC, batch_of
 
 from mbpo_jax import distributions, health
 from mbpo_jax.agents import critics as shared
 from mbpo_jax.agents import sac
-from mbpo_jax.types import Spec, Transition
-
-SPEC = Spec(obs_dim=3, action_dim=2)
 
 
 def test_soft_target_by_hand():
@@ -35,18 +33,6 @@ def test_losses_by_hand():
     assert float(sac.actor_loss(q, jnp.float32([1.0, -1.0]), 0.5)) == pytest.approx(-1.5)
     # log_prob mean 1, target entropy -3: -2 * (1 - 3)
     assert float(sac.temperature_loss(jnp.float32(2.0), jnp.float32([0.5, 1.5]), -3.0)) == pytest.approx(4.0)
-
-
-def batch_of(num_updates, num_rows, seed=0):
-    rng = np.random.default_rng(seed)
-    shape = (num_updates, num_rows)
-    return Transition(
-        obs=rng.normal(size=(*shape, 3)).astype(np.float32),
-        action=rng.uniform(-0.9, 0.9, size=(*shape, 2)).astype(np.float32),
-        reward=rng.normal(size=shape).astype(np.float32),
-        next_obs=rng.normal(size=(*shape, 3)).astype(np.float32),
-        terminal=(rng.uniform(size=shape) < 0.3).astype(np.float32),
-    )
 
 
 def dense(params, x):

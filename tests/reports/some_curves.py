@@ -13,6 +13,7 @@ def curve(evaluations, seed=0, experiment="hopper", env="Hopper-v5", algorithm="
         "devices": ("cpu",),
         "seconds": 5400.0,
         "stds": None,
+        "flags": {"updates_per_step": 20},
     }
     return LearningCurve(
         experiment=experiment,
@@ -30,5 +31,7 @@ def flat(value, last_step, every=1000):
     return dict.fromkeys(range(every, last_step + 1, every), float(value))
 
 
-def experiment(curves, name="hopper", env="Hopper-v5", algorithm="mbpo", missing_seeds=()):
-    return Experiment(name, f"experiments/{name}.flags", algorithm, env, tuple(curves), missing_seeds)
+def experiment(curves, name="hopper", env="Hopper-v5", algorithm="mbpo", missing_seeds=(), as_published=None):
+    """An experiment; with the published settings if its algorithm is MBPO and nothing else is said."""
+    as_published = algorithm == "mbpo" if as_published is None else as_published
+    return Experiment(name, f"experiments/{name}.flags", algorithm, env, tuple(curves), missing_seeds, as_published)

@@ -95,8 +95,9 @@ def three():
     hopper = published_row(15_000).return_mean
     walker = published_row(15_000, "Walker2d-v5").return_mean
     return [
+        experiment([curve(flat(9e9, 15_000))], "hopper_no_model", as_published=False),  # an ablation, and the first
         experiment([curve(flat(hopper * 0.5, 15_000), 0), curve(flat(hopper * 1.5, 21_000), 1)]),
-        experiment([curve(flat(9e9, 15_000))], "hopper_changed"),  # an ablation, not the first of its environment
+        experiment([curve(flat(9e9, 15_000))], "hopper_again"),  # not the first of its environment
         experiment([curve(flat(walker * 2.0, 40_000))], "walker2d", "Walker2d-v5"),
         experiment([curve(flat(1000.0, 15_000))], "inverted_pendulum", "InvertedPendulum-v5"),
         experiment([curve(flat(1.0, 15_000))], "sac", "HalfCheetah-v5", algorithm="sac"),
@@ -116,10 +117,55 @@ def test_the_aggregate_is_over_what_mbpo_earns_of_the_published_mean():
 
 
 def test_no_aggregate_of_one_environment_or_without_a_common_step():
-    assert comparison.aggregate(three()[:2]) is None
+    assert comparison.aggregate(three()[:3]) is None
+    assert comparison.aggregate([three()[0], *three()[2:3]]) is None
     late = experiment([curve(flat(1.0, 9000))], "halfcheetah", "HalfCheetah-v5")
     assert comparison.aggregate([*three(), late]) is None
     assert comparison.aggregate([]) is None
+
+
+SPARSE = {40_000: 1.0, 80_000: 2.0, 120_000: 3.0}  # windows that end at 45,000 have the first one, at 50,000 none
+
+
+def test_a_gap_in_the_evaluations_is_not_called_not_reached():
+    rows = comparison.compare(experiment([curve(SPARSE), curve(SPARSE, 1)]))
+    none = "no evaluation in the window"
+    assert [(row.step, row.mean, row.verdict) for row in rows] == [
+        (25_000, None, none),
+        (50_000, None, none),
+        (75_000, None, none),
+        (100_000, None, none),
+        (120_000, 3.0, "below"),
+        (125_000, None, "not reached"),
+    ]
+
+
+def test_the_aggregate_is_at_a_step_where_every_seed_has_a_value():
+    def pair(evaluations):
+        walker = experiment([curve(flat(1.0, 200_000))], "walker2d", "Walker2d-v5")
+        return [experiment([curve(flat(1.0, 200_000)), curve(evaluations, 1)]), walker]
+
+    assert comparison.aggregate(pair(SPARSE)).step == 120_000
+    whole = comparison.aggregate(pair({40_000: 1.0, 118_000: 2.0, 200_000: 3.0}))
+    assert (whole.step, set(whole.values["hopper"])) == (125_000, {0, 1})
+    gap = {40_000: 1.0, 200_000: 3.0}  # reaches 125,000, where Hopper's published rows end, with nothing in the window
+    whole = comparison.aggregate(pair(gap))
+    assert (whole.step, set(whole.values["hopper"])) == (45_000, {0, 1})
+    assert comparison.aggregate(pair({200_000: 3.0})) is None
+
+
+def test_seeds_whose_evaluations_do_not_meet_are_told_where_they_are():
+    seeds = [curve({5000: 7.0}, 0), curve({1000: 2.0}, 1)]
+    (row,) = comparison.compare(experiment(seeds, "pendulum", "InvertedPendulum-v5"))
+    assert (row.step, row.values, row.mean) == (1000, {1: 2.0}, 2.0)
+
+
+def test_seeds_of_unpublished_environments_settle():
+    seeds = [curve({250: 1.0, 500: 995.0, 750: 1000.0}, 0), curve({250: 1000.0, 500: 2.0}, 1)]
+    pendulum = experiment(seeds, "pendulum", "InvertedPendulum-v5")
+    assert comparison.settled_steps(pendulum) == {0: 500, 1: None}
+    assert comparison.to_json([pendulum])["experiments"][0]["settled_steps"] == {"0": 500, "1": None}
+    assert comparison.settled_steps(experiment(seeds)) is None
 
 
 def test_the_numbers_are_strict_json_and_the_same_each_time():
@@ -133,5 +179,5 @@ def test_the_numbers_are_strict_json_and_the_same_each_time():
     assert row["values"] == {"0": pytest.approx(159.415), "1": pytest.approx(478.245)}
     assert next(row for row in value["rows"] if row["experiment"] == "broken")["mean"] == "nan"
     assert value["aggregate"]["iqm"] == pytest.approx(4.0 / 3.0)
-    assert value["experiments"][0]["curves"][1]["commit"] == "abc1234"
+    assert value["experiments"][1]["curves"][1]["commit"] == "abc1234"
     assert value["experiments"][-1]["missing_seeds"] == [7]

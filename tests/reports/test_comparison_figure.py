@@ -82,3 +82,17 @@ def test_unpublished_short_and_broken_runs_are_drawn_too(tmp_path):
     comparison_figure.draw([pendulum, short, apart], tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_legends_lie_below_the_axes_and_inside_the_picture():
+    flat_at_the_top = experiment([curve(flat(1000.0, 5000, 250))], "pendulum", "InvertedPendulum-v5")
+    envs = ("Hopper-v5", "Walker2d-v5", "HalfCheetah-v5")
+    others = [experiment([curve(flat(1.0, 15_000))], env, env) for env in envs]
+    more = [experiment([curve(flat(1.0, 15_000))], f"hopper_{index}") for index in range(6)]
+    figure = comparison_figure.figure([flat_at_the_top, *others, *more])
+    figure.canvas.draw()
+    for axes in figure.axes:
+        legend, below = axes.get_legend().get_window_extent(), axes.xaxis.label.get_window_extent()
+        assert legend.y1 <= below.y0  # under the axis's own words too
+        assert not any(legend.overlaps(other.get_tightbbox()) for other in figure.axes if other is not axes)
+        assert 0 <= legend.x0 < legend.x1 <= figure.bbox.width and 0 <= legend.y0

@@ -45,12 +45,12 @@ def test_every_number_comes_with_its_origin():
     seeds = [
         curve(flat(1.0, 15_000), 0),
         curve(flat(1.0, 15_000), 1, seconds=9000.0),
-        curve(flat(1.0, 15_000), 2, commit=None, devices=None, seconds=None),
+        curve(flat(1.0, 15_000), 2, commit=None, devices=None, seconds=None, flags=None),
     ]
     text = text_of(experiment(seeds, missing_seeds=(4, 5)))
     assert (
         "* hopper: `experiments/hopper.flags` (mbpo); seeds 0, 1 to 15,000 steps, commit abc1234, cpu; "
-        "seed 2 to 15,000 steps, commit not known, device not known; 1.5 to 2.5 hours a process; "
+        "seed 2 to 15,000 steps, commit not known, device not known, flags not recorded; 1.5 to 2.5 hours a process; "
         "nothing of the seeds 4, 5"
     ) in text.splitlines()
     assert "* published: 4kubo/erl_lib results/main/gym/mbpo/Hopper.csv, window mean" in text
@@ -77,4 +77,13 @@ def test_the_aggregate_names_what_it_is_of():
     assert "At 15,000 steps" in text
     assert "over experiments (seeds) hopper (1), walker2d (1): " in text
     assert "(no interval from one seed each)" in text
+    assert "the first experiment listed counts that is MBPO with the published" in text
     assert "No step that" in text_of(experiment([curve(flat(1.0, 15_000))]))
+
+
+def test_where_nothing_is_published_a_line_says_when_each_seed_settled():
+    seeds = [curve({250: 1.0, 1000: 995.0, 1250: 1000.0}, 0), curve({250: 1000.0, 500: 2.0}, 1)]
+    text = text_of(experiment(seeds, "pendulum", "InvertedPendulum-v5"), experiment(seeds))
+    assert [line for line in text.splitlines() if "settled" in line] == [
+        "* pendulum settled, all later evaluations being within 1 % of the seed's best: seed 0 at 1,000, seed 1 not"
+    ]

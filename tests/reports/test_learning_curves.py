@@ -11,6 +11,7 @@ from mbpo_jax.reports import learning_curves
 
 CONFIG = {
     "run": {"algorithm": "mbpo", "env": "Hopper-v5", "num_steps": 4000, "seeds": [3, 4]},
+    "algorithm": {"updates_per_step": 20, "model": {"model_hidden_units": 200}},
     "versions": {"python": "3.11.2", "jax": "0.10.2"},
     "commit": "abc",
     "device": {"backend": "gpu", "kinds": ["NVIDIA H200"]},
@@ -45,6 +46,7 @@ def test_a_run_gives_the_curve_of_a_seed_with_its_provenance(run_dir):
         steps=(1000, 2000),
         returns=(14.0, 24.0),
         stds=(2.0, 2.0),
+        flags=CONFIG["run"] | {"updates_per_step": 20, "model_hidden_units": 200},
     )
 
 
@@ -65,7 +67,8 @@ def test_what_a_run_does_not_tell_is_not_known(run_dir):
     with MetricsWriter(run_dir) as writer:
         writer.write(1000, 3, {"eval/return_mean": 1.0})
     found = learning_curves.read_run(run_dir, "h", 3)
-    assert (found.commit, found.versions, found.devices, found.seconds, found.stds) == (None,) * 5
+    unknown = (found.commit, found.versions, found.devices, found.seconds, found.stds, found.flags)
+    assert unknown == (None,) * 6
 
 
 @pytest.mark.parametrize(
@@ -78,14 +81,51 @@ def test_a_damaged_run_is_named_with_its_file(run_dir, name, text):
         learning_curves.read_run(run_dir, "h", 3)
 
 
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("summary.json", {"step": "x", "seconds": 1.0}),
+        ("summary.json", {"step": None, "seconds": 1.0}),
+        ("summary.json", {"step": 2000, "seconds": "abc"}),
+        ("summary.json", {"step": 2000, "seconds": math.nan}),
+        ("summary.json", {"step": 2000, "seconds": True}),
+        ("metrics.jsonl", {"eval/return_mean": [1]}),
+        ("metrics.jsonl", {"eval/return_mean": "abc"}),
+        ("metrics.jsonl", {"eval/return_mean": 10**400}),
+        ("metrics.jsonl", {"eval/return_mean": 1.0, "eval/return_std": None}),
+        ("metrics.jsonl", {"seconds/train": "abc"}),
+        ("metrics.jsonl", {"eval/return_mean": 1.0, "step": 2**31}),
+        ("metrics.jsonl", {"eval/return_mean": 1.0, "step": -1}),
+    ],
+)
+def test_what_is_no_number_is_named_with_its_file(run_dir, name, values):
+    if name == "metrics.jsonl":
+        with (run_dir / name).open("a") as file:
+            file.write(json.dumps({"step": 3000, "seed": 3} | values) + "\n")
+    else:
+        (run_dir / name).write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=f"run/{name} is damaged: "):
+        learning_curves.read_run(run_dir, "h", 3)
+
+
+def test_a_file_from_before_flags_were_kept_stays_as_it_is(tmp_path):
+    path = tmp_path / "old.json"
+    learning_curves.save(path, curve({1: 1.0}, flags=None))
+    assert "flags" not in json.loads(path.read_text())
+    assert learning_curves.load(path).flags is None
+
+
 def test_a_file_gives_back_what_was_saved(tmp_path):
     path = learning_curves.path_of(tmp_path, "hopper", 2)
     assert path == tmp_path / "curves/hopper/seed_2.json"
-    nothing = dict.fromkeys(("num_steps", "commit", "versions", "devices", "seconds", "stds"))
-    for saved in (curve({0: 1.5, 1000: -math.inf}, stds=(0.0, 0.25)), curve({5: 1.0}, **nothing)):
+    nothing = dict.fromkeys(("num_steps", "commit", "versions", "devices", "seconds", "stds", "flags"))
+    flags = {"length": [1, 2], "rate": 3e-4, "target": None, "is_on": True, "rule": "auto"}
+    for saved in (curve({0: 1.5, 1000: -math.inf}, stds=(0.0, 0.25), flags=flags), curve({5: 1.0}, **nothing)):
         learning_curves.save(path, saved)
         assert learning_curves.load(path) == saved
-        assert len(path.read_text().splitlines()) == 2 + len(dataclasses.fields(saved))  # a line for each entry
+        assert len(path.read_text().splitlines()) == 2 + len(dataclasses.fields(saved)) - (
+            saved.flags is None
+        )  # a line for each entry
         json.loads(path.read_text(), parse_constant=pytest.fail)  # strict JSON
 
 
@@ -120,6 +160,13 @@ def test_a_file_that_says_the_same_is_left_alone(tmp_path):
         ({"env": None}, "env is"),
         ({"versions": {"jax": 1}}, "versions is"),
         ({"seconds": "long"}, "seconds is"),
+        ({"seconds": math.inf}, "seconds is"),
+        ({"returns": [1.0, 10**400]}, "returns is"),
+        ({"steps": [-1, 2000]}, "steps is"),
+        ({"steps": [1000, 10**12]}, "steps is"),
+        ({"flags": [1]}, "flags is"),
+        ({"flags": {"rate": {}}}, "flags is"),
+        ({"flags": {"rate": math.nan}}, "flags is"),
         ({"step": 3}, "step is"),
     ],
 )
@@ -138,19 +185,20 @@ def test_what_is_no_curve_is_named(tmp_path, text):
         learning_curves.load(tmp_path / "bad.json")
 
 
-def test_the_run_is_taken_unless_the_file_is_longer(run_dir, tmp_path):
-    path = tmp_path / "kept.json"
-    of_run = learning_curves.read_run(run_dir, "h", 3)
-    assert learning_curves.collect(path, "h", 3, None) is None
-    assert learning_curves.collect(path, "h", 3, run_dir) == of_run
+def test_the_run_is_taken_unless_the_file_is_longer():
+    of_run = curve({1000: 1.0, 2000: 2.0})
+    assert learning_curves.longer(None, None) is None
+    assert learning_curves.longer(None, of_run) is of_run
     for last_step, wanted in ((1999, of_run), (2000, of_run), (2001, None)):
-        kept = curve({last_step: 7.0}, seed=3, experiment="h")
-        learning_curves.save(path, kept)
-        assert learning_curves.collect(path, "h", 3, run_dir) == (wanted or kept)
-        assert learning_curves.collect(path, "h", 3, None) == kept
+        kept = curve({last_step: 7.0})
+        assert learning_curves.longer(kept, of_run) is (wanted or kept)
+        assert learning_curves.longer(kept, None) is kept
 
 
 def test_a_file_in_another_s_place_is_refused(tmp_path):
-    learning_curves.save(tmp_path / "a.json", curve({1: 1.0}, seed=1))
+    path = tmp_path / "a.json"
+    assert learning_curves.load_kept(path, "hopper", 0) is None
+    learning_curves.save(path, curve({1: 1.0}, seed=1))
+    assert learning_curves.load_kept(path, "hopper", 1) == curve({1: 1.0}, seed=1)
     with pytest.raises(ValueError, match=r"a\.json holds seed 1 of hopper, not seed 0 of hopper"):
-        learning_curves.collect(tmp_path / "a.json", "hopper", 0, None)
+        learning_curves.load_kept(path, "hopper", 0)

@@ -100,3 +100,23 @@ def test_other_protocols_are_named_so_and_never_compared_with():
     assert all("(" in row.algorithm for row in marked)
     assert published.comparable("TD3 (max-over-time)", "Hopper-v5") == ()
     assert not any("MBBL" in row.version or "Bullet" in row.environment for row in published.rows())
+
+
+HOPPER = {"rollout_length_schedule": [20, 150, 1, 15], "updates_per_step": 20, "real_fraction": 0.05, "batch_size": 256}
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "env", "changes", "wanted"),
+    [
+        ("mbpo", "Hopper-v5", {}, True),
+        ("mbpo", "Hopper-v5", {"rollout_length_schedule": [0, 1, 15, 15]}, False),
+        ("mbpo", "Hopper-v5", {"updates_per_step": 10}, False),
+        ("mbpo", "Hopper-v5", {"real_fraction": 1.0}, False),
+        ("mbpo", "Hopper-v5", {"real_fraction": 0.5}, False),
+        ("mbpo", "Walker2d-v5", {}, False),  # its rollouts are shorter
+        ("mbpo", "InvertedPendulum-v5", {}, False),  # nobody published it
+        ("mbpo_td3", "Hopper-v5", {}, False),
+    ],
+)
+def test_published_mbpo_is_no_ablation(algorithm, env, changes, wanted):
+    assert published.is_published_mbpo(algorithm, env, HOPPER | changes) is wanted

@@ -1,14 +1,14 @@
 """Our runs beside the published ones, in numbers: a row for each experiment and step."""
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from mbpo_jax.reports import published, statistics
-from mbpo_jax.reports.learning_curves import LearningCurve, in_words
+from mbpo_jax.reports.learning_curves import LearningCurve
+from mbpo_jax.reports.plain_json import plain
 from mbpo_jax.reports.published import PublishedRow
 
 MILESTONES = (
@@ -30,6 +30,7 @@ class Experiment:
     env: str
     curves: tuple[LearningCurve, ...]  # by seed
     missing_seeds: tuple[int, ...] = ()  # asked for and without a curve
+    as_published: bool = False  # MBPO with the published settings, no ablation
 
     @property
     def last_step(self) -> int:
@@ -87,20 +88,20 @@ def compare(experiment: Experiment) -> list[Row]:
 
 
 def aggregate(experiments: Sequence[Experiment]) -> Aggregate | None:
-    """MBPO over environments, at the last published step that all of them have reached with every seed.
+    """MBPO over environments, at the last published step with evaluations of every seed in its window.
 
-    Of each environment the first experiment with the algorithm mbpo is taken, so an ablation has to come later.
+    Of each environment the first experiment that is MBPO as published is taken.
 
     Returns:
       None if fewer than two environments are published, or they share no step.
     """
     chosen: dict[str, Experiment] = {}
     for experiment in experiments:
-        if experiment.algorithm == "mbpo" and experiment.curves:
+        if experiment.as_published and experiment.curves:
             chosen.setdefault(experiment.env, experiment)
     pairs = [(experiment, published.comparable(published.MBPO, env)) for env, experiment in chosen.items()]
     pairs = [(experiment, rows) for experiment, rows in pairs if rows]
-    shared = [{row.step for row in rows if row.step <= experiment.common_step} for experiment, rows in pairs]
+    shared = [{row.step for row in rows if _is_complete(experiment, row)} for experiment, rows in pairs]
     steps = set.intersection(*shared) if len(pairs) > 1 else set()
     if not steps:
         return None
@@ -113,13 +114,21 @@ def aggregate(experiments: Sequence[Experiment]) -> Aggregate | None:
     return Aggregate(step, values, float(statistics.iqm(np.concatenate(strata))), _interval(strata))
 
 
+def settled_steps(experiment: Experiment) -> dict[int, int | None] | None:
+    """Seed -> the step where it settled, None if it did not; None where something is published, which says more."""
+    if published.reference(experiment.algorithm, experiment.env):
+        return None
+    return {curve.seed: statistics.settled_step(curve.steps, curve.returns) for curve in experiment.curves}
+
+
 def _beside(experiment: Experiment, row: PublishedRow) -> Row:
     """An experiment at the step, and in the window, of a published row."""
     values = _values(experiment, row)
     assert row.window_steps is not None and row.return_std is not None  # of `comparable`
     if not values:
         none = (None, None, None)
-        return Row(experiment.name, row.step, row.window_steps, {}, *none, row, None, statistics.NOT_REACHED)
+        verdict = statistics.NOT_REACHED if experiment.last_step < row.step else statistics.NO_EVALUATION
+        return Row(experiment.name, row.step, row.window_steps, {}, *none, row, None, verdict)
     column = list(values.values())
     mean = float(np.mean(column))
     return Row(
@@ -139,7 +148,8 @@ def _beside(experiment: Experiment, row: PublishedRow) -> Row:
 def _last_tenth(experiment: Experiment, is_published: bool) -> Row:
     """An experiment at its end, with nothing to compare."""
     step = experiment.common_step
-    values = {curve.seed: statistics.last_value(curve.steps, curve.returns, step) for curve in experiment.curves}
+    found = {curve.seed: statistics.last_value(curve.steps, curve.returns, step) for curve in experiment.curves}
+    values = {seed: value for seed, value in found.items() if value is not None}  # there is one, as one ends there
     column = list(values.values())
     return Row(
         experiment.name,
@@ -156,13 +166,17 @@ def _last_tenth(experiment: Experiment, is_published: bool) -> Row:
 
 
 def _values(experiment: Experiment, row: PublishedRow) -> dict[int, float]:
-    """Seed -> return, of the seeds that have reached a row's step."""
+    """Seed -> return, of the seeds that have reached a row's step and have evaluations in its window."""
     assert row.window_steps is not None
     found = {
         curve.seed: statistics.value_at(curve.steps, curve.returns, row.step, row.window_steps)
         for curve in experiment.curves
     }
     return {seed: value for seed, value in found.items() if value is not None}
+
+
+def _is_complete(experiment: Experiment, row: PublishedRow) -> bool:
+    return len(_values(experiment, row)) == len(experiment.curves)
 
 
 def _interval(strata: Sequence[Sequence[float]]) -> tuple[float, float] | None:
@@ -178,8 +192,8 @@ def to_json(experiments: Sequence[Experiment]) -> dict[str, Any]:
         "rows": [dataclasses.asdict(row) | _plain_published(row) for e in experiments for row in compare(e)],
         "aggregate": None if whole is None else dataclasses.asdict(whole),
     }
-    plain: dict[str, Any] = _plain(value)
-    return plain
+    numbers: dict[str, Any] = plain(value)
+    return numbers
 
 
 def _plain_published(row: Row) -> dict[str, Any]:
@@ -201,12 +215,6 @@ def _provenance(experiment: Experiment) -> dict[str, Any]:
         "env": experiment.env,
         "curves": curves,
         "missing_seeds": list(experiment.missing_seeds),
+        "as_published": experiment.as_published,
+        "settled_steps": settled_steps(experiment),
     }
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(name): _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return in_words(value) if isinstance(value, float) and not math.isfinite(value) else value

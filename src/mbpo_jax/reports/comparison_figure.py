@@ -88,7 +88,8 @@ def _draw_panel(axes: Axes, env: str, experiments: Sequence[Experiment]) -> None
         axes.text(0.5, 0.5, "no evaluations yet", ha="center", va="center", transform=axes.transAxes)
     axes.set_xlim(0, 1.02 * last_step if last_step else None)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="best", fontsize="small")
+        below = (0.5, 0.0)  # and four heights of its letters further, where the axis's own words end
+        axes.legend(loc="upper center", bbox_to_anchor=below, borderaxespad=4.0, fontsize="small", frameon=False)
 
 
 def _draw_published(axes: Axes, rows: Sequence[published.PublishedRow]) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from mbpo_jax.reports.comparison import LAST_TENTH, Aggregate, Experiment, Row, aggregate, compare
+from mbpo_jax.reports.comparison import LAST_TENTH, Aggregate, Experiment, Row, aggregate, compare, settled_steps
 from mbpo_jax.reports.published import PublishedRow
 from mbpo_jax.reports.statistics import EXPLORATION_STEPS
 
@@ -42,6 +42,7 @@ def _environment(env: str, experiments: Sequence[Experiment]) -> str:
     lines = [f"## {env}\n"]
     if rows:
         lines += [_line(COLUMNS), _line(["---"] * len(COLUMNS)), *(_line(_cells(row)) for row in rows), ""]
+    lines += [line for experiment in experiments for line in _settled(experiment)]
     lines += [_provenance(experiment) for experiment in experiments]
     sources = dict.fromkeys(row.published.source for row in rows if row.published)
     versions = dict.fromkeys(f"environment {row.published.version}" for row in rows if row.published)
@@ -65,19 +66,29 @@ def _cells(row: Row) -> list[str]:
     ]
 
 
+def _settled(experiment: Experiment) -> list[str]:
+    """One line, of an environment that nobody published: from where on each seed stays within 1 % of its best."""
+    steps = settled_steps(experiment)
+    if not steps:
+        return []
+    seeds = _list(f"seed {seed} {'not' if step is None else f'at {step:,}'}" for seed, step in steps.items())
+    return [f"* {experiment.name} settled, all later evaluations being within 1 % of the seed's best: {seeds}"]
+
+
 def _provenance(experiment: Experiment) -> str:
     """One line: flagfile, seeds with their commits, device, hours."""
     head = f"* {experiment.name}: `{experiment.flagfile}` ({experiment.algorithm})"
     if not experiment.curves:
         return f"{head}; nothing yet of the seeds {_list(experiment.missing_seeds)}"
-    groups: dict[tuple[str, str, int], list[int]] = {}
+    groups: dict[tuple[str, int], list[int]] = {}
     for curve in experiment.curves:
         devices = "device not known" if curve.devices is None else ", ".join(curve.devices)
-        key = (f"commit {curve.commit or 'not known'}", devices, curve.last_step)
-        groups.setdefault(key, []).append(curve.seed)
+        origin = f"commit {curve.commit or 'not known'}, {devices}"
+        origin += ", flags not recorded" if curve.flags is None else ""
+        groups.setdefault((origin, curve.last_step), []).append(curve.seed)
     texts = [
-        f"{'seed' if len(seeds) == 1 else 'seeds'} {_list(seeds)} to {last:,} steps, {commit}, {devices}"
-        for (commit, devices, last), seeds in groups.items()
+        f"{'seed' if len(seeds) == 1 else 'seeds'} {_list(seeds)} to {last:,} steps, {origin}"
+        for (origin, last), seeds in groups.items()
     ]
     hours = [curve.seconds / 3600.0 for curve in experiment.curves if curve.seconds is not None]
     times = dict.fromkeys(f"{hour:.1f}" for hour in (min(hours), max(hours))) if hours else {}
@@ -89,12 +100,17 @@ def _provenance(experiment: Experiment) -> str:
 
 def _aggregate_text(whole: Aggregate | None) -> str:
     if whole is None:
-        return "No step that the mbpo experiments of two published environments have all reached.\n"
+        return (
+            "No step that two environments share where every seed of MBPO with the published settings has evaluations "
+            "in the window.\n"
+        )
     names = _list(f"{name} ({len(values)})" for name, values in whole.values.items())
     interval = _interval(whole.interval, 2) or " (no interval from one seed each)"
     return (
-        f"At {whole.step:,} steps, the last published one that all have reached: IQM of the returns divided by the "
-        f"published mean, over experiments (seeds) {names}: {whole.iqm:.2f}{interval}. Published MBPO is 1.\n"
+        f"At {whole.step:,} steps, the last published one with evaluations of every seed in its window: IQM of the "
+        f"returns divided by the published mean, over experiments (seeds) {names}: {whole.iqm:.2f}{interval}. "
+        "Published MBPO is 1. Of each environment the first experiment listed counts that is MBPO with the published "
+        "rollout lengths, updates per step and share of real rows.\n"
     )
 
 

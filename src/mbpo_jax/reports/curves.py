@@ -5,10 +5,9 @@ matplotlib is used through its objects and the Agg canvas: no pyplot, so no glob
 
 import contextlib
 import csv
-import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from mbpo_jax.driver import files, metrics
-from mbpo_jax.reports import learning_curves, pictures
+from mbpo_jax.driver import metrics
+from mbpo_jax.reports import learning_curves, pictures, plain_json
+from mbpo_jax.reports.plain_json import within
 
 FILE_NAME = "curves.png"
 MAX_NAMED_SEEDS = 8  # beyond that, a legend entry each would hide the curves
@@ -126,14 +126,13 @@ def _finite(text: str) -> float:
 
 def _title(run_dir: Path) -> str:
     """'<algorithm> on <env>', or the name of the directory where the configuration does not say."""
-    config: Any = None
-    with contextlib.suppress(OSError, ValueError, RecursionError):
-        config = json.loads(files.read_text(run_dir / "config.json", most_bytes=2**20))
-    algorithm, env = (_look_up(config, key) for key in ("algorithm", "env"))
+    config: dict[str, Any] = {}
+    with contextlib.suppress(ValueError):
+        config = plain_json.read(run_dir / learning_curves.CONFIG)
+    places = (config.get("run"), config)
+    algorithm, env = (_first_text(within(place, key) for place in places) for key in ("algorithm", "env"))
     return f"{algorithm} on {env}" if algorithm and env else run_dir.resolve().name
 
 
-def _look_up(config: Any, key: str) -> str | None:
-    places = [config, config.get("run")] if isinstance(config, dict) else []
-    found = [place[key] for place in places if isinstance(place, dict) and isinstance(place.get(key), str)]
-    return found[0] if found else None
+def _first_text(values: Iterable[Any]) -> str | None:
+    return next((value for value in values if isinstance(value, str)), None)

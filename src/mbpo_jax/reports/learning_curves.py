@@ -8,15 +8,18 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mbpo_jax.driver import files, metrics
+from mbpo_jax.reports import plain_json
+from mbpo_jax.reports.plain_json import within
 
 RETURN, STD = "eval/return_mean", "eval/return_std"
 CONFIG, SUMMARY = "config.json", "summary.json"
-MOST_BYTES = 2**24  # more is no curve; a million steps, evaluated every 1,000, are a hundredth of it
+LAST_STEP = 2**31 - 1  # as many steps as a run can have
+OPTIONAL = {"stds", "flags"}  # entries that a file may be without
+UNKNOWABLE = {"num_steps", "commit", "versions", "devices", "seconds"} | OPTIONAL  # those that may be None
 
 
 class Evaluation(NamedTuple):
@@ -42,6 +45,7 @@ class LearningCurve:
     steps: tuple[int, ...]  # of evaluations, increasing, exploration included
     returns: tuple[float, ...]  # mean over the episodes of each evaluation
     stds: tuple[float, ...] | None = None  # over those episodes
+    flags: dict[str, Any] | None = None  # knob -> value as in JSON; files from before they were kept have none
 
     @property
     def last_step(self) -> int:
@@ -54,16 +58,22 @@ def path_of(report_dir: Path, experiment: str, seed: int) -> Path:
     return report_dir / "curves" / experiment / f"seed_{seed}.json"
 
 
-def collect(path: Path, experiment: str, seed: int, run_dir: Path | None) -> LearningCurve | None:
-    """The longer of the curves in a file and in a run, that of the run if they are equally long; None: neither.
+def load_kept(path: Path, experiment: str, seed: int) -> LearningCurve | None:
+    """The curve of a seed that is kept in a file; None if there is none.
 
     Raises:
-      ValueError: a file is damaged, or the curve there is another one; names the file.
+      ValueError: the file is damaged, or the curve there is another one; names the file.
     """
-    kept = load(path) if path.exists() else None
-    if kept is not None and (kept.experiment, kept.seed) != (experiment, seed):
+    if not path.exists():
+        return None
+    kept = load(path)
+    if (kept.experiment, kept.seed) != (experiment, seed):
         raise ValueError(f"{path} holds seed {kept.seed} of {kept.experiment}, not seed {seed} of {experiment}")
-    ran = None if run_dir is None else read_run(run_dir, experiment, seed)
+    return kept
+
+
+def longer(kept: LearningCurve | None, ran: LearningCurve | None) -> LearningCurve | None:
+    """The longer of the curves in a file and in a run, that of the run if they are equally long; None: neither."""
     if kept is None or ran is None:
         return ran or kept
     return ran if ran.last_step >= kept.last_step else kept
@@ -79,24 +89,25 @@ def read_run(run_dir: Path, experiment: str, seed: int) -> LearningCurve | None:
     if not path.exists():
         return None
     records = _records(path)
-    evaluations = _evaluations(records).get(seed)
+    evaluations = _evaluations(records, path).get(seed)
     if not evaluations:
         return None
-    config = _read_json(run_dir / CONFIG)
+    config = plain_json.read(run_dir / CONFIG)
     stds = [evaluation.return_std for evaluation in evaluations.values()]
     value = {
         "experiment": experiment,
-        "algorithm": _within(config, "run", "algorithm"),
-        "env": _within(config, "run", "env"),
+        "algorithm": within(config, "run", "algorithm"),
+        "env": within(config, "run", "env"),
         "seed": seed,
-        "num_steps": _within(config, "run", "num_steps"),
-        "commit": _within(config, "commit"),
-        "versions": _within(config, "versions"),
-        "devices": _within(config, "device", "kinds"),
+        "num_steps": within(config, "run", "num_steps"),
+        "commit": within(config, "commit"),
+        "versions": within(config, "versions"),
+        "devices": within(config, "device", "kinds"),
         "seconds": _seconds(run_dir, max(evaluations), records),
         "steps": list(evaluations),
         "returns": [evaluation.return_mean for evaluation in evaluations.values()],
         "stds": None if None in stds else stds,
+        "flags": _knobs(config),
     }
     return _from_json(value, run_dir / CONFIG)
 
@@ -107,7 +118,7 @@ def read_evaluations(path: Path) -> dict[int, dict[int, Evaluation]]:
     Raises:
       ValueError: the file is missing or damaged; names it.
     """
-    return _evaluations(_records(path))
+    return _evaluations(_records(path), path)
 
 
 def load(path: Path) -> LearningCurve:
@@ -116,25 +127,20 @@ def load(path: Path) -> LearningCurve:
     Raises:
       ValueError: it is missing or damaged; names it.
     """
-    return _from_json(_read_json(path), path)
+    return _from_json(plain_json.read(path), path)
 
 
 def save(path: Path, curve: LearningCurve) -> None:
     """Writes a curve's file, a line for each entry, whole or not at all; one that would not change is left alone."""
-    value = dataclasses.asdict(curve)
-    for name in ("returns", "stds"):
-        value[name] = None if value[name] is None else [in_words(item) for item in value[name]]
+    value = plain_json.plain(dataclasses.asdict(curve))
+    if curve.flags is None:
+        del value["flags"]  # so that a file from before they were kept stays as it is
     entries = (f"  {json.dumps(name)}: {json.dumps(item, allow_nan=False)}" for name, item in value.items())
     text = ("{\n" + ",\n".join(entries) + "\n}\n").encode()
     if path.exists() and path.read_bytes() == text:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write_whole(path, lambda file: file.write(text))
-
-
-def in_words(value: float) -> float | str:
-    """A number as strict JSON can say it: `nan` and the infinities as text, as in metrics."""
-    return value if math.isfinite(value) else str(value)
 
 
 def _records(path: Path) -> list[dict[str, Any]]:
@@ -144,12 +150,14 @@ def _records(path: Path) -> list[dict[str, Any]]:
         raise ValueError(f"cannot read {path}: {error.strerror}; is this the directory of a run?") from error
 
 
-def _evaluations(records: list[dict[str, Any]]) -> dict[int, dict[int, Evaluation]]:
+def _evaluations(records: list[dict[str, Any]], path: Path) -> dict[int, dict[int, Evaluation]]:
     found: dict[int, dict[int, Evaluation]] = {}
     for record in records:
         if RETURN in record:
-            std = float(record[STD]) if STD in record else None
-            found.setdefault(record["seed"], {})[record["step"]] = Evaluation(float(record[RETURN]), std)
+            if not _is_step(record["step"]):
+                raise ValueError(f"{path} is damaged: an evaluation at step {record['step']}")
+            std = _number(record, STD, path) if STD in record else None
+            found.setdefault(record["seed"], {})[record["step"]] = Evaluation(_number(record, RETURN, path), std)
     return {seed: dict(sorted(evaluations.items())) for seed, evaluations in found.items()}
 
 
@@ -157,30 +165,40 @@ def _seconds(run_dir: Path, last_step: int, records: list[dict[str, Any]]) -> fl
     """Wall time: what the summary says if it is not older than the curve, or else what the last line says of parts."""
     path = run_dir / SUMMARY
     if path.exists():
-        summary = _read_json(path)
-        if summary.get("step", 0) >= last_step and summary.get("seconds") is not None:
-            return float(summary["seconds"])
-    lines = ([value for name, value in record.items() if name.startswith("seconds/")] for record in reversed(records))
-    return next((float(sum(parts)) for parts in lines if parts), None)
+        summary = {"step": 0} | plain_json.read(path)
+        if _number(summary, "step", path) >= last_step and summary.get("seconds") is not None:
+            return _number(summary, "seconds", path, finite=True)
+    for record in reversed(records):
+        names = [name for name in record if name.startswith("seconds/")]
+        if names:
+            return sum(_number(record, name, run_dir / metrics.FILE_NAME, finite=True) for name in names)
+    return None
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(files.read_text(path, MOST_BYTES))
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} is damaged: not an object")
-    return value
+def _knobs(config: dict[str, Any]) -> dict[str, Any] | None:
+    """Every knob in a run's configuration, those of nested sections too; None if it does not tell the algorithm's."""
+    run, algorithm = config.get("run"), config.get("algorithm")
+    if not isinstance(run, dict) or not isinstance(algorithm, dict):
+        return None
+    return _flatten(run) | _flatten(algorithm)
 
 
-def _within(value: Any, *names: str) -> Any:
-    """What lies below these names; None where there is no such thing."""
-    for name in names:
-        value = value.get(name) if isinstance(value, Mapping) else None
-    return value
+def _flatten(value: dict[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, item in value.items():
+        flat |= _flatten(item) if isinstance(item, dict) else {name: item}
+    return flat
+
+
+def _number(record: dict[str, Any], name: str, path: Path, finite: bool = False) -> float:
+    """A number in a file.
+
+    Raises:
+      ValueError: it is none, or has to be finite and is not; names the file.
+    """
+    if not _is_number(record[name]) or (finite and not math.isfinite(record[name])):
+        raise ValueError(f"{path} is damaged: {name} must be a number, got {str(record[name])[:40]!r}")
+    return float(record[name])
 
 
 def _from_json(value: dict[str, Any], path: str | os.PathLike[str]) -> LearningCurve:
@@ -190,7 +208,7 @@ def _from_json(value: dict[str, Any], path: str | os.PathLike[str]) -> LearningC
       ValueError: names the file and the entry.
     """
     fields = [field.name for field in dataclasses.fields(LearningCurve)]
-    wrong = sorted(set(fields) - {"stds"} - set(value)) + sorted(set(value) - set(fields))
+    wrong = sorted(set(fields) - OPTIONAL - set(value)) + sorted(set(value) - set(fields))
     wrong = wrong or [name for name in fields if not _fits(name, value.get(name))]
     if wrong:
         raise ValueError(f"{path} is damaged: {wrong[0]} is missing, not known, or not what it should be")
@@ -206,23 +224,40 @@ def _from_json(value: dict[str, Any], path: str | os.PathLike[str]) -> LearningC
 
 def _fits(name: str, item: Any) -> bool:
     """Whether an entry has the type that it should have."""
-    if name in ("num_steps", "commit", "versions", "devices", "seconds", "stds") and item is None:
-        return True
+    if item is None:
+        return name in UNKNOWABLE
+    if name == "flags":
+        return isinstance(item, dict) and all(_is_knob(value) for value in item.values())
     if name == "versions":
         return isinstance(item, dict) and all(isinstance(text, str) for text in item.values())
     if name in ("steps", "returns", "stds", "devices"):
         return isinstance(item, list) and all(_item_fits(name, entry) for entry in item)
     if name == "seconds":
-        return type(item) in (int, float)
+        return _is_number(item) and math.isfinite(item)
     return type(item) is (int if name in ("seed", "num_steps") else str)
 
 
 def _item_fits(name: str, entry: Any) -> bool:
     if name == "devices":
         return isinstance(entry, str)
-    if type(entry) is int or name == "steps":
-        return type(entry) is int
-    return type(entry) is float or (isinstance(entry, str) and entry in metrics.NON_FINITE)
+    if name == "steps":
+        return _is_step(entry)
+    return _is_number(entry) or (isinstance(entry, str) and entry in metrics.NON_FINITE)
+
+
+def _is_knob(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(_is_knob(item) for item in value)
+    return value is None or isinstance(value, str | bool) or (_is_number(value) and math.isfinite(value))
+
+
+def _is_step(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= LAST_STEP
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is one, and no whole number that is too large for a float."""
+    return type(value) is float or (type(value) is int and abs(value) < 2**1000)
 
 
 def _floats(column: list[Any] | None) -> tuple[float, ...] | None:

@@ -17,12 +17,23 @@ How its rows were derived:
 import csv
 import functools
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 PATH = Path(__file__).with_name("published.csv")
 MBPO = "MBPO"
 NAMES = {"sac": "SAC", "td3": "TD3", "ddpg": "DDPG"}  # of algorithms that are set beside their own kind
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "Hopper": {"rollout_length_schedule": [20, 150, 1, 15], "updates_per_step": 20},
+    "Walker2d": {"rollout_length_schedule": [20, 150, 1, 1], "updates_per_step": 20},
+    "HalfCheetah": {"rollout_length_schedule": [20, 150, 1, 1], "updates_per_step": 40},
+    "AntTruncatedObs": {"rollout_length_schedule": [20, 100, 1, 25], "updates_per_step": 20},
+    "HumanoidTruncatedObs": {"rollout_length_schedule": [20, 300, 1, 25], "updates_per_step": 20},
+}
+"""Of published MBPO, by environment, the knobs that ablations change (jannerm/mbpo@ac694ff, examples/config)."""
+REAL_FRACTION = 0.05  # another of them, the same everywhere
 
 
 class PublishedRow(NamedTuple):
@@ -67,6 +78,19 @@ def reference(algorithm: str, env: str) -> tuple[PublishedRow, ...]:
     """What a run is set beside: rows of its own algorithm for sac, td3 and ddpg where there are any, of MBPO else."""
     own = comparable(NAMES[algorithm], env) if algorithm in NAMES else ()
     return own or comparable(MBPO, env)
+
+
+def is_published_mbpo(algorithm: str, env: str, flags: Mapping[str, Any]) -> bool:
+    """Whether an experiment is MBPO as published, and no ablation of it.
+
+    Args:
+      env: a Gymnasium id.
+      flags: knob -> value as in JSON.
+    """
+    settings = SETTINGS.get(environment_of(env))
+    if algorithm != "mbpo" or settings is None or flags.get("real_fraction") != REAL_FRACTION:
+        return False
+    return all(flags.get(name) == value for name, value in settings.items())
 
 
 def _row(row: dict[str, str]) -> PublishedRow:

@@ -19,7 +19,9 @@ TRIMMED_SHARE = 0.25  # of either end
 NUM_RESAMPLES = 10_000
 BOOTSTRAP_SEED = 0  # fixed, so that the same runs give the same report
 CONFIDENCE = 0.95
+SETTLED_SHARE = 0.01  # of a seed's best evaluation
 INSIDE, ABOVE, BELOW, NOT_REACHED, NOT_FINITE = "inside", "above", "below", "not reached", "not finite"
+NO_EVALUATION = "no evaluation in the window"
 
 
 def window_mean(steps: Sequence[int], returns: Sequence[float], start: float, stop: float) -> float | None:
@@ -31,21 +33,37 @@ def window_mean(steps: Sequence[int], returns: Sequence[float], start: float, st
 def value_at(steps: Sequence[int], returns: Sequence[float], step: int, window_steps: int) -> float | None:
     """A seed's value at a step: the mean of the `window_steps` steps up to it, exploration left out.
 
-    None where the seed has not reached the step.
+    None where the seed has not reached the step, or has no evaluation in the window.
     """
     if steps[-1] < step:
         return None
     return window_mean(steps, returns, max(step - window_steps, EXPLORATION_STEPS), step)
 
 
-def last_value(steps: Sequence[int], returns: Sequence[float], step: int) -> float:
+def last_value(steps: Sequence[int], returns: Sequence[float], step: int) -> float | None:
     """The mean of the evaluations in the last tenth of the steps up to `step`, at least of the last one.
 
-    For runs that are shorter than a window, and environments that nobody published.
+    For runs that are shorter than a window, and environments that nobody published. None where the first one is later.
     """
     known = [(at, value) for at, value in zip(steps, returns, strict=True) if at <= step]
     inside = [value for at, value in known if 10 * at > 9 * step]
+    if not known:
+        return None
     return float(np.mean(inside)) if inside else known[-1][1]
+
+
+def settled_step(steps: Sequence[int], returns: Sequence[float]) -> int | None:
+    """The first step from which on every evaluation is within 1 % of the best one.
+
+    None where the last evaluation is not; one that is not finite is neither the best nor near it.
+    """
+    best = max((value for value in returns if math.isfinite(value)), default=math.nan)
+    settled = None
+    for step, value in zip(reversed(steps), reversed(returns), strict=True):
+        if not abs(best - value) <= SETTLED_SHARE * abs(best):  # in these words, as nan is not
+            break
+        settled = step
+    return settled
 
 
 def iqm(values: npt.ArrayLike, axis: int | None = None) -> npt.NDArray[np.float64]:

@@ -166,10 +166,12 @@ def _figure(numbers: dict[str, Any], fan: dict[str, Any]) -> Figure:
 
 def _draw_fan(axes: Axes, fan: dict[str, Any], dim: int) -> None:
     steps = np.arange(len(fan["real"]))
-    mean, std = fan["mean"][:, dim], fan["std"][:, dim]
-    axes.plot(steps, fan["real"][:, dim], color="black", linewidth=1.0, label="environment")
-    axes.plot(steps, mean, color="tab:blue", linewidth=1.0, label="model")
-    axes.fill_between(steps, mean - std, mean + std, color="tab:blue", alpha=0.2, linewidth=0.0)
-    low, high = fan["real"][:, dim].min(), fan["real"][:, dim].max()
-    axes.set_ylim(low - 1.0 * (high - low) - 1e-3, high + 1.0 * (high - low) + 1e-3)
+    real, mean, std = (fan[name][:, dim] for name in ("real", "mean", "std"))
+    beyond = np.ptp(real) + 1e-3
+    low, high = real.min() - beyond, real.max() + beyond
+    axes.plot(steps, real, color="black", linewidth=1.0, label="environment")
+    axes.plot(steps, np.clip(mean, low, high), color="tab:blue", linewidth=1.0, label="model")
+    ends = np.clip(mean - std, low, high), np.clip(mean + std, low, high)  # what is astronomical cannot be drawn
+    axes.fill_between(steps, *ends, color="tab:blue", alpha=0.2, linewidth=0.0)
+    axes.set_ylim(low, high)
     axes.set_ylabel(f"obs {dim}")

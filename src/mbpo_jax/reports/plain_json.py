@@ -1,0 +1,52 @@
+"""JSON of reports: strict when it is written, and named when it is damaged."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mbpo_jax.driver import files
+
+MOST_BYTES = 2**24  # more is no curve; a million steps, evaluated every 1,000, are a hundredth of it
+
+
+def plain(value: Any) -> Any:
+    """A value as strict JSON can say it.
+
+    Names of entries become text, tuples and arrays lists, numpy's numbers Python's, and `nan` and the infinities text,
+    as in metrics; all else is left as it is.
+    """
+    if isinstance(value, Mapping):
+        return {str(name): plain(item) for name, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The object in a file.
+
+    Raises:
+      ValueError: the file is missing or damaged; names it.
+    """
+    try:
+        value = json.loads(files.read_text(path, MOST_BYTES))
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} is damaged: not an object")
+    return value
+
+
+def within(value: Any, *names: str) -> Any:
+    """What lies below these names; None where there is no such thing."""
+    for name in names:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
