@@ -1,1 +1,7 @@
-"""Reads run directories, draws and exports them. The driver does not know this package."""
+"""Reads run directories and tells of them.
+
+* `curves`: the picture of one run.
+* `comparison` (with `comparison_text` and `comparison_figure`): our runs beside the published numbers, from
+  `learning_curves`, `published` and `statistics`; its command is `mbpo_jax.reproduce`.
+* `pictures`, `plain_json`: files, whole or not at all, and strict.
+"""
