@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from mbpo_jax.driver import run_directory
 from mbpo_jax.driver.config import Diverged, EnvironmentFailure, StorageFailure
 from mbpo_jax.reports import pictures, plain_json
-from mbpo_jax.studies import best_length, compounding, exploitation, policy_shift, versions
+from mbpo_jax.studies import best_length, compounding, exploitation, policy_shift, value_bias, versions
 from mbpo_jax.studies.finding import Finding
 from mbpo_jax.sweep import count, positive
 
@@ -30,6 +30,7 @@ class Study(NamedTuple):
 STUDIES = {
     "exploitation": Study(exploitation.study, "returns in the model beside real ones, at every checkpoint of a run"),
     "compounding": Study(compounding.study, "error against steps in the model, and the fan of one action sequence"),
+    "value_bias": Study(value_bias.study, "the critics' values beside the returns that follow, at every checkpoint"),
     "policy_shift": Study(policy_shift.study, "model error against the policy's distance from the data policy"),
     "versions": Study(versions.study, "a policy's returns in another version of its environment"),
     "best_length": Study(best_length.study, "the best rollout length over model error and policy shift; needs no run"),
@@ -38,7 +39,7 @@ HELP = {
     "run_dir": "Directory of the run.",
     "seed": "Seed of the agent. Default: the run's first.",
     "step": "Environment step of the checkpoint. Default: the newest.",
-    "num_episodes": "Starts, each played in both worlds.",
+    "num_episodes": "Starts of episodes.",
     "other_env": "Gymnasium id of the other version; auto: version 4 of the run's own.",
     "rows_per_start": "Imagined trajectories from each start.",
     "fan_steps": "Length of the action sequence of the fan.",

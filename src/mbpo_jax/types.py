@@ -68,6 +68,10 @@ class Agent(NamedTuple):
     actor: Callable[[PyTree], PyTree]  # (agent) -> actor
     act: Callable[[Key, PyTree, Array, bool], Array]  # (key, actor, obs [B, O], explore) -> action [B, A]
     update: Callable[[Key, PyTree, Transition], tuple[PyTree, Metrics]]  # batches [G, B, ...]: G updates, one scan
+    q_values: Callable[[PyTree, Array, Array], Array]  # (agent, obs [B, O], action [B, A]) -> q [M, B], every critic
+    entropy_bonus: Callable[[Key, PyTree, Array], Array] | None = None
+    """(key, agent, obs [B, O]) -> [B]: -temperature * log-probability of an action drawn there, which q counts from
+    the next step on. None: q is of the policy without noise, and has no such term."""
 
 
 class ProgramFn(Protocol):

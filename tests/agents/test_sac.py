@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from plain import SPEC, batch_of
+from plain import SPEC, batch_of, q_of
 
 from mbpo_jax import distributions, health
 from mbpo_jax.agents import critics as shared
@@ -112,6 +112,36 @@ def test_deterministic_actions_are_the_squashed_mean_and_exploring_ones_spread_a
     assert np.abs(wild).max() <= 1.0
     assert wild.std(0).min() > 0.3
     np.testing.assert_allclose(np.median(np.arctanh(wild), 0), mean[0], atol=0.1)
+
+
+def test_the_entropy_bonus_is_what_targets_add_for_the_next_action():
+    """Its mean is temperature * entropy, here by numbers: -log of a normal density, and the log of tanh's slope."""
+    agent = sac.build(sac.SacConfig(hidden_units=16, initial_temperature=0.3), SPEC)
+    state, obs = agent.init(jax.random.key(0)), jnp.tile(jnp.float32([[0.3, -1.0, 2.0]]), (20_000, 1))
+    mean, log_std = (
+        np.asarray(part, np.float64) for part in jnp.split(dense(state.actor.params["_Mlp_0"], obs), 2, -1)
+    )
+    assert -5.0 < log_std.min()
+    assert log_std.max() < 2.0  # no bound touches it
+    noise = np.random.default_rng(0).normal(size=mean.shape)
+    log_density = -0.5 * noise**2 - log_std - 0.5 * np.log(2.0 * np.pi)
+    log_slope = np.log(1.0 - np.tanh(mean + np.exp(log_std) * noise) ** 2)
+    bonus = np.asarray(agent.entropy_bonus(jax.random.key(1), state, obs))
+    assert bonus.shape == (20_000,)
+    assert bonus.mean() == pytest.approx(-0.3 * (log_density - log_slope).sum(-1).mean(), abs=0.01)
+    assert bonus.std() > 0.1  # each row has noise of its own
+
+
+def test_q_values_are_of_the_critics_and_not_of_their_targets():
+    agent = sac.build(sac.SacConfig(hidden_units=16), SPEC)
+    state, rows = agent.init(jax.random.key(0)), jax.tree.map(lambda leaf: leaf[0], batch_of(1, 4))
+    before = agent.q_values(state, rows.obs, rows.action)
+    assert before.shape == (2, 4)
+    np.testing.assert_allclose(
+        before, [q_of(state.critics.params, m, rows.obs, rows.action) for m in (0, 1)], rtol=1e-5
+    )
+    elsewhere = state.replace(target_params=jax.tree.map(jnp.zeros_like, state.target_params))
+    np.testing.assert_array_equal(agent.q_values(elsewhere, rows.obs, rows.action), before)
 
 
 @pytest.mark.parametrize(("target_entropy", "direction"), [(-50.0, -1), (50.0, 1)])

@@ -12,7 +12,6 @@ from mbpo_jax import agents
 from mbpo_jax.agents.ddpg import DdpgConfig
 from mbpo_jax.agents.sac import SacConfig
 from mbpo_jax.agents.td3 import Td3Config
-from mbpo_jax.networks import Critic
 from mbpo_jax.types import Spec, Transition
 
 SPEC = Spec(obs_dim=2, action_dim=1)
@@ -47,12 +46,10 @@ def learn(learner, step_fn, states=(FIRST, SECOND), num_updates=2400, group=400,
     return state
 
 
-def q_values(state, obs, action):
-    """Of the critics, two of them; one that is alone counts twice."""
-    critic = Critic(32, 2)
-    obs, action = jnp.asarray(obs)[None], jnp.full((1, 1), action)
-    members = [jax.tree.map(lambda p, m=m: p[m], state.critics.params) for m in (0, -1)]
-    return [float(critic.apply({"params": params}, obs, action)[0]) for params in members]
+def q_values(learner, state, obs, action):
+    """The lowest and the highest of the critics."""
+    q = learner[0].q_values(learner, state, jnp.asarray(obs)[None], jnp.full((1, 1), action))
+    return [float(q.min()), float(q.max())]
 
 
 def zeros(obs):
@@ -64,8 +61,8 @@ def test_one_step_and_over_is_worth_its_reward(learner):
         return obs, 2.0 * obs[:, 0] - 1.0 * obs[:, 1], zeros(obs) + 1
 
     state = learn(learner, step, num_updates=1200)
-    assert q_values(state, FIRST, 0.3) == pytest.approx([2.0, 2.0], abs=0.1)
-    assert q_values(state, SECOND, -0.8) == pytest.approx([-1.0, -1.0], abs=0.1)
+    assert q_values(learner, state, FIRST, 0.3) == pytest.approx([2.0, 2.0], abs=0.1)
+    assert q_values(learner, state, SECOND, -0.8) == pytest.approx([-1.0, -1.0], abs=0.1)
 
 
 def test_for_ever_is_worth_the_geometric_sum_and_a_time_limit_does_not_change_that(learner):
@@ -75,8 +72,8 @@ def test_for_ever_is_worth_the_geometric_sum_and_a_time_limit_does_not_change_th
         return obs, zeros(obs) + 1, zeros(obs)
 
     state = learn(learner, step)
-    assert q_values(state, FIRST, 0.0) == pytest.approx([10.0, 10.0], rel=0.05)
-    assert q_values(state, SECOND, 0.9) == pytest.approx([10.0, 10.0], rel=0.05)
+    assert q_values(learner, state, FIRST, 0.0) == pytest.approx([10.0, 10.0], rel=0.05)
+    assert q_values(learner, state, SECOND, 0.9) == pytest.approx([10.0, 10.0], rel=0.05)
 
 
 def test_two_steps_in_a_row_discount_the_later_reward(learner):
@@ -85,8 +82,8 @@ def test_two_steps_in_a_row_discount_the_later_reward(learner):
         return np.tile(SECOND, (len(obs), 1)), in_second, in_second
 
     state = learn(learner, step)
-    assert q_values(state, SECOND, 0.0) == pytest.approx([1.0, 1.0], abs=0.06)
-    assert q_values(state, FIRST, 0.0) == pytest.approx([DISCOUNT, DISCOUNT], abs=0.06)
+    assert q_values(learner, state, SECOND, 0.0) == pytest.approx([1.0, 1.0], abs=0.06)
+    assert q_values(learner, state, FIRST, 0.0) == pytest.approx([DISCOUNT, DISCOUNT], abs=0.06)
 
 
 def test_the_best_action_of_a_parabola_is_found(learner):
@@ -97,7 +94,7 @@ def test_the_best_action_of_a_parabola_is_found(learner):
     state = learn(learner, step)
     acting = learner[0].act(jax.random.key(0), learner[0].actor(state), jnp.stack([FIRST, SECOND]), False)
     np.testing.assert_allclose(acting[:, 0], [0.5, -0.3], atol=0.1)
-    assert q_values(state, FIRST, -0.5) == pytest.approx([-1.0, -1.0], abs=0.1)
+    assert q_values(learner, state, FIRST, -0.5) == pytest.approx([-1.0, -1.0], abs=0.1)
 
 
 def test_waiting_for_more_beats_taking_less(learner):
@@ -113,7 +110,7 @@ def test_waiting_for_more_beats_taking_less(learner):
         return np.tile(SECOND, (len(obs), 1)), reward, terminal
 
     state = learn(learner, step)
-    assert q_values(state, FIRST, 0.7) == pytest.approx([0.9, 0.9], abs=0.08)
-    assert q_values(state, FIRST, -0.7) == pytest.approx([0.29, 0.29], abs=0.08)
+    assert q_values(learner, state, FIRST, 0.7) == pytest.approx([0.9, 0.9], abs=0.08)
+    assert q_values(learner, state, FIRST, -0.7) == pytest.approx([0.29, 0.29], abs=0.08)
     acting = learner[0].act(jax.random.key(0), learner[0].actor(state), jnp.asarray(FIRST)[None], False)
     assert float(acting[0, 0]) > 0.05

@@ -173,4 +173,12 @@ def build(config: SacConfig, spec: Spec) -> Agent:
         told["health"] = critics.health_of(NAMES_OF_UPDATE, magnitudes, NAMES_OF_STATE, lambda: look(state), due)
         return state, told
 
-    return Agent(init, lambda state: state.actor.params, act, update)
+    def q_values(state: SacState, obs: Array, action: Array) -> Array:
+        return twins.apply(state.critics.params, obs, action)
+
+    def entropy_bonus(key: Key, state: SacState, obs: Array) -> Array:
+        noise = jax.random.normal(key, (len(obs), spec.action_dim))
+        _, log_prob = sample_action(state.actor.params, obs, noise)
+        return -jnp.exp(state.log_temperature.params["log_temperature"]) * log_prob
+
+    return Agent(init, lambda state: state.actor.params, act, update, q_values, entropy_bonus)

@@ -196,4 +196,7 @@ def build_learner(config: Td3Config, spec: Spec, num_critics: int) -> Agent:
         )
         return state, told
 
-    return Agent(init, lambda state: state.actor.params, act, update)
+    def q_values(state: Td3State, obs: Array, action: Array) -> Array:
+        return all_critics.apply(state.critics.params, obs, action)
+
+    return Agent(init, lambda state: state.actor.params, act, update, q_values)

@@ -27,10 +27,15 @@ class Episode(NamedTuple):
     terminal: bool  # whether the MDP ended after the last step
 
 
-def open_environment(trained: Trained) -> Environment:
-    """The environment of a run, with the starts of its evaluations."""
+def open_environment(trained: Trained, steps_past_limit: int = 0) -> Environment:
+    """The environment of a run, with the starts of its evaluations.
+
+    Args:
+      steps_past_limit: how much later than in the run the time limit cuts an episode off.
+    """
     run = trained.run
-    return Environment(run.env, trained.seed, EVALUATION, run.max_episode_steps, run.env_timeout_s)
+    limit = most_steps(trained) + steps_past_limit if steps_past_limit else run.max_episode_steps
+    return Environment(run.env, trained.seed, EVALUATION, limit, run.env_timeout_s)
 
 
 def most_steps(trained: Trained) -> int:

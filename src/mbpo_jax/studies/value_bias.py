@@ -1,0 +1,170 @@
+"""Do the critics promise more than comes? Their values beside the discounted returns that follow, over training.
+
+References: Fujimoto et al. 2018 (TD3), section 4.1; Chen et al. 2021 (REDQ), section 3, for the normalised bias.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+
+from mbpo_jax import agents
+from mbpo_jax.driver import policy
+from mbpo_jax.driver.trained import Trained
+from mbpo_jax.studies import episodes, over_training
+from mbpo_jax.studies.episodes import Episode
+from mbpo_jax.studies.finding import Finding
+
+TAIL_WEIGHT = 0.01
+"""Most that a reward may weigh, by its discount, where an episode is cut off."""
+
+
+def study(run_dir: Path, seed: int | None = None, num_episodes: int = 10) -> Finding:
+    """Plays the policy that the critics judge at every checkpoint, and compares what they say with what follows.
+
+    A value is the smallest of the critics, as targets take it. What follows is the discounted sum of rewards and, with
+    SAC, of the entropy bonuses from the next step on. The time limit is moved so far out that what lies beyond it has a
+    weight of TAIL_WEIGHT at most; only steps within the run's own limit are compared. The critics of DDPG and TD3 judge
+    the policy without noise. Checkpoints from before the agent's first update, or that cannot be read, are left out and
+    named.
+
+    Args:
+      num_episodes: starts.
+    Raises:
+      StorageFailure, ValueError: see `load_trained`; or the discount is 1, or no checkpoint is left.
+    """
+    points, left_out, trained = over_training.measure(
+        run_dir, seed, _check, lambda first: _Comparison(first, num_episodes)
+    )
+    numbers = {
+        "env": trained.run.env,
+        "algorithm": trained.run.algorithm,
+        "seed": trained.seed,
+        "discount": trained.config.agent.discount,
+        "points": points,
+        "left_out": left_out,
+    }
+    return Finding(_sentence(numbers), numbers, _figure(numbers))
+
+
+def _check(trained: Trained) -> None:
+    if trained.config.agent.discount == 1.0:
+        raise ValueError("--discount of the run must be below 1, got 1: what follows has no end")
+    first = max(phase.first for phase in trained.algorithm.phases if phase.name == "update_agent")
+    if trained.step < first:
+        raise ValueError(f"the agent has its first update at step {first}")
+
+
+class _Comparison:
+    """Compiled once for all checkpoints."""
+
+    def __init__(self, trained: Trained, num_episodes: int) -> None:
+        self._num_episodes, self._discount = num_episodes, trained.config.agent.discount
+        self._limit = episodes.most_steps(trained)
+        self._tail = steps_of_tail(self._discount)
+        self._env = episodes.open_environment(trained, self._tail)
+        agent = agents.build(trained.config.agent, trained.spec)
+        self._q_values = jax.jit(lambda state, obs, action: jnp.min(agent.q_values(state, obs, action), axis=0))
+        self._entropy_bonus = None if agent.entropy_bonus is None else jax.jit(agent.entropy_bonus)
+        self._calm = policy.deterministic_act(trained.algorithm)
+        self._exploring = episodes.exploring_policy(trained, jax.random.key(trained.seed))
+
+    def __call__(self, trained: Trained) -> dict[str, Any]:
+        if self._entropy_bonus is None:
+            choose = episodes.calm_policy(trained, self._env, self._calm)
+        else:
+            choose = self._exploring(trained.algorithm.actor(trained.state))
+        played = [episodes.play(self._env, choose, i, self._limit + self._tail) for i in range(self._num_episodes)]
+        pairs = [self._compare(trained, i, episode) for i, episode in enumerate(played)]
+        q, returns = (np.concatenate(column) for column in zip(*pairs))
+        return bias(q, returns) | {"episode_steps_mean": float(np.mean([len(episode.reward) for episode in played]))}
+
+    def _compare(self, trained: Trained, number: int, episode: Episode) -> tuple[np.ndarray, np.ndarray]:
+        """Values and discounted returns of the steps within the run's time limit, [T'] each."""
+        length, capacity = len(episode.reward), self._limit + self._tail  # one shape, so one compilation
+        obs = np.zeros((capacity + 1, episode.obs.shape[1]), np.float32)
+        action = np.zeros((capacity, episode.action.shape[1]), np.float32)
+        obs[: length + 1], action[:length] = episode.obs, episode.action
+        q = np.asarray(self._q_values(trained.state.agent, obs[:-1], action), np.float64)
+        bonus = np.zeros(length)
+        if self._entropy_bonus is not None:
+            key = jax.random.fold_in(jax.random.fold_in(jax.random.key(trained.seed), trained.step), number)
+            bonus = np.asarray(self._entropy_bonus(key, trained.state.agent, obs), np.float64)[1 : length + 1]
+        returns = discounted_returns(episode.reward, bonus, episode.terminal, self._discount)
+        compared = min(length, self._limit)
+        return q[:compared], returns[:compared]
+
+
+def steps_of_tail(discount: float) -> int:
+    """Steps after which a reward weighs no more than TAIL_WEIGHT."""
+    return math.ceil(math.log(TAIL_WEIGHT) / math.log(discount)) if discount > 0.0 else 1
+
+
+def discounted_returns(reward: np.ndarray, next_bonus: np.ndarray, terminal: bool, discount: float) -> np.ndarray:
+    """What follows each step t of an episode, [T]: r_t + discount * (bonus_{t+1} + what follows step t + 1).
+
+    Args:
+      reward: [T]; next_bonus: [T], the entropy bonus of the state after each step.
+      terminal: whether the MDP ended after the last step, so that no bonus is due there.
+    """
+    returns = np.zeros(len(reward))
+    follows = 0.0 if terminal else float(next_bonus[-1])
+    for t in reversed(range(len(reward))):
+        returns[t] = float(reward[t]) + discount * follows
+        follows = returns[t] + (float(next_bonus[t - 1]) if t else 0.0)
+    return returns
+
+
+def bias(q: np.ndarray, returns: np.ndarray) -> dict[str, Any]:
+    """Mean and spread of q - returns [B], also in units of |mean return|; and how well q tells steps apart."""
+    error, scale = q - returns, abs(float(np.mean(returns)))
+    tells = q.std() > 0 and returns.std() > 0
+    return {
+        "value_mean": float(np.mean(q)),
+        "return_mean": float(np.mean(returns)),
+        "bias_mean": float(np.mean(error)),
+        "bias_std": float(np.std(error)),
+        "normalised_bias_mean": float(np.mean(error)) / scale if scale else None,
+        "normalised_bias_std": float(np.std(error)) / scale if scale else None,
+        "correlation": float(np.corrcoef(q, returns)[0, 1]) if tells else None,
+    }
+
+
+def _sentence(numbers: dict[str, Any]) -> str:
+    points = numbers["points"]
+    last = points[-1]
+    above = sum(point["bias_mean"] > 0 for point in points)
+    return (
+        f"{numbers['algorithm']} on {numbers['env']}, {len(points)} checkpoints: the critics' values lie above the "
+        f"discounted returns at {above}; at step {last['step']:,} they are {last['value_mean']:.1f} on average, the "
+        f"returns {last['return_mean']:.1f}."
+    )
+
+
+def _figure(numbers: dict[str, Any]) -> Figure:
+    points = numbers["points"]
+    steps = [point["step"] for point in points]
+    figure = Figure(figsize=(10.0, 4.2), layout="constrained")
+    values, normalised = figure.subplots(1, 2)
+    values.plot(steps, [point["return_mean"] for point in points], marker=".", color="black", label="what follows")
+    values.plot(steps, [point["value_mean"] for point in points], marker=".", color="tab:blue", label="the critics")
+    values.set(title="means over visited steps", xlabel="environment steps", ylabel="discounted return")
+    values.legend()
+    mean, std = (
+        np.asarray([point[name] for point in points], np.float64)  # None becomes nan, a gap
+        for name in ("normalised_bias_mean", "normalised_bias_std")
+    )
+    normalised.plot(steps, mean, marker=".", color="tab:blue")
+    normalised.fill_between(steps, mean - std, mean + std, color="tab:blue", alpha=0.15, linewidth=0.0)
+    normalised.axhline(0.0, color="gray", linestyle="--", linewidth=1.0)
+    normalised.set(
+        title="mean and spread over visited steps",
+        xlabel="environment steps",
+        ylabel="(value - what follows) / |mean of what follows|",
+    )
+    figure.suptitle(f"{numbers['algorithm']} on {numbers['env']}: do the critics promise too much?")
+    return figure

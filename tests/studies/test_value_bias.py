@@ -1,0 +1,156 @@
+import numpy as np
+import pytest
+import tiny_runs
+
+from mbpo_jax import agents
+from mbpo_jax.driver.trained import load_trained
+from mbpo_jax.studies import value_bias
+
+DISCOUNT = 0.9  # the tail of 0.99 would be 459 steps
+
+
+@pytest.fixture(scope="module")
+def short_sighted(tmp_path_factory):
+    """Directory of a finished MBPO run with checkpoints at 40, 80, 120 and 160. Read only."""
+    run_dir = tmp_path_factory.mktemp("value_bias") / "run"
+    assert tiny_runs.train(run_dir, tiny_runs.MBPO | {"discount": DISCOUNT}, checkpoints_kept=10).finished
+    return run_dir
+
+
+@pytest.fixture(scope="module")
+def finding(short_sighted):
+    return value_bias.study(short_sighted, num_episodes=3)
+
+
+def test_what_follows_worked_by_hand():
+    reward, bonus = np.asarray([1.0, 2.0, 3.0]), np.asarray([0.5, 0.25, 8.0])
+    ends = value_bias.discounted_returns(reward, bonus, True, 0.5)
+    # 3; 2 + (0.25 + 3) / 2; 1 + (0.5 + 3.625) / 2: the bonus of the state after the end is not due
+    np.testing.assert_array_equal(ends, [3.0625, 3.625, 3.0])
+    cut = value_bias.discounted_returns(reward, bonus, False, 0.5)
+    np.testing.assert_array_equal(cut, [4.0625, 5.625, 7.0])  # 8 / 2 more, then 8 / 4 and 8 / 8
+
+
+def test_bias_worked_by_hand():
+    told = value_bias.bias(np.asarray([1.0, 2.0, 3.0]), np.asarray([-2.0, -4.0, -6.0]))
+    assert told["value_mean"] == 2.0
+    assert told["return_mean"] == -4.0
+    assert told["bias_mean"] == 6.0  # 3, 6 and 9
+    assert told["bias_std"] == pytest.approx(np.sqrt(6.0))
+    assert told["normalised_bias_mean"] == 1.5  # the sign of the return does not turn it round
+    assert told["normalised_bias_std"] == pytest.approx(np.sqrt(6.0) / 4.0)
+    assert told["correlation"] == pytest.approx(-1.0)
+
+
+def test_where_nothing_can_be_divided_by_none_is_told():
+    told = value_bias.bias(np.ones(3), np.zeros(3))
+    assert told["normalised_bias_mean"] is told["normalised_bias_std"] is told["correlation"] is None
+
+
+@pytest.mark.parametrize(("discount", "steps"), [(0.99, 459), (0.9, 44), (0.0, 1)])
+def test_the_tail_ends_where_a_reward_weighs_a_hundredth(discount, steps):
+    assert value_bias.steps_of_tail(discount) == steps
+    assert discount**steps <= value_bias.TAIL_WEIGHT
+    assert steps == 1 or discount ** (steps - 1) > value_bias.TAIL_WEIGHT
+
+
+def test_critics_that_promise_a_constant_too_much_are_off_by_it(short_sighted, finding, monkeypatch):
+    build = agents.build
+
+    def too_high(config, spec):
+        agent = build(config, spec)
+        return agent._replace(q_values=lambda *args: agent.q_values(*args) + 7.0)
+
+    monkeypatch.setattr(value_bias.agents, "build", too_high)
+    higher = value_bias.study(short_sighted, num_episodes=3).numbers["points"]
+    for before, after in zip(finding.numbers["points"], higher, strict=True):
+        assert after["return_mean"] == before["return_mean"]
+        assert after["bias_mean"] == pytest.approx(before["bias_mean"] + 7.0, abs=1e-4)
+        assert after["bias_std"] == pytest.approx(before["bias_std"], abs=1e-4)
+
+
+def test_the_least_critic_speaks_and_the_bonus_counts(short_sighted, finding, monkeypatch):
+    """Critics 3 and 2 in a world of one endless reward: 1 / (1 - 0.9) follows, and 5 * 0.9 / (1 - 0.9) of the bonus."""
+    build = agents.build
+
+    def constant(config, spec):
+        return build(config, spec)._replace(
+            q_values=lambda state, obs, action: np.asarray([[3.0], [2.0]]) * np.ones(len(obs)),
+            entropy_bonus=lambda key, state, obs: 5.0 * np.ones(len(obs)),
+        )
+
+    monkeypatch.setattr(value_bias.agents, "build", constant)
+    monkeypatch.setattr(value_bias.episodes, "play", lambda env, choose, number, num_steps: endless(num_steps))
+    numbers = value_bias.study(short_sighted, num_episodes=2).numbers
+    for point in numbers["points"]:
+        assert point["value_mean"] == 2.0
+        assert point["return_mean"] == pytest.approx(10.0 + 45.0, rel=value_bias.TAIL_WEIGHT)
+        assert point["return_mean"] < 55.0  # what lies beyond the tail
+        assert point["normalised_bias_mean"] == pytest.approx(-53.0 / 55.0, rel=0.01)
+        assert point["episode_steps_mean"] == 5 + 44
+
+
+def endless(num_steps):
+    return value_bias.Episode(
+        np.zeros((num_steps + 1, 4), np.float32), np.zeros((num_steps, 1), np.float32), np.ones(num_steps), False
+    )
+
+
+def test_episodes_go_on_past_the_time_limit_and_steps_beyond_it_are_not_compared(short_sighted, monkeypatch):
+    compared = []
+    bias = value_bias.bias
+    monkeypatch.setattr(value_bias, "bias", lambda q, returns: compared.append(len(q)) or bias(q, returns))
+    numbers = value_bias.study(short_sighted, num_episodes=3).numbers
+    assert max(point["episode_steps_mean"] for point in numbers["points"]) > 5  # the limit of the run
+    assert max(compared) <= 3 * 5
+
+
+def test_checkpoints_from_before_learning_are_left_out_and_named(finding):
+    assert [point["step"] for point in finding.numbers["points"]] == [80, 120, 160]
+    assert finding.numbers["left_out"] == ["step 40: the agent has its first update at step 60"]
+
+
+@pytest.fixture(scope="module")
+def td3_run(tmp_path_factory):
+    """Directory of a finished TD3 run, without a model. Read only."""
+    run_dir = tmp_path_factory.mktemp("value_bias") / "td3"
+    assert tiny_runs.train(run_dir, tiny_runs.AGENTS["td3"] | {"discount": DISCOUNT}).finished
+    return run_dir
+
+
+def test_without_entropy_the_policy_acts_without_noise_and_gets_no_bonus(td3_run, monkeypatch):
+    trained = load_trained(td3_run)
+    assert agents.build(trained.config.agent, trained.spec).entropy_bonus is None
+    first = value_bias.study(td3_run, num_episodes=2).numbers
+    assert first["algorithm"] == "td3"
+    assert all(np.isfinite(point["bias_mean"]) for point in first["points"])
+    monkeypatch.setattr(value_bias.episodes, "exploring_policy", lambda trained, key: None)
+    assert value_bias.study(td3_run, num_episodes=2).numbers == first
+
+
+def test_a_run_without_discount_is_refused(tmp_path):
+    assert tiny_runs.train(tmp_path / "run", tiny_runs.SAC | {"discount": 1.0}).finished
+    with pytest.raises(ValueError, match="--discount of the run must be below 1, got 1"):
+        value_bias.study(tmp_path / "run", num_episodes=1)
+
+
+def test_the_figure_shows_every_checkpoint(finding):
+    values, normalised = finding.figure.axes
+    returns, told = values.get_lines()
+    points = finding.numbers["points"]
+    np.testing.assert_array_equal(returns.get_ydata(), [point["return_mean"] for point in points])
+    np.testing.assert_array_equal(told.get_ydata(), [point["value_mean"] for point in points])
+    np.testing.assert_allclose(
+        normalised.get_lines()[0].get_ydata(), [point["normalised_bias_mean"] for point in points]
+    )
+
+
+def test_the_sentence_tells_the_last_checkpoint_and_how_many_lie_above():
+    points = [
+        {"step": step, "bias_mean": bias, "value_mean": 10.0, "return_mean": 10.0 - bias}
+        for step, bias in ((1000, 2.0), (2000, -1.0))
+    ]
+    sentence = value_bias._sentence({"algorithm": "sac", "env": "X", "points": points})
+    assert "2 checkpoints" in sentence
+    assert "lie above the discounted returns at 1;" in sentence
+    assert sentence.endswith("at step 2,000 they are 10.0 on average, the returns 11.0.")
