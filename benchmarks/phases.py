@@ -31,6 +31,7 @@ from mbpo_jax.driver.checkpoint import Checkpoints
 from mbpo_jax.driver.compile_counter import CompileCounter
 from mbpo_jax.driver.config import AUTO, RunConfig
 from mbpo_jax.driver.environment import Environment
+from mbpo_jax.driver.phase_runner import PhaseRunner
 from mbpo_jax.driver.processes import train
 from mbpo_jax.driver.seeds import SeedAxis, num_cores, use_cores
 from mbpo_jax.replay import Replay
@@ -213,7 +214,7 @@ def phase_of(name: str, case: Case, **changes: Any) -> tuple[mbpo.MbpoConfig, Sp
     names = [phase.name for phase in run.algorithm.phases]
     index = names.index(name)
     options = backends.compiler_options(case.compiler_options, names)
-    runner = run.axis.lift_phase(index, run.algorithm.phases[index], options[name])
+    runner = PhaseRunner(run.axis, index, run.algorithm.phases[index], options[name])
     held = {"state": run.state}
     run = run._replace(state=None)  # its arrays are donated
 

@@ -9,6 +9,7 @@ import jax
 import pytest
 
 from mbpo_jax import reproduce, sweep
+from mbpo_jax.driver import launcher
 from mbpo_jax.reports import learning_curves
 from mbpo_jax.reports.learning_curves import LearningCurve
 
@@ -62,7 +63,7 @@ def launched(monkeypatch):
         seen.extend(job.command for job in jobs)
         return seen.status
 
-    monkeypatch.setattr(sweep, "launch", launch)
+    monkeypatch.setattr(launcher, "launch", launch)
     return seen
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mbpo_jax import sweep
-from mbpo_jax.driver import files, flags, run_directory
+from mbpo_jax.driver import files, flags, launcher, run_directory
 from mbpo_jax.driver.config import RESUMABLE_CHANGES, RunConfig, StorageFailure, default_algorithm_config
 from mbpo_jax.reports import comparison, comparison_figure, comparison_text, learning_curves, published
 from mbpo_jax.reports.comparison import Experiment
@@ -100,7 +100,7 @@ def _run_missing(arguments: argparse.Namespace, added: list[str], wanted: list[W
         curves = [_curve(arguments, one, seed, task.run_dir) for seed in task.seeds]
         if any(curve is None or curve.last_step < one.run.num_steps for curve in curves):
             missing.append(sweep.training_job(arguments, task, added))
-    return sweep.launch(arguments, missing) if missing else 0
+    return launcher.launch(arguments, missing) if missing else 0
 
 
 def _check_same_run(one: Wanted, task: sweep.Task, added: list[str]) -> None:

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import tiny_runs
 
-from mbpo_jax.driver import flags, lock, loop, metrics
+from mbpo_jax.driver import acting, flags, lock, loop, metrics
 from mbpo_jax.driver.checkpoint import Checkpoints
 from mbpo_jax.driver.config import Diverged, EnvironmentFailure, RunConfig, StorageFailure
 from mbpo_jax.driver.environment import EVALUATION, Environment
-from mbpo_jax.driver.seeds import PhaseRunner
+from mbpo_jax.driver.phase_runner import PhaseRunner
 from mbpo_jax.main import EXIT_STOPPED
 
 
@@ -380,10 +380,10 @@ def test_exploration_is_uniform_and_ends_when_it_should(sac_run):
     assert abs(explored.mean()) < 4 * np.sqrt(1 / 3 / num)
     assert abs(explored.var() - 1 / 3) < 4 * np.sqrt(4 / 45 / num)
     assert len(np.unique(explored)) == num
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(1), loop.EXPLORE), 60)
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(1), acting.EXPLORE), 60)
     uniform = jax.random.uniform(key, (3,), minval=-1.0, maxval=1.0)
     assert not np.array_equal(actions[60], uniform)  # step 60 is the policy's
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(1), loop.EXPLORE), 59)
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(1), acting.EXPLORE), 59)
     np.testing.assert_array_equal(actions[59], jax.random.uniform(key, (3,), minval=-1.0, maxval=1.0))
 
 

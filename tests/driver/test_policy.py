@@ -66,7 +66,7 @@ def test_a_loaded_policy_acts_as_the_state_in_the_checkpoint_does(mbpo_run):
 def test_evaluation_does_not_explore(mbpo_run):
     algorithm, _ = tiny_runs.build_mbpo()
     loaded, obs = load_policy(mbpo_run, 0), observations(10, 4)
-    actor, bounds = loaded._actor, (np.float32([-3.0]), np.float32([3.0]))
+    actor, bounds = loaded.actor, (np.float32([-3.0]), np.float32([3.0]))
     network = actor["_Mlp_0"]
     hidden = np.maximum(obs @ network["Dense_0"]["kernel"] + network["Dense_0"]["bias"], 0.0)
     mean = (hidden @ network["Dense_1"]["kernel"] + network["Dense_1"]["bias"])[:, :1]
@@ -377,7 +377,7 @@ def test_only_regular_files_are_opened_and_none_is_waited_for(copy):
 
 def test_a_flipped_bit_is_found_or_does_no_harm(copy):
     path = policy_path(copy, 1)
-    good, actor = path.read_bytes(), load_policy(copy, 1)._actor
+    good, actor = path.read_bytes(), load_policy(copy, 1).actor
     found = 0
     for position in range(0, len(good), len(good) // 60):
         path.write_bytes(good[:position] + bytes([good[position] ^ 4]) + good[position + 1 :])
@@ -386,5 +386,5 @@ def test_a_flipped_bit_is_found_or_does_no_harm(copy):
             found += 1
             assert loaded.startswith(f"cannot load a policy from {path}: ")
         else:
-            tiny_runs.assert_same_bits(loaded._actor, actor)  # dates, permissions and the like
+            tiny_runs.assert_same_bits(loaded.actor, actor)  # dates, permissions and the like
     assert found > 20

@@ -4,14 +4,11 @@ import numpy as np
 import pytest
 import tiny_runs
 
-from mbpo_jax import replay as replay_lib
+from mbpo_jax.driver.phase_runner import PhaseRunner
 from mbpo_jax.driver.seeds import SeedAxis
-from mbpo_jax.types import FINISHED, Phase, Programs, Transition
+from mbpo_jax.types import Phase, Programs
 
 LIFTINGS = ("each", "vmap")
-SEEDS = (4, 9)
-NUM_ROWS = (40, 130)  # real rows of the two seeds; the second buffer has wrapped
-STEP = 110
 
 
 # -- small functions ---------------------------------------------------------------------------------------------
@@ -60,7 +57,7 @@ def test_results_are_strongly_typed_as_they_are_after_a_checkpoint(lifting):
     )
     assert (values["n"].dtype, values["p"].dtype, values["b"].dtype) == (jnp.int32, jnp.float32, bool)
     phase = Phase("weak", 1, 0, Programs((lambda key, state, replay: (weak(state["key"]), {"m": 1.0}),)))
-    after, metrics = axis.lift_phase(0, phase).run(keys, 0, start, keys, [False] * 2, never)
+    after, metrics = PhaseRunner(axis, 0, phase).run(keys, 0, start, keys, [False] * 2, lambda: False)
     assert not any(getattr(leaf, "weak_type", False) for leaf in jax.tree.leaves((after, metrics)))
 
 
@@ -94,190 +91,6 @@ def test_every_seed_has_the_root_key_of_its_number(lifting):
 def test_auto_is_each_on_cpu():
     assert SeedAxis(2, "auto").batched is (jax.default_backend() != "cpu")
     assert [SeedAxis(2, lifting).batched for lifting in LIFTINGS] == [False, True]
-
-
-# -- phases in slices --------------------------------------------------------------------------------------------
-
-
-def never():
-    return False
-
-
-class StopAt:
-    """`should_stop` that says yes when asked for the given time (1 is the first), and ever after."""
-
-    def __init__(self, time):
-        self._left = time
-
-    def __call__(self):
-        self._left -= 1
-        return self._left <= 0
-
-
-def counting_phase(unfinished):
-    """Adds its key's number and one to a count; done when the count reaches the state's own goal."""
-
-    def run(key, state, replay):
-        state = {"count": state["count"] + 1, "goal": state["goal"]}
-        noise = jax.random.uniform(key) + replay
-        return state, {"count": state["count"], "noise": noise}
-
-    def due(state):
-        return jnp.where(state["count"] == 0, FINISHED, jnp.where(state["count"] < state["goal"], 1, FINISHED))
-
-    return Phase("count", 1, 0, Programs((run, run), due) if unfinished else Programs((run,)))
-
-
-def start_counting(axis):
-    goals = (1, 3, 2)
-    state = axis.join([{"count": jnp.int32(0), "goal": jnp.int32(goal)} for goal in goals])
-    return axis.keys((5, 6, 7)), state, axis.join([jnp.float32(10 * i) for i in range(3)])
-
-
-@pytest.mark.parametrize("lifting", LIFTINGS)
-def test_seeds_that_are_done_stand_still_while_others_go_on(lifting):
-    axis = SeedAxis(3, lifting)
-    roots, state, offsets = start_counting(axis)
-    done = [False] * 3
-    state, metrics = axis.lift_phase(2, counting_phase(True)).run(roots, 8, state, offsets, done, StopAt(20))
-    assert done == [True] * 3
-    assert [int(s["count"]) for s in axis.split(state)] == [1, 3, 2]
-    assert [int(m["count"]) for m in metrics] == [1, 3, 2]
-    # all slices of a phase have the key of (seed, phase, step), and the data of their own seed
-    for i, (seed, values) in enumerate(zip((5, 6, 7), metrics, strict=True)):
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1002), 8)
-        assert float(values["noise"]) == float(jnp.float32(10 * i) + jax.random.uniform(key))
-
-
-@pytest.mark.parametrize("lifting", LIFTINGS)
-@pytest.mark.parametrize("time", (1, 2, 3))
-def test_a_stop_keeps_what_is_done_and_tells_it_once(lifting, time):
-    axis = SeedAxis(3, lifting)
-    roots, state, offsets = start_counting(axis)
-    runner, done = axis.lift_phase(0, counting_phase(True)), [False] * 3
-    state, first = runner.run(roots, 8, state, offsets, done, StopAt(time))
-    counts = [int(s["count"]) for s in axis.split(state)]
-    assert sum(counts) == [0, 3, 5][time - 1]  # three seeds in the first round, two in the second
-    assert done == [count == goal for count, goal in zip(counts, (1, 3, 2), strict=True)]
-    assert [values is not None for values in first] == done  # only who came to the end has something to tell
-    state, second = runner.run(roots, 8, state, offsets, done, never)
-    assert done == [True] * 3
-    assert [int(s["count"]) for s in axis.split(state)] == [1, 3, 2]
-    told = [[m for m in both if m is not None] for both in zip(first, second, strict=True)]
-    assert [[int(m["count"]) for m in values] for values in told] == [[1], [3], [2]]
-
-
-@pytest.mark.parametrize("lifting", LIFTINGS)
-def test_a_phase_of_one_slice_runs_once_for_every_seed(lifting):
-    axis = SeedAxis(3, lifting)
-    roots, state, offsets = start_counting(axis)
-    done = [False] * 3
-    state, metrics = axis.lift_phase(0, counting_phase(False)).run(roots, 8, state, offsets, done, never)
-    assert [int(s["count"]) for s in axis.split(state)] == [1, 1, 1]
-    assert [int(m["count"]) for m in metrics] == [1, 1, 1]
-
-
-# -- the phases of MBPO ------------------------------------------------------------------------------------------
-
-
-def real_rows(seed, num_rows):
-    rng = np.random.default_rng(seed)
-    obs, next_obs = rng.normal(size=(2, num_rows, 4)).astype(np.float32)
-    action = rng.uniform(-1.0, 1.0, (num_rows, 1)).astype(np.float32)
-    terminal = (np.abs(next_obs[:, 1]) > 0.2).astype(np.float32)
-    return Transition(obs=obs, action=action, reward=obs[:, 0], next_obs=next_obs, terminal=terminal)
-
-
-class Mbpo:
-    """Two seeds of a tiny MBPO with unequally many rows, so that their fits take 2 and 6 slices."""
-
-    def __init__(self):
-        self.algorithm, spec = tiny_runs.build_mbpo()
-        one = SeedAxis(len(SEEDS), "each")
-        self._states = jax.tree.map(np.asarray, one.lift(self.algorithm.init)(one.keys(SEEDS)))
-        add = jax.jit(replay_lib.add)
-        self._replays = []
-        for seed, num_rows in zip(SEEDS, NUM_ROWS, strict=True):
-            buffer = replay_lib.init(spec, self.algorithm.replay_capacity)
-            for start in range(0, num_rows, 10):
-                rows = jax.tree.map(lambda leaf: leaf[start : start + 10], real_rows(seed, num_rows))  # noqa: B023
-                buffer = add(buffer, rows)
-            self._replays.append(buffer)
-        self._runners = {}
-
-    def start(self, which=(0, 1), lifting="each"):
-        """(axis, phases, roots, state, replay) of some of the seeds; arrays that may be donated."""
-        axis = SeedAxis(len(which), lifting)
-        if (len(which), lifting) not in self._runners:
-            phases = enumerate(self.algorithm.phases)
-            self._runners[len(which), lifting] = [axis.lift_phase(i, phase) for i, phase in phases]
-        state = axis.join([jax.tree.map(jnp.array, self._states[i]) for i in which])
-        buffer = axis.join([self._replays[i] for i in which])
-        return axis, self._runners[len(which), lifting], axis.keys([SEEDS[i] for i in which]), state, buffer
-
-    def run(self, which=(0, 1), lifting="each", stop_at=None):
-        """States and metrics by seed after all phases; `stop_at` interrupts the fit, and it goes on at once."""
-        axis, runners, roots, state, buffer = self.start(which, lifting)
-        told = [{} for _ in which]
-        for runner in runners:
-            done = [False] * len(which)
-            stops = [] if stop_at is None or runner.phase.name != "fit_model" else [StopAt(stop_at)]
-            for should_stop in [*stops, never]:
-                state, metrics = runner.run(roots, STEP, state, buffer, done, should_stop)
-                assert all(done) == (should_stop is never)
-                for mine, values in zip(told, metrics, strict=True):
-                    mine |= {f"{runner.phase.name}/{name}": v for name, v in (values or {}).items()}
-        return axis.split(state), told
-
-
-@pytest.fixture(scope="module")
-def mbpo():
-    return Mbpo()
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(mbpo):
-    return {lifting: mbpo.run(lifting=lifting) for lifting in LIFTINGS}
-
-
-@pytest.mark.parametrize("lifting", LIFTINGS)
-def test_fits_of_different_length_end_each_in_its_own_time(uninterrupted, lifting):
-    states, told = uninterrupted[lifting]
-    assert [int(values["fit_model/gradient_steps"]) for values in told] == [2 * 2, 2 * 5]
-    for state in states:
-        assert not bool(state.model.fit.running)
-        assert int(state.model.fit.epoch) == 2
-        # the members' own count of updates: a seed that went on in secret would have taken more
-        assert np.unique(state.model.members.step).tolist() == [int(state.model.fit.num_steps)]
-
-
-def test_vmap_agrees_with_each_to_rounding(uninterrupted):
-    (states, told), (batched_states, batched_told) = uninterrupted["each"], uninterrupted["vmap"]
-
-    def agree(batched, one):
-        batched, one = np.asarray(batched), np.asarray(one)
-        assert batched.dtype == one.dtype
-        if one.dtype.kind == "f":
-            np.testing.assert_allclose(batched, one, rtol=1e-3, atol=1e-4)
-        else:
-            np.testing.assert_array_equal(batched, one)
-
-    jax.tree.map(agree, batched_states, states)
-    jax.tree.map(agree, batched_told, told)
-
-
-@pytest.mark.parametrize("i", range(len(SEEDS)))
-def test_a_seed_of_several_is_the_seed_alone_bit_for_bit(mbpo, uninterrupted, i):
-    (state,), (told,) = mbpo.run(which=(i,))
-    states, all_told = uninterrupted["each"]
-    tiny_runs.assert_same_bits((state, told), (states[i], all_told[i]))
-
-
-# before the first round, after both fits have begun, in their first epochs, and when the shorter one is over
-@pytest.mark.parametrize("lifting", LIFTINGS)
-@pytest.mark.parametrize("stop_at", (1, 2, 3, 7))
-def test_a_fit_that_was_stopped_goes_on_to_the_same_end_bit_for_bit(mbpo, uninterrupted, lifting, stop_at):
-    tiny_runs.assert_same_bits(mbpo.run(lifting=lifting, stop_at=stop_at), uninterrupted[lifting])
 
 
 # -- several devices ---------------------------------------------------------------------------------------------

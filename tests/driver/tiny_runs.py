@@ -164,7 +164,7 @@ def main():
     import time
 
     from mbpo_jax import main as command_line
-    from mbpo_jax.driver.seeds import PhaseRunner
+    from mbpo_jax.driver.phase_runner import PhaseRunner
 
     (kind, at), number = sys.argv[1].split(":"), signal.Signals[sys.argv[2]]
     run, save = PhaseRunner.run, Checkpoints.save

@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from mbpo_jax import health, replay
-from mbpo_jax.models import fitting, gaussian
+from mbpo_jax.models import fit_rows, fitting, gaussian
 from mbpo_jax.networks import GaussianMlp
 from mbpo_jax.types import FINISHED, Spec, Transition
 
@@ -63,13 +63,13 @@ def fit_to_end(model, key, state, buffer, run):
 
 @pytest.mark.parametrize(("num_rows", "expected"), [(1000, 200), (5000, 1000), (30_000, 5000), (999, 199), (4, 0)])
 def test_held_out_rows_are_a_fifth_but_at_most_5000(num_rows, expected):
-    split = fitting.split_rows(jax.random.key(0), jnp.asarray(num_rows), gaussian.GaussianConfig())
+    split = fit_rows.split_rows(jax.random.key(0), jnp.asarray(num_rows), gaussian.GaussianConfig())
     assert int(split.num_holdout) == expected
     assert int(split.num_train) == num_rows - expected
 
 
 def test_held_out_and_training_rows_share_nothing_and_cover_everything():
-    split = fitting.split_rows(jax.random.key(3), jnp.asarray(503), gaussian.GaussianConfig())
+    split = fit_rows.split_rows(jax.random.key(3), jnp.asarray(503), gaussian.GaussianConfig())
     held_out = np.asarray(split.holdout(jnp.arange(split.num_holdout)))
     learnt = np.asarray(split.train(jnp.arange(split.num_train)))
     assert sorted([*held_out, *learnt]) == list(range(503))
@@ -79,13 +79,13 @@ def test_held_out_and_training_rows_share_nothing_and_cover_everything():
 def all_minibatches(key, split, epoch, num_members, batch_size):
     """Every row [M, num_train] an epoch shows, in order."""
     num = -(-int(split.num_train) // batch_size)
-    draw = jax.jit(fitting.bootstrap_rows, static_argnums=(4, 5))
+    draw = jax.jit(fit_rows.bootstrap_rows, static_argnums=(4, 5))
     parts = [draw(key, split, epoch, i, num_members, batch_size) for i in range(num)]
     return np.concatenate(parts, axis=1)[:, : int(split.num_train)]
 
 
 def test_each_member_bootstraps_its_own_set_once_per_fit_and_reshuffles_it_every_epoch():
-    split = fitting.split_rows(jax.random.key(0), jnp.asarray(2000), gaussian.GaussianConfig())
+    split = fit_rows.split_rows(jax.random.key(0), jnp.asarray(2000), gaussian.GaussianConfig())
     first = all_minibatches(jax.random.key(1), split, 0, 3, 256)
     second = all_minibatches(jax.random.key(1), split, 1, 3, 256)
     other_fit = all_minibatches(jax.random.key(2), split, 0, 3, 256)
@@ -102,9 +102,9 @@ def test_each_member_bootstraps_its_own_set_once_per_fit_and_reshuffles_it_every
 
 
 def test_weights_average_the_short_last_minibatch():
-    split = fitting.Split(order=None, num_rows=jnp.asarray(600), num_holdout=jnp.asarray(0))
-    full = np.asarray(fitting.minibatch_weights(split, jnp.asarray(1), 256))
-    last = np.asarray(fitting.minibatch_weights(split, jnp.asarray(2), 256))
+    split = fit_rows.Split(order=None, num_rows=jnp.asarray(600), num_holdout=jnp.asarray(0))
+    full = np.asarray(fit_rows.minibatch_weights(split, jnp.asarray(1), 256))
+    last = np.asarray(fit_rows.minibatch_weights(split, jnp.asarray(2), 256))
     np.testing.assert_allclose(full, 1 / 256, rtol=1e-6)
     np.testing.assert_allclose(last[: 600 - 512], 1 / 88, rtol=1e-6)
     assert (last[88:] == 0).all()
@@ -119,7 +119,7 @@ def test_weight_penalty_by_hand():
 
 def test_training_moments_are_those_of_the_training_rows():
     buffer = buffer_of(1700)
-    split = fitting.split_rows(jax.random.key(5), jnp.asarray(1700), gaussian.GaussianConfig())
+    split = fit_rows.split_rows(jax.random.key(5), jnp.asarray(1700), gaussian.GaussianConfig())
     rows = replay.take(buffer, split.train(jnp.arange(split.num_train)))
     inputs = np.concatenate([rows.obs, rows.action], -1).astype(np.float64)
     moments = fitting.training_moments(split, buffer)
@@ -134,8 +134,8 @@ def test_one_step_equals_the_loss_of_the_official_code_written_out():
     begun, _ = run(key, before, buffer)
     after, _ = run(key, begun, buffer)
     key_split, key_rows = jax.random.split(key)
-    split = fitting.split_rows(key_split, jnp.asarray(500), gaussian.GaussianConfig())
-    rows = replay.take(buffer, fitting.bootstrap_rows(key_rows, split, 0, jnp.asarray(0), 3, 64))
+    split = fit_rows.split_rows(key_split, jnp.asarray(500), gaussian.GaussianConfig())
+    rows = replay.take(buffer, fit_rows.bootstrap_rows(key_rows, split, 0, jnp.asarray(0), 3, 64))
     inputs = fitting.training_moments(split, buffer)
     x = (np.concatenate([rows.obs, rows.action], -1) - inputs.mean) / inputs.std
     y = np.concatenate([rows.reward[..., None], rows.next_obs - rows.obs], -1)
@@ -201,7 +201,7 @@ def test_every_member_ends_at_its_own_best_snapshot_and_the_best_are_elites():
     # A large step size makes errors jump, so the last weights are not the best ones.
     model, run, state = build(model_learning_rate=0.05, model_batch_size=128)
     buffer, key = buffer_of(800), jax.random.key(1)
-    split = fitting.split_rows(jax.random.split(key)[0], jnp.asarray(800), gaussian.GaussianConfig())
+    split = fit_rows.split_rows(jax.random.split(key)[0], jnp.asarray(800), gaussian.GaussianConfig())
     held_out_error = jax.jit(functools.partial(fitting.holdout_mse, GaussianMlp(4, 8, 2)))
     seen, best, best_params = [], np.full(3, np.inf), [None] * 3
     state, _ = run(key, state, buffer)

@@ -33,6 +33,11 @@ class Diverged(RuntimeError):
     """Learning produced a number that is not finite. Exit status 4."""
 
 
+def diverged(what: str, seed: int) -> Diverged:
+    """The error that stops the run of a seed, before anything that is `what` is saved."""
+    return Diverged(f"{what} (seed {seed}); the newest checkpoint is from before. {DIVERGENCE_ADVICE}")
+
+
 class StorageFailure(RuntimeError):
     """A file of the run directory could not be written or read. Exit status 6."""
 

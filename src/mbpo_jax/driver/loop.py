@@ -5,29 +5,26 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-import jax
-import numpy as np
-
 from mbpo_jax import backends
 from mbpo_jax import replay as replay_lib
 from mbpo_jax.algorithms import REGISTRY
 from mbpo_jax.driver import checkpoint, compile_cache, memory, packing, policy, run_directory
-from mbpo_jax.driver.config import DIVERGENCE_ADVICE, Diverged, RunConfig, StorageFailure, default_algorithm_config
+from mbpo_jax.driver.acting import Acting
+from mbpo_jax.driver.config import RunConfig, StorageFailure, default_algorithm_config, diverged
 from mbpo_jax.driver.environment import resolve_termination_fn
 from mbpo_jax.driver.evaluate import Evaluation
 from mbpo_jax.driver.metrics import MetricsWriter
+from mbpo_jax.driver.phase_runner import PhaseRunner
 from mbpo_jax.driver.profiler import Profiler
 from mbpo_jax.driver.progress import Progress
 from mbpo_jax.driver.record import Record
 from mbpo_jax.driver.run_files import RunFiles
-from mbpo_jax.driver.seed_environments import GivenUp, SeedEnvironments, Taken
+from mbpo_jax.driver.seed_environments import SeedEnvironments
 from mbpo_jax.driver.seeds import SeedAxis
 from mbpo_jax.driver.stop import StopRequest
 from mbpo_jax.health import Health, describe
 from mbpo_jax.reports import curves
-from mbpo_jax.types import Algorithm, Array, Key, PyTree
-
-ACT, EXPLORE = 0, 1  # streams of keys; phase number i has 1000 + i
+from mbpo_jax.types import Algorithm, Key, PyTree
 
 
 class Result(NamedTuple):
@@ -147,101 +144,36 @@ class _Trainer:
         algorithm, run = self._algorithm, self.run
         options = backends.deterministic_options() if run.deterministic else {}
         self._axis = SeedAxis(len(run.seeds), run.seed_lifting, options)
-
-        def act(root: Key, step: Array, actor: PyTree, carry: PyTree, obs: Array) -> tuple[Array, PyTree]:
-            key = jax.random.fold_in(jax.random.fold_in(root, ACT), step)
-            action, carry = algorithm.act(key, actor, carry, obs[None], True)
-            return action[0], carry
-
-        def explore(root: Key, step: Array) -> Array:
-            key = jax.random.fold_in(jax.random.fold_in(root, EXPLORE), step)
-            return jax.random.uniform(key, (self._envs.first.action_dim,), minval=-1.0, maxval=1.0)
-
-        self._act = self._axis.lift(act, shared=(1,), outputs=2)
-        self._explore = self._axis.lift(explore, shared=(1,))
+        self._acting = Acting(algorithm, self._axis, self._envs, run.seeds)
         self._add = self._axis.lift(replay_lib.add, donate=(0,))
-        self._actor = algorithm.actor if self._axis.batched else lambda states: tuple(map(algorithm.actor, states))
         phase_options = backends.compiler_options(run.compiler_options, [phase.name for phase in algorithm.phases])
         self._phases = [
-            self._axis.lift_phase(i, phase, phase_options[phase.name]) for i, phase in enumerate(algorithm.phases)
+            PhaseRunner(self._axis, i, phase, phase_options[phase.name]) for i, phase in enumerate(algorithm.phases)
         ]
-        self._evaluation_act = policy.deterministic_act(algorithm)
-        self._host = jax.local_devices(backend="cpu")[0]
 
     def _begin(self) -> None:
-        num_seeds = len(self.run.seeds)
         self.step = 0
         # Index of the phase that is under way at `step`; their number: evaluation and lines are; None between steps.
         self.phase: int | None = None
-        self.phase_done = [False] * num_seeds
+        self.phase_done = [False] * len(self.run.seeds)
         self._unsaved = False  # whether something happened since the newest checkpoint
         self._cold = {phase.name for phase in self._algorithm.phases}  # not yet run, or compiled, by this process
         self._finite_at_first = packing.finite(self._axis.to_host(packing.without_buffers(self._state))[0])
         self._envs.begin()
-        self._carry = self._begin_carry(range(num_seeds), None)
+        self._acting.begin(self._state)
 
     # -- one step --------------------------------------------------------------------------------------------
 
     def _step_environments(self) -> None:
-        self._progress.update(self.step, "explore" if self._exploring() else "act")
+        self._progress.update(self.step, "explore" if self._acting.explores(self.step) else "act")
         with self._record.timed("env_step"):
-            taken = self._take_steps()
+            taken = self._acting.step(self._roots, self.step, self._state, self._progress.warn)
             self._replay = self._add(self._replay, self._axis.join([step.row for step in taken]))
-            ended = [i for i, step in enumerate(taken) if step.ended]
-            for i in ended:
-                self._record.episode_ended(i, taken[i].episode_return)
-            if ended:
-                self._carry = self._begin_carry(ended, self._carry)
+        for i, step in enumerate(taken):
+            if step.ended:
+                self._record.episode_ended(i, step.episode_return)
         self.step += 1
         self.phase, self.phase_done, self._unsaved = 0, [False] * len(taken), True
-
-    def _take_steps(self) -> list[Taken]:
-        """A step of every seed. One whose environment fails begins another episode and acts again."""
-        taken: dict[int, Taken] = {}
-        waiting = list(range(len(self.run.seeds)))
-        while waiting:
-            actions = self._choose_actions(waiting)
-            self._check_actions(actions)
-            outcomes = self._envs.step(waiting, [actions[i] for i in waiting])
-            failed = [i for i, outcome in zip(waiting, outcomes) if isinstance(outcome, GivenUp)]
-            for i, outcome in zip(waiting, outcomes):
-                if isinstance(outcome, Taken):
-                    taken[i] = outcome
-                else:
-                    self._progress.warn(f"step {self.step:,}: an episode is given up: {outcome.failure}")
-            if failed:
-                self._carry = self._begin_carry(failed, self._carry)
-            waiting = failed
-        return [taken[i] for i in range(len(taken))]
-
-    def _exploring(self) -> bool:
-        return self.step < self._algorithm.exploration_steps
-
-    def _choose_actions(self, which: list[int]) -> list[np.ndarray]:
-        """An action of every seed; only the seeds in `which` count as having acted."""
-        if self._exploring():
-            return self._axis.to_host(self._explore(self._roots, self.step))
-        obs = self._axis.join(self._envs.obs)
-        actions, carry = self._act(self._roots, self.step, self._actor(self._state), self._carry, obs)
-        if len(which) < len(self.run.seeds):
-            old, new = self._axis.split(self._carry), self._axis.split(carry)
-            carry = self._axis.join([new[i] if i in which else old[i] for i in range(len(old))])
-        self._carry = carry
-        return self._axis.to_host(actions)
-
-    def _check_actions(self, actions: list[np.ndarray]) -> None:
-        """Stops a run whose policy is broken before the environment is blamed."""
-        for seed, action in zip(self.run.seeds, actions, strict=True):
-            if not np.isfinite(action).all():
-                raise self._diverged(f"the policy's action is not finite at environment step {self.step + 1}", seed)
-
-    def _begin_carry(self, which: Any, carry: PyTree) -> PyTree:
-        """The carry with the seeds in `which` at the beginning of an episode."""
-        actors = self._axis.to_host(self._actor(self._state))
-        carries: list[PyTree] = [None] * len(actors) if carry is None else self._axis.split(carry)
-        for i in which:
-            carries[i] = self._algorithm.begin_episode(actors[i])
-        return self._axis.join(carries)
 
     def _run_phases(self) -> bool:
         """Runs what is due, going on where a stop left off; returns whether all of it was done."""
@@ -277,10 +209,7 @@ class _Trainer:
         """Stops a run whose learning has gone wrong, before anything of it is saved."""
         trouble = describe(health)
         if trouble is not None:
-            raise self._diverged(f"{phase}: {trouble} of environment step {self.step}", self.run.seeds[i])
-
-    def _diverged(self, what: str, seed: int) -> Diverged:
-        return Diverged(f"{what} (seed {seed}); the newest checkpoint is from before. {DIVERGENCE_ADVICE}")
+            raise diverged(f"{phase}: {trouble} of environment step {self.step}", self.run.seeds[i])
 
     def _after_step(self) -> bool:
         """Evaluates, writes lines and saves where that is due; returns whether all of it was done."""
@@ -306,24 +235,19 @@ class _Trainer:
         """None if a stop was requested; the whole of it is done again then, with the same outcome."""
         self._progress.update(self.step, "evaluate")
         with self._record.timed("evaluate"):
-            # One observation at a time, which the host's own device is the quickest for.
-            self._actors = [jax.device_put(actor, self._host) for actor in self._axis.to_host(self._actor(self._state))]
-            low, high = self._envs.first.action_low, self._envs.first.action_high
-            policies = [
-                policy.Policy(self._evaluation_act, self._algorithm, actor, low, high) for actor in self._actors
-            ]
-            return self._envs.evaluate(policies, self.run.eval_episodes, lambda: self._stop.requested)
+            self._policies = self._acting.policies(self._state)
+            return self._envs.evaluate(self._policies, self.run.eval_episodes, lambda: self._stop.requested)
 
     def _tell_evaluation(self, outcomes: list[Evaluation]) -> None:
         """Lines of metrics, and the policies that were evaluated."""
         env = self._envs.first
-        for i, (seed, actor, outcome) in enumerate(zip(self.run.seeds, self._actors, outcomes, strict=True)):
+        for i, (seed, mine, outcome) in enumerate(zip(self.run.seeds, self._policies, outcomes, strict=True)):
             values = outcome.metrics()
             self._writer.write(self.step, seed, values)
             is_best = self._record.add_evaluation(i, self.step, values["eval/return_mean"])
             for best in (False, True) if is_best else (False,):
                 path = policy.policy_path(self.run_dir, seed, best)
-                policy.save_policy(path, actor, env.obs_dim, env.action_low, env.action_high)
+                policy.save_policy(path, mine.actor, env.obs_dim, env.action_low, env.action_high)
             self._progress.note(
                 f"step {self.step:,}  seed {seed}  evaluation return {values['eval/return_mean']:.1f} "
                 f"+- {values['eval/return_std']:.1f} over {len(outcome.returns)} episodes"
@@ -337,7 +261,7 @@ class _Trainer:
         self._record.check_finite(self.step)  # lines of metrics may be further apart than checkpoints
         with self._record.timed("checkpoint"):
             arrays = {}
-            parts = (self._axis.to_host(part) for part in (self._state, self._replay, self._carry))
+            parts = (self._axis.to_host(part) for part in (self._state, self._replay, self._acting.carry))
             for i, (seed, state, replay, carry) in enumerate(zip(self.run.seeds, *parts)):
                 mine = {"state": packing.pack(state), "replay": packing.pack(replay), "carry": packing.pack(carry)}
                 self._check_finite(seed, mine)
@@ -350,7 +274,7 @@ class _Trainer:
         """Nothing that is not finite is saved, but for what begins so: an infinite best loss so far."""
         for name, is_finite in packing.finite(arrays).items():
             if not is_finite and self._finite_at_first.get(name.removeprefix("state/"), True):
-                raise self._diverged(f"{name} is not finite at step {self.step}", seed)
+                raise diverged(f"{name} is not finite at step {self.step}", seed)
 
     def _position(self) -> dict[str, Any]:
         return {
@@ -383,7 +307,7 @@ class _Trainer:
             return self._axis.place(self._axis.join(restored))
 
         self._state, self._replay = restore(self._state, "state"), restore(self._replay, "replay")
-        self._carry = restore(self._carry, "carry")
+        self._acting.carry = restore(self._acting.carry, "carry")
         self.step, self.phase, self.phase_done = position["step"], position["phase"], position["phase_done"]
         self._record.restore(position["record"])
         for i, (seed, arrays) in enumerate(zip(self.run.seeds, seeds)):
@@ -392,6 +316,6 @@ class _Trainer:
                     f"seed {seed}: env {self.run.env} did not repeat its running episode; a new one begins, and the "
                     "run is not what it would have been without the interruption"
                 )
-                self._carry = self._begin_carry([i], self._carry)
+                self._acting.begin_episodes(self._state, [i])
         offset: int = position["metrics_offset"]
         return offset

@@ -31,17 +31,17 @@ class Policy:
     def __init__(
         self, act: Callable[..., Any], algorithm: Algorithm, actor: PyTree, low: np.ndarray, high: np.ndarray
     ) -> None:
-        self._act, self._algorithm, self._actor = act, algorithm, actor
+        self._act, self._algorithm, self.actor = act, algorithm, actor
         self._low, self._high = low, high
         self.reset()
 
     def reset(self) -> None:
         """Forgets what was carried over from the steps before (plans; nothing, for reactive policies)."""
-        self._carry = self._algorithm.begin_episode(self._actor)
+        self._carry = self._algorithm.begin_episode(self.actor)
 
     def unscaled(self, obs: np.ndarray) -> np.ndarray:
         """The action [A] in [-1, 1] for an observation [O]."""
-        action, self._carry = self._act(self._actor, self._carry, np.asarray(obs, np.float32).reshape(1, -1))
+        action, self._carry = self._act(self.actor, self._carry, np.asarray(obs, np.float32).reshape(1, -1))
         return np.asarray(action)[0]
 
     def __call__(self, obs: np.ndarray) -> np.ndarray:

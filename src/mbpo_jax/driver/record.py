@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mbpo_jax.driver.compile_counter import CompileCounter
-from mbpo_jax.driver.config import DIVERGENCE_ADVICE, Diverged, RunConfig
+from mbpo_jax.driver.config import RunConfig, diverged
 from mbpo_jax.driver.metrics import MetricsWriter
 from mbpo_jax.types import PyTree
 
@@ -72,10 +72,7 @@ class Record:
         for seed, pending in zip(self._seeds, self._pending, strict=True):
             for name, value in pending.items():
                 if not np.isfinite(np.asarray(value)).all():
-                    raise Diverged(
-                        f"{name} is not finite at step {step} (seed {seed}); the newest checkpoint is from before. "
-                        f"{DIVERGENCE_ADVICE}"
-                    )
+                    raise diverged(f"{name} is not finite at step {step}", seed)
 
     def add_evaluation(self, i: int, step: int, return_mean: float) -> bool:
         """Notes an evaluation of seed number `i`; returns whether it is the best so far."""

@@ -2,20 +2,20 @@
 
 A fit is a series of compiled calls of bounded length: one begins it, others take a slice of minibatches or a single
 one, one ends each epoch. So the driver can show progress and stop, and loops over minibatches have a static length.
-All its randomness is index arithmetic on the fit's key (`permutation.py`): nothing the size of the buffer is drawn,
-sorted or kept, the cost of a minibatch does not depend on how much data there is, and nothing recompiles as it grows.
+Which rows it sees is a matter of `fit_rows.py`.
 
 References: Janner et al. 2019 (MBPO), official code `models/bnn.py`.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from mbpo_jax import backends, distributions, ensemble, health, normalizer, permutation, replay
+from mbpo_jax import backends, distributions, ensemble, health, normalizer, replay
 from mbpo_jax.health import Health
+from mbpo_jax.models import fit_rows
+from mbpo_jax.models.fit_rows import Split
 from mbpo_jax.models.gaussian_state import FitState, GaussianConfig, GaussianState
 from mbpo_jax.networks import GaussianMlp
 from mbpo_jax.normalizer import Normalizer
@@ -25,27 +25,6 @@ from mbpo_jax.types import FINISHED, Array, Key, Metrics, ProgramFn, Programs, P
 LOG_VAR_BOUND_WEIGHT = 0.01  # of sum(max_log_var) - sum(min_log_var) in the loss
 SLICE, SINGLE, END_EPOCH = 1, 2, 3  # programs of a fit; 0 begins it
 UNIT = "fit step"  # of the gradient, as health counts them
-
-
-class Split(NamedTuple):
-    """Which rows a fit learns from: a random order of all rows, of which the first `num_holdout` are held out."""
-
-    order: Array  # round words of the permutation of range(num_rows)
-    num_rows: Array
-    num_holdout: Array
-
-    @property
-    def num_train(self) -> Array:
-        """Rows learnt from."""
-        return self.num_rows - self.num_holdout
-
-    def holdout(self, index: Array) -> Array:
-        """Ages, in the buffer, of held-out rows [...]."""
-        return permutation.shuffled(self.order, index, self.num_rows)
-
-    def train(self, index: Array) -> Array:
-        """Ages, in the buffer, of training rows [...]."""
-        return permutation.shuffled(self.order, self.num_holdout + index, self.num_rows)
 
 
 def idle(params: PyTree, num_members: int) -> FitState:
@@ -62,49 +41,6 @@ def idle(params: PyTree, num_members: int) -> FitState:
         best_mse=jnp.full(num_members, jnp.inf, jnp.float32),
         train_loss=jnp.zeros(num_members),
     )
-
-
-def num_holdout_rows(num_rows: Array, config: GaussianConfig) -> Array:
-    """min(holdout_fraction * N, max_holdout_rows)."""
-    num_holdout = jnp.floor(config.holdout_fraction * num_rows).astype(jnp.int32)
-    return jnp.minimum(num_holdout, config.max_holdout_rows)
-
-
-def split_rows(key: Key, num_rows: Array, config: GaussianConfig) -> Split:
-    """The split of a fit over `num_rows` rows."""
-    return Split(permutation.words(key), num_rows, num_holdout_rows(num_rows, config))
-
-
-def bootstrap_rows(key: Key, split: Split, epoch: Array, minibatch: Array, num_members: int, batch_size: int) -> Array:
-    """Ages [..., M, B] of the rows of minibatches [...] of an epoch.
-
-    Each member draws, once per fit, `num_train` training rows with replacement, and sees them in a new order every
-    epoch. Places beyond the end of the epoch repeat its last row; `minibatch_weights` gives them no weight.
-    """
-    key_bootstrap, key_epochs = jax.random.split(key)
-    streams = permutation.words(key_bootstrap, num_members)
-    place = jnp.minimum(minibatch[..., None] * batch_size + jnp.arange(batch_size), split.num_train - 1)
-
-    def rows_of_member(stream: Array, index: Array) -> Array:
-        key_epoch = jax.random.fold_in(jax.random.fold_in(key_epochs, index), epoch)
-        shuffled = permutation.shuffled(permutation.words(key_epoch), place, split.num_train)
-        return permutation.draws(stream, shuffled, split.num_train)
-
-    drawn = ensemble.lift(rows_of_member)(streams, jnp.arange(num_members))
-    return split.train(jnp.moveaxis(drawn, 0, -2))
-
-
-def minibatch_weights(split: Split, minibatch: Array, batch_size: int) -> Array:
-    """Weights [..., B] that average minibatches [...], the last, shorter one of an epoch too; they sum to one."""
-    inside = minibatch[..., None] * batch_size + jnp.arange(batch_size) < split.num_train
-    return inside / jnp.maximum(jnp.sum(inside, -1, keepdims=True), 1)
-
-
-def inputs_and_targets(buffer: Replay, age: Array) -> tuple[Array, Array]:
-    """Raw model inputs [..., O + A] and targets [..., D] of rows of the buffer."""
-    rows = replay.take(buffer, age)
-    inputs = jnp.concatenate([rows.obs, rows.action], -1)
-    return inputs, jnp.concatenate([rows.reward[..., None], rows.next_obs - rows.obs], -1)
 
 
 def weight_penalty(params: PyTree, weight_decays: tuple[float, ...]) -> Array:
@@ -161,11 +97,11 @@ def build(config: GaussianConfig, network: GaussianMlp) -> Programs:
         def run(key: Key, model: GaussianState, buffer: Replay) -> tuple[GaussianState, Metrics]:
             key_split, key_rows = jax.random.split(key)
             fit, batch_size = model.fit, config.model_batch_size
-            split = split_rows(key_split, fit.num_rows, config)
+            split = fit_rows.split_rows(key_split, fit.num_rows, config)
             minibatch = fit.minibatch + jnp.arange(num_minibatches)
-            age = bootstrap_rows(key_rows, split, fit.epoch, minibatch, config.num_members, batch_size)
-            x, y = inputs_and_targets(buffer, age)
-            weights = minibatch_weights(split, minibatch, batch_size)
+            age = fit_rows.bootstrap_rows(key_rows, split, fit.epoch, minibatch, config.num_members, batch_size)
+            x, y = fit_rows.inputs_and_targets(buffer, age)
+            weights = fit_rows.minibatch_weights(split, minibatch, batch_size)
             model, magnitudes = jax.lax.scan(step, model, (normalizer.normalize(model.inputs, x), y, weights))
             return model, metrics(model, look(fit.num_steps, steps=magnitudes))
 
@@ -176,7 +112,7 @@ def build(config: GaussianConfig, network: GaussianMlp) -> Programs:
         fit = idle(model.members.params, config.num_members)
         rows = stored_magnitude(buffer)
         model = model.replace(
-            inputs=training_moments(split_rows(key_split, buffer.size, config), buffer),
+            inputs=training_moments(fit_rows.split_rows(key_split, buffer.size, config), buffer),
             fit=fit.replace(running=jnp.ones((), bool), num_rows=buffer.size, best_params=model.members.params),
         )
         inputs = health.magnitude(model.inputs)
@@ -185,7 +121,7 @@ def build(config: GaussianConfig, network: GaussianMlp) -> Programs:
     def end_epoch(key: Key, model: GaussianState, buffer: Replay) -> tuple[GaussianState, Metrics]:
         key_split, _ = jax.random.split(key)
         fit = model.fit
-        split = split_rows(key_split, fit.num_rows, config)
+        split = fit_rows.split_rows(key_split, fit.num_rows, config)
         mse = holdout_mse(network, split, buffer, model.inputs, model.members.params)
         of_members = ensemble.lift(health.magnitude)
         weights, moments = of_members(model.members.params), jnp.sqrt(of_members(model.members.opt_state))
@@ -215,7 +151,7 @@ def build(config: GaussianConfig, network: GaussianMlp) -> Programs:
 
     def due(model: GaussianState) -> Array:
         fit = model.fit
-        num_train = fit.num_rows - num_holdout_rows(fit.num_rows, config)
+        num_train = fit.num_rows - fit_rows.num_holdout_rows(fit.num_rows, config)
         num_minibatches = -(-num_train // config.model_batch_size)
         left = jnp.minimum(num_minibatches - fit.minibatch, steps_allowed(fit))
         in_epoch = jnp.where(left >= config.fit_slice_minibatches, SLICE, jnp.where(left > 0, SINGLE, END_EPOCH))
@@ -262,7 +198,7 @@ def training_moments(split: Split, buffer: Replay) -> Normalizer:
     def average(fn: Callable[[Array], Array]) -> Array:
         def add_block(i: Array, total: Array) -> Array:
             index = i * block_rows + jnp.arange(block_rows)
-            x, _ = inputs_and_targets(buffer, split.train(jnp.minimum(index, split.num_train - 1)))
+            x, _ = fit_rows.inputs_and_targets(buffer, split.train(jnp.minimum(index, split.num_train - 1)))
             return total + jnp.sum(jnp.where((index < split.num_train)[:, None], fn(x), 0.0), 0)
 
         num_blocks = -(-split.num_train // block_rows)
@@ -283,7 +219,7 @@ def holdout_mse(network: GaussianMlp, split: Split, buffer: Replay, inputs: Norm
 
     def add_block(i: Array, total: Array) -> Array:
         index = i * block_rows + jnp.arange(block_rows)
-        x, y = inputs_and_targets(buffer, split.holdout(jnp.minimum(index, num_rows - 1)))
+        x, y = fit_rows.inputs_and_targets(buffer, split.holdout(jnp.minimum(index, num_rows - 1)))
         error = jnp.mean(jnp.square(apply_members(params, normalizer.normalize(inputs, x)) - y[None]), -1)
         return total + jnp.sum(jnp.where(index < num_rows, error, 0.0), -1)
 
