@@ -48,7 +48,7 @@ HELP = {
     "num_starts": "Starts of the error curve.",
     "num_rows": "Transitions that a model is fitted to; several, separated by commas.",
     "num_measurements": "Measurements after the one at the data policy.",
-    "updates_between": "Agent updates between measurements.",
+    "updates_between": "Agent updates between measurements; fewer where the first moves nats away (20 on Hopper).",
     "visited_steps": "Environment steps of the moving policy at each measurement.",
     "discount": "Discount of the bound.",
 }

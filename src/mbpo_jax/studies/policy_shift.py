@@ -61,7 +61,7 @@ def study(
       step: of the checkpoint whose policy gathers the data; the newest by default.
       num_rows: transitions of the data policy that a model is fitted to, one model each.
       num_measurements: after the first, which is at the data policy.
-      updates_between: agent updates from one measurement to the next.
+      updates_between: agent updates from one measurement to the next; fewer where the first moves nats away (Hopper).
       visited_steps: environment steps of the moving policy at each.
     Raises:
       StorageFailure, ValueError: see `load_trained`; or the run's agent is not MBPO's SAC.
