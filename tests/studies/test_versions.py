@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from mbpo_jax.driver.environment import Environment
 from mbpo_jax.studies import versions
 from mbpo_jax.studies.episodes import Episode
 
@@ -9,12 +10,22 @@ from mbpo_jax.studies.episodes import Episode
     ("env", "older"),
     [
         ("Hopper-v5", "Hopper-v4"),
-        ("mbpo_jax/AntTruncatedObs-v5", "Ant-v4"),
-        ("a/B-v5", "B-v4"),
+        ("mbpo_jax/AntTruncatedObs-v5", "mbpo_jax/AntTruncatedObs-v4"),
+        ("mbpo_jax/HumanoidTruncatedObs-v5", "mbpo_jax/HumanoidTruncatedObs-v4"),
+        ("a-b/C-d-v5", "a-b/C-d-v4"),
     ],
 )
 def test_names_of_version_4(env, older):
     assert versions.version_4(env) == older
+
+
+@pytest.mark.parametrize("body", ["Hopper", "Walker2d", "mbpo_jax/AntTruncatedObs", "mbpo_jax/HumanoidTruncatedObs"])
+def test_version_4_of_a_task_is_there_and_observes_as_much(body):
+    both = [Environment(name, 0) for name in (f"{body}-v5", versions.version_4(f"{body}-v5"))]
+    assert both[0].obs_dim == both[1].obs_dim
+    assert both[0].action_dim == both[1].action_dim
+    for env in both:
+        env.close()
 
 
 def test_version_4_of_the_pendulum_moves_the_same_and_pays_one_for_the_last_step(run_dir, monkeypatch):

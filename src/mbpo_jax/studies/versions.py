@@ -64,8 +64,8 @@ def study(
 
 
 def version_4(env: str) -> str:
-    """`Hopper-v4` of `Hopper-v5`, and `Ant-v4` of `mbpo_jax/AntTruncatedObs-v5`: version 4 has no contact forces."""
-    return env.rpartition("/")[2].rpartition("-")[0].removesuffix("TruncatedObs") + "-v4"
+    """`Hopper-v4` of `Hopper-v5`, and `mbpo_jax/AntTruncatedObs-v4` of `mbpo_jax/AntTruncatedObs-v5`."""
+    return env.rpartition("-")[0] + "-v4"
 
 
 def repeat(env: Environment, episode: Episode, number: int) -> Episode:
