@@ -1,4 +1,5 @@
 import json
+import platform
 
 import jax.numpy as jnp
 import pytest
@@ -31,6 +32,32 @@ def test_what_is_measured():
     assert memory.resident() - before > 150_000_000
     # the kernel counts the peak with a little delay
     assert memory.peak() > 0.99 * memory.resident() > 50_000_000
+
+
+COPIES_COME_AND_GO = """
+import sys
+import numpy as np
+from mbpo_jax.driver import memory, processes
+
+if sys.argv[1] == "ours":
+    processes._begin_jax(1)  # as training does
+del_me = np.ones(30 * 2**20, np.uint8)
+del del_me  # from now on glibc keeps blocks of up to this size
+before = memory.resident()
+copies, small = [], []
+for _ in range(20):
+    copies.append(np.ones(10 * 2**20, np.uint8))
+    small.append(np.ones(60_000, np.uint8))  # what lies between the copies, and stays
+del copies
+print(memory.resident() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators are left alone")
+def test_the_memory_of_large_copies_goes_back_to_the_system():
+    left = {who: int(tiny_runs.command("-c", COPIES_COME_AND_GO, who).stdout) for who in ("theirs", "ours")}
+    assert left["theirs"] > 150e6
+    assert left["ours"] < 10e6
 
 
 def test_a_run_says_it_first_and_the_summary_holds_both(tmp_path):
