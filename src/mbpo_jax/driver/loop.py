@@ -260,15 +260,20 @@ class _Trainer:
         self._progress.update(self.step, "checkpoint")
         self._record.check_finite(self.step)  # lines of metrics may be further apart than checkpoints
         with self._record.timed("checkpoint"):
-            arrays = {}
-            parts = (self._axis.to_host(part) for part in (self._state, self._replay, self._acting.carry))
-            for i, (seed, state, replay, carry) in enumerate(zip(self.run.seeds, *parts)):
-                mine = {"state": packing.pack(state), "replay": packing.pack(replay), "carry": packing.pack(carry)}
-                self._check_finite(seed, mine)
-                arrays[str(seed)] = mine | self._envs.arrays(i)
             self._writer.sync()
-            self._files.checkpoints.save(self.step, arrays, self._position(), self._record.score(self.step))
+            self._files.checkpoints.save(self.step, self._arrays(), self._position(), self._record.score(self.step))
+            memory.give_back()
         self._unsaved = False
+
+    def _arrays(self) -> dict[str, Any]:
+        """What a checkpoint holds of each seed, on the host."""
+        arrays = {}
+        parts = (self._axis.to_host(part) for part in (self._state, self._replay, self._acting.carry))
+        for i, (seed, state, replay, carry) in enumerate(zip(self.run.seeds, *parts)):
+            mine = {"state": packing.pack(state), "replay": packing.pack(replay), "carry": packing.pack(carry)}
+            self._check_finite(seed, mine)
+            arrays[str(seed)] = mine | self._envs.arrays(i)
+        return arrays
 
     def _check_finite(self, seed: int, arrays: dict[str, Any]) -> None:
         """Nothing that is not finite is saved, but for what begins so: an infinite best loss so far."""

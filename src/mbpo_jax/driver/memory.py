@@ -20,8 +20,6 @@ from mbpo_jax.types import Key, PyTree
 # What compiling and the calls' temporaries leave behind on CPU: measured, 130 MB less if everything was in the compile
 # cache, 140 MB more if nothing was.
 COMPILATION_BYTES = 500 * 2**20
-LARGE_BLOCK_BYTES = 4 * 2**20
-M_MMAP_THRESHOLD = -3  # of glibc's mallopt
 COPIES_PER_CHECKPOINT = 3  # of the rows in force: on the host, in the writer, and read back
 
 
@@ -84,16 +82,15 @@ def check_room(init: Callable[[Key], PyTree], num_seeds: int) -> None:
         )
 
 
-def return_large_blocks() -> None:
-    """Has glibc give large blocks back to the system as soon as they are freed; elsewhere it does nothing.
+def give_back() -> None:
+    """Has glibc give the pages that nothing lies on back to the system; elsewhere it does nothing.
 
-    Left alone, glibc keeps blocks of up to 32 MB in its heaps once such have been freed. A checkpoint's copies of the
-    buffers are of that size, and come and go for the whole run: holes among smaller blocks would add up.
-    MALLOC_MMAP_THRESHOLD_, which is glibc's own, wins.
+    It keeps freed blocks of up to 32 MB in its heaps. A checkpoint's copies of the buffers are of that size, and come
+    and go for the whole run among smaller blocks that stay: the holes that they leave would add up.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None and "MALLOC_MMAP_THRESHOLD_" not in os.environ:
-        mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def resident() -> int:

@@ -20,7 +20,7 @@ from typing import Any, TextIO
 import jax
 from jax._src import distributed  # who am I, without starting a backend: there is no public name for it
 
-from mbpo_jax.driver import loop, memory, parts, run_directory
+from mbpo_jax.driver import loop, parts, run_directory
 from mbpo_jax.driver.config import RunConfig, default_algorithm_config
 from mbpo_jax.driver.seeds import use_cores
 
@@ -153,7 +153,6 @@ def _check_enough(seeds: Sequence[int], num_processes: int) -> None:
 
 def _begin_jax(num_seeds: int) -> None:
     """Starts the backend, and refuses one of several processes: orbax would lose what all but the first save."""
-    memory.return_large_blocks()
     use_cores(num_seeds)  # the last moment for it
     if jax.process_count() > 1:
         raise ValueError(
