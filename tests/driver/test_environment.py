@@ -1,3 +1,4 @@
+import signal
 from unittest import mock
 
 import jax.numpy as jnp
@@ -333,8 +334,12 @@ def test_an_observation_stays_what_it_was_while_the_environment_writes_into_its_
 
 
 def test_an_interruption_is_not_the_environments_failure(make):
-    with pytest.raises(KeyboardInterrupt):
-        play(make("odd_worlds:odd/Interrupted-v0", 0))
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            play(make("odd_worlds:odd/Interrupted-v0", 0))
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def test_an_environment_that_cannot_be_made_is_shown_with_its_traceback():
