@@ -52,10 +52,9 @@ print(memory.resident() - before)
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators are left alone")
 def test_the_memory_of_copies_goes_back_to_the_system():
     kept, left = map(int, tiny_runs.command("-c", COPIES_COME_AND_GO).stdout.split())
-    assert kept > 150e6
+    assert kept > 150e6 or platform.libc_ver()[0] != "glibc"
     assert left < 10e6
 
 
