@@ -20,7 +20,7 @@ STRICT = (
 """The files that run without rank promotion and with every key consumed once.
 
 Not all files do. Keys: a fit splits the same key at every minibatch, on purpose (its randomness is index arithmetic on
-that key), which JAX's checker reports as reuse. Ranks: `critics.critic_losses`, `fitting.py` and `fit_rows.py` broadcast.
+that key), which JAX's checker reports as reuse. Ranks: critic losses, `fitting.py` and `fit_rows.py` broadcast.
 """
 
 
