@@ -230,6 +230,20 @@ def test_the_command_in_the_report_makes_it_again(here):
     assert report() == first
 
 
+def test_flags_come_from_a_file_too_and_the_command_in_the_report_says_so(here):
+    keep(100)
+    keep(100, experiment="nested")
+    Path("of.flags").write_text("# two\n--flagfiles=tiny.flags\n\n--flagfiles=nested.flags\n--report_dir=report\n")
+    assert call("--report_only", "--seeds", "0", flagfiles="tiny.flags,nested.flags") == 0
+    plain = report()
+    assert reproduce.main(["--flagfile=of.flags", "--report_only", "--sweep_dir", "runs", "--seeds", "0"]) == 0
+    from_file = report()
+    command = b"python -m mbpo_jax.reproduce --flagfile=of.flags --seeds 0 --report_only"
+    assert from_file["report.md"].splitlines()[2].strip() == command
+    assert from_file["report.md"].splitlines()[3:] == plain["report.md"].splitlines()[3:]
+    assert from_file["report.json"] == plain["report.json"]
+
+
 @pytest.mark.parametrize("words", [["--report_only"], ["--sweep_dir=fresh"], ["--sweep_dir=fresh", "--report_only"]])
 def test_a_kept_curve_of_other_flags_is_refused(here, launched, capsys, words):
     path = keep(5000, flags=flags_of("tiny.flags"))
@@ -310,10 +324,11 @@ def test_the_report_in_the_repository_is_of_the_curves_beside_it(monkeypatch, tm
     text = Path("docs/reproduction/report.md").read_text()
     words = shlex.split(text.splitlines()[2])[3:]
     (tmp_path / "curves").symlink_to(ROOT / "docs/reproduction/curves")
-    words[next(i for i, word in enumerate(words) if word.startswith("--report_dir="))] = f"--report_dir={tmp_path}"
-    assert reproduce.main(words) == 0
+    elsewhere = f"--report_dir={tmp_path}"
+    assert reproduce.main([*words, elsewhere]) == 0
     again = (tmp_path / "report.md").read_text()
-    assert again.replace(str(tmp_path), "docs/reproduction") == text
+    command = text.splitlines()[2]
+    assert again == text.replace(command, command.replace(" --report_only", f" {elsewhere} --report_only"))
     assert (tmp_path / "report.json").read_text() == Path("docs/reproduction/report.json").read_text()
 
 

@@ -362,7 +362,9 @@ def test_every_documented_command_parses(monkeypatch):
     ("words", "wanted"),
     [
         (["--flagfiles=no.flags"], ["--flagfiles", "files that can be read", "'no.flags'"]),
-        (["--flagfiles=a.flags,b/a.flags"], ["--flagfiles must differ", "a,a"]),
+        (["--flagfiles=b/a.flags"], ["--flagfiles must differ", "a,a"]),
+        (["--flagfile=no.flags"], ["--flagfile must be a file that can be read", "no.flags"]),
+        (["--flagfile=wrong.flags"], ["--nonsense=2", "--help"]),
         (["--seeds=0,x"], ["--seeds", "whole numbers", "'0,x'"]),
         (["--seeds=-1"], ["--seeds", "0 or more", "'-1'"]),
         (["--seeds=1,1"], ["--seeds must differ", "1,1"]),
@@ -382,6 +384,7 @@ def test_a_wrong_call_ends_with_2_and_one_line(tmp_path, monkeypatch, capsys, wo
     (tmp_path / "b").mkdir()
     for path in ("a.flags", "b/a.flags"):
         (tmp_path / path).write_text("")
+    (tmp_path / "wrong.flags").write_text("--nonsense=2")
     assert sweep.main(["--flagfiles=a.flags", "--sweep_dir=out", *words]) == 2
     out, err = capsys.readouterr()
     assert out == ""

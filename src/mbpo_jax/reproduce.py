@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.report_only and not any(experiment.curves for experiment in experiments):
             places = " or ".join(str(path) for path in (arguments.sweep_dir, arguments.report_dir) if path)
             raise ValueError(f"--report_only needs curves, and there are none of these flagfiles and seeds in {places}")
-        print(_write_report(arguments.report_dir, experiments, _command(arguments, added)))
+        print(_write_report(arguments.report_dir, experiments, _command(given)))
         return status
     except (ValueError, OSError) as error:
         print(f"mbpo_jax: error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -196,16 +196,16 @@ def _write_report(report_dir: Path, experiments: list[Experiment], command: str)
     return report_dir / REPORT
 
 
-def _command(arguments: argparse.Namespace, added: list[str]) -> str:
-    """What makes the report again from the curves beside it."""
-    words = [
-        f"--flagfiles={','.join(map(str, arguments.flagfiles))}",
-        f"--seeds={','.join(map(str, arguments.seeds))}",
-        f"--report_dir={arguments.report_dir}",
-        "--report_only",
-        *(["--", *added] if added else []),
-    ]
-    return f"python -m mbpo_jax.reproduce {shlex.join(words)}"
+def _command(given: list[str]) -> str:
+    """What makes the report again from the curves beside it: the flags as they were given, but those of launching."""
+    split = given.index("--") if "--" in given else len(given)
+    words, kept = [], False
+    for word in given[:split]:
+        if word.startswith("-"):  # anything else is the value of the flag before it
+            kept = word.lstrip("-").partition("=")[0] in ("flagfile", "flagfiles", "seeds", "report_dir")
+        if kept:
+            words.append(word)
+    return f"python -m mbpo_jax.reproduce {shlex.join([*words, '--report_only', *given[split:]])}"
 
 
 if __name__ == "__main__":

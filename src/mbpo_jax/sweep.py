@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import absl.flags
+
 from mbpo_jax.driver import launcher
 from mbpo_jax.driver.job import TrainingJob
 
@@ -81,7 +83,11 @@ def parse(argv: list[str], parser: Parser | None = None) -> tuple[argparse.Names
       ValueError: names the flag, its value and what is allowed.
     """
     split = argv.index("--") if "--" in argv else len(argv)
-    arguments, added = (parser or _parser()).parse_args(argv[:split]), argv[split + 1 :]
+    try:
+        own = absl.flags.FlagValues().read_flags_from_files(argv[:split])
+    except absl.flags.Error as error:
+        raise ValueError(f"--flagfile must be a file that can be read: {error}") from error
+    arguments, added = (parser or _parser()).parse_args(own), argv[split + 1 :]
     arguments.is_local = arguments.executor == "local"
     for flagfile in arguments.flagfiles:
         if not flagfile.is_file():
@@ -117,7 +123,14 @@ def _parser() -> Parser:
 def add_flags(parser: Parser, sweep_dir_required: bool = True) -> None:
     """The flags that say what is launched, and how."""
     add = parser.add_argument
-    add("--flagfiles", required=True, type=_paths, help="Flagfiles, separated by commas.")
+    add("--flagfile", help="Read more of these flags from this file, one a line.")
+    add(
+        "--flagfiles",
+        required=True,
+        action="extend",
+        type=_paths,
+        help="Flagfiles of what is trained, separated by commas; given again, it adds more.",
+    )
     add("--seeds", type=_seeds, default=[0], help="Seeds, separated by commas. Default: 0.")
     add("--seeds_per_job", type=positive, default=1, help="Seeds that share a job and its process. Default: 1.")
     add(
