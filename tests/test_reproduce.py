@@ -34,7 +34,7 @@ NESTED = "--flagfile=tiny.flags\n--replay_capacity=500\n"
 
 
 @pytest.fixture(autouse=True)
-def _compile_once(tmp_path_factory, monkeypatch):
+def _jobs_compile_once(tmp_path_factory, monkeypatch):
     cache = jax.config.jax_compilation_cache_dir or str(tmp_path_factory.getbasetemp() / "compiled")
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", cache)
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")

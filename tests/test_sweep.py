@@ -57,7 +57,7 @@ def ended(process, seconds=120):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _compile_once(tmp_path_factory):
+def _jobs_compile_once(tmp_path_factory):
     patch = pytest.MonkeyPatch()
     cache = jax.config.jax_compilation_cache_dir or str(tmp_path_factory.mktemp("compiled"))
     patch.setenv("JAX_COMPILATION_CACHE_DIR", cache)
