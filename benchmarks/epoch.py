@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import phases
-from mbpo_jax.driver import flags, metrics
+from mbpo_jax.driver import flags
 from mbpo_jax.driver.processes import train
+from mbpo_jax.driver.storage import metrics
 
 WINDOW = 250  # environment steps: between fits, in every flagfile of the paper's
 

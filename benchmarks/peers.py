@@ -39,7 +39,7 @@ import numpy as np
 
 from mbpo_jax import replay
 from mbpo_jax.agents import sac
-from mbpo_jax.driver.environment import Environment
+from mbpo_jax.driver.interaction.environment import Environment
 from mbpo_jax.types import Spec, Transition
 
 ENV = "HalfCheetah-v5"

@@ -26,14 +26,15 @@ import numpy as np
 
 from mbpo_jax import backends, replay, terminations
 from mbpo_jax.algorithms import mbpo
-from mbpo_jax.driver import flags, memory, packing
-from mbpo_jax.driver.checkpoint import Checkpoints
+from mbpo_jax.driver import flags, memory
 from mbpo_jax.driver.compile_counter import CompileCounter
 from mbpo_jax.driver.config import AUTO, RunConfig
-from mbpo_jax.driver.environment import Environment
+from mbpo_jax.driver.interaction.environment import Environment
 from mbpo_jax.driver.phase_runner import PhaseRunner
 from mbpo_jax.driver.processes import train
 from mbpo_jax.driver.seeds import SeedAxis, num_cores, use_cores
+from mbpo_jax.driver.storage import packing
+from mbpo_jax.driver.storage.checkpoint import Checkpoints
 from mbpo_jax.replay import Replay
 from mbpo_jax.types import Algorithm, PyTree, Spec, Transition
 

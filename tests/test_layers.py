@@ -23,11 +23,16 @@ LEVELS = {
 LEVEL_OF = {unit: level for level, units in LEVELS.items() for unit in units.split()}
 SAME_LEVEL = {
     "driver": ("environments", "reports"),
-    "reports": ("driver.metrics", "driver.files"),
+    "reports": ("driver.storage.metrics", "driver.storage.files"),
     "reproduce": ("sweep",),
     "study": ("sweep",),
 }
 """What a unit may import of its own level besides its own folder: a whole folder, or one file."""
+INSIDE_DRIVER = {
+    "driver/storage": ("driver.storage", "driver.config"),
+    "driver/interaction": ("driver.interaction", "driver.storage", "driver.config", "driver.seeds"),
+}
+"""What a folder of the driver may import of the driver."""
 
 DRIVER_LEVEL = LEVEL_OF["driver"]
 PURE_PACKAGES = set(
@@ -45,7 +50,7 @@ PICKLING = ("multiprocessing", "concurrent.futures.ProcessPoolExecutor", "concur
 """What sends objects between processes pickles them; processes here exchange bytes."""
 MAY_IMPORT_BY_NAME = {
     "__init__.py": "the package's own modules",
-    "driver/environment.py": "what --termination_fn names",
+    "driver/interaction/environment.py": "what --termination_fn names",
 }
 SEEDED_RANDOM = {"Generator", "PCG64", "SeedSequence"}
 """What may be used of numpy.random; default_rng may where it is given a seed."""
@@ -199,6 +204,13 @@ def test_imports_only_lower_levels_or_its_own_folder(file):
     assert upward_imports(FILES[file].read_text(), file) == []
 
 
+@pytest.mark.parametrize("file", [file for file in FILES if file.startswith("driver/") and file.count("/") > 1])
+def test_a_folder_of_the_driver_imports_only_what_lies_below_it(file):
+    allowed = tuple(f"mbpo_jax.{name}." for name in INSIDE_DRIVER[file.rpartition("/")[0]])
+    of_the_driver = {name for name in imports(FILES[file].read_text(), file) if name.startswith("mbpo_jax.driver")}
+    assert {name for name in of_the_driver if not f"{name}.".startswith(allowed)} == set()
+
+
 @pytest.mark.parametrize("file", below(DRIVER_LEVEL))
 def test_code_below_the_driver_is_pure(file):
     assert impure(FILES[file].read_text(), file) == []
@@ -242,12 +254,16 @@ def test_nothing_that_runs_what_it_loads_and_no_uninitialised_memory(file):
         ("agents/sac.py", "from mbpo_jax import replay, rollouts", ["mbpo_jax.rollouts"]),
         ("driver/loop.py", "from mbpo_jax import environments\nfrom mbpo_jax.reports import curves", []),
         ("driver/loop.py", "import mbpo_jax", ["mbpo_jax"]),
-        ("reports/curves.py", "from mbpo_jax.driver import metrics\nimport mbpo_jax.driver.metrics", []),
-        ("reports/curves.py", "from mbpo_jax.driver.metrics import read", []),
         (
             "reports/curves.py",
-            "from mbpo_jax.driver import metrics_of_mine",
-            ["mbpo_jax.driver.metrics_of_mine"],
+            "from mbpo_jax.driver.storage import metrics\nimport mbpo_jax.driver.storage.metrics",
+            [],
+        ),
+        ("reports/curves.py", "from mbpo_jax.driver.storage.metrics import read", []),
+        (
+            "reports/curves.py",
+            "from mbpo_jax.driver.storage import metrics_of_mine",
+            ["mbpo_jax.driver.storage.metrics_of_mine"],
         ),
         ("reports/curves.py", "import mbpo_jax.driver", ["mbpo_jax.driver"]),
         ("environments/__init__.py", "from mbpo_jax.driver import seeds", ["mbpo_jax.driver.seeds"]),
@@ -328,7 +344,7 @@ def test_the_reader_sees_what_is_banned(source, wrong):
 
 def test_modules_are_imported_by_name_only_where_it_is_meant():
     for source in ("import importlib\nimportlib.import_module(x)", "from importlib import import_module"):
-        assert banned(source, "driver/checkpoint.py") == ["importlib.import_module"]
+        assert banned(source, "driver/storage/checkpoint.py") == ["importlib.import_module"]
         assert all(banned(source, file) == [] for file in MAY_IMPORT_BY_NAME)
 
 

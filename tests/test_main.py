@@ -13,8 +13,9 @@ import jax
 import pytest
 
 import mbpo_jax
-from mbpo_jax.driver import flags, loop, metrics
+from mbpo_jax.driver import flags, loop
 from mbpo_jax.driver.config import Broken
+from mbpo_jax.driver.storage import metrics
 from mbpo_jax.main import main
 
 TINY = {

@@ -13,8 +13,8 @@ import jax
 import pytest
 
 from mbpo_jax import plot
-from mbpo_jax.driver import run_directory
 from mbpo_jax.driver.config import StorageFailure
+from mbpo_jax.driver.storage import run_directory
 from mbpo_jax.main import main
 
 TINY = {
@@ -47,7 +47,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from mbpo_jax import load_policy, plot
-from mbpo_jax.driver.run_directory import read_config
+from mbpo_jax.driver.storage.run_directory import read_config
 run_dir = sys.argv[1]
 assert read_config(Path(run_dir)).run.env == "evil_module:Evil-v0"
 for best in (False, True):

@@ -13,8 +13,9 @@ import jax
 import pytest
 
 from mbpo_jax import sweep
-from mbpo_jax.driver import flags, metrics
+from mbpo_jax.driver import flags
 from mbpo_jax.driver.job import JobFailed, TrainingJob
+from mbpo_jax.driver.storage import metrics
 
 TINY = """\
 --algorithm=sac

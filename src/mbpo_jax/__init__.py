@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from mbpo_jax.algorithms.mbpo import MbpoConfig, MbpoDdpgConfig, MbpoTd3Config
     from mbpo_jax.algorithms.model_free import DdpgRunConfig, SacRunConfig, Td3RunConfig
     from mbpo_jax.driver.config import RunConfig
+    from mbpo_jax.driver.interaction.policy import Policy, load_policy
     from mbpo_jax.driver.loop import Result
-    from mbpo_jax.driver.policy import Policy, load_policy
     from mbpo_jax.driver.processes import train
     from mbpo_jax.driver.trained import Trained, load_trained
     from mbpo_jax.models.gaussian_state import GaussianConfig

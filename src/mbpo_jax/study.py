@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mbpo_jax.driver import run_directory
 from mbpo_jax.driver.config import Diverged, EnvironmentFailure, StorageFailure
+from mbpo_jax.driver.storage import run_directory
 from mbpo_jax.reports import pictures, plain_json
 from mbpo_jax.studies import best_length, compounding, exploitation, policy_shift, value_bias, versions
 from mbpo_jax.studies.finding import Finding

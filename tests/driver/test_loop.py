@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import tiny_runs
 
-from mbpo_jax.driver import acting, flags, lock, loop, metrics
-from mbpo_jax.driver.checkpoint import Checkpoints
+from mbpo_jax.driver import flags, loop
 from mbpo_jax.driver.config import Diverged, EnvironmentFailure, RunConfig, StorageFailure
-from mbpo_jax.driver.environment import EVALUATION, Environment
+from mbpo_jax.driver.interaction import acting
+from mbpo_jax.driver.interaction.environment import EVALUATION, Environment
 from mbpo_jax.driver.phase_runner import PhaseRunner
+from mbpo_jax.driver.storage import lock, metrics
+from mbpo_jax.driver.storage.checkpoint import Checkpoints
 from mbpo_jax.main import EXIT_STOPPED
 
 

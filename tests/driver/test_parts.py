@@ -8,8 +8,9 @@ import shutil
 import pytest
 import tiny_runs
 
-from mbpo_jax.driver import flags, loop, metrics, parts
+from mbpo_jax.driver import flags, loop, parts
 from mbpo_jax.driver.config import RunConfig, StorageFailure
+from mbpo_jax.driver.storage import metrics
 
 PLACE = {"distributed": "true", "coordinator": "127.0.0.1:1", "num_processes": 2, "process_id": 0}
 

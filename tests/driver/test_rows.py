@@ -5,7 +5,7 @@ import pytest
 import tiny_runs
 
 from mbpo_jax.algorithms import REGISTRY
-from mbpo_jax.driver.policy import load_policy
+from mbpo_jax.driver.interaction.policy import load_policy
 
 
 def test_every_row_is_run_somewhere():

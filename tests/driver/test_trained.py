@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import tiny_runs
 
-from mbpo_jax.driver import checkpoint, policy
 from mbpo_jax.driver.config import StorageFailure
-from mbpo_jax.driver.lock import locked
+from mbpo_jax.driver.interaction import policy
+from mbpo_jax.driver.storage import checkpoint
+from mbpo_jax.driver.storage.lock import locked
 from mbpo_jax.driver.trained import load_trained
 
 

@@ -13,8 +13,9 @@ import numpy as np
 
 from mbpo_jax import terminations
 from mbpo_jax.algorithms import REGISTRY
-from mbpo_jax.driver import flags, loop, metrics
-from mbpo_jax.driver.checkpoint import Checkpoints
+from mbpo_jax.driver import flags, loop
+from mbpo_jax.driver.storage import metrics
+from mbpo_jax.driver.storage.checkpoint import Checkpoints
 from mbpo_jax.types import Spec
 
 RUN = {

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from mbpo_jax.driver.metrics import MetricsWriter
+from mbpo_jax.driver.storage.metrics import MetricsWriter
 from mbpo_jax.reports import curves
 
 RETURNS = {0: [1.0, 10.0, 40.0], 1: [3.0, 30.0, 20.0]}

@@ -6,7 +6,7 @@ import os
 import pytest
 from some_curves import curve
 
-from mbpo_jax.driver.metrics import MetricsWriter
+from mbpo_jax.driver.storage.metrics import MetricsWriter
 from mbpo_jax.reports import learning_curves
 
 CONFIG = {

@@ -10,7 +10,7 @@ import children
 import numpy as np
 from children import tiny_runs
 
-from mbpo_jax.driver.checkpoint import Checkpoints
+from mbpo_jax.driver.storage.checkpoint import Checkpoints
 
 DIVERGED, ENVIRONMENT = 4, 5
 BEFORE_UPDATE, BEFORE_FIT = 100, 109  # steps: the next one updates the agent; and begins with a fit

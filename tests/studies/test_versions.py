@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mbpo_jax.driver.environment import Environment
+from mbpo_jax.driver.interaction.environment import Environment
 from mbpo_jax.studies import versions
 from mbpo_jax.studies.episodes import Episode
 

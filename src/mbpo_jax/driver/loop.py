@@ -8,20 +8,22 @@ from typing import Any, NamedTuple, TextIO
 from mbpo_jax import backends
 from mbpo_jax import replay as replay_lib
 from mbpo_jax.algorithms import REGISTRY
-from mbpo_jax.driver import checkpoint, compile_cache, memory, packing, policy, run_directory
-from mbpo_jax.driver.acting import Acting
+from mbpo_jax.driver import compile_cache, memory
 from mbpo_jax.driver.config import RunConfig, StorageFailure, default_algorithm_config, diverged
-from mbpo_jax.driver.environment import resolve_termination_fn
-from mbpo_jax.driver.evaluate import Evaluation
-from mbpo_jax.driver.metrics import MetricsWriter
+from mbpo_jax.driver.interaction import policy
+from mbpo_jax.driver.interaction.acting import Acting
+from mbpo_jax.driver.interaction.environment import resolve_termination_fn
+from mbpo_jax.driver.interaction.evaluate import Evaluation
+from mbpo_jax.driver.interaction.seed_environments import SeedEnvironments
 from mbpo_jax.driver.phase_runner import PhaseRunner
 from mbpo_jax.driver.profiler import Profiler
 from mbpo_jax.driver.progress import Progress
 from mbpo_jax.driver.record import Record
-from mbpo_jax.driver.run_files import RunFiles
-from mbpo_jax.driver.seed_environments import SeedEnvironments
 from mbpo_jax.driver.seeds import SeedAxis
 from mbpo_jax.driver.stop import StopRequest
+from mbpo_jax.driver.storage import checkpoint, packing, run_directory
+from mbpo_jax.driver.storage.metrics import MetricsWriter
+from mbpo_jax.driver.storage.run_files import RunFiles
 from mbpo_jax.health import Health, describe
 from mbpo_jax.reports import curves
 from mbpo_jax.types import Algorithm, Key, PyTree

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mbpo_jax.driver import metrics, policy, run_directory
 from mbpo_jax.driver.config import RunConfig, StorageFailure
+from mbpo_jax.driver.interaction import policy
+from mbpo_jax.driver.storage import metrics, run_directory
 from mbpo_jax.reports import curves
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from mbpo_jax.driver.compile_counter import CompileCounter
 from mbpo_jax.driver.config import RunConfig, diverged
-from mbpo_jax.driver.metrics import MetricsWriter
+from mbpo_jax.driver.storage.metrics import MetricsWriter
 from mbpo_jax.types import PyTree
 
 

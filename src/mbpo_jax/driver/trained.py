@@ -7,8 +7,9 @@ import jax
 
 from mbpo_jax import replay as replay_lib
 from mbpo_jax.algorithms import REGISTRY
-from mbpo_jax.driver import checkpoint, environment, packing, run_directory
 from mbpo_jax.driver.config import RunConfig, StorageFailure
+from mbpo_jax.driver.interaction import environment
+from mbpo_jax.driver.storage import checkpoint, packing, run_directory
 from mbpo_jax.replay import Replay
 from mbpo_jax.types import Algorithm, PyTree, Spec
 

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from mbpo_jax.driver import metrics
+from mbpo_jax.driver.storage import metrics
 from mbpo_jax.reports import learning_curves, pictures, plain_json
 from mbpo_jax.reports.plain_json import within
 

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mbpo_jax.driver import files, metrics
+from mbpo_jax.driver.storage import files, metrics
 from mbpo_jax.reports import plain_json
 from mbpo_jax.reports.plain_json import within
 

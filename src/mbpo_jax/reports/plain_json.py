@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mbpo_jax.driver import files
+from mbpo_jax.driver.storage import files
 
 MOST_BYTES = 2**24  # more is no curve; a million steps, evaluated every 1,000, are a hundredth of it
 

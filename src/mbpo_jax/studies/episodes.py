@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mbpo_jax.driver import policy
-from mbpo_jax.driver.environment import EVALUATION, Environment
+from mbpo_jax.driver.interaction import policy
+from mbpo_jax.driver.interaction.environment import EVALUATION, Environment
 from mbpo_jax.driver.trained import Trained
 from mbpo_jax.types import Array, PyTree, Transition
 

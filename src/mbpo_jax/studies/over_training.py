@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mbpo_jax.driver import checkpoint, run_directory
 from mbpo_jax.driver.config import StorageFailure
+from mbpo_jax.driver.storage import checkpoint, run_directory
 from mbpo_jax.driver.trained import Trained, load_trained
 
 Measure = Callable[[Trained], dict[str, Any]]

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mbpo_jax import agents
-from mbpo_jax.driver import policy
+from mbpo_jax.driver.interaction import policy
 from mbpo_jax.driver.trained import Trained
 from mbpo_jax.studies import episodes, over_training
 from mbpo_jax.studies.episodes import Episode

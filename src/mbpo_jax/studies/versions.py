@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from mbpo_jax.driver.environment import EVALUATION, Environment
+from mbpo_jax.driver.interaction.environment import EVALUATION, Environment
 from mbpo_jax.driver.trained import load_trained
 from mbpo_jax.studies import episodes
 from mbpo_jax.studies.episodes import Episode

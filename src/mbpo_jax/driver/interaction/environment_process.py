@@ -1,7 +1,7 @@
 """A simulator in a process of its own, which can hang, exit or crash without taking the run with it.
 
-`SimulatorProcess` is the side of the run; `python -m mbpo_jax.driver.environment_process` is the other one. They
-speak over a pair of sockets, one reply to one request, in frames: length of the payload (4 bytes), kind (1 byte),
+`SimulatorProcess` is the side of the run; `python -m mbpo_jax.driver.interaction.environment_process` is the other one.
+They speak over a pair of sockets, one reply to one request, in frames: length of the payload (4 bytes), kind (1 byte),
 payload. Payloads are raw numbers or JSON, never anything that runs when it is read.
 
 No such process is left behind. It ends when the run closes its socket or dies, even while the environment hangs;
@@ -23,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 import gymnasium
 import numpy as np
 
-from mbpo_jax.driver.simulator import Failure, Simulator, Spaces, Step, Unfit
+from mbpo_jax.driver.interaction.simulator import Failure, Simulator, Spaces, Step, Unfit
 
 START, RESET, STEP = 0, 1, 2  # requests: JSON; the seed; the action [A] in float64
 MADE, STEPPED, UNFIT, FAILED = 3, 4, 5, 6  # replies: JSON, but for STEPPED: OUTCOME and the observation [O]
@@ -135,7 +135,7 @@ def _connect() -> tuple[socket.socket, subprocess.Popen[bytes]]:
 
 
 def _start(descriptor: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "mbpo_jax.driver.environment_process", str(descriptor), str(os.getpid())]
+    command = [sys.executable, "-m", __name__, str(descriptor), str(os.getpid())]
     return subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,

@@ -15,8 +15,8 @@ import jax
 
 from mbpo_jax import options
 from mbpo_jax.algorithms import REGISTRY
-from mbpo_jax.driver import files
 from mbpo_jax.driver.config import RESUMABLE_CHANGES, RunConfig, StorageFailure
+from mbpo_jax.driver.storage import files
 
 CONFIG, SUMMARY = "config.json", "summary.json"
 MOST_CONFIG_BYTES = 2**20  # more is no config
@@ -140,7 +140,7 @@ def _versions() -> dict[str, str]:
 
 def _commit() -> str | None:
     """The commit of the checkout that this package runs from; None when it was installed without one."""
-    root = Path(__file__).parents[3]
+    root = Path(__file__).parents[4]
     if not (root / ".git").exists():
         return None
     try:

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import tiny_runs
 
-from mbpo_jax.driver import metrics
 from mbpo_jax.driver.config import Broken, NotFinite, RunConfig
-from mbpo_jax.driver.environment import EVALUATION, Environment
-from mbpo_jax.driver.seed_environments import GivenUp, SeedEnvironments, Taken
+from mbpo_jax.driver.interaction.environment import EVALUATION, Environment
+from mbpo_jax.driver.interaction.seed_environments import GivenUp, SeedEnvironments, Taken
+from mbpo_jax.driver.storage import metrics
 
 
 @pytest.fixture

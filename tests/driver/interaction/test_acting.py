@@ -6,9 +6,9 @@ import numpy as np
 import odd_worlds
 import pytest
 
-from mbpo_jax.driver.acting import EXPLORE, Acting
 from mbpo_jax.driver.config import Diverged, RunConfig
-from mbpo_jax.driver.seed_environments import SeedEnvironments
+from mbpo_jax.driver.interaction.acting import EXPLORE, Acting
+from mbpo_jax.driver.interaction.seed_environments import SeedEnvironments
 from mbpo_jax.driver.seeds import SeedAxis
 from mbpo_jax.types import Algorithm
 

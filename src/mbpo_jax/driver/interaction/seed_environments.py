@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mbpo_jax.driver import evaluate
 from mbpo_jax.driver.config import Broken, EnvironmentFailure, NotFinite, RunConfig
-from mbpo_jax.driver.environment import EVALUATION, TRAINING, Environment, Limits, Step
-from mbpo_jax.driver.policy import Policy
+from mbpo_jax.driver.interaction import evaluate
+from mbpo_jax.driver.interaction.environment import EVALUATION, TRAINING, Environment, Limits, Step
+from mbpo_jax.driver.interaction.policy import Policy
 from mbpo_jax.driver.seeds import num_cores
 from mbpo_jax.types import Spec, TerminationFn, Transition
 

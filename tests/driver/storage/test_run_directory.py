@@ -13,9 +13,10 @@ from mbpo_jax.agents.sac import SacConfig
 from mbpo_jax.algorithms import REGISTRY
 from mbpo_jax.algorithms.mbpo import MbpoConfig
 from mbpo_jax.algorithms.model_free import SacRunConfig
-from mbpo_jax.driver import flags, run_directory
+from mbpo_jax.driver import flags
 from mbpo_jax.driver.config import RESUMABLE_CHANGES, RunConfig, StorageFailure
-from mbpo_jax.driver.run_directory import SavedConfig, check_same, read_config, write_config, write_json
+from mbpo_jax.driver.storage import run_directory
+from mbpo_jax.driver.storage.run_directory import SavedConfig, check_same, read_config, write_config, write_json
 from mbpo_jax.models.gaussian import GaussianConfig
 
 RUN = RunConfig(env="Hopper-v5", seeds=(3, 1), num_steps=77, run_dir="somewhere", quiet=True)
@@ -62,7 +63,7 @@ def test_config_says_what_computed(tmp_path):
 
 
 def test_config_has_the_commit_of_the_checkout(tmp_path):
-    commit, root = written(tmp_path)["commit"], Path(run_directory.__file__).parents[3]
+    commit, root = written(tmp_path)["commit"], Path(run_directory.__file__).parents[4]
     if not (root / ".git").exists():
         assert commit is None
         return

@@ -4,8 +4,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from mbpo_jax.driver import checkpoint, lock, metrics, run_directory
 from mbpo_jax.driver.config import RunConfig, StorageFailure
+from mbpo_jax.driver.storage import checkpoint, lock, metrics, run_directory
 
 
 class RunFiles:

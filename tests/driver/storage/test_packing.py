@@ -5,8 +5,8 @@ import pytest
 import tiny_runs
 
 from mbpo_jax import replay as replay_lib
-from mbpo_jax.driver.packing import finite, pack, unpack, without_buffers
 from mbpo_jax.driver.seeds import SeedAxis
+from mbpo_jax.driver.storage.packing import finite, pack, unpack, without_buffers
 from mbpo_jax.types import Spec, Transition
 
 SPEC = Spec(2, 1)

@@ -5,7 +5,7 @@ import ml_dtypes
 import numpy as np
 import tiny_runs
 
-from mbpo_jax.driver.bundle import LARGE_BYTES, bundle, unbundle
+from mbpo_jax.driver.storage.bundle import LARGE_BYTES, bundle, unbundle
 
 ROOM = LARGE_BYTES // 4  # float32 numbers
 

@@ -3,8 +3,8 @@ import odd_worlds
 import pytest
 
 from mbpo_jax.driver.config import Broken, Diverged, NotFinite
-from mbpo_jax.driver.environment import EVALUATION, Environment, Limits
-from mbpo_jax.driver.evaluate import Evaluation, evaluate
+from mbpo_jax.driver.interaction.environment import EVALUATION, Environment, Limits
+from mbpo_jax.driver.interaction.evaluate import Evaluation, evaluate
 
 
 class Echo:

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 
 from mbpo_jax.driver.config import diverged
-from mbpo_jax.driver.policy import Policy, deterministic_act
-from mbpo_jax.driver.seed_environments import GivenUp, SeedEnvironments, Taken
+from mbpo_jax.driver.interaction.policy import Policy, deterministic_act
+from mbpo_jax.driver.interaction.seed_environments import GivenUp, SeedEnvironments, Taken
 from mbpo_jax.driver.seeds import SeedAxis
 from mbpo_jax.types import Algorithm, Array, Key, PyTree
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import tiny_runs
 
-from mbpo_jax.driver import evaluate, policy
 from mbpo_jax.driver.config import StorageFailure
-from mbpo_jax.driver.environment import EVALUATION, Environment
-from mbpo_jax.driver.policy import Policy, load_policy, policy_path, save_policy
+from mbpo_jax.driver.interaction import evaluate, policy
+from mbpo_jax.driver.interaction.environment import EVALUATION, Environment
+from mbpo_jax.driver.interaction.policy import Policy, load_policy, policy_path, save_policy
 from mbpo_jax.types import Algorithm
 
 

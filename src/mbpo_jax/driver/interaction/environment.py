@@ -22,8 +22,8 @@ from mbpo_jax.driver.config import (
     EnvironmentFailure,
     NotFinite,
 )
-from mbpo_jax.driver.environment_process import SimulatorProcess
-from mbpo_jax.driver.simulator import Failure, Simulator, Spaces, Step, Unfit
+from mbpo_jax.driver.interaction.environment_process import SimulatorProcess
+from mbpo_jax.driver.interaction.simulator import Failure, Simulator, Spaces, Step, Unfit
 from mbpo_jax.types import TerminationFn
 
 TRAINING, EVALUATION = 0, 1  # streams of episode seeds

@@ -14,9 +14,9 @@ import odd_worlds
 import pytest
 from test_environment import assert_healthy, assert_same, play, random_actions, walk
 
-from mbpo_jax.driver import environment_process
 from mbpo_jax.driver.config import Broken, NotFinite
-from mbpo_jax.driver.environment import Environment, Limits
+from mbpo_jax.driver.interaction import environment_process
+from mbpo_jax.driver.interaction.environment import Environment, Limits
 
 TIMEOUT_S = 20  # of environments that answer: two cores may be busy with something else
 
@@ -281,7 +281,7 @@ def test_closing_ends_the_process_whatever_state_it_is_in(make, monkeypatch):
 def test_a_run_that_is_killed_takes_a_hanging_environment_with_it(tmp_path):
     script = (
         "import numpy as np\n"
-        "from mbpo_jax.driver.environment import Environment\n"
+        "from mbpo_jax.driver.interaction.environment import Environment\n"
         "env = Environment('odd_worlds:odd/Hangs-v0', 0, timeout_s=1000)\n"
         "print(env._simulator._process.pid, flush=True)\n"
         "for _ in range(2):\n"
@@ -290,7 +290,7 @@ def test_a_run_that_is_killed_takes_a_hanging_environment_with_it(tmp_path):
     )
     run = subprocess.Popen(
         [sys.executable, "-c", script],
-        cwd=Path(__file__).parent,
+        cwd=Path(__file__).parents[1],  # odd_worlds
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import orbax.checkpoint as ocp
 
-from mbpo_jax.driver import bundle, files, manifest
 from mbpo_jax.driver.config import StorageFailure
+from mbpo_jax.driver.storage import bundle, files, manifest
 
 FOLDER, ARRAYS, ARRAY = "checkpoints", "arrays", "array"
 WRITING, DELETING = ".writing", ".deleting"

@@ -8,7 +8,7 @@ import pytest
 
 from mbpo_jax import terminations
 from mbpo_jax.driver.config import Broken, Diverged, EnvironmentFailure, NotFinite
-from mbpo_jax.driver.environment import (
+from mbpo_jax.driver.interaction.environment import (
     EVALUATION,
     TRAINING,
     Environment,

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tiny_runs
 
-from mbpo_jax.driver import checkpoint, manifest
-from mbpo_jax.driver.checkpoint import Checkpoints
 from mbpo_jax.driver.config import StorageFailure
+from mbpo_jax.driver.storage import checkpoint, manifest
+from mbpo_jax.driver.storage.checkpoint import Checkpoints
 
 
 def arrays(number):
@@ -275,7 +275,7 @@ FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
 import numpy as np
-from mbpo_jax.driver.checkpoint import Checkpoints
+from mbpo_jax.driver.storage.checkpoint import Checkpoints
 from mbpo_jax.driver.config import StorageFailure
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # writes fail, as on a full disk

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from mbpo_jax.driver.config import EnvironmentFailure
-from mbpo_jax.driver.environment import Environment
-from mbpo_jax.driver.policy import Policy
+from mbpo_jax.driver.interaction.environment import Environment
+from mbpo_jax.driver.interaction.policy import Policy
 
 
 class Evaluation(NamedTuple):

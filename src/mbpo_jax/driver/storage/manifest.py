@@ -10,7 +10,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from mbpo_jax.driver import files
+from mbpo_jax.driver.storage import files
 
 FILE_NAME = "manifest.json"
 FORMAT = 1  # of checkpoints; another one is not read

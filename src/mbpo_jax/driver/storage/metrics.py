@@ -18,7 +18,7 @@ from typing import Any, NoReturn, Self, SupportsIndex
 
 import numpy as np
 
-from mbpo_jax.driver import files
+from mbpo_jax.driver.storage import files
 
 FILE_NAME = "metrics.jsonl"
 NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}  # strict JSON has no word for them

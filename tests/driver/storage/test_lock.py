@@ -6,13 +6,13 @@ import sys
 import pytest
 import tiny_runs
 
-from mbpo_jax.driver import lock
 from mbpo_jax.driver.config import StorageFailure
+from mbpo_jax.driver.storage import lock
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from mbpo_jax.driver.lock import locked
+from mbpo_jax.driver.storage.lock import locked
 with locked(Path(sys.argv[1])) as problem:
     print("held", problem, flush=True)
     time.sleep(60)

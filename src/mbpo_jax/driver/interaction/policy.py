@@ -18,8 +18,9 @@ import jax
 import numpy as np
 
 from mbpo_jax.algorithms import REGISTRY
-from mbpo_jax.driver import environment, files, run_directory
 from mbpo_jax.driver.config import StorageFailure
+from mbpo_jax.driver.interaction import environment
+from mbpo_jax.driver.storage import files, run_directory
 from mbpo_jax.types import Algorithm, PyTree, Spec
 
 ACTION_LOW, ACTION_HIGH, OBS_DIM = "action_low", "action_high", "obs_dim"

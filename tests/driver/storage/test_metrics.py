@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mbpo_jax.driver import metrics
-from mbpo_jax.driver.metrics import MetricsWriter
+from mbpo_jax.driver.storage import metrics
+from mbpo_jax.driver.storage.metrics import MetricsWriter
 
 STRICT = {"parse_constant": lambda word: pytest.fail(f"{word} is not JSON")}
 
@@ -151,7 +151,7 @@ def test_each_line_is_one_write_call(tmp_path, monkeypatch):
 def test_a_killed_process_leaves_whole_lines(tmp_path):
     code = (
         "import sys, numpy as np\n"
-        "from mbpo_jax.driver.metrics import MetricsWriter\n"
+        "from mbpo_jax.driver.storage.metrics import MetricsWriter\n"
         "writer, values = MetricsWriter(sys.argv[1]), {'x': np.arange(500) / 7.0}\n"
         "for step in range(10**9): writer.write(step, 0, values)\n"
     )
