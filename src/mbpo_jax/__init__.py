@@ -44,7 +44,7 @@ _HOMES = {
     "MbpoConfig": "algorithms.mbpo",
     "MbpoDdpgConfig": "algorithms.mbpo",
     "MbpoTd3Config": "algorithms.mbpo",
-    "Policy": "driver.policy",
+    "Policy": "driver.interaction.policy",
     "Result": "driver.loop",
     "RunConfig": "driver.config",
     "SacConfig": "agents.sac",
@@ -52,7 +52,7 @@ _HOMES = {
     "Td3Config": "agents.td3",
     "Td3RunConfig": "algorithms.model_free",
     "Trained": "driver.trained",
-    "load_policy": "driver.policy",
+    "load_policy": "driver.interaction.policy",
     "load_trained": "driver.trained",
     "train": "driver.processes",
 }
