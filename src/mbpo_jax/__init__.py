@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from mbpo_jax.agents.sac import SacConfig
     from mbpo_jax.agents.td3 import Td3Config
     from mbpo_jax.algorithms.mbpo import MbpoConfig, MbpoDdpgConfig, MbpoTd3Config
-    from mbpo_jax.algorithms.model_free import DdpgRunConfig, SacRunConfig, Td3RunConfig
+    from mbpo_jax.algorithms.model_free import ModelFreeDdpgConfig, ModelFreeSacConfig, ModelFreeTd3Config
     from mbpo_jax.driver.config import RunConfig
     from mbpo_jax.driver.interaction.policy import Policy, load_policy
     from mbpo_jax.driver.loop import Result
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "DdpgConfig",
-    "DdpgRunConfig",
     "GaussianConfig",
     "MbpoConfig",
     "MbpoDdpgConfig",
     "MbpoTd3Config",
+    "ModelFreeDdpgConfig",
+    "ModelFreeSacConfig",
+    "ModelFreeTd3Config",
     "Policy",
     "Result",
     "RunConfig",
     "SacConfig",
-    "SacRunConfig",
     "Td3Config",
-    "Td3RunConfig",
     "Trained",
     "load_policy",
     "load_trained",
@@ -39,18 +39,18 @@ __all__ = [
 
 _HOMES = {
     "DdpgConfig": "agents.ddpg",
-    "DdpgRunConfig": "algorithms.model_free",
     "GaussianConfig": "models.gaussian_state",
     "MbpoConfig": "algorithms.mbpo",
     "MbpoDdpgConfig": "algorithms.mbpo",
     "MbpoTd3Config": "algorithms.mbpo",
+    "ModelFreeDdpgConfig": "algorithms.model_free",
+    "ModelFreeSacConfig": "algorithms.model_free",
+    "ModelFreeTd3Config": "algorithms.model_free",
     "Policy": "driver.interaction.policy",
     "Result": "driver.loop",
     "RunConfig": "driver.config",
     "SacConfig": "agents.sac",
-    "SacRunConfig": "algorithms.model_free",
     "Td3Config": "agents.td3",
-    "Td3RunConfig": "algorithms.model_free",
     "Trained": "driver.trained",
     "load_policy": "driver.interaction.policy",
     "load_trained": "driver.trained",

@@ -42,8 +42,12 @@ def allowed(field: dataclasses.Field[Any]) -> str:
     if math.isinf(low) and math.isinf(high):
         return kind
     if math.isinf(high):
-        return f"{kind}, {low:g} or more"
-    return f"{kind} in [{low:g}, {high:g}]"
+        return f"{kind}, {_exactly(low)} or more"
+    return f"{kind} in [{_exactly(low)}, {_exactly(high)}]"
+
+
+def _exactly(bound: float) -> str:
+    return str(bound) if isinstance(bound, int) else f"{bound:g}"
 
 
 def check(config: Any) -> None:

@@ -75,7 +75,7 @@ def joint_distance(
       marginal: distance between p1(x) and p2(x).
       conditionals: for each x, the distance between p1(y | x) and p2(y | x).
       probabilities: p1(x) for each x, which gives the tighter form, with the mean of the conditionals under p1; without
-        it their largest counts. The mean under p2 would be a bound too; a mean under anything else is none.
+        it their largest counts. Means under p2 or a mixture of both are bounds too; under anything else they are none.
     Returns:
       Above 1 where it says nothing.
     Raises:

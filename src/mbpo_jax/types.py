@@ -94,13 +94,13 @@ def nothing_more(state: PyTree) -> int:
 class Programs(NamedTuple):
     """Work cut into compiled calls of bounded length, so that it can be shown, stopped and saved between them.
 
-    The first of `run` begins the work. After each call `due(state)` says which one is next, until it says FINISHED.
+    The first of `functions` begins the work. After each call `due(state)` says which one is next, until it says FINISHED.
     All calls have the same key; what is under way lives in `state`. Trip counts of the loops over gradient steps are
     static, for a GPU waits for the host at each turn of a loop whose end it does not know.
     """
 
-    run: tuple[ProgramFn, ...]
-    due: Callable[[PyTree], Array | int] = nothing_more  # (state) -> int [], an index of `run`, or FINISHED
+    functions: tuple[ProgramFn, ...]
+    due: Callable[[PyTree], Array | int] = nothing_more  # (state) -> int [], an index of `functions`, or FINISHED
 
 
 class Phase(NamedTuple):

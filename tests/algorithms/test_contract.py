@@ -58,7 +58,7 @@ def test_phases_keep_the_structure_of_the_state_to_the_type(built):
     algorithm, state, real = built
     before = jax.eval_shape(algorithm.init, jax.random.key(0))
     for phase in algorithm.phases:
-        for run in phase.programs.run:
+        for run in phase.programs.functions:
             after, _ = jax.eval_shape(run, jax.random.key(0), before, real)
             assert kinds(after) == kinds(before), phase.name
 
@@ -67,7 +67,7 @@ def test_programs_of_a_phase_tell_the_same(built):
     """Else seeds that are batched could not tell theirs together; health and its names are part of it."""
     algorithm, state, real = built
     for phase in algorithm.phases:
-        told = [jax.eval_shape(run, jax.random.key(0), state, real)[1] for run in phase.programs.run]
+        told = [jax.eval_shape(run, jax.random.key(0), state, real)[1] for run in phase.programs.functions]
         assert all(isinstance(metrics["health"], health.Health) for metrics in told)
         assert all(jax.tree.structure(metrics) == jax.tree.structure(told[0]) for metrics in told), phase.name
         assert all(kinds(metrics) == kinds(told[0]) for metrics in told), phase.name
@@ -77,7 +77,7 @@ def test_programs_stay_on_the_device_and_have_no_64_bit_numbers(built):
     """What a TPU cannot do, and what makes a GPU wait for the host."""
     algorithm, state, real = built
     for phase in algorithm.phases:
-        for run in phase.programs.run:
+        for run in phase.programs.functions:
             text = str(jax.make_jaxpr(run)(jax.random.key(0), state, real))
             assert "f32[" in text  # this is what types look like
             assert not [word for word in ("callback", "f64[", "i64[", "u64[") if word in text], phase.name
@@ -86,7 +86,7 @@ def test_programs_stay_on_the_device_and_have_no_64_bit_numbers(built):
 def test_phases_finish_and_tell_finite_numbers(built):
     algorithm, state, real = built
     for phase in algorithm.phases:
-        runs, due = [jax.jit(run) for run in phase.programs.run], 0
+        runs, due = [jax.jit(run) for run in phase.programs.functions], 0
         while due != FINISHED:
             state, metrics = runs[due](jax.random.key(1), state, real)
             due = int(phase.programs.due(state))
@@ -103,7 +103,7 @@ def test_phases_finish_and_tell_finite_numbers(built):
 def test_phases_depend_on_their_key_and_on_nothing_else(built):
     algorithm, state, real = built
     phase = algorithm.phases[-1]
-    run = jax.jit(phase.programs.run[0])
+    run = jax.jit(phase.programs.functions[0])
     same = [jax.tree.leaves(run(jax.random.key(k), state, real)[0]) for k in (1, 1, 2)]
     assert all(np.array_equal(a, b) for a, b in zip(same[0], same[1]))
     assert not all(np.array_equal(a, b) for a, b in zip(same[0], same[2]))

@@ -34,7 +34,7 @@ def constant_rows(value, num_rows, reward=0.0):
 def compiled(algorithm, name, donate=()):
     """The phase as one function, which runs its programs until they have finished."""
     programs = next(phase for phase in algorithm.phases if phase.name == name).programs
-    runs = [jax.jit(run, donate_argnums=donate) for run in programs.run]
+    runs = [jax.jit(run, donate_argnums=donate) for run in programs.functions]
 
     def run_phase(key, state, real):
         due = 0
@@ -65,14 +65,31 @@ def test_every_batch_holds_exactly_the_share_of_real_rows(batch_size, fraction, 
     assert (batches.obs[..., 0] == -1.0).sum(1).tolist() == [batch_size - num_real] * 7
 
 
-def test_the_share_that_is_logged_is_the_share_that_is_used():
+def test_the_share_that_is_logged_is_the_share_that_the_agent_sees(monkeypatch):
+    """Real rewards are 7, which the model, new and of rewards near 0, does not imagine."""
     config = mbpo.MbpoConfig(rollout_batch=10, updates_per_step=2, **SMALL)
+    build, seen = mbpo.agents.build, []
+
+    def build_watched(*arguments):
+        agent = build(*arguments)
+
+        def update(key, state, batches):
+            jax.debug.callback(lambda reward: seen.append(np.asarray(reward)), batches.reward)
+            return agent.update(key, state, batches)
+
+        return agent._replace(update=update)
+
+    monkeypatch.setattr(mbpo.agents, "build", build_watched)
     algorithm = mbpo.build(config, SPEC)
     state = jax.jit(algorithm.init)(jax.random.key(0))
     real = real_buffer(1.0, 50, num_added=5000)
+    real = real.replace(rows=real.rows.replace(reward=jnp.full_like(real.rows.reward, 7.0)))
     state, _ = compiled(algorithm, "roll_out")(jax.random.key(1), state, real)
     _, metrics = compiled(algorithm, "update_agent")(jax.random.key(2), state, real)
-    assert float(metrics["real_row_fraction"]) == 12 / 256
+    jax.effects_barrier()
+    (rewards,) = seen
+    assert rewards.shape == (2, 256)
+    assert (rewards == 7.0).mean(1).tolist() == [float(metrics["real_row_fraction"])] * 2 == [12 / 256] * 2
 
 
 def test_imagined_rows_are_kept_for_so_many_epochs_and_no_longer():
@@ -117,7 +134,7 @@ def test_rollout_length_and_room_follow_the_schedule():
 
         return program
 
-    counting = programs._replace(run=tuple(map(counted, programs.run)))
+    counting = programs._replace(functions=tuple(map(counted, programs.functions)))
     run = compiled(algorithm._replace(phases=(Phase("roll_out", 1, 1, counting),)), "roll_out")
     state = jax.jit(algorithm.init)(jax.random.key(0))
     for epoch, length in enumerate([1, 1, 2, 3, 4, 4, 4]):
@@ -201,7 +218,7 @@ def varied_rows(num_rows=60):
 def test_a_round_reads_the_real_rows_only_when_it_begins():
     algorithm = mbpo.build(ROUND, SPEC)
     programs = next(p for p in algorithm.phases if p.name == "roll_out").programs
-    begin, advance = map(jax.jit, programs.run)
+    begin, advance = map(jax.jit, programs.functions)
     real = replay.add(replay.init(SPEC, 200), varied_rows())
     begun, first = begin(jax.random.key(1), jax.jit(algorithm.init)(jax.random.key(0)), real)
     ends = []
@@ -226,7 +243,7 @@ def test_a_step_of_a_round_writes_the_model_buffer_in_place():
     real = real_buffer(1.0, 50)
     state = jax.jit(algorithm.init)(jax.random.key(0))
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(state.imagined))
-    for program in programs.run:
+    for program in programs.functions:
         memory = jax.jit(program, donate_argnums=1).lower(jax.random.key(1), state, real).compile().memory_analysis()
         assert memory.alias_size_in_bytes > size > 10_000_000
         assert memory.temp_size_in_bytes < size / 20

@@ -13,9 +13,9 @@ SPEC = Spec(obs_dim=2, action_dim=1)
 KNOBS = {"exploration_steps": 70, "replay_capacity": 100, "updates_per_step": 3, "batch_size": 8}
 SMALL = {"hidden_units": 8, "num_hidden_layers": 1}
 CONFIGS = {
-    "sac": model_free.SacRunConfig(**KNOBS, agent=SacConfig(**SMALL)),
-    "ddpg": model_free.DdpgRunConfig(**KNOBS, agent=DdpgConfig(**SMALL)),
-    "td3": model_free.Td3RunConfig(**KNOBS, agent=Td3Config(**SMALL)),
+    "sac": model_free.ModelFreeSacConfig(**KNOBS, agent=SacConfig(**SMALL)),
+    "ddpg": model_free.ModelFreeDdpgConfig(**KNOBS, agent=DdpgConfig(**SMALL)),
+    "td3": model_free.ModelFreeTd3Config(**KNOBS, agent=Td3Config(**SMALL)),
 }
 ROWS = Transition(
     obs=np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32),
@@ -34,7 +34,7 @@ def test_an_agent_learns_on_real_rows_at_every_step_after_exploration(name):
     assert (phase.name, phase.every, phase.first) == ("update_agent", 1, 70)
     assert (algorithm.exploration_steps, algorithm.replay_capacity) == (70, 100)
     state, real = jax.jit(algorithm.init)(jax.random.key(0)), replay.add(replay.init(SPEC, 100), ROWS)
-    update = jax.jit(phase.programs.run[0])
+    update = jax.jit(phase.programs.functions[0])
     after, metrics = update(key, state, real)
     key_batches, key_update = jax.random.split(key)
     batches = replay.sample(key_batches, real, (3, 8))

@@ -27,7 +27,7 @@ def test_what_is_loaded_acts_as_the_policy_that_the_run_saved(run, seed, request
     act = policy.deterministic_act(trained.algorithm)
     for obs in np.random.default_rng(0).normal(size=(5, trained.spec.obs_dim)).astype(np.float32):
         action, _ = act(actor, (), obs[None])
-        np.testing.assert_array_equal(action[0], saved.unscaled(obs))
+        np.testing.assert_array_equal(action[0], saved.normalized_action(obs))
 
 
 def test_the_state_and_the_rows_are_those_of_the_checkpoint(mbpo_run):
@@ -51,6 +51,11 @@ def test_an_older_step_is_another_state(mbpo_run):
     assert (old.step, new.step) == (steps[0], 160)
     kernels = [jax.tree.leaves(trained.algorithm.actor(trained.state)) for trained in (old, new)]
     assert not all(np.array_equal(a, b) for a, b in zip(*kernels))
+
+
+def test_a_relative_run_dir_loads_too(mbpo_run, monkeypatch):
+    monkeypatch.chdir(mbpo_run.parent)
+    tiny_runs.assert_same_bits(load_trained(mbpo_run.name).state, load_trained(mbpo_run).state)
 
 
 def test_loading_changes_nothing_and_needs_no_lock(mbpo_run, tmp_path):

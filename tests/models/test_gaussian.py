@@ -34,7 +34,7 @@ def fitted():
     buffer = replay.add(replay.init(SPEC, 8000), rows)
     config = gaussian.GaussianConfig(num_members=3, num_elites=2, model_hidden_units=32)
     model = gaussian.build(config, SPEC)
-    state, programs = model.init(jax.random.key(0)), [jax.jit(program) for program in model.fit.run]
+    state, programs = model.init(jax.random.key(0)), [jax.jit(program) for program in model.fit.functions]
     for fit in range(2):
         due = 0
         while due != FINISHED:

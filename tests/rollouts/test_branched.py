@@ -88,6 +88,23 @@ def test_the_version_of_a_row_is_uniform_over_keys():
     assert (np.abs(counts - 100) < 35).all(), counts
 
 
+@pytest.mark.parametrize("num_rows", [3, 6, 11, 21])
+def test_every_version_has_its_turn_when_few_rows_are_left(num_rows):
+    """Shares differ by a row at most, and which versions have more is a matter of chance."""
+    empty, dynamics, total = replay.init(Spec(2, 1), num_rows), branched.Dynamics(countdown, 5), np.zeros(5, int)
+    one, all_rows = jnp.asarray(1), jnp.asarray(num_rows)
+
+    def versions(key):
+        buffer, _ = branched.roll_out(key, no_action, dynamics, empty, starts([9] * num_rows), one, all_rows)
+        return buffer.rows.reward
+
+    for moved_by in np.asarray(jax.jit(jax.vmap(versions))(jax.random.split(jax.random.key(0), 500)), int):
+        shares = np.bincount(moved_by, minlength=5)
+        assert shares.max() - shares.min() == 1
+        total += shares
+    np.testing.assert_allclose(total / (500 * num_rows), 0.2, atol=5 * np.sqrt(0.16 / (500 * num_rows)))
+
+
 def test_no_prediction_is_made_and_thrown_away():
     evaluated = []
 

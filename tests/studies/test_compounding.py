@@ -37,17 +37,34 @@ def episodes():
 
 def test_a_model_that_is_right_has_no_error_wherever_it_starts(trained, episodes, monkeypatch):
     monkeypatch.setattr(compounding.imagination, "dynamics", world(0.0))
-    errors = compounding._errors(trained, None, episodes, 10, 41, np.ones(4))
+    errors, exploded = compounding._errors(trained, None, episodes, 10, 41, np.ones(4))
+    assert exploded == 0.0
     assert errors.shape == (10, 42)  # a multiple of the two elites
     np.testing.assert_allclose(errors, 0.0, atol=1e-5)
 
 
 def test_a_constant_drift_adds_up_and_is_measured_in_units_of_the_scale(trained, episodes, monkeypatch):
     monkeypatch.setattr(compounding.imagination, "dynamics", world(0.5))
-    errors = compounding._errors(trained, None, episodes, 10, 40, np.asarray([2.0, 1.0, 1.0, 1.0]))
+    errors, _ = compounding._errors(trained, None, episodes, 10, 40, np.asarray([2.0, 1.0, 1.0, 1.0]))
     by_step = 0.25 * np.arange(1, 11) / 2.0  # root of a mean over four dimensions, three of which are right
     np.testing.assert_allclose(errors, np.broadcast_to(by_step[:, None], errors.shape), rtol=1e-4)
     assert compounding._growth(np.median(errors, axis=1))["exponent"] == pytest.approx(1.0, abs=1e-3)
+
+
+def test_a_dimension_that_never_changes_has_no_say(trained, episodes, monkeypatch):
+    """Whatever the model makes of the last dimension: the mean is over the other three."""
+    scale = compounding._scale(np.float32([[0, 0, 0, 0.45], [4, 2, 2, 0.45], [0, 0, 0, 0.45], [4, 2, 2, 0.45]] * 500))
+    np.testing.assert_allclose(scale, [2.0, 1.0, 1.0, np.inf])
+
+    def step(key, group, obs, action):
+        moved = obs.at[:, 0].add(action[:, 0] + 0.5).at[:, 3].add(0.01)
+        return moved, jnp.zeros(len(obs)), jnp.ones(len(obs), bool)
+
+    monkeypatch.setattr(compounding.imagination, "dynamics", lambda trained, world, model: Dynamics(step, 2))
+    errors, _ = compounding._errors(trained, None, episodes, 10, 40, scale)
+    by_step = 0.25 * np.arange(1, 11) / np.sqrt(3.0)
+    np.testing.assert_allclose(errors, np.broadcast_to(by_step[:, None], errors.shape), rtol=1e-4)
+    assert compounding._over(np.asarray([1.0, 2.0]), np.asarray([4.0, 0.0])) == [0.25, None]
 
 
 def test_growth_worked_by_hand():
@@ -89,3 +106,10 @@ def test_a_run_is_studied_from_its_files(run_dir):
 def test_what_explodes_is_told(trained, episodes, monkeypatch):
     monkeypatch.setattr(compounding.imagination, "dynamics", world(1e17))
     assert compounding._fan(trained, None, episodes[0], 4)["exploded"] == 1.0
+    _, exploded = compounding._errors(trained, None, episodes, 10, 40, np.ones(4))
+    assert exploded == 1.0
+    numbers = {"env": "X", "step": 1, "error_first": 1.0, "error_last": 1.0, "exponent": None}
+    sentence = compounding._sentence(
+        numbers | {"error": {"steps": [1], "exploded_share": 0.0}, "fan": {"exploded_share": 0.25}}
+    )
+    assert "Up to 25% of the trajectories exploded" in sentence

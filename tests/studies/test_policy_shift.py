@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,7 +36,7 @@ def test_lines_and_lengths_worked_by_hand():
     """loss = 2 + 3 KL and unexplained = 0.01 + 0.2 shift; KL 2 s^2 is a shift of s."""
     shifts = [0.0, 0.05, 0.1]
     measured = [Measurement(i, 2 * s**2, 2.0 + 6.0 * s**2, 0.01 + 0.2 * s) for i, s in enumerate(shifts)]
-    line = policy_shift._line(measured, 0.99)
+    line = policy_shift._line(measured, 0.99, 1000)
     assert line["loss_at_data_policy"] == pytest.approx(2.0)
     assert line["loss_per_nat"] == pytest.approx(3.0)
     assert line["error_at_data_policy"] == pytest.approx(0.01)
@@ -42,12 +44,13 @@ def test_lines_and_lengths_worked_by_hand():
     # ln(0.02 / 0.05) / ln 0.99 = 91.2 and ln(0.03 / 0.1) / ln 0.99 = 119.8, rounded up; without a shift none
     assert line["recommended_lengths"] == [0, 92, 120]
     assert line["policy_shifts"] == pytest.approx(shifts)
+    assert policy_shift._line(measured, 0.99, 100)["recommended_lengths"] == [0, 92, 100]
 
 
 def test_the_first_dot_is_the_data_policy_and_the_line_goes_through_it():
     """A line through all dots would start at 2.8 and be flatter."""
     measured = [Measurement(0, 0.0, 1.0, 0.1), Measurement(1, 1.0, 5.0, 0.3), Measurement(2, 4.0, 5.0, 0.3)]
-    line = policy_shift._line(measured, 0.99)
+    line = policy_shift._line(measured, 0.99, 1000)
     assert line["loss_at_data_policy"] == 1.0
     assert line["loss_per_nat"] == pytest.approx((1 * 4 + 4 * 4) / (1 + 16))
     assert line["error_at_data_policy"] == 0.1
@@ -57,7 +60,7 @@ def test_the_first_dot_is_the_data_policy_and_the_line_goes_through_it():
 
 def test_where_the_policy_did_not_move_there_is_no_slope():
     measured = [Measurement(0, 0.0, 1.0, 0.1), Measurement(1, 0.0, 5.0, 0.3)]
-    assert policy_shift._line(measured, 0.99)["loss_per_nat"] == 0.0
+    assert policy_shift._line(measured, 0.99, 1000)["loss_per_nat"] == 0.0
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +169,17 @@ def test_learning_that_diverges_is_told_with_its_rows(experiment):
     experiment._heed([fine, fine], "when")
     with pytest.raises(Diverged, match=r"the loss is not finite .* \(300 rows, update 0 to 5\)"):
         experiment._heed([fine, trouble], "300 rows, update 0 to 5")
+
+
+@pytest.mark.parametrize("discount", [0.0, 1.0])
+def test_a_discount_without_a_bound_is_refused_before_anything_is_played(run_dir, monkeypatch, discount):
+    trained = load_trained(run_dir)
+    agent = dataclasses.replace(trained.config.agent, discount=discount)
+    of_discount = trained._replace(config=dataclasses.replace(trained.config, agent=agent))
+    monkeypatch.setattr(policy_shift, "load_trained", lambda *_: of_discount)
+    monkeypatch.setattr(policy_shift, "_Experiment", None)
+    with pytest.raises(ValueError, match=f"--discount of the run must lie between 0 and 1, got {discount:g}"):
+        policy_shift.study(run_dir)
 
 
 def test_a_run_of_another_agent_is_refused(modelless_run):

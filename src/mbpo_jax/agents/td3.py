@@ -38,15 +38,14 @@ class Td3Config(DeterministicConfig):
 
     target_noise_std: float = option(
         0.2,
-        "Standard deviation of the noise on the actions that the critics' target is about, as a share of half the "
-        "action range.",
+        "Standard deviation of the target-policy smoothing noise, as a share of half the action range.",
         minimum=0.0,
     )
     target_noise_clip: float = option(
-        0.5, "Most of that noise, either way, as a share of half the action range.", minimum=0.0
+        0.5, "Bound on the target-policy smoothing noise, as a share of half the action range.", minimum=0.0
     )
     actor_every_updates: int = option(
-        2, "Updates of the critics to one of the actor and of all targets.", minimum=1, maximum=1_000_000
+        2, "Critic updates per update of the actor and of all targets.", minimum=1, maximum=1_000_000
     )
 
 

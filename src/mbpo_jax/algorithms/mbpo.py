@@ -43,7 +43,7 @@ class _Knobs:
 
     exploration_steps: int = option(5000, "Environment steps of uniformly random actions before learning.", minimum=1)
     min_replay_rows: int = option(1000, "Real rows that the agent's updates wait for.", minimum=1)
-    replay_capacity: int = option(1_000_000, "Most real rows kept.", minimum=1)
+    replay_capacity: int = option(1_000_000, "Maximum number of real rows kept; the oldest give way.", minimum=1)
     epoch_steps: int = option(1000, "Environment steps of an epoch, the unit of schedules.", minimum=1)
     fit_every_steps: int = option(250, "Environment steps between model fits, and between rollouts.", minimum=1)
     rollout_batch: int = option(100_000, "Start states, drawn from the real rows, of a round of rollouts.", minimum=1)
@@ -186,7 +186,7 @@ def build(config: Config, spec: Spec) -> Algorithm:
         Phase("update_agent", 1, max(first, config.min_replay_rows), Programs((_update_agent(config, agent),))),
     )
     if uses_model(config):
-        fit_model = Programs(tuple(map(of_model, model.fit.run)), lambda state: model.fit.due(state.model))
+        fit_model = Programs(tuple(map(of_model, model.fit.functions)), lambda state: model.fit.due(state.model))
         phases = (
             Phase("fit_model", config.fit_every_steps, first, fit_model),
             Phase("roll_out", config.fit_every_steps, first, _roll_out(config, spec, model, agent)),

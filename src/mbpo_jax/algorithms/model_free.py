@@ -23,7 +23,7 @@ class _Knobs:
     """Knobs of every agent as an algorithm of its own."""
 
     exploration_steps: int = option(5000, "Environment steps of uniformly random actions before learning.", minimum=1)
-    replay_capacity: int = option(1_000_000, "Most real rows kept.", minimum=1)
+    replay_capacity: int = option(1_000_000, "Maximum number of real rows kept; the oldest give way.", minimum=1)
     updates_per_step: int = option(1, "Agent updates per environment step.", minimum=1)
     batch_size: int = option(256, "Rows of an agent update.", minimum=1)
 
@@ -32,27 +32,27 @@ class _Knobs:
 
 
 @dataclasses.dataclass(frozen=True)
-class SacRunConfig(_Knobs):
+class ModelFreeSacConfig(_Knobs):
     """Knobs of SAC as an algorithm of its own."""
 
     agent: SacConfig = SacConfig()
 
 
 @dataclasses.dataclass(frozen=True)
-class DdpgRunConfig(_Knobs):
+class ModelFreeDdpgConfig(_Knobs):
     """Knobs of DDPG as an algorithm of its own."""
 
     agent: DdpgConfig = DdpgConfig()
 
 
 @dataclasses.dataclass(frozen=True)
-class Td3RunConfig(_Knobs):
+class ModelFreeTd3Config(_Knobs):
     """Knobs of TD3 as an algorithm of its own."""
 
     agent: Td3Config = Td3Config()
 
 
-RunConfig: TypeAlias = SacRunConfig | DdpgRunConfig | Td3RunConfig
+Config: TypeAlias = ModelFreeSacConfig | ModelFreeDdpgConfig | ModelFreeTd3Config
 
 
 class ModelFreeState(struct.PyTreeNode, kw_only=True):
@@ -61,7 +61,7 @@ class ModelFreeState(struct.PyTreeNode, kw_only=True):
     agent: PyTree
 
 
-def build(config: RunConfig, spec: Spec) -> Algorithm:
+def build(config: Config, spec: Spec) -> Algorithm:
     """The config's agent as an algorithm."""
     agent = agents.build(config.agent, spec)
 

@@ -46,7 +46,7 @@ class StorageFailure(RuntimeError):
 class RunConfig:
     """What to run, for how long, and where its files go."""
 
-    algorithm: str = option("mbpo", "Member of the family.", choices=tuple(REGISTRY))
+    algorithm: str = option("mbpo", "Algorithm to train.", choices=tuple(REGISTRY))
     env: str = option("InvertedPendulum-v5", "Gymnasium id with Box observations and actions; module:Id imports first.")
     seeds: tuple[int, ...] = option(
         (0,), "Seeds; one independent agent each, in one process unless --distributed.", minimum=0, maximum=2**31 - 1
@@ -88,8 +88,8 @@ class RunConfig:
     )
     seed_lifting: str = option(
         AUTO,
-        "How phases run over seeds: each (one after another, spread over local devices), vmap (batched), or "
-        "auto (each on CPU, vmap elsewhere).",
+        "How several seeds are computed: each (a program of its own per seed, spread over local devices), vmap "
+        "(batched), or auto (each on CPU, vmap elsewhere).",
         choices=(AUTO, "each", "vmap"),
     )
     compiler_options: str = option(
@@ -113,7 +113,7 @@ class RunConfig:
         "", "host:port of process 0; with --num_processes and --process_id, where nothing is detected."
     )
     num_processes: int = option(0, "Processes that share the seeds; 0: detected.", minimum=0)
-    process_id: int = option(-1, "Which of them this one is, counted from 0; -1: detected.", minimum=-1)
+    process_id: int = option(-1, "Index of this process among --num_processes, from 0; -1: detected.", minimum=-1)
 
     def __post_init__(self) -> None:
         check(self)

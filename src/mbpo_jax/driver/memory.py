@@ -40,7 +40,7 @@ class Prediction(NamedTuple):
     def text(self) -> str:
         """One line for the user."""
         parts = ", ".join(f"{name} {size / 1e6:.0f}" for name, size in self._asdict().items())
-        return f"memory: {self.total / 1e6:.0f} MB at most ({parts})"
+        return f"memory: {self.total / 1e6:.0f} MB expected at peak ({parts})"
 
 
 def predict(state: PyTree, replay: PyTree, num_steps: int, program: int) -> Prediction:

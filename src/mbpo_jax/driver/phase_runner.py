@@ -32,7 +32,7 @@ class PhaseRunner:
         def lift(fn: Callable[..., Any]) -> Callable[..., Any]:
             return axis.lift(fn, shared=(1,), donate=(2,), outputs=3, compiler_options=compiler_options)
 
-        programs = [_program(FIRST_STREAM + index, run, phase.programs.due) for run in phase.programs.run]
+        programs = [_program(FIRST_STREAM + index, run, phase.programs.due) for run in phase.programs.functions]
         if axis.batched:
             self._all, self._active = list(map(lift, programs)), [lift(_of_active(program)) for program in programs]
         else:
@@ -75,7 +75,7 @@ class PhaseRunner:
 
     def _first_programs(self, state: PyTree) -> list[int]:
         """Each seed's program: the one where a stop left it, else the first."""
-        if len(self.phase.programs.run) == 1:
+        if len(self.phase.programs.functions) == 1:
             return [0] * self._axis.num_seeds
         return [max(int(program), 0) for program in self._axis.to_host(self._due(state))]
 

@@ -191,9 +191,13 @@ def stored_magnitude(buffer: Replay) -> Array:
 
 
 def training_moments(split: Split, buffer: Replay) -> Normalizer:
-    """Mean and standard deviation of the training rows' inputs, in passes over blocks of rows."""
+    """Mean and standard deviation of the training rows' inputs, in passes over blocks of rows.
+
+    Both are sums of differences from one of the rows, so that what never changes has a spread of exactly 0: sums of
+    the values themselves are rounded, and the rounding would pass for a spread.
+    """
     block_rows = backends.choices().block_rows
-    num_inputs = buffer.rows.obs.shape[-1] + buffer.rows.action.shape[-1]
+    first, _ = fit_rows.inputs_and_targets(buffer, split.train(jnp.zeros(1, jnp.int32)))  # [1, I]
 
     def average(fn: Callable[[Array], Array]) -> Array:
         def add_block(i: Array, total: Array) -> Array:
@@ -202,9 +206,9 @@ def training_moments(split: Split, buffer: Replay) -> Normalizer:
             return total + jnp.sum(jnp.where((index < split.num_train)[:, None], fn(x), 0.0), 0)
 
         num_blocks = -(-split.num_train // block_rows)
-        return jax.lax.fori_loop(0, num_blocks, add_block, jnp.zeros(num_inputs)) / split.num_train
+        return jax.lax.fori_loop(0, num_blocks, add_block, jnp.zeros_like(first[0])) / split.num_train
 
-    mean = average(lambda x: x)
+    mean = first[0] + average(lambda x: x - first)
     return normalizer.from_moments(mean, average(lambda x: jnp.square(x - mean[None])))
 
 

@@ -125,13 +125,15 @@ def advance(
     """
     num_rows, obs_dim = rollout.obs.shape
     block_rows = min(most_block_rows, -(-num_rows // dynamics.num_groups))
-    key_order, key_step = jax.random.split(jax.random.fold_in(key, rollout.step))
+    key_order, key_turn, key_step = jax.random.split(jax.random.fold_in(key, rollout.step), 3)
     order = permutation.words(key_order)
-    share = -(-rollout.num_alive // dynamics.num_groups)
+    share, num_larger = jnp.divmod(rollout.num_alive, dynamics.num_groups)  # so many groups have a row more
+    turn = jax.random.randint(key_turn, (), 0, dynamics.num_groups)  # which these are
 
-    def roll_group(group: Array, progress: _Progress) -> _Progress:
-        start = jnp.minimum(group * share, rollout.num_alive)
-        stop = jnp.minimum(start + share, rollout.num_alive)
+    def roll_share(number: Array, progress: _Progress) -> _Progress:
+        group = (number + turn) % dynamics.num_groups
+        start = number * share + jnp.minimum(number, num_larger)
+        stop = start + share + (number < num_larger)
         key_group = jax.random.fold_in(key_step, group)
 
         def roll_block(j: Array, progress: _Progress) -> _Progress:
@@ -156,7 +158,7 @@ def advance(
         action_size=jnp.zeros(()),
         prediction_size=jnp.zeros(()),
     )
-    progress = jax.lax.fori_loop(0, dynamics.num_groups, roll_group, progress)
+    progress = jax.lax.fori_loop(0, dynamics.num_groups, roll_share, progress)
     all_dropped = (rollout.num_alive > 0) & (progress.tally.num_stored == rollout.tally.num_stored)
     seen = _health(
         rollout, action=progress.action_size, prediction=jnp.where(all_dropped, progress.prediction_size, 0.0)
@@ -180,7 +182,7 @@ def roll_out(
     """Rolls every start state `length` steps ahead, or to its end, and adds all transitions to the buffer.
 
     Each row is moved at each step by a version of the dynamics chosen at random: the rows are shuffled and dealt out
-    in equal shares.
+    in equal shares; those that are left over go to a random one each.
 
     Args:
       start_obs: [B, O].

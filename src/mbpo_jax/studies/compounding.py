@@ -47,10 +47,10 @@ def study(
     choose = episodes.calm_policy(trained, env)
     played = [episodes.play(env, choose, number, episodes.most_steps(trained)) for number in range(10)]
     longest = max(played, key=lambda episode: len(episode.reward))
-    scale = np.asarray(trained.replay.rows.obs[: int(trained.replay.size)]).std(0) + 1e-6
+    scale = _scale(np.asarray(trained.replay.rows.obs[: int(trained.replay.size)]))
     fan = _fan(trained, world, _piece(longest, 0, fan_steps), fan_rows)
     num_steps = min(num_steps, max(1, len(longest.reward) // 2))
-    errors = _errors(trained, world, played, num_steps, num_starts, scale)
+    errors, exploded = _errors(trained, world, played, num_steps, num_starts, scale)
     numbers = {
         "env": trained.run.env,
         "seed": trained.seed,
@@ -59,16 +59,22 @@ def study(
         "error": {
             "steps": list(range(1, num_steps + 1)),
             **{name: _floats(np.percentile(errors, q, axis=1)) for name, q in (("median", 50), ("p90", 90))},
+            "exploded_share": exploded,
         },
         **_growth(np.median(errors, axis=1)),
         "fan": {
             "steps": len(fan["real"]) - 1,
             "rows": int(fan["rows"]),
             "exploded_share": fan["exploded"],
-            "spread_over_real_range": _floats(fan["std"][-1] / (np.ptp(fan["real"], axis=0) + 1e-6)),
+            "spread_over_real_range": _over(fan["std"][-1], np.ptp(fan["real"], axis=0)),
         },
     }
     return Finding(_sentence(numbers), numbers, _figure(numbers, fan))
+
+
+def _scale(obs: np.ndarray) -> np.ndarray:
+    """Standard deviations [O] of states [N, O]; infinite where a dimension is constant, whose errors have no unit."""
+    return np.where(np.ptp(obs, axis=0) > 0.0, obs.std(0, dtype=np.float64), np.inf)
 
 
 def _round_up(trained: Trained, rows: int) -> int:
@@ -86,16 +92,20 @@ def _fan(trained: Trained, world: WorldModel, episode: Episode, rows: int) -> di
 
 def _errors(
     trained: Trained, world: WorldModel, played: list[Episode], num_steps: int, num_starts: int, scale: np.ndarray
-) -> np.ndarray:
-    """Distance [num_steps, starts] of imagined from real states, in units of how much each dimension varies."""
+) -> tuple[np.ndarray, float]:
+    """Distance [num_steps, starts] of imagined from real states in units of `scale` [O], and the share that exploded.
+
+    It is the root of a mean over the dimensions whose scale is finite; 0 if there is none.
+    """
     random = np.random.default_rng(trained.seed)
     usable = [episode for episode in played if len(episode.reward) >= num_steps]
     which = random.integers(len(usable), size=_round_up(trained, num_starts))
     starts = [int(random.integers(len(usable[i].reward) - num_steps + 1)) for i in which]
     pieces = [_piece(usable[i], start, num_steps) for i, start in zip(which, starts)]
     obs, action = np.stack([piece.obs for piece in pieces], 1), np.stack([piece.action for piece in pieces], 1)
-    imagined, _ = _replayed(trained, world, obs[0], action, jax.random.key(1))
-    return np.sqrt(np.mean(np.square((imagined[1:] - obs[1:]) / scale), axis=-1))
+    imagined, exploded = _replayed(trained, world, obs[0], action, jax.random.key(1))
+    squares = np.square((imagined[1:] - obs[1:]) / scale)
+    return np.sqrt(np.sum(squares, axis=-1) / max(1, np.isfinite(scale).sum())), exploded
 
 
 def _piece(episode: Episode, start: int, num_steps: int) -> Episode:
@@ -128,6 +138,11 @@ def _growth(median: np.ndarray) -> dict[str, float | None]:
     return {"error_first": float(median[0]), "error_last": float(median[-1]), "exponent": exponent}
 
 
+def _over(values: np.ndarray, ranges: np.ndarray) -> list[float | None]:
+    """Quotients; None where the range is zero."""
+    return [float(value / width) if width > 0.0 else None for value, width in zip(values, ranges)]
+
+
 def _floats(values: np.ndarray) -> list[float]:
     return [float(value) for value in values]
 
@@ -135,10 +150,12 @@ def _floats(values: np.ndarray) -> list[float]:
 def _sentence(numbers: dict[str, Any]) -> str:
     steps, exponent = numbers["error"]["steps"][-1], numbers["exponent"]
     power = "" if exponent is None else f"; as steps to the power {exponent:.2f}"
+    exploded = max(numbers["error"]["exploded_share"], numbers["fan"]["exploded_share"])
+    explosion = f" Up to {exploded:.0%} of the trajectories exploded and stand still from there." if exploded else ""
     return (
         f"{numbers['env']} after {numbers['step']:,} steps: the median error grows from {numbers['error_first']:.3f} "
         f"at one step to {numbers['error_last']:.3f} at {steps}, in standard deviations of the states in the "
-        f"replay buffer{power}."
+        f"replay buffer{power}.{explosion}"
     )
 
 

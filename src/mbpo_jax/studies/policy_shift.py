@@ -32,7 +32,6 @@ from mbpo_jax.studies.finding import Finding
 from mbpo_jax.types import FINISHED, Array, Key, PyTree, Transition
 
 START_ROWS = 100_000  # of a round of one-step rollouts, as many as the paper's
-LONGEST_HORIZONS = 4  # rollout lengths up to so many times 1 / (1 - discount) are considered
 FIT, LEARN, VISIT = 0, 1, 2  # streams of keys
 CONSTANT = 1e-12  # a target with less variance has nothing to explain (the reward of a pendulum that stands)
 
@@ -64,26 +63,29 @@ def study(
       updates_between: agent updates from one measurement to the next; fewer where the first moves nats away (Hopper).
       visited_steps: environment steps of the moving policy at each.
     Raises:
-      StorageFailure, ValueError: see `load_trained`; or the run's agent is not MBPO's SAC.
+      StorageFailure, ValueError: see `load_trained`; or the run's agent is not MBPO's SAC, or its discount 0 or 1.
       Diverged: learning from one of the models went wrong.
     """
     trained = load_trained(run_dir, seed, step)
     imagination.world_model(trained)
     if not isinstance(trained.config.agent, SacConfig):
         raise ValueError(f"the run must have SAC as its agent (--algorithm=mbpo), got {trained.run.algorithm}")
+    discount, longest = trained.config.agent.discount, episodes.most_steps(trained)
+    if not 0.0 < discount < 1.0:
+        raise ValueError(f"--discount of the run must lie between 0 and 1, got {discount:g}: the bound has no meaning")
     experiment = _Experiment(trained, max(num_rows), visited_steps)
-    discount = trained.config.agent.discount
     curves = []
     for rows in num_rows:
         measured = experiment.measure(rows, num_measurements, updates_between)
         curves.append(
-            {"rows": rows, "measurements": [point._asdict() for point in measured]} | _line(measured, discount)
+            {"rows": rows, "measurements": [point._asdict() for point in measured]} | _line(measured, discount, longest)
         )
     numbers = {
         "env": trained.run.env,
         "seed": trained.seed,
         "step": trained.step,
         "scheduled_lengths": list(trained.config.rollout_length_schedule[2:]),
+        "longest_considered": longest,
         "curves": curves,
     }
     return Finding(_sentence(numbers), numbers, _figure(numbers))
@@ -107,7 +109,7 @@ class _Experiment:
         self._agent = agents.build(config, trained.spec)
         self._learn = jax.jit(self._learn_once, static_argnames="num_updates")
         self._judge = jax.jit(self._judge_rows)
-        self._fits = [jax.jit(run) for run in self._world.fit.run]
+        self._fits = [jax.jit(run) for run in self._world.fit.functions]
 
     def measure(self, num_rows: int, num_measurements: int, updates_between: int) -> list[Measurement]:
         """From the data policy on, with one model of the first `num_rows` transitions."""
@@ -187,14 +189,15 @@ def gaussian_kl(mean: Array, log_std: Array, other_mean: Array, other_log_std: A
     return 0.5 * jnp.sum(ratio + distance - 1.0 - 2.0 * (log_std - other_log_std), axis=-1)
 
 
-def _line(measured: Sequence[Measurement], discount: float) -> dict[str, Any]:
+def _line(measured: Sequence[Measurement], discount: float, longest: int) -> dict[str, Any]:
     """What was measured at the data policy, lines from there through the other dots, and what Theorem A.2 recommends.
+
+    Recommended are lengths up to `longest`, an episode's.
 
     The bound wants total variation distances, of the worst state. What stands in for them is the unexplained share,
     which is 0 for an exact model and 1 for one that knows nothing, and what the mean divergence allows.
     """
     shifts = [theory.distance_of_kl(point.kl) for point in measured]
-    longest = round(LONGEST_HORIZONS / (1.0 - discount))
     return {
         "loss_at_data_policy": measured[0].loss,
         "loss_per_nat": _slope([point.kl for point in measured], [point.loss for point in measured]),

@@ -73,9 +73,9 @@ def test_policies_are_evaluated_without_noise_and_carry_nothing_from_training(be
     acting, roots, states = begun(lifting, counting())
     acting.step(roots, 0, states, print)
     for policy, scale in zip(acting.policies(states), SCALE, strict=True):
-        assert [float(policy.unscaled(np.zeros(4))[0]) for _ in range(3)] == [0.0, -scale, -2 * scale]
+        assert [float(policy.normalized_action(np.zeros(4))[0]) for _ in range(3)] == [0.0, -scale, -2 * scale]
         policy.reset()
-        assert float(policy.unscaled(np.zeros(4))[0]) == 0.0
+        assert float(policy.normalized_action(np.zeros(4))[0]) == 0.0
     assert float(acting.step(roots, 1, states, print)[1].row.action[0, 0]) == 0.0625
 
 

@@ -16,7 +16,7 @@ class Echo:
     def reset(self):
         self.steps = 0
 
-    def unscaled(self, obs):
+    def normalized_action(self, obs):
         self.steps += 1
         return np.tanh(np.float32([obs[1], 0.1 * self.steps]))
 
@@ -47,7 +47,7 @@ def test_returns_are_those_of_the_numbered_episodes(make):
     env = make("World")
     policy, obs, total = Echo(), env.reset(3), 0.0
     for _ in range(5):
-        step = env.step(policy.unscaled(obs))
+        step = env.step(policy.normalized_action(obs))
         obs, total = step.next_obs, total + step.reward
     assert whole.returns[3] == total
 
@@ -115,6 +115,6 @@ def test_a_stopped_evaluation_has_counted_nothing(make):
 
 def test_a_policy_that_diverged_is_not_the_environments_failure(make):
     policy = Echo()
-    policy.unscaled = lambda obs: np.float32([np.nan, 0.0])
+    policy.normalized_action = lambda obs: np.float32([np.nan, 0.0])
     with pytest.raises(Diverged):
         evaluate(policy, make("World", 9, 9), 0, 3)

@@ -70,7 +70,7 @@ def test_evaluation_does_not_explore(mbpo_run):
     network = actor["_Mlp_0"]
     hidden = np.maximum(obs @ network["Dense_0"]["kernel"] + network["Dense_0"]["bias"], 0.0)
     mean = (hidden @ network["Dense_1"]["kernel"] + network["Dense_1"]["bias"])[:, :1]
-    np.testing.assert_allclose([loaded.unscaled(o) for o in obs], np.tanh(mean), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose([loaded.normalized_action(o) for o in obs], np.tanh(mean), rtol=1e-5, atol=1e-6)
     again = Policy(policy.deterministic_act(algorithm), algorithm, actor, *bounds)
     tiny_runs.assert_same_bits([again(o) for o in obs], [loaded(o) for o in obs])
 
@@ -103,9 +103,9 @@ def test_actions_are_in_bounds_and_reach_them(sac_run):
 def test_bounds_are_the_environments_own(mbpo_run):
     loaded = load_policy(mbpo_run, 0)  # of an InvertedPendulum, whose actions are in [-3, 3]
     obs = observations(200, 4, scale=1e4)
-    actions, unscaled = np.stack([loaded(o) for o in obs]), np.stack([loaded.unscaled(o) for o in obs])
-    assert np.abs(unscaled).max() == 1.0
-    np.testing.assert_array_equal(actions, np.float32(3.0 * unscaled.astype(np.float64)))
+    actions, normalized_action = np.stack([loaded(o) for o in obs]), np.stack([loaded.normalized_action(o) for o in obs])
+    assert np.abs(normalized_action).max() == 1.0
+    np.testing.assert_array_equal(actions, np.float32(3.0 * normalized_action.astype(np.float64)))
     assert np.abs(actions).max() == 3.0
 
 

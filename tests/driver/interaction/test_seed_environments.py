@@ -79,7 +79,7 @@ def test_an_evaluation_of_all_seeds_is_whole_or_none(opened):
         def reset(self):
             pass
 
-        def unscaled(self, obs):
+        def normalized_action(self, obs):
             return np.zeros(1, np.float32)
 
     outcomes = envs.evaluate([Still(), Still()], 3, lambda: False)

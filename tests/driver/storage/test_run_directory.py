@@ -12,7 +12,7 @@ import tiny_runs
 from mbpo_jax.agents.sac import SacConfig
 from mbpo_jax.algorithms import REGISTRY
 from mbpo_jax.algorithms.mbpo import MbpoConfig
-from mbpo_jax.algorithms.model_free import SacRunConfig
+from mbpo_jax.algorithms.model_free import ModelFreeSacConfig
 from mbpo_jax.driver import flags
 from mbpo_jax.driver.config import RESUMABLE_CHANGES, RunConfig, StorageFailure
 from mbpo_jax.driver.storage import run_directory
@@ -137,7 +137,7 @@ def test_a_missing_or_binary_config_is_named(tmp_path):
 
 def test_the_same_knobs_may_go_on():
     check_same(SavedConfig(RUN, KNOBS), RUN, KNOBS)
-    check_same(SavedConfig(RunConfig(algorithm="sac"), SacRunConfig()), RunConfig(algorithm="sac"), SacRunConfig())
+    check_same(SavedConfig(RunConfig(algorithm="sac"), ModelFreeSacConfig()), RunConfig(algorithm="sac"), ModelFreeSacConfig())
 
 
 def test_what_may_change_is_told_old_and_new_and_so_are_versions():
@@ -186,7 +186,7 @@ def test_every_difference_is_listed_old_and_new():
 
 def test_another_algorithm_is_another_run():
     with pytest.raises(ValueError, match="algorithm was 'mbpo', is 'sac'"):
-        check_same(SavedConfig(RUN, KNOBS), dataclasses.replace(RUN, algorithm="sac"), SacRunConfig())
+        check_same(SavedConfig(RUN, KNOBS), dataclasses.replace(RUN, algorithm="sac"), ModelFreeSacConfig())
 
 
 # What each may be changed to; everything that is not here may not change.

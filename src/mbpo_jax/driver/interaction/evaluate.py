@@ -68,6 +68,6 @@ def _play(policy: Policy, env: Environment, episode: int, should_stop: Callable[
     while not ended:
         if should_stop():
             return False
-        step = env.step(policy.unscaled(obs))
+        step = env.step(policy.normalized_action(obs))
         obs, ended = step.next_obs, step.terminal or step.truncated
     return True

@@ -40,14 +40,14 @@ class Policy:
         """Forgets what was carried over from the steps before (plans; nothing, for reactive policies)."""
         self._carry = self._algorithm.begin_episode(self.actor)
 
-    def unscaled(self, obs: np.ndarray) -> np.ndarray:
+    def normalized_action(self, obs: np.ndarray) -> np.ndarray:
         """The action [A] in [-1, 1] for an observation [O]."""
         action, self._carry = self._act(self.actor, self._carry, np.asarray(obs, np.float32).reshape(1, -1))
         return np.asarray(action)[0]
 
     def __call__(self, obs: np.ndarray) -> np.ndarray:
         """The action [A], float32, in the environment's bounds, for an observation [O]."""
-        return environment.rescale(self.unscaled(obs), self._low, self._high).astype(np.float32)
+        return environment.rescale(self.normalized_action(obs), self._low, self._high).astype(np.float32)
 
 
 def deterministic_act(algorithm: Algorithm) -> Callable[..., Any]:

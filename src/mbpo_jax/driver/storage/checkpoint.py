@@ -50,7 +50,7 @@ class Checkpoints:
           StorageFailure: the folder cannot be used.
         """
         self._keep, self._identity = keep, identity
-        self._directory = (run_dir / FOLDER).resolve()
+        self._directory = (run_dir / FOLDER).resolve()  # orbax wants absolute paths
         self._scores: dict[str, float | None] = {}  # of the sound checkpoints, by name
         self.passed_over: list[str] = []  # why what was newer was not restored, one line each
         try:
@@ -151,7 +151,7 @@ def load(run_dir: Path, step: int | None = None) -> Saved:
     Raises:
       StorageFailure: there is none of that step, or it is damaged; names the directory and the steps that are there.
     """
-    directory, found = run_dir / FOLDER, steps(run_dir)
+    directory, found = (run_dir / FOLDER).resolve(), steps(run_dir)  # orbax wants absolute paths
     if not found or (step is not None and step not in found):
         wanted = "no checkpoint" if step is None else f"no checkpoint of step {step}"
         raise StorageFailure(f"{wanted} in {directory}; steps there: {', '.join(map(str, found)) or 'none'}")
