@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -65,3 +66,11 @@ def strict_jax(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     with jax.numpy_rank_promotion("raise"), jax.debug_key_reuse(True):
         yield
+
+
+@pytest.fixture
+def hangs_up() -> Iterator[None]:
+    """A terminal's end ends processes, as it does by default; under nohup it would not."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)

@@ -4,9 +4,13 @@ import pathlib
 import re
 import shlex
 
+import gymnasium
+import numpy as np
 import pytest
 
+import mbpo_jax
 from mbpo_jax.driver import flags
+from mbpo_jax.driver.interaction.environment import resolve_termination_fn
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -31,12 +35,39 @@ def test_the_python_api_trains(directory, monkeypatch, capsys):
     assert (directory / "runs/api/policies/seed_0.npz").exists()
 
 
-def test_a_policy_loads_and_acts_in_five_lines(directory, monkeypatch, capsys):
+def test_a_loaded_policy_plays_an_episode(directory, monkeypatch, capsys):
     monkeypatch.chdir(directory)
-    code = block_after("load and act")
-    assert len([line for line in code.splitlines() if line.strip()]) == 5
-    exec(compile(code, "README.md", "exec"), {})
-    assert "array(" in capsys.readouterr().out  # the step's observation
+    exec(compile(block_after("load and act"), "README.md", "exec"), {})
+    assert float(capsys.readouterr().out) == episode_return(mbpo_jax.load_policy("runs/api")) >= 1.0
+
+
+def episode_return(policy):
+    env = gymnasium.make("InvertedPendulum-v5")
+    obs, _ = env.reset(seed=0)
+    rewards = []
+    for _ in range(env.spec.max_episode_steps):
+        obs, reward, terminated, _, _ = env.step(policy(obs))
+        rewards.append(reward)
+        if terminated:
+            break
+    return sum(rewards)
+
+
+def test_the_environment_of_ones_own_can_be_made_and_its_rule_is_hoppers(tmp_path, monkeypatch):
+    (tmp_path / "my_env.py").write_text(block_after("own environment"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    env = gymnasium.make("my_env:MyHopper-v0")
+    rule = resolve_termination_fn("my_env:terminated", "MyHopper-v0")
+    env.action_space.seed(0)
+    obs, ends = env.reset(seed=0)[0], []
+    for _ in range(200):
+        action = env.action_space.sample()
+        next_obs, _, terminated, _, _ = env.step(action)
+        assert rule(*(np.float32(value[None]) for value in (obs, action, next_obs))).tolist() == [terminated]
+        ends.append(terminated)
+        obs = env.reset()[0] if terminated else next_obs
+    assert 0 < sum(ends) < 200
 
 
 def test_every_link_leads_somewhere():

@@ -144,6 +144,26 @@ def test_what_is_missing_is_run_then_continued_and_reported(here, capsys):
     assert capsys.readouterr().out == "report/report.md\n"
 
     whole = report()
+    run_dir = Path("runs/nested/seeds_1")
+    for name, spoil in {
+        "summary.json": Path.unlink,  # the run failed or was killed after its last evaluation, before its end
+        "config.json": lambda path: path.write_text("{"),
+        "metrics.jsonl": lambda path: path.write_text("[]\n" + path.read_text()),
+    }.items():
+        sound = (run_dir / name).read_bytes()
+        spoil(run_dir / name)
+        with pytest.MonkeyPatch.context() as patch:
+            jobs = []
+            patch.setattr(launcher, "launch", lambda arguments, missing, jobs=jobs: jobs.extend(missing) or 0)
+            call(*words, flagfiles="nested.flags,tiny.flags")
+        assert [job.run_dir for job in jobs] == [run_dir], name
+        (run_dir / name).write_bytes(sound)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "submitit", None)
+        assert call(*words, flagfiles="nested.flags,tiny.flags") == 0
+    capsys.readouterr()
+    assert report() == whole
+
     os.rename("runs", "gone")
     assert call("--seeds=1", "--report_only", "--", "--num_steps=250", flagfiles="nested.flags,tiny.flags") == 0
     assert report() == whole
@@ -370,6 +390,13 @@ def test_a_damaged_or_foreign_curve_is_named(here, launched, capsys, only):
     assert call("--sweep_dir=runs", *only) == 2
     assert f"{path} is damaged" in capsys.readouterr().err
     assert (launched, report()) == ([], {})
+
+
+def test_a_directory_that_cannot_be_written_to_is_noticed_before_anything_is_trained(here, launched, capsys):
+    Path("report").write_text("a file")
+    assert call("--sweep_dir=runs") == 2
+    assert "--report_dir must be a directory that can be made" in capsys.readouterr().err
+    assert launched == []
 
 
 def test_a_missing_extra_is_one_line(here, monkeypatch, capsys):

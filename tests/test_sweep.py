@@ -160,13 +160,16 @@ def test_a_preempted_job_is_requeued_and_ends_as_if_it_had_not_been(finished, tm
     assert lines(run_dir) == lines(finished[0] / "sweep/tiny/seeds_1")
 
 
-def test_ctrl_c_has_local_jobs_save_and_the_same_command_continues(finished, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_ctrl_c_or_a_closed_terminal_has_local_jobs_save_and_the_same_command_continues(
+    finished, tmp_path, number, hangs_up
+):
     words = ("--seeds=1,2", f"--cpus_per_job={os.cpu_count()}", "--", "--eval_episodes=2")  # one at a time
     run_dir = tmp_path / "sweep/tiny/seeds_1"
     launcher = launch(tmp_path, *words)
     try:
         wait_for(at_step(run_dir, 100), launcher)
-        os.killpg(launcher.pid, signal.SIGINT)
+        os.killpg(launcher.pid, number)
         status, out, err = ended(launcher)
     finally:
         launcher.kill()
@@ -364,7 +367,8 @@ def test_every_documented_command_parses(monkeypatch):
     [
         (["--flagfiles=no.flags"], ["--flagfiles", "files that can be read", "'no.flags'"]),
         (["--flagfiles=b/a.flags"], ["--flagfiles must differ", "a,a"]),
-        (["--flagfile=no.flags"], ["--flagfile must be a file that can be read", "no.flags"]),
+        (["--flagfile=no.flags"], ["--flagfile must be a text file that can be read", "no.flags"]),
+        (["--flagfile=binary.flags"], ["--flagfile must be a text file that can be read"]),
         (["--flagfile=wrong.flags"], ["--nonsense=2", "--help"]),
         (["--seeds=0,x"], ["--seeds", "whole numbers", "'0,x'"]),
         (["--seeds=-1"], ["--seeds", "0 or more", "'-1'"]),
@@ -386,6 +390,7 @@ def test_a_wrong_call_ends_with_2_and_one_line(tmp_path, monkeypatch, capsys, wo
     for path in ("a.flags", "b/a.flags"):
         (tmp_path / path).write_text("")
     (tmp_path / "wrong.flags").write_text("--nonsense=2")
+    (tmp_path / "binary.flags").write_bytes(b"--seeds=\xff")
     assert sweep.main(["--flagfiles=a.flags", "--sweep_dir=out", *words]) == 2
     out, err = capsys.readouterr()
     assert out == ""

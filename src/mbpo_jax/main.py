@@ -4,9 +4,9 @@ import os
 import sys
 import time
 
-from mbpo_jax.driver.stop import StopRequest
+from mbpo_jax.driver.stop import EXIT_STOPPED, StopRequest
 
-EXIT_STOPPED, EXIT_DIVERGED, EXIT_ENVIRONMENT, EXIT_STORAGE, EXIT_USAGE = 3, 4, 5, 6, 2
+EXIT_DIVERGED, EXIT_ENVIRONMENT, EXIT_STORAGE, EXIT_USAGE = 4, 5, 6, 2
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -26,7 +26,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(argv: list[str], stop: StopRequest) -> int:
-    os.environ.setdefault("MUJOCO_GL", "egl")
+    if sys.platform == "linux":  # elsewhere MuJoCo has no EGL, and refuses to be imported for it
+        os.environ.setdefault("MUJOCO_GL", "egl")
     if not any(flag.lstrip("-").split("=")[0] in ("help", "h", "quiet") for flag in argv):
         print("mbpo_jax: starting", file=sys.stderr, flush=True)
     from mbpo_jax.driver import flags

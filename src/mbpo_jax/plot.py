@@ -8,6 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from mbpo_jax.driver.stop import exit_status
 from mbpo_jax.reports import curves
 
 
@@ -28,4 +29,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status(main))

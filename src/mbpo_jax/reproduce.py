@@ -11,6 +11,7 @@ of other flags than those that are asked for are refused.
 import argparse
 import dataclasses
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple
 from mbpo_jax import sweep
 from mbpo_jax.driver import flags, launcher
 from mbpo_jax.driver.config import RESUMABLE_CHANGES, RunConfig, StorageFailure, default_algorithm_config
+from mbpo_jax.driver.stop import exit_status
 from mbpo_jax.driver.storage import files, run_directory
 from mbpo_jax.reports import comparison, comparison_figure, comparison_text, learning_curves, published
 from mbpo_jax.reports.comparison import Experiment
@@ -59,6 +61,7 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.sweep_dir is None and not arguments.report_only:
             raise ValueError("--sweep_dir must be the directory of the runs, got none; only --report_only needs none")
         wanted = [_wanted(flagfile, added) for flagfile in arguments.flagfiles]
+        _check_writable(arguments.report_dir)
         status = 0 if arguments.report_only else _run_missing(arguments, added, wanted)
         experiments = [_collect(arguments, one) for one in wanted]
         if arguments.report_only and not any(experiment.curves for experiment in experiments):
@@ -98,10 +101,37 @@ def _run_missing(arguments: argparse.Namespace, added: list[str], wanted: list[W
     for task in sweep.tasks(arguments):
         one = of_flagfile[task.flagfile]
         _check_same_run(one, task, added)
-        curves = [_curve(arguments, one, seed, task.run_dir) for seed in task.seeds]
-        if any(curve is None or curve.last_step < one.run.num_steps for curve in curves):
+        if not _is_complete(arguments, one, task):
             missing.append(sweep.training_job(arguments, task, added))
     return launcher.launch(arguments, missing) if missing else 0
+
+
+def _is_complete(arguments: argparse.Namespace, one: Wanted, task: sweep.Task) -> bool:
+    """Whether every curve of a task reaches num_steps, and its run, if that is where they come from, has ended well."""
+    try:
+        ran = [learning_curves.read_run(task.run_dir, one.flagfile.stem, seed) for seed in task.seeds]
+        ended = learning_curves.step_of_summary(task.run_dir)
+    except ValueError:  # damaged; the run mends what it can, and if it cannot, says so
+        return False
+    curves = [_curve(arguments, one, seed, task.run_dir) for seed in task.seeds]
+    if any(curve is None or curve.last_step < one.run.num_steps for curve in curves):
+        return False
+    reached = any(curve is not None and curve.last_step >= one.run.num_steps for curve in ran)
+    return not reached or ended >= one.run.num_steps
+
+
+def _check_writable(report_dir: Path) -> None:
+    """Makes the directory of the report, before anything is trained for it.
+
+    Raises:
+      ValueError: it cannot be made or written to.
+    """
+    try:
+        report_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--report_dir must be a directory that can be made: {error}") from error
+    if not os.access(report_dir, os.W_OK):
+        raise ValueError(f"--report_dir must be a directory that can be written to, got '{report_dir}'")
 
 
 def _check_same_run(one: Wanted, task: sweep.Task, added: list[str]) -> None:
@@ -188,7 +218,6 @@ def _of_a_curve(knobs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write_report(report_dir: Path, experiments: list[Experiment], command: str) -> Path:
-    report_dir.mkdir(parents=True, exist_ok=True)
     comparison_figure.draw(experiments, report_dir / PICTURE)
     numbers = json.dumps(comparison.to_json(experiments), indent=1, allow_nan=False) + "\n"
     files.write_whole(report_dir / NUMBERS, lambda file: file.write(numbers.encode()))
@@ -210,4 +239,4 @@ def _command(given: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status(main))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mbpo_jax.driver.config import Diverged, EnvironmentFailure, StorageFailure
+from mbpo_jax.driver.stop import exit_status
 from mbpo_jax.driver.storage import run_directory
 from mbpo_jax.reports import pictures, plain_json
 from mbpo_jax.studies import best_length, compounding, exploitation, policy_shift, value_bias, versions
@@ -120,4 +121,4 @@ def _add_flag(flags: argparse.ArgumentParser, parameter: inspect.Parameter) -> N
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status(main))

@@ -16,6 +16,7 @@ import absl.flags
 
 from mbpo_jax.driver import launcher
 from mbpo_jax.driver.job import TrainingJob
+from mbpo_jax.driver.stop import exit_status
 
 EXIT_USAGE = 2
 
@@ -85,8 +86,8 @@ def parse(argv: list[str], parser: Parser | None = None) -> tuple[argparse.Names
     split = argv.index("--") if "--" in argv else len(argv)
     try:
         own = absl.flags.FlagValues().read_flags_from_files(argv[:split])
-    except absl.flags.Error as error:
-        raise ValueError(f"--flagfile must be a file that can be read: {error}") from error
+    except (absl.flags.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"--flagfile must be a text file that can be read: {error}") from error
     arguments, added = (parser or _parser()).parse_args(own), argv[split + 1 :]
     arguments.is_local = arguments.executor == "local"
     for flagfile in arguments.flagfiles:
@@ -188,4 +189,4 @@ def positive(text: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status(main))

@@ -94,7 +94,7 @@ def nothing_more(state: PyTree) -> int:
 class Programs(NamedTuple):
     """Work cut into compiled calls of bounded length, so that it can be shown, stopped and saved between them.
 
-    The first of `functions` begins the work. After each call `due(state)` says which one is next, until it says FINISHED.
+    The first of `functions` begins the work. After each call `due(state)` says which is next, until it says FINISHED.
     All calls have the same key; what is under way lives in `state`. Trip counts of the loops over gradient steps are
     static, for a GPU waits for the host at each turn of a loop whose end it does not know.
     """
@@ -113,7 +113,7 @@ class Phase(NamedTuple):
 
 
 class Algorithm(NamedTuple):
-    """A member of the family. The driver steps the environment and runs the phases, in order, when they are due."""
+    """What the driver trains. It steps the environment and runs the phases, in order, when they are due."""
 
     init: Callable[[Key], PyTree]  # (key) -> state
     actor: Callable[[PyTree], PyTree]  # (state) -> what acting reads; this is what a saved policy holds

@@ -51,6 +51,16 @@ def test_a_folder_that_cannot_be_made_is_said_and_harms_nobody(tmp_path, no_cach
     assert jax.config.jax_compilation_cache_dir is None
 
 
+def test_without_a_home_the_folder_has_to_be_named(tmp_path, no_cache, monkeypatch):
+    def nobody():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(compile_cache.Path, "home", nobody)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert compile_cache.use("auto").endswith("Could not determine home directory.; --compile_cache=DIR names a folder")
+    assert compile_cache.use(str(tmp_path)) is None
+
+
 def test_a_folder_of_another_user_is_not_trusted(tmp_path, no_cache, monkeypatch):
     monkeypatch.setattr(os, "getuid", lambda: os.stat(tmp_path).st_uid + 1)
     assert compile_cache.use(str(tmp_path)).endswith("it belongs to another user")

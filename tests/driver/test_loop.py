@@ -206,6 +206,34 @@ def test_a_stop_in_an_evaluation_is_answered_in_it(mbpo_run, tmp_path, monkeypat
     assert max(line["step"] for line in tiny_runs.lines(tmp_path)) == 60
     assert tiny_runs.train(tmp_path, seeds="0,1,2").finished
     tiny_runs.assert_same_run(tmp_path, mbpo_run)
+    manifests = [json.loads(path.read_text())["content"] for path in tmp_path.glob("checkpoints/*/manifest.json")]
+    assert all(content["score"] is not None for content in manifests if content["record"]["phase"] is None)
+
+
+@pytest.mark.parametrize("step", [80, 160])
+def test_an_evaluation_that_a_stop_put_off_is_part_of_a_checkpoint(tmp_path, monkeypatch, step):
+    """So that its checkpoint can be the best, and at the end of a run the same command has nothing left to do."""
+    begin = Environment.reset
+
+    def reset_and_hit(self, episode=None):
+        if self._stream == EVALUATION and self.begun == step // 40 - 1 and episode == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        self.begun += episode == 1 and self._stream == EVALUATION
+        return begin(self, episode)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Environment, "begun", 0, raising=False)
+        patched.setattr(Environment, "reset", reset_and_hit)
+        assert not tiny_runs.train(tmp_path, seeds=1, checkpoints_kept=99).finished
+    assert tiny_runs.saved(tmp_path).record["phase"] == 3
+    assert tiny_runs.train(tmp_path, seeds=1, checkpoints_kept=99).finished
+    of_step = sorted(tmp_path.glob(f"checkpoints/{step}*/manifest.json"))
+    scores = [json.loads(path.read_text())["content"]["score"] for path in of_step]
+    assert len(scores) == 2 and scores[0] is None and scores[1] is not None
+    before = (tmp_path / metrics.FILE_NAME).read_bytes()
+    assert tiny_runs.train(tmp_path, seeds=1, checkpoints_kept=99).finished
+    assert (tmp_path / metrics.FILE_NAME).read_bytes() == before
+    assert sorted(tmp_path.glob(f"checkpoints/{step}*/manifest.json")) == of_step
 
 
 def test_a_damaged_checkpoint_costs_time_and_no_numbers(alone, tmp_path, capsys):

@@ -30,8 +30,11 @@ def use(directory: str) -> str | None:
     """
     if directory == OFF or jax.config.values["jax_compilation_cache_dir"]:
         return None
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mbpo_jax"
-    folder = (home if directory == AUTO else Path(directory)) / f"xla-{fingerprint()}"
+    try:
+        base = _of_the_user() if directory == AUTO else Path(directory)
+    except RuntimeError as error:  # neither HOME nor an entry among the users, as in some containers
+        return f"compiled programs are not kept: {error}; --compile_cache=DIR names a folder"
+    folder = base / f"xla-{fingerprint()}"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
@@ -45,6 +48,10 @@ def use(directory: str) -> str | None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     compilation_cache.reset_cache()  # jax decides once whether it has one
     return None
+
+
+def _of_the_user() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mbpo_jax"
 
 
 def fingerprint() -> str:

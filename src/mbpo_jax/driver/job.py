@@ -14,7 +14,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-EXIT_STOPPED = 3  # of mbpo_jax.main
+from mbpo_jax.driver.stop import EXIT_STOPPED
+
 STOPPED = (EXIT_STOPPED, -signal.SIGINT, -signal.SIGTERM)  # the latter two: before it had begun to listen
 MAX_RESTARTS = 3  # of a command that was stopped by something other than the scheduler
 POLL_SECONDS = 0.1

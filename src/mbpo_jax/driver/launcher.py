@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mbpo_jax.driver.job import EXIT_STOPPED, POLL_SECONDS, JobFailed, TrainingJob
-from mbpo_jax.driver.stop import StopRequest
+from mbpo_jax.driver.job import POLL_SECONDS, JobFailed, TrainingJob
+from mbpo_jax.driver.stop import EXIT_STOPPED, StopRequest
 
 EXIT_FAILED = 1
 MAX_TIMEOUTS = 100  # a job gets its time limit so many times more, saving in between
@@ -69,14 +69,15 @@ def _launch(arguments: argparse.Namespace, executor: Any, jobs: list[TrainingJob
 
 
 def _submit(executor: Any, jobs: list[TrainingJob]) -> list[Any]:
-    """Submits, with Ctrl-C for the launcher alone: it tells local jobs itself, and they end without tracebacks."""
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Submits, with Ctrl-C and the terminal's end for the launcher alone: it tells local jobs itself, and they save."""
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
     try:
         submitted: list[Any] = executor.submit_array(jobs)
     except RuntimeError as error:
         raise ValueError(f"the jobs were not accepted: {error}") from error
     finally:
-        signal.signal(signal.SIGINT, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     return submitted
 
 

@@ -12,7 +12,7 @@ from mbpo_jax.driver import compile_cache, memory
 from mbpo_jax.driver.config import RunConfig, StorageFailure, default_algorithm_config, diverged
 from mbpo_jax.driver.interaction import policy
 from mbpo_jax.driver.interaction.acting import Acting
-from mbpo_jax.driver.interaction.environment import resolve_termination_fn
+from mbpo_jax.driver.interaction.environment import check_termination_fn, resolve_termination_fn
 from mbpo_jax.driver.interaction.evaluate import Evaluation
 from mbpo_jax.driver.interaction.seed_environments import SeedEnvironments
 from mbpo_jax.driver.phase_runner import PhaseRunner
@@ -105,6 +105,7 @@ class _Trainer:
         self._progress = progress
         for warning in self._files.warnings:
             progress.warn(warning)
+        self._warn_of_failures()  # in the first episodes, or those that were repeated
         for note in (self._memory.text(), *self._files.notes):
             progress.note(note)
         while self.step < self.run.num_steps or self.phase is not None:
@@ -135,8 +136,12 @@ class _Trainer:
 
     def _build_algorithm(self) -> Algorithm:
         name = getattr(self._config, "termination_fn", None)
-        termination_fn = None if name is None else resolve_termination_fn(name, self.run.env)
-        return REGISTRY[self.run.algorithm].build(self._config, self._envs.spec(termination_fn))
+        spec = self._envs.spec()
+        if name is not None:
+            termination_fn = resolve_termination_fn(name, self.run.env)
+            check_termination_fn(termination_fn, name, spec)
+            spec = self._envs.spec(termination_fn)
+        return REGISTRY[self.run.algorithm].build(self._config, spec)
 
     def _new_buffer(self, key: Key) -> replay_lib.Replay:
         """An empty buffer of real rows; reads no key."""
@@ -169,8 +174,9 @@ class _Trainer:
     def _step_environments(self) -> None:
         self._progress.update(self.step, "explore" if self._acting.explores(self.step) else "act")
         with self._record.timed("env_step"):
-            taken = self._acting.step(self._roots, self.step, self._state, self._progress.warn)
+            taken = self._acting.step(self._roots, self.step, self._state)
             self._replay = self._add(self._replay, self._axis.join([step.row for step in taken]))
+        self._warn_of_failures()
         for i, step in enumerate(taken):
             if step.ended:
                 self._record.episode_ended(i, step.episode_return)
@@ -226,7 +232,7 @@ class _Trainer:
             self._record.write_lines(self._writer, self.step, rows, self._envs.faults())
         if outcomes is not None:
             self._tell_evaluation(outcomes)
-        self.phase = None
+        self.phase, self._unsaved = None, True
         if self.step % run.checkpoint_every_steps == 0:
             self._save()
         return True
@@ -238,7 +244,13 @@ class _Trainer:
         self._progress.update(self.step, "evaluate")
         with self._record.timed("evaluate"):
             self._policies = self._acting.policies(self._state)
-            return self._envs.evaluate(self._policies, self.run.eval_episodes, lambda: self._stop.requested)
+            outcomes = self._envs.evaluate(self._policies, self.run.eval_episodes, lambda: self._stop.requested)
+        self._warn_of_failures("an evaluation episode")
+        return outcomes
+
+    def _warn_of_failures(self, of_what: str = "an episode") -> None:
+        for failure in self._envs.forgiven():
+            self._progress.warn(f"step {self.step:,}: {of_what} is given up: {failure}")
 
     def _tell_evaluation(self, outcomes: list[Evaluation]) -> None:
         """Lines of metrics, and the policies that were evaluated."""
@@ -246,7 +258,8 @@ class _Trainer:
         for i, (seed, mine, outcome) in enumerate(zip(self.run.seeds, self._policies, outcomes, strict=True)):
             values = outcome.metrics()
             self._writer.write(self.step, seed, values)
-            is_best = self._record.add_evaluation(i, self.step, values["eval/return_mean"])
+            complete = len(outcome.returns) == self.run.eval_episodes
+            is_best = self._record.add_evaluation(i, self.step, values["eval/return_mean"], complete)
             for best in (False, True) if is_best else (False,):
                 path = policy.policy_path(self.run_dir, seed, best)
                 policy.save_policy(path, mine.actor, env.obs_dim, env.action_low, env.action_high)

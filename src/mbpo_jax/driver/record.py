@@ -18,7 +18,7 @@ class Record:
 
     def __init__(self, seeds: Sequence[int]) -> None:
         self._seeds = tuple(seeds)
-        self._evaluations: list[list[dict[str, float]]] = [[] for _ in seeds]
+        self._evaluations: list[list[dict[str, Any]]] = [[] for _ in seeds]
         self._pending: list[dict[str, Any]] = [{} for _ in seeds]  # metrics since the last line
         self._returns: list[list[float]] = [[] for _ in seeds]  # of episodes since the last line
         self._seconds: dict[str, float] = {}
@@ -74,16 +74,23 @@ class Record:
                 if not np.isfinite(np.asarray(value)).all():
                     raise diverged(f"{name} is not finite at step {step}", seed)
 
-    def add_evaluation(self, i: int, step: int, return_mean: float) -> bool:
-        """Notes an evaluation of seed number `i`; returns whether it is the best so far."""
-        best = max((evaluation["return_mean"] for evaluation in self._evaluations[i]), default=-np.inf)
-        self._evaluations[i].append({"step": step, "return_mean": return_mean})
-        return return_mean > best
+    def add_evaluation(self, i: int, step: int, return_mean: float, complete: bool = True) -> bool:
+        """Notes an evaluation of seed number `i`; returns whether it is the best so far.
+
+        Args:
+          complete: whether no episode of it was given up. One that is not is best only until there is one that is.
+        """
+        best = max(map(_rank, self._evaluations[i]), default=(False, -np.inf))
+        evaluation = {"step": step, "return_mean": return_mean} | ({} if complete else {"complete": False})
+        self._evaluations[i].append(evaluation)
+        return _rank(evaluation) > best
 
     def score(self, step: int) -> float | None:
-        """Mean over seeds of the evaluations at this very step; None if there is none or it is no number."""
+        """Mean over seeds of the evaluations at this very step; None if one lacks episodes or it is no number."""
         latest = [evaluations[-1] for evaluations in self._evaluations if evaluations]
         if len(latest) < len(self._seeds) or any(evaluation["step"] != step for evaluation in latest):
+            return None
+        if not all(evaluation.get("complete", True) for evaluation in latest):
             return None
         score = float(np.mean([evaluation["return_mean"] for evaluation in latest]))
         return score if np.isfinite(score) else None
@@ -94,7 +101,7 @@ class Record:
         outcomes = {
             str(seed): {
                 "final": evaluations[-1] if evaluations else None,
-                "best": max(evaluations, key=lambda evaluation: evaluation["return_mean"], default=None),
+                "best": max(evaluations, key=_rank, default=None),
             }
             for seed, evaluations in zip(self._seeds, self._evaluations, strict=True)
         }
@@ -129,3 +136,8 @@ class Record:
 
     def _elapsed(self) -> float:
         return self._seconds_before + time.monotonic() - self._began
+
+
+def _rank(evaluation: dict[str, Any]) -> tuple[bool, float]:
+    """What the best evaluation has most of."""
+    return evaluation.get("complete", True), evaluation["return_mean"]

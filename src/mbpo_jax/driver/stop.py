@@ -1,13 +1,19 @@
-"""Stopping on request: the first SIGINT or SIGTERM asks, a second one of its kind ends the process at once.
+"""Stopping on request: the first SIGINT, SIGTERM or SIGHUP asks, a second SIGINT or SIGTERM ends the process at once.
+
+A terminal that closes may send several SIGHUPs; under nohup they are ignored, as ever.
 
 Nothing is interrupted: an exception in the middle of a compiler, or of an extension that is being imported, crashes
 some of them. What takes long asks `requested`, or calls `heed`, wherever it could stop.
 """
 
 import signal
+import sys
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Self
+
+EXIT_STOPPED = 3  # status of a command that was stopped
 
 
 class StopRequest:
@@ -19,7 +25,9 @@ class StopRequest:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():  # only there can handlers be set
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                    continue
                 self._previous[number] = signal.signal(number, self._on_signal)
         outer = [getattr(handler, "__self__", None) for handler in self._previous.values()]
         self.requested = any(isinstance(other, StopRequest) and other.requested for other in outer)
@@ -41,4 +49,14 @@ class StopRequest:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         del frame
         self.requested = True
-        signal.signal(number, signal.SIG_DFL)
+        if number != signal.SIGHUP:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def exit_status(main: Callable[[], int]) -> int:
+    """What a command's `main` returns; EXIT_STOPPED, without a traceback, after Ctrl-C."""
+    try:
+        return main()
+    except KeyboardInterrupt:
+        print("mbpo_jax: stopped", file=sys.stderr)
+        return EXIT_STOPPED

@@ -15,7 +15,9 @@ class GaussianConfig:
     """Knobs of the model and of its fit."""
 
     num_members: int = option(7, "Networks in the ensemble.", minimum=1, maximum=1000)
-    num_elites: int = option(5, "Elite members, those with the lowest held-out error, which generate the rollouts.", minimum=1)
+    num_elites: int = option(
+        5, "Elite members, those with the lowest held-out error, which generate the rollouts.", minimum=1
+    )
     model_hidden_units: int = option(200, "Units of each hidden layer of a member.", minimum=1, maximum=2**16)
     model_learning_rate: float = option(1e-3, "Adam step size of the model.", minimum=0.0, maximum=1.0)
     model_batch_size: int = option(256, "Rows per member in a minibatch of the fit.", minimum=1)
@@ -36,7 +38,9 @@ class GaussianConfig:
         0, "Maximum gradient steps of a model fit; 0: no limit, early stopping decides.", minimum=0
     )
     fit_slice_minibatches: int = option(
-        16, "Minibatches per compiled call of a fit; with more of them, progress shows and Ctrl-C acts later.", minimum=1
+        16,
+        "Minibatches per compiled call of a fit; with more of them, progress shows and Ctrl-C acts later.",
+        minimum=1,
     )
 
     def __post_init__(self) -> None:

@@ -112,6 +112,16 @@ def read_run(run_dir: Path, experiment: str, seed: int) -> LearningCurve | None:
     return _from_json(value, run_dir / CONFIG)
 
 
+def step_of_summary(run_dir: Path) -> float:
+    """Environment steps when the summary was written; -1 if there is none, 0 if it does not say.
+
+    Raises:
+      ValueError: it is damaged; names the file.
+    """
+    path = run_dir / SUMMARY
+    return _number({"step": 0} | plain_json.read(path), "step", path) if path.exists() else -1.0
+
+
 def read_evaluations(path: Path) -> dict[int, dict[int, Evaluation]]:
     """The evaluations in a file of metrics: seed -> step -> evaluation, by step.
 
@@ -163,11 +173,10 @@ def _evaluations(records: list[dict[str, Any]], path: Path) -> dict[int, dict[in
 
 def _seconds(run_dir: Path, last_step: int, records: list[dict[str, Any]]) -> float | None:
     """Wall time: what the summary says if it is not older than the curve, or else what the last line says of parts."""
-    path = run_dir / SUMMARY
-    if path.exists():
-        summary = {"step": 0} | plain_json.read(path)
-        if _number(summary, "step", path) >= last_step and summary.get("seconds") is not None:
-            return _number(summary, "seconds", path, finite=True)
+    if step_of_summary(run_dir) >= last_step:
+        summary = plain_json.read(run_dir / SUMMARY)
+        if summary.get("seconds") is not None:
+            return _number(summary, "seconds", run_dir / SUMMARY, finite=True)
     for record in reversed(records):
         names = [name for name in record if name.startswith("seconds/")]
         if names:

@@ -54,7 +54,9 @@ def calm_policy(
     """
     algorithm = trained.algorithm
     act = policy.deterministic_act(algorithm) if act is None else act
-    return policy.Policy(act, algorithm, algorithm.actor(trained.state), env.action_low, env.action_high).normalized_action
+    return policy.Policy(
+        act, algorithm, algorithm.actor(trained.state), env.action_low, env.action_high
+    ).normalized_action
 
 
 def exploring_policy(trained: Trained, key: jax.Array) -> Callable[[PyTree], Callable[[np.ndarray], np.ndarray]]:

@@ -1,4 +1,4 @@
-"""Do the critics promise more than comes? Their values beside the discounted returns that follow, over training.
+"""Do the critics overestimate? Their values beside the discounted returns that follow, over training.
 
 References: Fujimoto et al. 2018 (TD3), section 4.1; Chen et al. 2021 (REDQ), section 3, for the normalised bias.
 """
@@ -166,5 +166,5 @@ def _figure(numbers: dict[str, Any]) -> Figure:
         xlabel="environment steps",
         ylabel="(value - what follows) / |mean of what follows|",
     )
-    figure.suptitle(f"{numbers['algorithm']} on {numbers['env']}: do the critics promise too much?")
+    figure.suptitle(f"{numbers['algorithm']} on {numbers['env']}: do the critics overestimate?")
     return figure

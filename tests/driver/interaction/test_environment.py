@@ -13,9 +13,11 @@ from mbpo_jax.driver.interaction.environment import (
     TRAINING,
     Environment,
     Limits,
+    check_termination_fn,
     rescale,
     resolve_termination_fn,
 )
+from mbpo_jax.types import Spec
 
 
 @pytest.fixture
@@ -262,6 +264,34 @@ def test_a_termination_function_that_cannot_be_had_is_refused(name):
     with pytest.raises(ValueError, match="termination_fn must be 'auto', 'never' or package.module:function") as caught:
         resolve_termination_fn(name, "Hopper-v5")
     assert f"got {name!r}" in str(caught.value)
+
+
+def test_a_module_that_cannot_even_be_parsed_is_named_with_its_error(tmp_path, monkeypatch):
+    (tmp_path / "half_written_rules.py").write_text("def ended(obs, action, next_obs:\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=r"got 'half_written_rules:ended' \(SyntaxError"):
+        resolve_termination_fn("half_written_rules:ended", "Hopper-v5")
+
+
+@pytest.mark.parametrize(
+    ("rule", "complaint"),
+    [
+        (lambda obs, action, next_obs: next_obs[:, 1:2] > 0.2, r"got bool \[3, 1\]"),
+        (lambda obs, action, next_obs: next_obs[:, 1], r"got float32 \[3\]"),
+        (lambda obs, action, next_obs: next_obs[0, 1] > 0.2, r"got bool \[\]"),
+        (lambda obs, action, next_obs: None, "got NoneType"),
+        (lambda obs, action: obs[:, 0] > 0.0, "but it raised TypeError"),
+        (lambda obs, action, next_obs: bool(next_obs[0, 0] > 0.0), "but it raised TracerBoolConversionError"),
+    ],
+)
+def test_a_termination_function_of_another_form_is_refused_before_anything_is_trained(rule, complaint):
+    with pytest.raises(ValueError, match=rf"termination_fn 'my:rule' must return bool \[3\] for 3 rows, .*{complaint}"):
+        check_termination_fn(rule, "my:rule", Spec(4, 2))
+
+
+def test_a_termination_function_of_the_right_form_is_taken():
+    check_termination_fn(terminations.never, "never", Spec(4, 2))
+    check_termination_fn(terminations.hopper, "auto", Spec(11, 3))
 
 
 def test_an_unknown_environment_is_told_how_to_pass_a_termination_function():

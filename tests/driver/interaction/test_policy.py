@@ -103,9 +103,9 @@ def test_actions_are_in_bounds_and_reach_them(sac_run):
 def test_bounds_are_the_environments_own(mbpo_run):
     loaded = load_policy(mbpo_run, 0)  # of an InvertedPendulum, whose actions are in [-3, 3]
     obs = observations(200, 4, scale=1e4)
-    actions, normalized_action = np.stack([loaded(o) for o in obs]), np.stack([loaded.normalized_action(o) for o in obs])
-    assert np.abs(normalized_action).max() == 1.0
-    np.testing.assert_array_equal(actions, np.float32(3.0 * normalized_action.astype(np.float64)))
+    actions, normalized = np.stack([loaded(o) for o in obs]), np.stack([loaded.normalized_action(o) for o in obs])
+    assert np.abs(normalized).max() == 1.0
+    np.testing.assert_array_equal(actions, np.float32(3.0 * normalized.astype(np.float64)))
     assert np.abs(actions).max() == 3.0
 
 

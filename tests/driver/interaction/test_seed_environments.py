@@ -48,7 +48,7 @@ def test_a_step_that_fails_is_given_up_and_stands_at_the_next_episode(opened):
     envs.begin()
     outcomes = list(itertools.chain(*(envs.step([0], [np.zeros(2)]) for _ in range(9))))
     assert [type(outcome) for outcome in outcomes] == [Taken] * 8 + [GivenUp]
-    assert isinstance(outcomes[8].failure, NotFinite)
+    assert [type(failure) for failure in envs.forgiven()] == [NotFinite]
     healthy = Environment("odd_worlds:odd/NanReward-v0", 6)
     np.testing.assert_array_equal(envs.obs[0], healthy.reset(2))
     assert envs.faults() == [{"nonfinite_episodes": 1, "restarts": 0}]
@@ -121,8 +121,9 @@ def test_a_run_goes_on_without_the_episodes_that_were_not_finite(tmp_path, capsy
         assert all(np.isfinite(leaf).all() for leaf in rows.values())
         np.testing.assert_array_equal(rows["next_obs"][:, 0], rows["obs"][:, 0] + 1)
     told = capsys.readouterr().err.splitlines()
-    assert len(told) == 2  # although the run is quiet
+    assert len(told) == 4  # although the run is quiet
     assert "step 8: an episode is given up: environment odd_worlds:odd/NanReward-v0 gave a value that is not" in told[0]
+    assert "step 20: an evaluation episode is given up: environment odd_worlds:odd/NanReward-v0" in told[2]
     last = [line for line in metrics.read(tmp_path / "metrics.jsonl") if "replay/rows" in line][-1]
     assert (last["env/nonfinite_episodes"], last["env/restarts"], last["replay/rows"]) == (2, 0, 20)
 

@@ -202,7 +202,32 @@ def test_a_checkpoint_of_another_run_is_passed_over(tmp_path):
     shutil.copytree(tmp_path / "other" / "checkpoints" / "20", tmp_path / "checkpoints" / "20")
     reader = Checkpoints(tmp_path, 3, {"env": "mine", "seeds": [1, 2]})
     assert reader.restore_latest().record == {"step": 15}
-    assert "20 is passed over: it belongs to another run" in reader.passed_over[0]
+    assert "20 is passed over: it belongs to another run: env was 'theirs', is 'mine'" in reader.passed_over[0]
+
+
+def test_a_checkpoint_that_is_older_than_a_knob_counts_as_its_default(tmp_path):
+    three(tmp_path, identity={"env": "mine"})
+    defaults = {"env": "any", "new": 1}
+    assert Checkpoints(tmp_path, 3, {"env": "mine", "new": 1}, defaults).restore_latest().record == {"step": 15}
+    with pytest.raises(StorageFailure, match=r"15 is passed over: it belongs to another run: new was 1, is 2"):
+        Checkpoints(tmp_path, 3, {"env": "mine", "new": 2}, defaults).restore_latest()
+    three(tmp_path / "newer", identity={"env": "mine", "newest": 5})
+    with pytest.raises(StorageFailure, match=r"newest was 5, is 'not known'"):
+        Checkpoints(tmp_path / "newer", 3, {"env": "mine"}, defaults).restore_latest()
+
+
+def test_of_checkpoints_that_are_not_restored_only_the_manifest_is_read(tmp_path, monkeypatch):
+    """Thousands may have been kept; their scores count all the same."""
+    checkpoints = Checkpoints(tmp_path, 2)
+    for step, score in ((5, 9.0), (10, 1.0), (15, 2.0)):
+        checkpoints.save(step, arrays(step), {"step": step}, score)
+    looked_at, checksums = [], manifest._checksums
+    monkeypatch.setattr(manifest, "_checksums", lambda directory: looked_at.append(directory) or checksums(directory))
+    reader = Checkpoints(tmp_path, 2)
+    assert reader.restore_latest().record == {"step": 15}
+    assert [path.name for path in looked_at] == ["15"]
+    reader.save(20, arrays(20), {"step": 20}, 3.0)
+    assert names_on_disk(tmp_path) == ["15", "20", "5"]  # the newest two, and the best
 
 
 def test_a_manifest_of_another_format_is_not_read(tmp_path):

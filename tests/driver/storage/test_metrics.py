@@ -2,6 +2,7 @@ import errno
 import json
 import math
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -182,6 +183,14 @@ def test_a_damaged_line_is_named(tmp_path, bad):
         metrics.read(path)
 
 
+def test_a_last_line_that_is_being_written_or_was_torn_is_no_line_yet(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "seed": 0}\n{"step": 2, "se')
+    assert metrics.read(path) == [{"step": 1, "seed": 0}]
+    path.write_text("")
+    assert metrics.read(path) == []
+
+
 def test_a_closed_writer_says_so(tmp_path):
     writer = MetricsWriter(tmp_path)
     writer.close()
@@ -206,6 +215,38 @@ def test_tensorboard_gets_the_scalars_of_each_seed(tmp_path):
             found.update({(seed, event.step, value.tag): value.simple_value for value in event.summary.value})
             data = data[16 + length :]
     assert found == {(0, 10, "loss"): 0.5, (1, 10, "loss"): 0.75}
+
+
+def test_tensorboard_on_a_full_disk_is_an_error_and_nobody_waits(tmp_path):
+    """tensorboardX's own writer would wait for ever for a thread that the first error ended."""
+    line, before = {f"metric_{i}": float(i) for i in range(20)}, resource.getrlimit(resource.RLIMIT_FSIZE)
+    with MetricsWriter(tmp_path, tensorboard=True) as writer:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+        try:
+            with pytest.raises(OSError) as caught:
+                for step in range(1000):
+                    writer.write(step, 0, line)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.errno == errno.EFBIG
+    assert 5 < len(metrics.read(tmp_path / "metrics.jsonl")) < 100  # it is no shorter than the events
+
+
+def test_a_resumed_run_hides_what_the_interrupted_one_showed_from_there_on(tmp_path):
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+    for offset in (None, 0):
+        with MetricsWriter(tmp_path, offset, tensorboard=True) as writer:
+            writer.write(10, 0, {"loss": 0.5})
+        (path,) = set((tmp_path / "tensorboard" / "seed_0").iterdir())
+        data, starts = path.read_bytes(), []
+        while data:
+            length = int.from_bytes(data[:8], "little")
+            event = Event.FromString(data[12 : 12 + length])
+            starts += [event.step] * (event.session_log.status == SessionLog.START)
+            data = data[16 + length :]
+        assert starts == [10]
+        path.unlink()
 
 
 def test_tensorboard_without_its_package_says_what_to_install(tmp_path, monkeypatch):

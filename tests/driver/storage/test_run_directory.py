@@ -137,7 +137,9 @@ def test_a_missing_or_binary_config_is_named(tmp_path):
 
 def test_the_same_knobs_may_go_on():
     check_same(SavedConfig(RUN, KNOBS), RUN, KNOBS)
-    check_same(SavedConfig(RunConfig(algorithm="sac"), ModelFreeSacConfig()), RunConfig(algorithm="sac"), ModelFreeSacConfig())
+    check_same(
+        SavedConfig(RunConfig(algorithm="sac"), ModelFreeSacConfig()), RunConfig(algorithm="sac"), ModelFreeSacConfig()
+    )
 
 
 def test_what_may_change_is_told_old_and_new_and_so_are_versions():

@@ -1,6 +1,6 @@
 """How the agents of all seeds act: in their environments while they train, and when they are evaluated."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -57,12 +57,11 @@ class Acting:
             carries[i] = self._algorithm.begin_episode(actors[i])
         self.carry = self._axis.join(carries)
 
-    def step(self, roots: PyTree, step: int, state: PyTree, warn: Callable[[str], None]) -> list[Taken]:
+    def step(self, roots: PyTree, step: int, state: PyTree) -> list[Taken]:
         """A step of every seed. One whose environment fails begins another episode and acts again.
 
         Args:
           step: environment steps taken before.
-          warn: is told of every episode that is given up.
         Raises:
           Diverged: an action is not finite.
           EnvironmentFailure: an environment failed more often than is allowed.
@@ -76,7 +75,6 @@ class Acting:
             for i, outcome in zip(waiting, outcomes):
                 if isinstance(outcome, GivenUp):
                     failed.append(i)
-                    warn(f"step {step:,}: an episode is given up: {outcome.failure}")
                 else:
                     taken[i] = outcome
             waiting = failed

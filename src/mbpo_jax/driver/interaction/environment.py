@@ -10,6 +10,8 @@ one, in a new instance if need be, as often as the limits allow. What was learnt
 import importlib
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mbpo_jax import terminations
@@ -24,7 +26,7 @@ from mbpo_jax.driver.config import (
 )
 from mbpo_jax.driver.interaction.environment_process import SimulatorProcess
 from mbpo_jax.driver.interaction.simulator import Failure, Simulator, Spaces, Step, Unfit
-from mbpo_jax.types import TerminationFn
+from mbpo_jax.types import Spec, TerminationFn
 
 TRAINING, EVALUATION = 0, 1  # streams of episode seeds
 
@@ -66,6 +68,7 @@ class Environment:
         self.episode_return = 0.0
         self.nonfinite_episodes = 0  # given up because of a value that is not finite
         self.restarts = 0  # times that the environment was made anew
+        self.forgiven: list[EnvironmentFailure] = []  # what both count, until somebody takes note and empties it
 
     def begin(self) -> np.ndarray:
         """Begins the next episode that can be begun, recovering from faults; returns its first observation [O]."""
@@ -98,11 +101,13 @@ class Environment:
             if self.nonfinite_episodes >= self._limits.nonfinite_episodes:
                 raise _beyond(failure, done, flag, self._limits.nonfinite_episodes) from failure
             self.nonfinite_episodes += 1
+            self.forgiven.append(failure)
             return
         done, flag = f"it had been made anew {self.restarts} times", "env_restarts"
         if self.restarts >= self._limits.restarts:
             raise _beyond(failure, done, flag, self._limits.restarts) from failure
         self.restarts += 1
+        self.forgiven.append(failure)
         self.close()
 
     def reset(self, episode: int | None = None) -> np.ndarray:
@@ -229,11 +234,32 @@ def resolve_termination_fn(name: str, env_id: str) -> TerminationFn:
         if not callable(found):
             raise TypeError(f"{function} is not a function")
         return found
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
+    except Exception as error:  # whatever a module raises that is imported
         raise ValueError(
             "termination_fn must be 'auto', 'never' or package.module:function that can be imported, got "
-            f"{name!r} ({error})"
+            f"{name!r} ({type(error).__name__}: {error})"
         ) from error
+
+
+def check_termination_fn(termination_fn: TerminationFn, name: str, spec: Spec) -> None:
+    """Tries a termination function on the shapes that it will see.
+
+    Args:
+      name: what `--termination_fn` was.
+    Raises:
+      ValueError: it raises, or does not return bool [B].
+    """
+    num_rows = 3
+    obs, action = (jax.ShapeDtypeStruct((num_rows, dim), jnp.float32) for dim in (spec.obs_dim, spec.action_dim))
+    must = f"termination_fn {name!r} must return bool [{num_rows}] for {num_rows} rows"
+    try:
+        ends = jax.eval_shape(termination_fn, obs, action, obs)
+    except Exception as error:  # whatever a user's function raises
+        raise ValueError(f"{must}, but it raised {type(error).__name__}: {error}") from error
+    shape, dtype = getattr(ends, "shape", None), getattr(ends, "dtype", None)
+    if shape != (num_rows,) or dtype != jnp.bool_:
+        got = type(ends).__name__ if shape is None else f"{dtype} {list(shape)}"
+        raise ValueError(f"{must}, got {got}")
 
 
 def _beyond(failure: EnvironmentFailure, done: str, flag: str, limit: int) -> EnvironmentFailure:

@@ -23,6 +23,7 @@ class Evaluation(NamedTuple):
             "eval/return_std": float(np.std(self.returns)),
             "eval/return_min": float(np.min(self.returns)),
             "eval/length_mean": float(np.mean(self.lengths)),
+            "eval/episodes": float(len(self.returns)),
         }
 
 
@@ -43,12 +44,12 @@ def evaluate(
     Raises:
       EnvironmentFailure: it failed more often than its limits allow, or in every episode.
     """
-    counters, outcome = (env.nonfinite_episodes, env.restarts), Evaluation([], [])
+    counters, outcome = (env.nonfinite_episodes, env.restarts, list(env.forgiven)), Evaluation([], [])
     failure: EnvironmentFailure | None = None
     for episode in range(first_episode, first_episode + num_episodes):
         try:
             if not _play(policy, env, episode, should_stop):
-                env.nonfinite_episodes, env.restarts = counters
+                env.nonfinite_episodes, env.restarts, env.forgiven = counters
                 return None
         except EnvironmentFailure as error:
             failure = error

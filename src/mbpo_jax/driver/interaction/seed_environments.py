@@ -30,7 +30,6 @@ class GivenUp(NamedTuple):
     """A step that failed, and with it its episode; nothing of it is stored."""
 
     start: np.ndarray  # [O], of the next episode
-    failure: EnvironmentFailure
 
 
 class SeedEnvironments:
@@ -108,6 +107,14 @@ class SeedEnvironments:
             for train, evaluation in zip(self._training, self._evaluation)
         ]
 
+    def forgiven(self) -> list[EnvironmentFailure]:
+        """The failures that episodes were given up for since this was asked last."""
+        failures = []
+        for env in (*self._training, *self._evaluation):
+            failures += env.forgiven
+            env.forgiven = []
+        return failures
+
     def arrays(self, i: int) -> dict[str, np.ndarray]:
         """What a checkpoint holds of seed number `i`: where it stands, and the actions that led there."""
         env = self._training[i]
@@ -149,7 +156,7 @@ def _take(env: Environment, obs: np.ndarray, action: np.ndarray) -> Taken | Give
     try:
         step = env.step(action)
     except (NotFinite, Broken) as failure:
-        return GivenUp(env.recover(failure), failure)
+        return GivenUp(env.recover(failure))
     ended, episode_return = step.terminal or step.truncated, env.episode_return
     next_start = env.begin() if ended else step.next_obs
     return Taken(_row(obs, action, step), next_start, ended, episode_return)

@@ -10,7 +10,8 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+import types
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,18 +41,27 @@ def accept(record: dict[str, Any]) -> None:
 class Checkpoints:
     """The checkpoints of a run directory, which nobody else writes meanwhile (`lock.locked`)."""
 
-    def __init__(self, run_dir: Path, keep: int, identity: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        keep: int,
+        identity: dict[str, Any] | None = None,
+        defaults: Mapping[str, Any] = types.MappingProxyType({}),
+    ) -> None:
         """Opens the folder, and clears away what a process that was killed left half written or half deleted.
 
         Args:
           keep: newest checkpoints that are kept; the one of the best score is kept besides.
           identity: JSON that says which run this is; checkpoints of another are passed over. None: any will do.
+          defaults: parts of an identity that checkpoints may lack, for they are older than these.
         Raises:
           StorageFailure: the folder cannot be used.
         """
-        self._keep, self._identity = keep, identity
+        self._keep, self._identity, self._defaults = keep, identity, defaults
         self._directory = (run_dir / FOLDER).resolve()  # orbax wants absolute paths
-        self._scores: dict[str, float | None] = {}  # of the sound checkpoints, by name
+        self._scores: dict[
+            str, float | None
+        ] = {}  # of checkpoints of this run that are not known to be damaged, by name
         self.passed_over: list[str] = []  # why what was newer was not restored, one line each
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
@@ -101,9 +111,9 @@ class Checkpoints:
         self.passed_over, found = [], None
         for name in _names(self._directory):
             try:
-                content = _checked(self._directory, name)
-                if self._identity is not None and content["identity"] != self._identity:
-                    raise ValueError("it belongs to another run")
+                # Of what is not restored only the manifest is read: thousands of files may have been kept.
+                content = _checked(self._directory, name, with_files=found is None)
+                self._check_identity(content["identity"])
                 if found is None:
                     fits(content["record"])
                     bundled = _read_arrays(self._directory / name / ARRAYS)
@@ -115,6 +125,15 @@ class Checkpoints:
         if found is None and self.passed_over:
             raise StorageFailure(f"no checkpoint can be used. {'; '.join(self.passed_over[:5])}")
         return found
+
+    def _check_identity(self, saved: dict[str, Any] | None) -> None:
+        if self._identity is None:
+            return
+        old, new = {**self._defaults, **(saved or {})}, self._identity
+        differ = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+        if saved is None or differ:
+            told = (f"{name} was {old.get(name)!r}, is {new.get(name, 'not known')!r}" for name in differ)
+            raise ValueError(f"it belongs to another run: {'; '.join(told)}")
 
     def _unused_name(self, step: int) -> str:
         taken = {_place(name)[1] for name in _names(self._directory) if _place(name)[0] == step}
@@ -173,8 +192,8 @@ def _names(directory: Path) -> list[str]:
     return sorted(filter(NAME.fullmatch, os.listdir(directory)), key=_place, reverse=True)
 
 
-def _checked(directory: Path, name: str) -> dict[str, Any]:
-    content = manifest.read(directory / name)
+def _checked(directory: Path, name: str, with_files: bool = True) -> dict[str, Any]:
+    content = manifest.read(directory / name, with_files)
     if content["name"] != name:
         raise ValueError(f"it was checkpoint {content['name']} when it was written")
     return content

@@ -40,7 +40,7 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     Raises:
       OSError: it could not be written; what was there before is as it was.
     """
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # its own, where two processes write one file
     try:
         with temporary.open("wb") as file:
             write(file)

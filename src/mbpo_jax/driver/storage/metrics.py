@@ -10,6 +10,7 @@ import json
 import math
 import operator
 import os
+import time
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -106,7 +107,8 @@ def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """Reads a metrics file.
 
     Returns:
-      One dict a line, in the order written, with 'step', 'seed' and the metrics; all floats are floats again.
+      One dict a line, in the order written, with 'step', 'seed' and the metrics; all floats are floats again. A last
+      line without its end is no line.
     Raises:
       ValueError: names the file and the number of the first line that is damaged.
       FileNotFoundError: there is no such file.
@@ -114,6 +116,8 @@ def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     records = []
     with files.open_regular(path) as file:
         for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                break  # being written, or torn by a power cut; a resumed run cuts it off
             try:
                 records.append(_parse(line))
             except ValueError as error:  # JSON and UTF-8 errors are ValueErrors too
@@ -144,28 +148,44 @@ def last_step(run_dir: str | os.PathLike[str]) -> int:
 
 
 class _Summaries:
-    """TensorBoard event files, one folder a seed."""
+    """TensorBoard event files, one folder a seed.
+
+    tensorboardX's own `SummaryWriter` has a thread that writes. Where it cannot (a full disk), the thread ends and
+    the next call waits for it for ever, so events are written here, by the caller.
+    """
 
     def __init__(self, root: Path) -> None:
         try:
-            from tensorboardX import SummaryWriter
+            from tensorboardX import event_file_writer, summary
+            from tensorboardX.proto import event_pb2
         except ImportError as error:
             raise ValueError("TensorBoard output needs tensorboardX: pip install 'mbpo-jax[tensorboard]'") from error
-        self._root, self._open = root, SummaryWriter
+        self._root, self._open, self._scalar = root, event_file_writer.EventsWriter, summary.scalar
+        self._event, self._begin = event_pb2.Event, event_pb2.SessionLog(status=event_pb2.SessionLog.START)
         self._writers: dict[int, Any] = {}
 
     def write(self, record: Mapping[str, Any]) -> None:
+        """Writes the numbers of a line, whole lists aside. Raises OSError where they cannot be written."""
         step, seed = record["step"], record["seed"]
-        if seed not in self._writers:  # what an interrupted run wrote from this step on is hidden
-            self._writers[seed] = self._open(str(self._root / f"seed_{seed}"), purge_step=step)
+        writer = self._writers.get(seed) or self._opened(seed, step)
         for name, value in record.items():
             if name not in ("step", "seed") and not isinstance(value, list):
-                self._writers[seed].add_scalar(name, value, step)
+                writer.write_event(self._event(wall_time=time.time(), step=step, summary=self._scalar(name, value)))
+        writer.flush()
 
     def close(self) -> None:
         for writer in self._writers.values():
-            writer.close()
+            with contextlib.suppress(OSError):  # every line was flushed, or its error has been raised
+                writer.close()
         self._writers = {}
+
+    def _opened(self, seed: int, step: int) -> Any:
+        """A new file of events, which hides what an interrupted run wrote from this step on."""
+        folder = self._root / f"seed_{seed}"
+        folder.mkdir(parents=True, exist_ok=True)
+        writer = self._writers[seed] = self._open(str(folder / "events"), f".{os.getpid()}")
+        writer.write_event(self._event(wall_time=time.time(), step=step, session_log=self._begin))
+        return writer
 
 
 def _plain(name: str, value: Any) -> Any:

@@ -4,7 +4,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from mbpo_jax.driver.config import RunConfig, StorageFailure
+from mbpo_jax.driver.config import RunConfig, StorageFailure, default_algorithm_config
 from mbpo_jax.driver.storage import checkpoint, lock, metrics, run_directory
 
 
@@ -23,13 +23,17 @@ class RunFiles:
         self.run_dir = Path(run.directory)
         self._config_problem: StorageFailure | None = None
         self._saved_every = 0
-        self.run_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            self.run_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageFailure(f"run_dir {run.directory!r} must be a directory that can be made: {error}") from error
         unlocked = stack.enter_context(lock.locked(self.run_dir))
         if unlocked is not None:
             self.warnings.append(unlocked)
         self._compare(run, config)
+        defaults = run_directory.identity(RunConfig(), default_algorithm_config(run))
         self.checkpoints = checkpoint.Checkpoints(
-            self.run_dir, run.checkpoints_kept, run_directory.identity(run, config)
+            self.run_dir, run.checkpoints_kept, run_directory.identity(run, config), defaults
         )
 
     def newest(self) -> checkpoint.Saved | None:
