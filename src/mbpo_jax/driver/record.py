@@ -1,5 +1,6 @@
 """What a run tells of itself: metrics since the last line, episodes, evaluations, seconds."""
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -140,4 +141,5 @@ class Record:
 
 def _rank(evaluation: dict[str, Any]) -> tuple[bool, float]:
     """What the best evaluation has most of."""
-    return evaluation.get("complete", True), evaluation["return_mean"]
+    return_mean = evaluation["return_mean"]
+    return evaluation.get("complete", True) and math.isfinite(return_mean), return_mean

@@ -59,9 +59,8 @@ class Checkpoints:
         """
         self._keep, self._identity, self._defaults = keep, identity, defaults
         self._directory = (run_dir / FOLDER).resolve()  # orbax wants absolute paths
-        self._scores: dict[
-            str, float | None
-        ] = {}  # of checkpoints of this run that are not known to be damaged, by name
+        # By name, of the checkpoints of this run that are not known to be damaged.
+        self._scores: dict[str, float | None] = {}
         self.passed_over: list[str] = []  # why what was newer was not restored, one line each
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
