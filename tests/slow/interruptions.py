@@ -17,8 +17,9 @@ def kills(options):
 
 
 def stops(options):
-    """SIGTERM and SIGINT in turns; the process has to save and leave with status 3, soon."""
-    return _prove(options, lambda index: (signal.SIGTERM, signal.SIGINT)[index % 2])
+    """SIGTERM, SIGINT and SIGHUP in turns; the process has to save and leave with status 3, soon."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup the processes would inherit that it is ignored
+    return _prove(options, lambda index: (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)[index % 3])
 
 
 def _prove(options, signal_of):
