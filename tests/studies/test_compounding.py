@@ -112,4 +112,4 @@ def test_what_explodes_is_told(trained, episodes, monkeypatch):
     sentence = compounding._sentence(
         numbers | {"error": {"steps": [1], "exploded_share": 0.0}, "fan": {"exploded_share": 0.25}}
     )
-    assert "Up to 25% of the trajectories exploded" in sentence
+    assert sentence.endswith("In the model 25% of the fan exploded, and stand still from there.")

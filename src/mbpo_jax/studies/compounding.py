@@ -150,8 +150,9 @@ def _floats(values: np.ndarray) -> list[float]:
 def _sentence(numbers: dict[str, Any]) -> str:
     steps, exponent = numbers["error"]["steps"][-1], numbers["exponent"]
     power = "" if exponent is None else f"; as steps to the power {exponent:.2f}"
-    exploded = max(numbers["error"]["exploded_share"], numbers["fan"]["exploded_share"])
-    explosion = f" Up to {exploded:.0%} of the trajectories exploded and stand still from there." if exploded else ""
+    shares = {"short sequences": numbers["error"]["exploded_share"], "the fan": numbers["fan"]["exploded_share"]}
+    exploded = " and ".join(f"{share:.0%} of {name}" for name, share in shares.items() if share)
+    explosion = f" In the model {exploded} exploded, and stand still from there." if exploded else ""
     return (
         f"{numbers['env']} after {numbers['step']:,} steps: the median error grows from {numbers['error_first']:.3f} "
         f"at one step to {numbers['error_last']:.3f} at {steps}, in standard deviations of the states in the "
