@@ -37,6 +37,8 @@ def test_a_panel_shows_the_published_band_up_to_our_end_and_every_experiment():
     steps, mean = lines["hopper: mean of 2 seeds, 95 % interval"]
     assert steps == list(range(6000, 20_001, 1000))  # after exploration, where both seeds are
     assert set(mean) == {200.0}
+    alone = [label for label in lines if label.endswith("alone")]
+    assert alone == ["_seed 1 alone"] and lines[alone[0]] == (list(range(20_000, 23_001, 1000)), [300.0] * 4)
     assert drawn(panel)["changed: one seed"] == (list(range(6000, 15_001, 1000)), [50.0] * 10)
     first, second = (line for line in panel.get_lines() if line.get_label() == "_seed 0")
     assert next(iter(first.get_xdata())) == 1000  # single evaluations from the beginning

@@ -1,5 +1,6 @@
 """The comparison as a picture: a panel for each environment, its experiments in front of the published band."""
 
+import bisect
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +21,8 @@ NUM_RESAMPLES = 2_000  # one interval for each step
 PANEL_INCHES = (5.4, 4.0)
 CAPTION = (
     f"Where MBPO is published, thick lines are means over the last {WINDOW_STEPS:,} steps, as the published one is.\n"
-    "Thin lines: single evaluations of a seed. Coloured bands: 95 % bootstrap intervals of the mean over seeds."
+    "Thin lines: single evaluations of a seed. Coloured bands: 95 % bootstrap intervals of the mean over seeds.\n"
+    "Dotted lines: a seed alone, where not every seed has run as far."
 )
 
 
@@ -102,7 +104,10 @@ def _draw_published(axes: Axes, rows: Sequence[published.PublishedRow]) -> None:
 
 
 def _draw_experiment(axes: Axes, experiment: Experiment, colour: str, window_steps: int | None) -> None:
-    """Thin lines: every evaluation of every seed. Thick line: mean over seeds; its band: 95 % bootstrap interval."""
+    """Thin lines: every evaluation of every seed. Thick line: mean over seeds; its band: 95 % bootstrap interval.
+
+    Dotted: where the mean ends, each seed that ran further.
+    """
     for curve in experiment.curves:
         axes.plot(curve.steps, curve.returns, color=colour, alpha=0.35, linewidth=0.7, label=f"_seed {curve.seed}")
     line = mean_line(experiment.curves, window_steps)
@@ -111,3 +116,15 @@ def _draw_experiment(axes: Axes, experiment: Experiment, colour: str, window_ste
         label = f"{experiment.name}: mean of {len(experiment.curves)} seeds, 95 % interval"
         axes.fill_between(line.steps, *line.interval, color=colour, alpha=0.25, linewidth=0.0)
     axes.plot(line.steps, line.mean, color=colour, linewidth=2.0, label=label)
+    for curve in experiment.curves:
+        if curve.last_step > experiment.common_step:
+            steps, alone, _ = mean_line([curve], window_steps)
+            first = bisect.bisect_left(steps, experiment.common_step)
+            axes.plot(
+                steps[first:],
+                alone[first:],
+                color=colour,
+                linestyle=":",
+                linewidth=2.0,
+                label=f"_seed {curve.seed} alone",
+            )
