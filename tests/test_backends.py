@@ -35,6 +35,8 @@ def test_a_users_options():
         ("a=1", "got 'a=1'"),
         ("fit_model:xla_of_the_future=1", "XLA does not take xla_of_the_future=1"),
         (f"fit_model:{WIDTH}=wide", f"XLA does not take {WIDTH}=wide"),
+        (f"fit_model:{WIDTH}=none", f"XLA does not take {WIDTH}=none"),
+        ("none,none", "got 'none'"),
     ],
 )
 def test_what_cannot_be_used_is_named(text, words):

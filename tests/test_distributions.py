@@ -132,6 +132,15 @@ def test_gaussian_nll_hand_worked(variant):
     np.testing.assert_allclose(variant(distributions.gaussian_nll)(mean, log_var, target), [3.1931472], rtol=1e-6)
 
 
+@pytest.mark.parametrize("odd", range(3))
+@pytest.mark.parametrize("of_three", [distributions.gaussian_nll, distributions.tanh_gaussian])
+def test_arguments_do_not_broadcast(of_three, odd):
+    arrays = [jnp.ones((4, 3))] * 3
+    arrays[odd] = jnp.ones((4, 1))
+    with pytest.raises(AssertionError, match=r"\(4, 1\)"):
+        of_three(*arrays)
+
+
 def test_gaussian_nll_averages_targets_only(variant):
     rng = np.random.default_rng(0)
     mean, log_var, target = (rng.normal(size=(2, 3, 4)).astype(np.float32) for _ in range(3))

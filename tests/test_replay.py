@@ -131,6 +131,16 @@ def test_rows_as_many_as_the_capacity_replace_everything(variant):
     assert contents(variant(replay.add)(holding(4, range(3)), named([10, 11, 12, 13]))) == [10, 11, 12, 13]
 
 
+@pytest.mark.parametrize("name", ["obs", "action", "reward", "next_obs", "terminal"])
+def test_rows_of_another_shape_are_refused(name):
+    """A column [B, 1] of observations would silently be written to each of them."""
+    rows = named([1, 2, 3])
+    narrow = getattr(rows, name).reshape(3, -1)[:, :1]
+    wrong = narrow[:, 0] if name == "action" else narrow
+    with pytest.raises(AssertionError, match="shape"):
+        replay.add(holding(4, range(2)), rows.replace(**{name: wrong}))
+
+
 def test_adding_none_changes_nothing(variant):
     buffer = holding(4, range(6))
     after = variant(replay.add)(buffer, named([99, 98]), 0)

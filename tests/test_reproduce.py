@@ -402,6 +402,4 @@ def test_a_directory_that_cannot_be_written_to_is_noticed_before_anything_is_tra
 def test_a_missing_extra_is_one_line(here, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "submitit", None)
     assert call("--sweep_dir=runs") == 2
-    assert capsys.readouterr().err == (
-        "mbpo_jax: error: a sweep needs the extra 'sweep': pip install 'mbpo_jax[sweep]'\n"
-    )
+    assert capsys.readouterr().err == ("mbpo_jax: error: a sweep needs the extra 'sweep': pip install -e '.[sweep]'\n")

@@ -405,6 +405,4 @@ def test_a_missing_extra_is_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "submitit", None)
     (tmp_path / "a.flags").write_text("")
     assert sweep.main(["--flagfiles=a.flags", "--sweep_dir=out"]) == 2
-    assert capsys.readouterr().err == (
-        "mbpo_jax: error: a sweep needs the extra 'sweep': pip install 'mbpo_jax[sweep]'\n"
-    )
+    assert capsys.readouterr().err == ("mbpo_jax: error: a sweep needs the extra 'sweep': pip install -e '.[sweep]'\n")

@@ -51,7 +51,8 @@ def compiler_options(text: str, phases: Sequence[str]) -> dict[str, dict[str, st
     """
     chosen: dict[str, dict[str, str]] = {phase: {} for phase in phases}
     automatic = text == "auto"
-    for item in (choices().compiler_options if automatic else text.replace("none", "")).split(","):
+    wanted = {"auto": choices().compiler_options, "none": ""}.get(text, text)
+    for item in wanted.split(","):
         phase, colon, setting = item.strip().partition(":")
         name, equals, value = setting.partition("=")
         if not item.strip() or (automatic and phase not in chosen):

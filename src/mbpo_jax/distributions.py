@@ -2,6 +2,7 @@
 
 import math
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -44,6 +45,7 @@ def gaussian_nll(mean: Array, log_var: Array, target: Array) -> Array:
       [...], averaged over D: (target - mean)^2 / variance + log_var, the form of the official code (no 1/2).
     References: Chua et al. 2018 (PETS), Eq. 1.
     """
+    chex.assert_equal_shape([mean, log_var, target])
     return jnp.mean(jnp.square(target - mean) * jnp.exp(-log_var) + log_var, axis=-1)
 
 
@@ -56,6 +58,7 @@ def tanh_gaussian(mean: Array, log_std: Array, noise: Array) -> tuple[Array, Arr
       action [..., A] in [-1, 1]; log_prob [...], nats, of the squashed action.
     References: Haarnoja et al. 2018 (SAC), Appendix C, Eq. 21.
     """
+    chex.assert_equal_shape([mean, log_std, noise])
     pre_tanh = mean + jnp.exp(log_std) * noise
     log_prob = -0.5 * jnp.square(noise) - log_std - 0.5 * math.log(2.0 * math.pi)
     # log(1 - tanh(x)^2), which stays exact where 1 - tanh(x)^2 underflows (|x| > 10)

@@ -4,6 +4,7 @@ Rows are addressed by age, 0 being the oldest in force, never by their place in 
 and read back, or rebuilt with another capacity, draws the same rows from the same key.
 """
 
+import chex
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -61,6 +62,8 @@ def add(replay: Replay, rows: Transition, count: Array | int | None = None, limi
       limit: [], int, may be traced; rows that may be in force, the capacity by default.
     """
     num_rows, num_slots = rows.reward.shape[0], capacity(replay)
+    for new, slots in zip(jax.tree.leaves(rows), jax.tree.leaves(replay.rows)):
+        chex.assert_shape(new, (num_rows, *slots.shape[1:]))  # [B, 1] would be written to every column
     if num_rows > num_slots:
         raise ValueError(f"{num_rows} rows at once do not fit a buffer of {num_slots}")
     count = jnp.asarray(num_rows if count is None else count, jnp.int32)

@@ -35,6 +35,20 @@ def test_losses_by_hand():
     assert float(sac.temperature_loss(jnp.float32(2.0), jnp.float32([0.5, 1.5]), -3.0)) == pytest.approx(4.0)
 
 
+@pytest.mark.parametrize("name", ["reward", "terminal", "next_log_prob"])
+def test_a_column_where_a_row_belongs_is_refused(name):
+    """[B, 1] against [B] would silently make [B, B]."""
+    row, q = jnp.ones(3), jnp.ones((2, 3))
+    arrays = {"reward": row, "terminal": row, "next_log_prob": row}
+    assert sac.soft_target(**arrays, next_q=q, temperature=1.0, discount=0.9).shape == (3,)
+    with pytest.raises(AssertionError, match=r"\(3, 1\)"):
+        sac.soft_target(**arrays | {name: row[:, None]}, next_q=q, temperature=1.0, discount=0.9)
+    with pytest.raises(AssertionError, match=r"\(3, 1\)"):
+        shared.critic_loss(q, row[:, None])
+    with pytest.raises(AssertionError, match=r"\(3, 1\)"):
+        sac.actor_loss(q, row[:, None], 0.5)
+
+
 def dense(params, x):
     for name in sorted(params)[:-1]:
         x = jnp.maximum(x @ params[name]["kernel"] + params[name]["bias"], 0.0)

@@ -29,6 +29,9 @@ def test_the_target_by_hand(variant):
     )
     # 1 + 0.9 * min(5, 4); a terminal row is worth its reward, whatever follows; -1 + 0.9 * min(-2, 7)
     np.testing.assert_allclose(target, [4.6, 2.0, -2.8], rtol=1e-6)
+    for reward, terminal in (((3, 1), (3,)), ((3,), (3, 1))):  # would silently be [B, B]
+        with pytest.raises(AssertionError, match=r"\(3, 1\)"):
+            td3.critic_target(jnp.ones(reward), jnp.ones(terminal), jnp.ones((2, 3)), 0.9)
 
 
 def test_the_actions_of_the_target_by_hand(variant):

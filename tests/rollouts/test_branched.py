@@ -8,6 +8,8 @@ from mbpo_jax.environments.cartpole import CartpoleContinuous
 from mbpo_jax.rollouts import branched
 from mbpo_jax.types import Spec
 
+BLOCK_ROWS = 1000
+
 
 def countdown(key, group, obs, action):
     """obs = (name, steps left): a row ends when none are left; the reward is the group that moved it."""
@@ -30,7 +32,9 @@ def run(step_fn, start_obs, length, capacity=50_000, num_groups=1, key=0, limit=
     buffer = replay.init(Spec(start_obs.shape[1], action_dim), capacity)
     limit = capacity if limit is None else limit
     roll = jax.jit(
-        lambda k, b, o, n, m: branched.roll_out(k, no_action, branched.Dynamics(step_fn, num_groups), b, o, n, m)
+        lambda k, b, o, n, m: branched.roll_out(
+            k, no_action, branched.Dynamics(step_fn, num_groups), b, o, n, m, BLOCK_ROWS
+        )
     )
     buffer, metrics = roll(jax.random.key(key), buffer, start_obs, jnp.asarray(length), jnp.asarray(limit))
     return replay.take(buffer, jnp.arange(int(buffer.size))), metrics, buffer
@@ -81,7 +85,9 @@ def test_the_version_of_a_row_is_uniform_over_keys():
     counts = np.zeros((4, 2))
     empty, dynamics = replay.init(Spec(2, 1), 4), branched.Dynamics(countdown, 2)
     one, four = jnp.asarray(1), jnp.asarray(4)
-    roll = jax.jit(lambda key: branched.roll_out(key, no_action, dynamics, empty, starts([9] * 4), one, four)[0].rows)
+    roll = jax.jit(
+        lambda key: branched.roll_out(key, no_action, dynamics, empty, starts([9] * 4), one, four, BLOCK_ROWS)[0].rows
+    )
     for key in range(200):
         rows = roll(jax.random.key(key))
         counts[np.asarray(rows.obs[:, 0]).astype(int), np.asarray(rows.reward).astype(int)] += 1
@@ -95,7 +101,9 @@ def test_every_version_has_its_turn_when_few_rows_are_left(num_rows):
     one, all_rows = jnp.asarray(1), jnp.asarray(num_rows)
 
     def versions(key):
-        buffer, _ = branched.roll_out(key, no_action, dynamics, empty, starts([9] * num_rows), one, all_rows)
+        buffer, _ = branched.roll_out(
+            key, no_action, dynamics, empty, starts([9] * num_rows), one, all_rows, BLOCK_ROWS
+        )
         return buffer.rows.reward
 
     for moved_by in np.asarray(jax.jit(jax.vmap(versions))(jax.random.split(jax.random.key(0), 500)), int):
@@ -157,7 +165,9 @@ def test_one_trace_for_every_length_and_limit():
 
     buffer = replay.init(Spec(2, 1), 1000)
     roll = jax.jit(
-        lambda k, b, n, m: branched.roll_out(k, no_action, branched.Dynamics(counted), b, starts([9] * 20), n, m)
+        lambda k, b, n, m: branched.roll_out(
+            k, no_action, branched.Dynamics(counted), b, starts([9] * 20), n, m, BLOCK_ROWS
+        )
     )
     roll(jax.random.key(0), buffer, jnp.asarray(1), jnp.asarray(100))
     first = len(traces)
@@ -188,7 +198,7 @@ def test_with_the_true_dynamics_a_rollout_reproduces_the_environment():
     buffer = replay.init(Spec(4, 1), 2000)
     dynamics = branched.Dynamics(cartpole)
     buffer, metrics = branched.roll_out(
-        jax.random.key(1), random_action, dynamics, buffer, start_obs, jnp.asarray(30), jnp.asarray(2000)
+        jax.random.key(1), random_action, dynamics, buffer, start_obs, jnp.asarray(30), jnp.asarray(2000), BLOCK_ROWS
     )
     rows = jax.tree.map(np.asarray, replay.take(buffer, jnp.arange(int(buffer.size))))
     assert 0 < float(metrics["terminal_fraction"]) < 1
@@ -290,7 +300,7 @@ def described(step_fn, start_obs, policy_fn=no_action, length=3, num_groups=2):
     buffer = replay.init(Spec(start_obs.shape[1], 1), 100)
     buffer, metrics = branched.roll_out(
         jax.random.key(0), policy_fn, branched.Dynamics(step_fn, num_groups), buffer, start_obs,
-        jnp.asarray(length), jnp.asarray(100),
+        jnp.asarray(length), jnp.asarray(100), BLOCK_ROWS,
     )  # fmt: skip
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(buffer))
     return health.describe(metrics["health"]), metrics
@@ -355,7 +365,7 @@ def test_seeds_side_by_side_have_a_health_each():
     metrics = jax.vmap(
         lambda o: branched.roll_out(
             jax.random.key(0), no_action, branched.Dynamics(countdown), replay.init(Spec(2, 1), 50), o,
-            jnp.asarray(3), jnp.asarray(50),
+            jnp.asarray(3), jnp.asarray(50), BLOCK_ROWS,
         )[1]
     )(many)  # fmt: skip
     assert metrics["health"].update.tolist() == [-1, 0, -1]

@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -83,6 +84,7 @@ def build(config: ActorCriticConfig, spec: Spec, optimizer: optax.GradientTransf
 
 def critic_losses(q: Array, target: Array) -> Array:
     """Half the squared error of every critic q [M, B] to the one target [B], averaged over B; [M]."""
+    chex.assert_shape(target, q.shape[1:])
     return 0.5 * jnp.mean(jnp.square(q - target[None]), axis=-1)
 
 

@@ -5,6 +5,7 @@ References: Haarnoja et al. 2018b (SAC: Algorithms and Applications); softlearni
 
 import dataclasses
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -70,12 +71,14 @@ def soft_target(
       [B].
     References: Haarnoja et al. 2018b, Eq. 3 and 5.
     """
+    chex.assert_shape([reward, terminal, next_log_prob], next_q.shape[1:])
     next_value = jnp.min(next_q, axis=0) - temperature * next_log_prob
     return reward + discount * (1.0 - terminal) * next_value
 
 
 def actor_loss(q: Array, log_prob: Array, temperature: Array) -> Array:
     """Mean of temperature * log_prob [B] - min_m q [M, B]. References: Haarnoja et al. 2018b, Eq. 7."""
+    chex.assert_shape(log_prob, q.shape[1:])
     return jnp.mean(temperature * log_prob - jnp.min(q, axis=0))
 
 

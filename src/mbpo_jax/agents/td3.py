@@ -6,6 +6,7 @@ authors' code, sfujim/TD3@6a9f761. Deviations from it, with their reasons: docs/
 
 import dataclasses
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -86,6 +87,7 @@ def critic_target(reward: Array, terminal: Array, next_q: Array, discount: float
       [B].
     References: Fujimoto et al. 2018, Eq. 10; with M = 1, Lillicrap et al. 2015, Algorithm 1.
     """
+    chex.assert_shape([reward, terminal], next_q.shape[1:])
     return reward + discount * (1.0 - terminal) * jnp.min(next_q, axis=0)
 
 

@@ -111,7 +111,7 @@ def _executor(arguments: argparse.Namespace) -> Any:
     try:
         import submitit
     except ImportError as error:
-        raise ValueError("a sweep needs the extra 'sweep': pip install 'mbpo_jax[sweep]'") from error
+        raise ValueError("a sweep needs the extra 'sweep': pip install -e '.[sweep]'") from error
     folder, gpus = arguments.sweep_dir / "jobs", arguments.gpus_per_job
     if arguments.is_local:
         local = submitit.LocalExecutor(folder, max_num_timeout=MAX_TIMEOUTS)

@@ -9,6 +9,7 @@ References: Janner et al. 2019 (MBPO), official code `models/bnn.py`.
 
 from collections.abc import Callable
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -56,8 +57,9 @@ def build(config: GaussianConfig, network: GaussianMlp) -> Programs:
     def member_loss(params: PyTree, bounds: PyTree, x: Array, y: Array, weights: Array) -> Array:
         mean, raw_log_var = network.apply({"params": params}, x)
         log_var = distributions.bound_log_var(raw_log_var, bounds["min"], bounds["max"])
-        nll = jnp.sum(weights * distributions.gaussian_nll(mean, log_var, y))
-        return nll + weight_penalty(params, config.model_weight_decays)
+        nll = distributions.gaussian_nll(mean, log_var, y)
+        chex.assert_equal_shape([weights, nll])
+        return jnp.sum(weights * nll) + weight_penalty(params, config.model_weight_decays)
 
     names = names_of_health(config.num_members)
 

@@ -116,7 +116,7 @@ def under_way(rollout: Rollout) -> Array:
 
 
 def advance(
-    key: Key, policy_fn: PolicyFn, dynamics: Dynamics, buffer: Replay, rollout: Rollout, most_block_rows: int = 1000
+    key: Key, policy_fn: PolicyFn, dynamics: Dynamics, buffer: Replay, rollout: Rollout, most_block_rows: int
 ) -> tuple[Replay, Rollout, Health]:
     """Moves every living row by one step, and adds the transitions to the buffer.
 
@@ -177,7 +177,7 @@ def roll_out(
     start_obs: Array,
     length: Array,
     limit: Array,
-    most_block_rows: int = 1000,
+    most_block_rows: int,
 ) -> tuple[Replay, Metrics]:
     """Rolls every start state `length` steps ahead, or to its end, and adds all transitions to the buffer.
 

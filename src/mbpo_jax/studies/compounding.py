@@ -45,7 +45,7 @@ def study(
     world = imagination.world_model(trained)
     env = episodes.open_environment(trained)
     choose = episodes.calm_policy(trained, env)
-    played = [episodes.play(env, choose, number, episodes.most_steps(trained)) for number in range(10)]
+    played = [episodes.play(env, choose, number, env.max_episode_steps) for number in range(10)]
     longest = max(played, key=lambda episode: len(episode.reward))
     scale = _scale(np.asarray(trained.replay.rows.obs[: int(trained.replay.size)]))
     fan = _fan(trained, world, _piece(longest, 0, fan_steps), fan_rows)

@@ -1,10 +1,10 @@
 """Real experience for studies: episodes of a policy from numbered starts, which nothing was trained on."""
 
+import contextlib
 import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +15,6 @@ from mbpo_jax.driver.trained import Trained
 from mbpo_jax.types import Array, PyTree, Transition
 
 ACTION_KEY = 7  # folded into a study's key for the noise of real actions
-DEFAULT_EPISODE_STEPS = 1000  # of environments without a time limit
 
 
 class Episode(NamedTuple):
@@ -40,8 +39,8 @@ def open_environment(trained: Trained, steps_past_limit: int = 0) -> Environment
 
 def most_steps(trained: Trained) -> int:
     """Time limit of an episode, in environment steps."""
-    own = gymnasium.spec(trained.run.env).max_episode_steps
-    return trained.run.max_episode_steps or own or DEFAULT_EPISODE_STEPS
+    with contextlib.closing(open_environment(trained)) as env:
+        return env.max_episode_steps
 
 
 def calm_policy(

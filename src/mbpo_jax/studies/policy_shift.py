@@ -17,7 +17,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mbpo_jax import agents, health, theory
+from mbpo_jax import agents, backends, health, theory
 from mbpo_jax import replay as replay_lib
 from mbpo_jax.agents.sac import SacConfig
 from mbpo_jax.algorithms import mbpo
@@ -157,6 +157,7 @@ class _Experiment:
             replay_lib.sample(key_start, real, (START_ROWS,)).obs,
             jnp.asarray(1),
             jnp.asarray(START_ROWS),
+            config.rollout_block_rows or backends.choices().block_rows,
         )
         num_real = mbpo.num_real_rows(config)
         batches = mbpo.draw_batches(key_batch, real, imagined, num_updates, num_real, config.batch_size - num_real)

@@ -34,7 +34,8 @@ def study(
     """
     trained = load_trained(run_dir, seed, step)
     name = version_4(trained.run.env) if other_env == AUTO else other_env
-    own, limit = episodes.open_environment(trained), episodes.most_steps(trained)
+    own = episodes.open_environment(trained)
+    limit = own.max_episode_steps
     try:
         other = Environment(name, trained.seed, EVALUATION, limit, trained.run.env_timeout_s)
     except ValueError as error:

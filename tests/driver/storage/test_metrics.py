@@ -251,6 +251,6 @@ def test_a_resumed_run_hides_what_the_interrupted_one_showed_from_there_on(tmp_p
 
 def test_tensorboard_without_its_package_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    with pytest.raises(ValueError, match=r"pip install 'mbpo-jax\[tensorboard\]'"):
+    with pytest.raises(ValueError, match=r"pip install -e '\.\[tensorboard\]'"):
         MetricsWriter(tmp_path, tensorboard=True)
     assert not (tmp_path / "metrics.jsonl").exists()

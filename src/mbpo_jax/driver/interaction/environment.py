@@ -58,11 +58,12 @@ class Environment:
         limits: Limits = Limits(),  # noqa: B008 (it is immutable)
     ) -> None:
         self._env_id, self._seed, self._stream = env_id, seed, stream
-        self._max_episode_steps, self._timeout_s, self._limits = max_episode_steps, timeout_s, limits
+        self._wanted_limit, self._timeout_s, self._limits = max_episode_steps, timeout_s, limits
         self._simulator: Simulator | SimulatorProcess | None = self._make()
         self._spaces = self._simulator.spaces
         self.obs_dim, self.action_dim = self._spaces.obs_dim, self._spaces.action_low.size
         self.action_low, self.action_high = self._spaces.action_low, self._spaces.action_high
+        self.max_episode_steps = self._spaces.max_episode_steps
         self.episode = -1  # number of the running episode
         self.actions: list[np.ndarray] = []  # [A] each, of the running episode
         self.episode_return = 0.0
@@ -169,8 +170,8 @@ class Environment:
     def _make(self) -> Simulator | SimulatorProcess:
         try:
             if self._timeout_s:
-                return SimulatorProcess(self._env_id, self._max_episode_steps, self._timeout_s)
-            return Simulator(self._env_id, self._max_episode_steps)
+                return SimulatorProcess(self._env_id, self._wanted_limit, self._timeout_s)
+            return Simulator(self._env_id, self._wanted_limit)
         except Failure as failure:
             raise self._broken(failure, self._at_making()) from failure
 

@@ -81,7 +81,8 @@ class SimulatorProcess:
         }
         made = json.loads(self._ask(START, json.dumps(request).encode(), max(START_SECONDS, self._timeout_s)))
         dtype = np.dtype(made["action_dtype"])
-        return Spaces(made["obs_dim"], np.array(made["action_low"], dtype), np.array(made["action_high"], dtype))
+        low, high = np.array(made["action_low"], dtype), np.array(made["action_high"], dtype)
+        return Spaces(made["obs_dim"], low, high, made["max_episode_steps"])
 
     def _outcome(self, kind: int, request: bytes) -> Step:
         payload = self._ask(kind, request, self._timeout_s)
@@ -252,7 +253,8 @@ def _answer(simulator: Simulator, kind: int, payload: bytes) -> Step:
 
 def _spaces_text(spaces: Spaces) -> bytes:
     bounds = {"action_low": spaces.action_low.tolist(), "action_high": spaces.action_high.tolist()}
-    return json.dumps({"obs_dim": spaces.obs_dim, "action_dtype": spaces.action_low.dtype.str, **bounds}).encode()
+    others = {"obs_dim": spaces.obs_dim, "max_episode_steps": spaces.max_episode_steps}
+    return json.dumps(others | bounds | {"action_dtype": spaces.action_low.dtype.str}).encode()
 
 
 def _send_failure(connection: socket.socket, failure: Failure) -> None:

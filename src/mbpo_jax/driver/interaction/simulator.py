@@ -29,11 +29,12 @@ class Step(NamedTuple):
 
 
 class Spaces(NamedTuple):
-    """Sizes and bounds, flattened."""
+    """Sizes and bounds, flattened, and the time limit."""
 
     obs_dim: int
     action_low: np.ndarray  # [A], of the action space's dtype
     action_high: np.ndarray
+    max_episode_steps: int  # the one in force, the environment's own or the run's
 
 
 class Unfit(ValueError):
@@ -63,7 +64,8 @@ class Simulator:
             observations, actions = _check_spaces(env_id, self._env)
         self._obs_shape, self._action_shape, self._action_dtype = observations.shape, actions.shape, actions.dtype
         obs_dim = int(np.prod(observations.shape))
-        self.spaces = Spaces(obs_dim, actions.low.reshape(-1), actions.high.reshape(-1))
+        limit = self._env.spec.max_episode_steps
+        self.spaces = Spaces(obs_dim, actions.low.reshape(-1), actions.high.reshape(-1), limit)
 
     def reset(self, seed: int) -> np.ndarray:
         """Begins an episode; returns its first observation [O], float32."""

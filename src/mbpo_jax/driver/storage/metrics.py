@@ -159,7 +159,7 @@ class _Summaries:
             from tensorboardX import event_file_writer, summary
             from tensorboardX.proto import event_pb2
         except ImportError as error:
-            raise ValueError("TensorBoard output needs tensorboardX: pip install 'mbpo-jax[tensorboard]'") from error
+            raise ValueError("TensorBoard output needs tensorboardX: pip install -e '.[tensorboard]'") from error
         self._root, self._open, self._scalar = root, event_file_writer.EventsWriter, summary.scalar
         self._event, self._begin = event_pb2.Event, event_pb2.SessionLog(status=event_pb2.SessionLog.START)
         self._writers: dict[int, Any] = {}
