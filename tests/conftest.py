@@ -9,8 +9,10 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 STRICT = (
+    "test_branched",
     "test_distributions",
     "test_ensemble",
+    "test_imagination",
     "test_networks",
     "test_normalizer",
     "test_options",
@@ -22,7 +24,8 @@ STRICT = (
 """The files that run without rank promotion and with every key consumed once.
 
 Not all files do. Keys: a fit splits the same key at every minibatch, on purpose (its randomness is index arithmetic on
-that key), which JAX's checker reports as reuse. Ranks: critic losses, `fitting.py` and `fit_rows.py` broadcast.
+that key), which JAX's checker reports as reuse; tests of TD3 and DDPG compare what equal keys do. Ranks: `fitting.py` and
+`fit_rows.py` broadcast, and so do the algorithms that tests of agents write out.
 """
 
 

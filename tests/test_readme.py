@@ -30,7 +30,11 @@ def test_the_python_api_trains(directory, monkeypatch, capsys):
     monkeypatch.chdir(directory)
     code = block_after("python api")
     assert "num_steps=2500" in code
-    exec(compile(code.replace("num_steps=2500", "num_steps=501"), "README.md", "exec"), {})
+    code = code.replace("num_steps=2500", "num_steps=501").replace(
+        "updates_per_step=10",
+        "updates_per_step=10, rollout_batch=64, model=mbpo_jax.GaussianConfig(fit_max_gradient_steps=20)",
+    )
+    exec(compile(code, "README.md", "exec"), {})
     assert "return_mean" in capsys.readouterr().out
     assert (directory / "runs/api/policies/seed_0.npz").exists()
 

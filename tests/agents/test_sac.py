@@ -69,42 +69,58 @@ def critics(params, obs, action):
 def test_three_updates_equal_the_algorithm_written_out():
     """Each update takes every gradient at the parameters before it; noise and batches are the same."""
     config = sac.SacConfig(hidden_units=16, learning_rate=1e-2, target_update_rate=0.1, initial_temperature=0.5)
-    agent, batches, key = sac.build(config, SPEC), batch_of(3, 32), jax.random.key(4)
-    state = agent.init(jax.random.key(0))
-    after, _ = jax.jit(agent.update)(key, state, batches)
-    key_action, key_next = jax.random.split(key)
+    agent, batches = sac.build(config, SPEC), batch_of(3, 32)
+    state = jax.jit(agent.init)(jax.random.key(0))
+    after, told = jax.jit(agent.update)(jax.random.key(4), state, batches)
+    key_action, key_next = jax.random.split(jax.random.key(4))
     noise, next_noise = jax.random.normal(key_action, (3, 32, 2)), jax.random.normal(key_next, (3, 32, 2))
 
     pi, q, target_q = state.actor.params, state.critics.params, state.target_params
     log_alpha = jnp.log(jnp.float32(0.5))
     adam = optax.adam(1e-2)
-    opt_pi, opt_q, opt_alpha = adam.init(pi), adam.init(q), adam.init(log_alpha)
-    for g in range(3):
-        b = jax.tree.map(lambda leaf, g=g: leaf[g], batches)
-        alpha = jnp.exp(log_alpha)
-        next_action, next_log_prob = policy(pi, b.next_obs, next_noise[g])
+    moments = adam.init(pi), adam.init(q), adam.init(log_alpha)
+
+    @jax.jit
+    def step(pi, q, target_q, log_alpha, moments, b, noise, next_noise):
+        alpha, (opt_pi, opt_q, opt_alpha) = jnp.exp(log_alpha), moments
+        next_action, next_log_prob = policy(pi, b.next_obs, next_noise)
         next_value = critics(target_q, b.next_obs, next_action).min(0) - alpha * next_log_prob
         y = b.reward + 0.99 * (1 - b.terminal) * next_value
-        grad_q = jax.grad(lambda p, b=b, y=y: 0.5 * ((critics(p, b.obs, b.action) - y) ** 2).mean(1).sum())(q)
 
-        def pi_loss(p, b=b, g=g, q=q, alpha=alpha):
-            action, log_prob = policy(p, b.obs, noise[g])
+        def q_loss(p):
+            values = critics(p, b.obs, b.action)
+            return 0.5 * ((values - y) ** 2).mean(1).sum(), values.mean()
+
+        def pi_loss(p):
+            action, log_prob = policy(p, b.obs, noise)
             return (alpha * log_prob - critics(q, b.obs, action).min(0)).mean(), log_prob
 
-        grad_pi, log_prob = jax.grad(pi_loss, has_aux=True)(pi)
+        (critic_loss, q_mean), grad_q = jax.value_and_grad(q_loss, has_aux=True)(q)
+        (actor_loss, log_prob), grad_pi = jax.value_and_grad(pi_loss, has_aux=True)(pi)
+        numbers = critic_loss, actor_loss, q_mean, -log_prob.mean(), alpha
         grad_alpha = -(log_prob + -2.0).mean()
         update, opt_q = adam.update(grad_q, opt_q)
         q = optax.apply_updates(q, update)
         update, opt_pi = adam.update(grad_pi, opt_pi)
         pi = optax.apply_updates(pi, update)
         update, opt_alpha = adam.update(grad_alpha, opt_alpha)
-        log_alpha = log_alpha + update
         target_q = jax.tree.map(lambda new, old: 0.1 * new + 0.9 * old, q, target_q)
+        return (pi, q, target_q, log_alpha + update, (opt_pi, opt_q, opt_alpha)), numbers
+
+    told_by_hand = []
+    for g in range(3):
+        b = jax.tree.map(lambda leaf, g=g: leaf[g], batches)
+        (pi, q, target_q, log_alpha, moments), numbers = step(
+            pi, q, target_q, log_alpha, moments, b, noise[g], next_noise[g]
+        )
+        told_by_hand.append(numbers)
 
     for got, want in ((after.actor.params, pi), (after.critics.params, q), (after.target_params, target_q)):
         for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want)):
             np.testing.assert_allclose(a, b, atol=2e-5)
     assert float(after.log_temperature.params["log_temperature"]) == pytest.approx(float(log_alpha), abs=1e-5)
+    names = ("critic_loss", "actor_loss", "q_mean", "entropy", "temperature")
+    np.testing.assert_allclose([told[name] for name in names], np.mean(told_by_hand, 0), rtol=1e-4)
 
 
 def test_targets_and_twins_start_as_they_should():
@@ -119,11 +135,14 @@ def test_targets_and_twins_start_as_they_should():
 def test_deterministic_actions_are_the_squashed_mean_and_exploring_ones_spread_around_it():
     agent = sac.build(sac.SacConfig(hidden_units=16), SPEC)
     state, obs = agent.init(jax.random.key(0)), jnp.tile(jnp.float32([[0.3, -1.0, 2.0]]), (4000, 1))
-    mean, _ = jnp.split(dense(state.actor.params["_Mlp_0"], obs), 2, -1)
+    mean, log_std = jnp.split(dense(state.actor.params["_Mlp_0"], obs), 2, -1)
     calm = agent.act(jax.random.key(1), agent.actor(state), obs, False)
     np.testing.assert_allclose(calm, jnp.tanh(mean), atol=1e-6)
     wild = np.asarray(agent.act(jax.random.key(1), agent.actor(state), obs, True))
     assert np.abs(wild).max() <= 1.0
+    noise = jax.random.normal(jax.random.key(1), mean.shape)
+    np.testing.assert_allclose(wild, jnp.tanh(mean + jnp.exp(log_std) * noise), atol=1e-5)
+    assert np.abs(log_std).min() > 1e-3  # so that its exponential is not 1
     assert wild.std(0).min() > 0.3
     np.testing.assert_allclose(np.median(np.arctanh(wild), 0), mean[0], atol=0.1)
 
@@ -168,12 +187,7 @@ def test_temperature_moves_the_entropy_towards_its_target(target_entropy, direct
 
 
 def test_auto_target_entropy_is_minus_the_action_dimensions():
-    batches, results = batch_of(2, 16), []
-    for target_entropy in (None, -2.0, -1.0):
-        agent = sac.build(sac.SacConfig(hidden_units=16, target_entropy=target_entropy, learning_rate=1e-2), SPEC)
-        after, _ = jax.jit(agent.update)(jax.random.key(1), agent.init(jax.random.key(0)), batches)
-        results.append(after.actor.params)
-    temperatures = []
+    batches, temperatures = batch_of(2, 16), []
     for target_entropy in (None, -2.0, 30.0):
         agent = sac.build(sac.SacConfig(hidden_units=16, target_entropy=target_entropy), SPEC)
         after, _ = jax.jit(agent.update)(jax.random.key(1), agent.init(jax.random.key(0)), batches)
@@ -192,11 +206,11 @@ def test_knobs_out_of_range_are_refused_by_name(knobs):
 # -- health --------------------------------------------------------------------------------------------------------
 
 HEALTHY = sac.build(sac.SacConfig(hidden_units=8, num_hidden_layers=2), SPEC)
-UPDATE = jax.jit(HEALTHY.update)
+INIT, UPDATE = jax.jit(HEALTHY.init), jax.jit(HEALTHY.update)
 
 
 def first_state():
-    return HEALTHY.init(jax.random.key(0))
+    return INIT(jax.random.key(0))
 
 
 def seen_in(state, batches):

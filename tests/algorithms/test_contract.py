@@ -15,7 +15,8 @@ SPEC = Spec(obs_dim=4, action_dim=2, termination_fn=terminations.never)
 TINY = {
     "exploration_steps": 40, "min_replay_rows": 40, "replay_capacity": 400, "epoch_steps": 20, "fit_every_steps": 10,
     "rollout_batch": 30, "updates_per_step": 2, "batch_size": 16, "real_fraction": 0.25, "num_members": 3,
-    "num_elites": 2, "model_hidden_units": 8, "hidden_units": 8,
+    "num_elites": 2, "model_hidden_units": 8, "hidden_units": 8, "num_hidden_layers": 1,
+    "model_weight_decays": (5e-5, 1e-4),
 }  # fmt: skip
 
 

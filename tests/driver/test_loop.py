@@ -5,10 +5,12 @@ import signal
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_runs
 
+from mbpo_jax.algorithms import REGISTRY
 from mbpo_jax.driver import flags, loop
 from mbpo_jax.driver.config import Diverged, EnvironmentFailure, RunConfig, StorageFailure
 from mbpo_jax.driver.interaction import acting
@@ -50,6 +52,28 @@ def test_a_seed_of_three_is_the_seed_alone_bit_for_bit(mbpo_run, alone):
 
 def test_the_same_seeds_give_the_same_run_in_another_process(mbpo_run, own_process):
     tiny_runs.assert_same_run(own_process, mbpo_run)
+
+
+def test_what_a_policy_carries_goes_on_inside_an_episode(tmp_path, monkeypatch):
+    """An agent whose actions fade with the steps of an episode, stopped inside the first one."""
+    entry = REGISTRY["sac"]
+
+    def build(config, spec):
+        agent = entry.build(config, spec)
+
+        def act(key, actor, carry, obs, explore):
+            action, _ = agent.act(key, actor, (), obs, explore)
+            return action / (1.0 + carry["steps"]), {"steps": carry["steps"] + 1.0}
+
+        return agent._replace(begin_episode=lambda actor: {"steps": jnp.zeros(())}, act=act)
+
+    monkeypatch.setitem(REGISTRY, "sac", entry._replace(build=build))
+    knobs = tiny_runs.SAC | {"env": "Swimmer-v5", "max_episode_steps": 200, "eval_every_steps": 100}
+    assert tiny_runs.train(tmp_path / "whole", knobs).finished
+    assert tiny_runs.train(tmp_path / "run", knobs, num_steps=83).finished
+    assert float(tiny_runs.saved(tmp_path / "run").arrays["0"]["carry"]["steps"]) == 83 - 60
+    assert tiny_runs.train(tmp_path / "run", knobs).finished
+    tiny_runs.assert_same_bits(*(parameters(tmp_path / name, 0) for name in ("run", "whole")))
 
 
 def test_other_seeds_give_other_runs(mbpo_run):

@@ -112,6 +112,24 @@ def test_the_models_error_is_that_of_its_elites(experiment):
     assert float(unexplained) == pytest.approx((0.25 * 3 + 1.0) / 4, rel=1e-5)
 
 
+def test_what_is_to_be_explained_is_the_variance_of_the_changes(experiment):
+    rows = jax.tree.map(np.asarray, experiment._data)
+    targets = np.concatenate([rows.reward[:, None], rows.next_obs - rows.obs], 1)
+    np.testing.assert_allclose(experiment._variances, targets.var(0), rtol=1e-4, atol=1e-9)
+
+
+def test_the_policy_learns_from_imagined_rows_as_well(run_dir, monkeypatch):
+    draw, seen = policy_shift.mbpo.draw_batches, []
+
+    def spy(key, real, imagined, *rest):
+        seen.append((replay.capacity(real), replay.capacity(imagined)))
+        return draw(key, real, imagined, *rest)
+
+    monkeypatch.setattr(policy_shift.mbpo, "draw_batches", spy)
+    policy_shift._Experiment(load_trained(run_dir), 80, 25).measure(40, 1, 1)
+    assert seen == [(80, policy_shift.START_ROWS)]
+
+
 def test_learning_changes_the_policy_and_leaves_data_and_model_alone(experiment):
     before = jax.tree.map(np.asarray, experiment._data)
     measured = experiment.measure(40, 1, 10)

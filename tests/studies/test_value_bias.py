@@ -6,20 +6,10 @@ from mbpo_jax import agents
 from mbpo_jax.driver.trained import load_trained
 from mbpo_jax.studies import value_bias
 
-DISCOUNT = 0.9  # the tail of 0.99 would be 459 steps
-
 
 @pytest.fixture(scope="module")
-def short_sighted(tmp_path_factory):
-    """Directory of a finished MBPO run with checkpoints at 40, 80, 120 and 160. Read only."""
-    run_dir = tmp_path_factory.mktemp("value_bias") / "run"
-    assert tiny_runs.train(run_dir, tiny_runs.MBPO | {"discount": DISCOUNT}, checkpoints_kept=10).finished
-    return run_dir
-
-
-@pytest.fixture(scope="module")
-def finding(short_sighted):
-    return value_bias.study(short_sighted, num_episodes=3)
+def finding(run_dir):
+    return value_bias.study(run_dir, num_episodes=3)
 
 
 def test_what_follows_worked_by_hand():
@@ -54,7 +44,7 @@ def test_the_tail_ends_where_a_reward_weighs_a_hundredth(discount, steps):
     assert steps == 1 or discount ** (steps - 1) > value_bias.TAIL_WEIGHT
 
 
-def test_critics_that_promise_a_constant_too_much_are_off_by_it(short_sighted, finding, monkeypatch):
+def test_critics_that_promise_a_constant_too_much_are_off_by_it(run_dir, finding, monkeypatch):
     build = agents.build
 
     def too_high(config, spec):
@@ -62,14 +52,15 @@ def test_critics_that_promise_a_constant_too_much_are_off_by_it(short_sighted, f
         return agent._replace(q_values=lambda *args: agent.q_values(*args) + 7.0)
 
     monkeypatch.setattr(value_bias.agents, "build", too_high)
-    higher = value_bias.study(short_sighted, num_episodes=3).numbers["points"]
+    monkeypatch.setattr(value_bias.episodes, "calm_policy", None)  # where entropy counts, the policy acts with noise
+    higher = value_bias.study(run_dir, num_episodes=3).numbers["points"]
     for before, after in zip(finding.numbers["points"], higher, strict=True):
         assert after["return_mean"] == before["return_mean"]
         assert after["bias_mean"] == pytest.approx(before["bias_mean"] + 7.0, abs=1e-4)
         assert after["bias_std"] == pytest.approx(before["bias_std"], abs=1e-4)
 
 
-def test_the_least_critic_speaks_and_the_bonus_counts(short_sighted, finding, monkeypatch):
+def test_the_least_critic_speaks_and_the_bonus_counts(run_dir, finding, monkeypatch):
     """Critics 3 and 2 in a world of one endless reward: 1 / (1 - 0.9) follows, and 5 * 0.9 / (1 - 0.9) of the bonus."""
     build = agents.build
 
@@ -81,7 +72,7 @@ def test_the_least_critic_speaks_and_the_bonus_counts(short_sighted, finding, mo
 
     monkeypatch.setattr(value_bias.agents, "build", constant)
     monkeypatch.setattr(value_bias.episodes, "play", lambda env, choose, number, num_steps: endless(num_steps))
-    numbers = value_bias.study(short_sighted, num_episodes=2).numbers
+    numbers = value_bias.study(run_dir, num_episodes=2).numbers
     for point in numbers["points"]:
         assert point["value_mean"] == 2.0
         assert point["return_mean"] == pytest.approx(10.0 + 45.0, rel=value_bias.TAIL_WEIGHT)
@@ -96,13 +87,40 @@ def endless(num_steps):
     )
 
 
-def test_episodes_go_on_past_the_time_limit_and_steps_beyond_it_are_not_compared(short_sighted, monkeypatch):
-    compared = []
-    bias = value_bias.bias
+def test_episodes_go_on_past_the_time_limit_and_steps_beyond_it_are_not_compared(run_dir, monkeypatch):
+    compared, lengths = [], []
+    bias, play = value_bias.bias, value_bias.episodes.play
+
+    def measured(*arguments):
+        episode = play(*arguments)
+        lengths.append(len(episode.reward))
+        return episode
+
     monkeypatch.setattr(value_bias, "bias", lambda q, returns: compared.append(len(q)) or bias(q, returns))
-    numbers = value_bias.study(short_sighted, num_episodes=3).numbers
+    monkeypatch.setattr(value_bias.episodes, "play", measured)
+    numbers = value_bias.study(run_dir, num_episodes=3).numbers
     assert max(point["episode_steps_mean"] for point in numbers["points"]) > 5  # the limit of the run
-    assert max(compared) <= 3 * 5
+    assert compared == np.minimum(lengths, 5).reshape(-1, 3).sum(1).tolist()
+
+
+@pytest.mark.parametrize(("terminal", "follows"), [(True, [25.2, 18.0, 0.0]), (False, [47.07, 42.3, 27.0])])
+def test_values_are_of_a_step_and_bonuses_of_the_state_after_it(run_dir, monkeypatch, terminal, follows):
+    """Bonuses 10, 20 and 30 of the states after the steps, no rewards, discount 0.9; worked by hand."""
+    build = agents.build
+
+    def telling(config, spec):
+        return build(config, spec)._replace(
+            q_values=lambda state, obs, action: (obs[:, 0] + 100.0 * action[:, 0])[None],
+            entropy_bonus=lambda key, state, obs: 10.0 * obs[:, 0],
+        )
+
+    monkeypatch.setattr(value_bias.agents, "build", telling)
+    trained = load_trained(run_dir)
+    obs = np.arange(4, dtype=np.float32)[:, None] * np.ones((1, 4), np.float32)
+    episode = value_bias.Episode(obs, np.float32([[0.1], [0.2], [0.3]]), np.zeros(3), terminal)
+    q, returns = value_bias._Comparison(trained, 1)._compare(trained, 0, episode)
+    np.testing.assert_allclose(q, [10, 21, 32], rtol=1e-5)
+    np.testing.assert_allclose(returns, follows, rtol=1e-5)
 
 
 def test_checkpoints_from_before_learning_are_left_out_and_named(finding):
@@ -114,7 +132,7 @@ def test_checkpoints_from_before_learning_are_left_out_and_named(finding):
 def td3_run(tmp_path_factory):
     """Directory of a finished TD3 run, without a model. Read only."""
     run_dir = tmp_path_factory.mktemp("value_bias") / "td3"
-    assert tiny_runs.train(run_dir, tiny_runs.AGENTS["td3"] | {"discount": DISCOUNT}).finished
+    assert tiny_runs.train(run_dir, tiny_runs.AGENTS["td3"] | {"discount": 0.9}).finished
     return run_dir
 
 

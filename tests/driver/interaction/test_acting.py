@@ -7,7 +7,7 @@ import odd_worlds
 import pytest
 
 from mbpo_jax.driver.config import Diverged, RunConfig
-from mbpo_jax.driver.interaction.acting import EXPLORE, Acting
+from mbpo_jax.driver.interaction.acting import ACT, EXPLORE, Acting
 from mbpo_jax.driver.interaction.seed_environments import SeedEnvironments
 from mbpo_jax.driver.seeds import SeedAxis
 from mbpo_jax.types import Algorithm
@@ -86,6 +86,16 @@ def test_exploration_is_each_seed_s_own_and_asks_no_policy(begun, lifting):
     for seed, taken in zip(SEEDS, acting.step(roots, 0, states), strict=True):
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), EXPLORE), 0)
         np.testing.assert_array_equal(taken.row.action[0], jax.random.uniform(key, (2,), minval=-1.0, maxval=1.0))
+
+
+@pytest.mark.parametrize("lifting", ["each", "vmap"])
+def test_every_seed_and_step_acts_by_a_key_of_its_own(begun, lifting):
+    noisy = counting()._replace(act=lambda key, actor, carry, obs, explore: (jax.random.uniform(key, (1, 2)), carry))
+    acting, roots, states = begun(lifting, noisy)
+    for step in range(4):
+        for seed, taken in zip(SEEDS, acting.step(roots, step, states), strict=True):
+            key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), ACT), step)
+            np.testing.assert_array_equal(taken.row.action[0], jax.random.uniform(key, (1, 2))[0])
 
 
 def test_a_broken_policy_is_found_before_its_environment_steps(begun):
