@@ -24,8 +24,8 @@ STRICT = (
 """The files that run without rank promotion and with every key consumed once.
 
 Not all files do. Keys: a fit splits the same key at every minibatch, on purpose (its randomness is index arithmetic on
-that key), which JAX's checker reports as reuse; tests of TD3 and DDPG compare what equal keys do. Ranks: `fitting.py` and
-`fit_rows.py` broadcast, and so do the algorithms that tests of agents write out.
+that key), which JAX's checker reports as reuse; tests of TD3 and DDPG compare what equal keys do. Ranks: `fitting.py`
+and `fit_rows.py` broadcast, and so do the algorithms that tests of agents write out.
 """
 
 

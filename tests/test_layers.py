@@ -25,7 +25,6 @@ SAME_LEVEL = {
     "driver": ("environments", "reports"),
     "reports": ("driver.storage.metrics", "driver.storage.files"),
     "reproduce": ("sweep",),
-    "study": ("sweep",),
 }
 """What a unit may import of its own level besides its own folder: a whole folder, or one file."""
 INSIDE_DRIVER = {

@@ -4,9 +4,8 @@ import os
 import sys
 import time
 
+from mbpo_jax.driver.command import failed
 from mbpo_jax.driver.stop import EXIT_STOPPED, StopRequest
-
-EXIT_DIVERGED, EXIT_ENVIRONMENT, EXIT_STORAGE, EXIT_USAGE = 4, 5, 6, 2
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -43,14 +42,7 @@ def _main(argv: list[str], stop: StopRequest) -> int:
     try:
         return _run(argv)
     except (ValueError, Diverged, EnvironmentFailure, StorageFailure, OSError) as error:
-        text = str(error)
-        if trace := getattr(error, "environment_traceback", None):  # that of the process it ran in
-            print(trace.rstrip(), file=sys.stderr)
-            text = text.partition("\n")[0]  # the rest is the traceback again
-        statuses = {ValueError: EXIT_USAGE, Diverged: EXIT_DIVERGED, EnvironmentFailure: EXIT_ENVIRONMENT}
-        status = next((status for kind, status in statuses.items() if isinstance(error, kind)), EXIT_STORAGE)
-        print(f"mbpo_jax: error: {' '.join(text.split())}", file=sys.stderr)
-        return status
+        return failed(error)
 
 
 def _run(argv: list[str]) -> int:

@@ -4,26 +4,27 @@ A reference is a CSV of published evaluations with the columns step, time, rewar
 deviation over seeds are drawn behind the run.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
-from mbpo_jax.driver.stop import exit_status
+from mbpo_jax.driver.command import Parser, exit_status, failed
 from mbpo_jax.reports import curves
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Draws, and prints where; returns the exit status (2: a file is missing or damaged)."""
-    parser = argparse.ArgumentParser(prog="python -m mbpo_jax.plot", description=__doc__)
+    """Draws, and prints where; returns the exit status.
+
+    0 done, 2 wrong flags or a file that is missing or damaged, 3 stopped, 6 the picture cannot be written.
+    """
+    parser = Parser(prog="python -m mbpo_jax.plot", description=__doc__)
     parser.add_argument("--run_dir", required=True, type=Path, help="Directory of the run.")
     parser.add_argument("--reference", type=Path, help="CSV of published evaluations: step, time, reward, seed.")
     parser.add_argument("--output", type=Path, help="Where the picture goes; curves.png of the run if left out.")
-    arguments = parser.parse_args(argv)
     try:
+        arguments = parser.parse_args(argv)
         path = curves.draw_curves(arguments.run_dir, arguments.reference, arguments.output)
     except (OSError, ValueError) as error:
-        print(f"mbpo_jax: error: {error}", file=sys.stderr)
-        return 2
+        return failed(error)
     print(path)
     return 0
 

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 from mbpo_jax import sweep
 from mbpo_jax.driver import flags, launcher
+from mbpo_jax.driver.command import Parser, exit_status, failed
 from mbpo_jax.driver.config import RESUMABLE_CHANGES, RunConfig, StorageFailure, default_algorithm_config
-from mbpo_jax.driver.stop import exit_status
 from mbpo_jax.driver.storage import files, run_directory
 from mbpo_jax.reports import comparison, comparison_figure, comparison_text, learning_curves, published
 from mbpo_jax.reports.comparison import Experiment
@@ -53,7 +53,8 @@ class Wanted(NamedTuple):
 def main(argv: list[str] | None = None) -> int:
     """Runs what is missing and reports; returns the exit status.
 
-    0 done, 1 some jobs failed (the report has what there is), 2 wrong flags or damaged files, 3 stopped.
+    0 done, 1 some jobs failed (the report has what there is), 2 wrong flags or damaged files, 3 stopped, 6 files
+    failed.
     """
     given = sys.argv[1:] if argv is None else argv
     try:
@@ -70,12 +71,11 @@ def main(argv: list[str] | None = None) -> int:
         print(_write_report(arguments.report_dir, experiments, _command(given)))
         return status
     except (ValueError, OSError) as error:
-        print(f"mbpo_jax: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return sweep.EXIT_USAGE
+        return failed(error)
 
 
-def _parser() -> sweep.Parser:
-    parser = sweep.Parser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m mbpo_jax.reproduce",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

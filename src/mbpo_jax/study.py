@@ -10,15 +10,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mbpo_jax.driver.command import Parser, count, exit_status, failed, positive
 from mbpo_jax.driver.config import Diverged, EnvironmentFailure, StorageFailure
-from mbpo_jax.driver.stop import exit_status
 from mbpo_jax.driver.storage import run_directory
 from mbpo_jax.reports import pictures, plain_json
 from mbpo_jax.studies import best_length, compounding, exploitation, policy_shift, value_bias, versions
 from mbpo_jax.studies.finding import Finding
-from mbpo_jax.sweep import count, positive
-
-EXIT_USAGE, EXIT_DIVERGED, EXIT_ENVIRONMENT, EXIT_STORAGE = 2, 4, 5, 6
 
 
 class Study(NamedTuple):
@@ -60,36 +57,30 @@ def main(argv: list[str] | None = None) -> int:
 
     0 done, 2 wrong flags or a run that does not fit, 4 learning diverged, 5 the environment failed, 6 files failed.
     """
-    arguments = vars(_parser().parse_args(argv))
-    study, output_dir = arguments.pop("study"), arguments.pop("output_dir")
     try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        return _failed(ValueError(f"--output_dir cannot be made: {error}"), EXIT_USAGE)
-    try:
+        arguments = vars(_parser().parse_args(argv))
+        study, output_dir = arguments.pop("study"), arguments.pop("output_dir")
+        _make(output_dir)
         finding = STUDIES[study].run(**arguments)
         paths = output_dir / f"{study}.json", output_dir / f"{study}.png"
         run_directory.write_json(paths[0], plain_json.plain({"finding": finding.sentence} | finding.numbers))
         pictures.save(finding.figure, paths[1])
-    except ValueError as error:
-        return _failed(error, EXIT_USAGE)
-    except Diverged as error:
-        return _failed(error, EXIT_DIVERGED)
-    except EnvironmentFailure as error:
-        return _failed(error, EXIT_ENVIRONMENT)
-    except (StorageFailure, OSError) as error:
-        return _failed(error, EXIT_STORAGE)
+    except (ValueError, Diverged, EnvironmentFailure, StorageFailure, OSError) as error:
+        return failed(error)
     print(finding.sentence, *paths, sep="\n")
     return 0
 
 
-def _failed(error: Exception, status: int) -> int:
-    print(f"mbpo_jax: error: {error}", file=sys.stderr)
-    return status
+def _make(output_dir: Path) -> None:
+    """Before anything is measured."""
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--output_dir cannot be made: {error}") from error
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m mbpo_jax.study", description=__doc__)
+def _parser() -> Parser:
+    parser = Parser(prog="python -m mbpo_jax.study", description=__doc__)
     studies = parser.add_subparsers(dest="study", required=True, metavar="NAME")
     for name, study in STUDIES.items():
         flags = studies.add_parser(name, help=study.summary, description=study.summary, allow_abbrev=False)

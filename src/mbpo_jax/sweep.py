@@ -10,15 +10,13 @@ import itertools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import absl.flags
 
 from mbpo_jax.driver import launcher
+from mbpo_jax.driver.command import Parser, count, exit_status, failed, positive
 from mbpo_jax.driver.job import TrainingJob
-from mbpo_jax.driver.stop import exit_status
-
-EXIT_USAGE = 2
 
 
 class Task(NamedTuple):
@@ -32,14 +30,13 @@ class Task(NamedTuple):
 def main(argv: list[str] | None = None) -> int:
     """Submits the jobs, waits, and prints a line as each ends; returns the exit status.
 
-    0 all finished (or, with --detach, were submitted), 1 some failed, 2 wrong flags, 3 stopped.
+    0 all finished (or, with --detach, were submitted), 1 some failed, 2 wrong flags, 3 stopped, 6 files failed.
     """
     try:
         arguments, added = parse(sys.argv[1:] if argv is None else argv)
         return launcher.launch(arguments, plan(arguments, added))
     except (ValueError, OSError) as error:
-        print(f"mbpo_jax: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return EXIT_USAGE
+        return failed(error)
 
 
 def plan(arguments: argparse.Namespace, added: Sequence[str] = ()) -> list[TrainingJob]:
@@ -64,14 +61,6 @@ def training_job(arguments: argparse.Namespace, task: Task, added: Sequence[str]
     command = (sys.executable, "-m", "mbpo_jax.main", f"--flagfile={task.flagfile}", *added, *own)
     log = arguments.sweep_dir / "jobs" / f"{task.flagfile.stem}.{task.run_dir.name}.log"
     return TrainingJob(command, task.run_dir, log, arguments.save_seconds, arguments.is_local)
-
-
-class Parser(argparse.ArgumentParser):
-    """One that raises what is wrong in one line."""
-
-    def error(self, message: str) -> Any:
-        """Raises ValueError, where argparse would end the process."""
-        raise ValueError(f"{message.removeprefix('argument ')}; --help lists the flags")
 
 
 def parse(argv: list[str], parser: Parser | None = None) -> tuple[argparse.Namespace, list[str]]:
@@ -174,18 +163,6 @@ def _seeds(text: str) -> list[int]:
     if not all(0 <= seed <= 2**31 - 1 for seed in seeds):
         raise argparse.ArgumentTypeError(f"must be whole numbers of 0 or more separated by commas, got {text!r}")
     return seeds
-
-
-def count(text: str, minimum: int = 0) -> int:
-    """A whole number, as the type of a flag."""
-    if not text.isdecimal() or int(text) < minimum:
-        raise argparse.ArgumentTypeError(f"must be a whole number, {minimum} or more, got {text!r}")
-    return int(text)
-
-
-def positive(text: str) -> int:
-    """A whole number of 1 or more, as the type of a flag."""
-    return count(text, minimum=1)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,9 @@ AUTO = "auto"
 
 
 class EnvironmentFailure(RuntimeError):
-    """The environment gave something that cannot be learnt from, or nothing at all. Exit status 5."""
+    """The environment gave something that cannot be learnt from, or nothing at all."""
+
+    exit_status = 5
 
 
 class NotFinite(EnvironmentFailure):
@@ -23,14 +25,16 @@ class NotFinite(EnvironmentFailure):
 class Broken(EnvironmentFailure):
     """The environment raised, exited, hung or changed its shapes. A new instance may work.
 
-    The text is one line, and the environment's own traceback below it if there is one.
+    The environment's own traceback, if there is one, is a note of the error too.
     """
 
     environment_traceback: str | None = None
 
 
 class Diverged(RuntimeError):
-    """Learning produced a number that is not finite. Exit status 4."""
+    """Learning produced a number that is not finite, or one that is out of all bounds (`health.LIMIT`)."""
+
+    exit_status = 4
 
 
 def diverged(what: str, seed: int) -> Diverged:
@@ -39,7 +43,9 @@ def diverged(what: str, seed: int) -> Diverged:
 
 
 class StorageFailure(RuntimeError):
-    """A file of the run directory could not be written or read. Exit status 6."""
+    """A file of the run directory could not be written or read."""
+
+    exit_status = 6
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,9 +7,7 @@ some of them. What takes long asks `requested`, or calls `heed`, wherever it cou
 """
 
 import signal
-import sys
 import threading
-from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -51,12 +49,3 @@ class StopRequest:
         self.requested = True
         if number != signal.SIGHUP:
             signal.signal(number, signal.SIG_DFL)
-
-
-def exit_status(main: Callable[[], int]) -> int:
-    """What a command's `main` returns; EXIT_STOPPED, without a traceback, after Ctrl-C."""
-    try:
-        return main()
-    except KeyboardInterrupt:
-        print("mbpo_jax: stopped", file=sys.stderr)
-        return EXIT_STOPPED

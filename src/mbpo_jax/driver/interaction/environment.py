@@ -265,16 +265,17 @@ def check_termination_fn(termination_fn: TerminationFn, name: str, spec: Spec) -
 
 def _beyond(failure: EnvironmentFailure, done: str, flag: str, limit: int) -> EnvironmentFailure:
     """What to raise where the limit of a flag is reached."""
-    original = str(failure).partition("\n")[0]
-    line = f"{original}; {done} before, and --{flag}={limit} allows no more"
+    line = f"{failure}; {done} before, and --{flag}={limit} allows no more"
     if isinstance(failure, Broken):
         return _broken(line, failure.environment_traceback)
     return type(failure)(line)
 
 
 def _broken(line: str, environment_traceback: str | None) -> Broken:
-    failure = Broken(line if environment_traceback is None else f"{line}\n{environment_traceback}")
+    failure = Broken(line)
     failure.environment_traceback = environment_traceback
+    if environment_traceback is not None:
+        failure.add_note(environment_traceback)
     return failure
 
 
