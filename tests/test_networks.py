@@ -94,7 +94,7 @@ def test_every_product_of_the_model_is_in_full_float32():
 
 
 def test_the_actor_is_relu_layers_split_into_mean_and_log_std(variant):
-    actor = Actor(num_actions=3, hidden_units=6, num_hidden_layers=2)
+    actor = Actor(action_dim=3, hidden_units=6, num_hidden_layers=2)
     params = random_params(actor, 4, scale=0.3)
     obs = np.random.default_rng(1).normal(size=(2, 5, 4))
     mean, log_std = variant(actor.apply)({"params": params}, jnp.asarray(obs, jnp.float32))
@@ -105,7 +105,7 @@ def test_the_actor_is_relu_layers_split_into_mean_and_log_std(variant):
 
 
 def test_the_deterministic_actor_is_relu_layers_and_a_tanh(variant):
-    actor = DeterministicActor(num_actions=3, hidden_units=6, num_hidden_layers=2)
+    actor = DeterministicActor(action_dim=3, hidden_units=6, num_hidden_layers=2)
     params = random_params(actor, 4, scale=0.3)
     obs = np.random.default_rng(1).normal(size=(2, 5, 4))
     action = variant(actor.apply)({"params": params}, jnp.asarray(obs, jnp.float32))
@@ -132,7 +132,7 @@ def test_leading_axes_are_kept_and_the_critic_gives_one_number(leading):
 
 @pytest.mark.parametrize(("raw", "clipped", "moves"), [(100.0, 2.0, False), (-100.0, -20.0, False), (1.0, 1.0, True)])
 def test_log_std_is_clipped_and_no_gradient_passes_outside(raw, clipped, moves):
-    actor = Actor(num_actions=2, hidden_units=6, num_hidden_layers=1)
+    actor = Actor(action_dim=2, hidden_units=6, num_hidden_layers=1)
     params = random_params(actor, 4, scale=0.1)
     ((name, body),) = params.items()
     # The second action's log_std is pushed to `raw`; its mean, pushed as far, is not bounded.

@@ -54,28 +54,28 @@ class _Mlp(nn.Module):
 class Actor(nn.Module):
     """A Gaussian policy before its tanh: observation [..., O] to (mean, log_std), each [..., A]."""
 
-    num_actions: int
+    action_dim: int
     hidden_units: int
     num_hidden_layers: int
 
     @nn.compact
     def __call__(self, obs: Array) -> tuple[Array, Array]:
         """Maps obs [..., O] to mean and log_std [..., A]."""
-        mean, log_std = jnp.split(_Mlp(2 * self.num_actions, self.hidden_units, self.num_hidden_layers)(obs), 2, -1)
+        mean, log_std = jnp.split(_Mlp(2 * self.action_dim, self.hidden_units, self.num_hidden_layers)(obs), 2, -1)
         return mean, jnp.clip(log_std, LOG_STD_MIN, LOG_STD_MAX)
 
 
 class DeterministicActor(nn.Module):
     """A policy without noise: observation [..., O] to action [..., A], each in [-1, 1]."""
 
-    num_actions: int
+    action_dim: int
     hidden_units: int
     num_hidden_layers: int
 
     @nn.compact
     def __call__(self, obs: Array) -> Array:
         """Maps obs [..., O] to action [..., A]."""
-        return jnp.tanh(_Mlp(self.num_actions, self.hidden_units, self.num_hidden_layers)(obs))
+        return jnp.tanh(_Mlp(self.action_dim, self.hidden_units, self.num_hidden_layers)(obs))
 
 
 class Critic(nn.Module):

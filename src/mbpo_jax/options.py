@@ -6,6 +6,7 @@ Flags, `--help`, `config.json` and the checks of the Python API are all derived 
 import dataclasses
 import math
 import typing
+from collections.abc import Mapping
 from typing import Any
 
 MOST = 2**31 - 1  # of any whole number: counters and indices on the device have 32 bits
@@ -79,6 +80,20 @@ def sections(config_class: type) -> dict[str, type]:
     hints = typing.get_type_hints(config_class)
     fields = dataclasses.fields(config_class)
     return {field.name: hints[field.name] for field in fields if dataclasses.is_dataclass(hints[field.name])}
+
+
+def flat(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Every knob by its name alone, those of nested sections too."""
+    found: dict[str, Any] = {}
+    for name, item in value.items():
+        found |= flat(item) if isinstance(item, dict) else {name: item}
+    return found
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
+    """For each knob that differs, by name: what it was and what it is."""
+    names = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+    return {name: f"{name} was {old.get(name)!r}, is {new.get(name, 'not known')!r}" for name in names}
 
 
 def _fits(field: dataclasses.Field[Any], value: Any) -> bool:

@@ -48,11 +48,6 @@ def capacity(replay: Replay) -> int:
     return replay.rows.reward.shape[-1]
 
 
-def bytes_per_row(spec: Spec) -> int:
-    """Bytes that one transition takes."""
-    return 4 * (2 * spec.obs_dim + spec.action_dim + 2)
-
-
 def add(replay: Replay, rows: Transition, count: Array | int | None = None, limit: Array | int | None = None) -> Replay:
     """Adds the first `count` of `rows` [B, ...]; the oldest rows give way.
 

@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mbpo_jax import sweep
+from mbpo_jax import options, sweep
 from mbpo_jax.driver import flags, launcher
 from mbpo_jax.driver.command import Parser, exit_status, failed
 from mbpo_jax.driver.config import RESUMABLE_CHANGES, RunConfig, StorageFailure, default_algorithm_config
@@ -203,13 +203,11 @@ def _check_asked_for(curve: LearningCurve, place: str, one: Wanted) -> None:
         )
     if curve.flags is None:
         return
-    old, new = one.default_flags | curve.flags, one.flags
-    differ = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+    differ = options.differences(one.default_flags | curve.flags, one.flags)
     if differ:
-        told = (f"{name} was {old.get(name)!r}, is {new.get(name, 'not known')!r}" for name in differ)
         raise ValueError(
-            f"{place} was made with other flags than {one.flagfile} and what follows -- ask for: {'; '.join(told)}. "
-            "Give the old values, or other directories to start anew"
+            f"{place} was made with other flags than {one.flagfile} and what follows -- ask for: "
+            f"{'; '.join(differ.values())}. Give the old values, or other directories to start anew"
         )
 
 

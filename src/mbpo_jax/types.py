@@ -4,8 +4,9 @@ Shape letters used in every docstring:
 
   B batch rows   M ensemble members   E elites   S seeds   G gradient updates   N buffer capacity
   T time         H horizon            O observation dims   A action dims        D model target dims (1 + O)
+  I model input dims (O + A)          U updates and Q quantities that `health` looks at
 
-Three kinds of record never mix: knobs are frozen dataclasses, arrays are `flax.struct` dataclasses, and bundles of
+Three kinds of record never mix: knobs are frozen dataclasses, arrays are `flax.struct.PyTreeNode`s, and bundles of
 pure functions are the NamedTuples of this file.
 """
 
@@ -55,7 +56,7 @@ class WorldModel(NamedTuple):
     """A learned model of reward and dynamics, as pure functions."""
 
     init: Callable[[Key], PyTree]  # (key) -> model
-    fit: "Programs"  # (key, model, replay) -> (model, metrics)
+    fit: "Programs"  # each (key, model, replay) -> (model, metrics)
     predict: Callable[[PyTree, Array, Array], tuple[Array, Array]]  # -> (mean, log_var) [M, B, D], every member
     sample: Callable[[Key, PyTree, Array, Array, Array], tuple[Array, Array]]
     """(key, model, group [], obs [B, O], action [B, A]) -> (next_obs [B, O], reward [B]); `group` counts elites."""

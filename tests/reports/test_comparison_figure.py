@@ -92,7 +92,7 @@ def test_legends_lie_below_the_axes_and_inside_the_picture():
     others = [experiment([curve(flat(1.0, 15_000))], env, env) for env in envs]
     more = [experiment([curve(flat(1.0, 15_000))], f"hopper_{index}") for index in range(6)]
     figure = comparison_figure.figure([flat_at_the_top, *others, *more])
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     for axes in figure.axes:
         legend, below = axes.get_legend().get_window_extent(), axes.xaxis.label.get_window_extent()
         assert legend.y1 <= below.y0  # under the axis's own words too

@@ -90,7 +90,7 @@ def test_another_discount_is_drawn_and_named():
     assert cell(axes[0], 1e-2, 1e-1) == 22  # ln 10 / -ln 0.9 = 21.9
     assert axes[1].get_xlim() == (0, 40)
     for extreme in (1e-4, 0.9999):  # in the first, all lengths are 0 or 1
-        best_length.best_length_figure(extreme).canvas.draw()
+        best_length.best_length_figure(extreme).draw_without_rendering()
 
 
 @pytest.mark.parametrize("discount", [0.0, 1.0, -1.0, float("nan")])

@@ -1,4 +1,4 @@
-"""What acts and learns: each file builds one `Agent`, and has one row in BUILDERS."""
+"""What acts and learns: each file but `critics`, what they share, builds one `Agent` and has a row in BUILDERS."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias

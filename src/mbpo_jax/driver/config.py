@@ -7,7 +7,7 @@ from typing import Any
 from mbpo_jax.algorithms import REGISTRY
 from mbpo_jax.options import check, option
 
-DIVERGENCE_ADVICE = "Try a smaller --learning_rate or --model_learning_rate, or fewer --updates_per_step"
+DIVERGENCE_ADVICE = "Try a smaller --learning_rate or, with a model, --model_learning_rate, or fewer --updates_per_step"
 NEVER = "never"
 AUTO = "auto"
 

@@ -86,9 +86,9 @@ def parse(argv: list[str]) -> tuple[RunConfig, Any]:
         raise FlagsError(_one_line(f"--{error}")) from error
 
 
-def help_text(values: flags.FlagValues | None = None) -> str:
+def help_text() -> str:
     """What --help prints."""
-    values = define() if values is None else values
+    values = define()
     width = 2 + max(map(len, REGISTRY))
     members = "\n".join(f"  {name:{width}}{member.summary}" for name, member in REGISTRY.items())
     usage = "usage: python -m mbpo_jax.main [--flagfile=FILE] [--flag=value ...]"

@@ -52,7 +52,7 @@ def predict(state: PyTree, replay: PyTree, num_steps: int, program: int) -> Pred
     """
     buffers = [leaf for leaf in jax.tree.leaves((state, replay), is_leaf=_is_replay) if _is_replay(leaf)]
     all_buffers = sum(map(_nbytes, buffers))
-    real = sum(_nbytes(leaf) for leaf in jax.tree.leaves(replay, is_leaf=_is_replay))
+    real = _nbytes(replay)
     filled = min(1.0, num_steps / _capacity(replay))
     saved = all_buffers - real + int(real * filled)
     return Prediction(
@@ -132,5 +132,4 @@ def _is_replay(leaf: PyTree) -> bool:
 
 
 def _capacity(replay: PyTree) -> int:
-    first: Replay = next(leaf for leaf in jax.tree.leaves(replay, is_leaf=_is_replay) if _is_replay(leaf))
-    return replay_lib.capacity(first)
+    return replay_lib.capacity(jax.tree.leaves(replay, is_leaf=_is_replay)[0])

@@ -73,13 +73,11 @@ def join(run: RunConfig) -> Share:
     """Meets the other processes, once in the life of this one, and takes a share of the seeds.
 
     To be called before jax computes anything. Waits until all are there; jax ends the process when they are not
-    within five minutes. Without `run.distributed` there is one process, which takes all.
+    within five minutes.
 
     Raises:
       ValueError: no launch is detected and none is described, or there are fewer seeds than processes.
     """
-    if not run.distributed:
-        return Share(0, 1, "", run.seeds)
     _check_enough(run.seeds, run.num_processes)  # before anyone waits
     index, count, coordinator = _meet(run.coordinator, run.num_processes, run.process_id)
     _check_enough(run.seeds, count)

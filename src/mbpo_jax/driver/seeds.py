@@ -3,8 +3,8 @@
 Two liftings. `each` gives every seed an execution of its own, on the device where its arrays live, so that seeds on
 different devices run at the same time; seed i of n equals seed i alone bit for bit. `vmap` batches them, in equal
 shares over a mesh of the local devices; it suits devices that are bound by launches, and agrees to rounding. A value
-"of all seeds" is a tuple of S values under `each` and one stacked [S, ...] value under `vmap`; only `split` and `join`
-look inside.
+"of all seeds" is a tuple of S values under `each` and one stacked [S, ...] value under `vmap`: `split` and `join` go
+from one to S values and back.
 """
 
 import functools

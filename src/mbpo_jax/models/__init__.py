@@ -1,1 +1,1 @@
-"""What predicts: each file builds one `WorldModel`."""
+"""What predicts: `gaussian` builds the `WorldModel`; the other files are its state, its fit and the rows of that."""

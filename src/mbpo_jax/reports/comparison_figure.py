@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from mbpo_jax.reports import pictures, published, statistics
@@ -45,7 +44,6 @@ def figure(experiments: Sequence[Experiment]) -> Figure:
     columns = min(MOST_COLUMNS, len(envs))
     rows = math.ceil(len(envs) / columns)
     drawn = Figure(figsize=(columns * PANEL_INCHES[0], rows * PANEL_INCHES[1]), layout="constrained")
-    FigureCanvasAgg(drawn)
     for index, env in enumerate(envs):
         axes = drawn.add_subplot(rows, columns, index + 1)
         _draw_panel(axes, env, [experiment for experiment in experiments if experiment.env == env])
@@ -97,7 +95,7 @@ def _draw_panel(axes: Axes, env: str, experiments: Sequence[Experiment]) -> None
 def _draw_published(axes: Axes, rows: Sequence[published.PublishedRow]) -> None:
     if not rows:
         return
-    steps, mean, std = (np.array([row[i] for row in rows], dtype=np.float64) for i in (3, 5, 6))
+    steps, mean, std = np.array([(row.step, row.return_mean, row.return_std) for row in rows], np.float64).T
     label = f"published {published.MBPO}: mean of {rows[0].num_seeds} seeds, ±1 sd"
     axes.plot(steps, mean, color="tab:gray", linestyle="--", marker="o", markersize=3, linewidth=1.4, label=label)
     axes.fill_between(steps, mean - std, mean + std, color="tab:gray", alpha=0.2, linewidth=0.0)

@@ -1,6 +1,6 @@
 """The learning curves of a run, drawn from its metrics.
 
-matplotlib is used through its objects and the Agg canvas: no pyplot, so no global state and no display.
+matplotlib is used through its objects: no pyplot, so no global state and no display.
 """
 
 import contextlib
@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from mbpo_jax.driver.storage import metrics
@@ -47,7 +46,6 @@ def curves_figure(run_dir: str | os.PathLike[str], reference: Path | None = None
     run_dir = Path(run_dir)
     curves = _read_curves(run_dir / metrics.FILE_NAME)
     figure = Figure(figsize=(8.0, 5.0), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.set(title=_title(run_dir), xlabel="environment steps", ylabel="evaluation return")
     axes.grid(visible=True, alpha=0.3)

@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mbpo_jax import options
 from mbpo_jax.driver.storage import files, metrics
 from mbpo_jax.reports import plain_json
 from mbpo_jax.reports.plain_json import within
@@ -189,14 +190,7 @@ def _knobs(config: dict[str, Any]) -> dict[str, Any] | None:
     run, algorithm = config.get("run"), config.get("algorithm")
     if not isinstance(run, dict) or not isinstance(algorithm, dict):
         return None
-    return _flatten(run) | _flatten(algorithm)
-
-
-def _flatten(value: dict[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, item in value.items():
-        flat |= _flatten(item) if isinstance(item, dict) else {name: item}
-    return flat
+    return options.flat(run) | options.flat(algorithm)
 
 
 def _number(record: dict[str, Any], name: str, path: Path, finite: bool = False) -> float:

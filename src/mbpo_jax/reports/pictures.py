@@ -1,21 +1,19 @@
 """Writes a picture whole or not at all."""
 
-import os
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from mbpo_jax.driver.storage import files
+
 
 def save(figure: Figure, path: Path) -> Path:
-    """Writes a figure to `path` as a PNG, under another name first, and replaces what is there in one move.
+    """Writes a figure to `path` as a PNG, and replaces what is there in one move.
 
     Returns:
       The path of the picture.
+    Raises:
+      OSError: it could not be written; what was there before is as it was.
     """
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        figure.savefig(scratch, format="png", dpi=120)
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
+    files.write_whole(path, lambda file: figure.savefig(file, format="png", dpi=120))
     return path

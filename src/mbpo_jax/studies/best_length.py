@@ -7,7 +7,6 @@ import math
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
@@ -47,7 +46,6 @@ def study(discount: float = 0.99) -> Finding:
 def best_length_figure(discount: float) -> Figure:
     """A map of best lengths, and the penalty over the length."""
     figure = Figure(figsize=(11.0, 4.6), layout="constrained")
-    FigureCanvasAgg(figure)
     lengths, penalties = figure.subplots(1, 2)
     _draw_lengths(lengths, discount)
     _draw_penalties(penalties, discount)

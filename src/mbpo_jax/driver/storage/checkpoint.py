@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import orbax.checkpoint as ocp
 
+from mbpo_jax import options
 from mbpo_jax.driver.config import StorageFailure
 from mbpo_jax.driver.storage import bundle, files, manifest
 
@@ -128,11 +129,9 @@ class Checkpoints:
     def _check_identity(self, saved: dict[str, Any] | None) -> None:
         if self._identity is None:
             return
-        old, new = {**self._defaults, **(saved or {})}, self._identity
-        differ = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+        differ = options.differences({**self._defaults, **(saved or {})}, self._identity)
         if saved is None or differ:
-            told = (f"{name} was {old.get(name)!r}, is {new.get(name, 'not known')!r}" for name in differ)
-            raise ValueError(f"it belongs to another run: {'; '.join(told)}")
+            raise ValueError(f"it belongs to another run: {'; '.join(differ.values())}")
 
     def _unused_name(self, step: int) -> str:
         taken = {_place(name)[1] for name in _names(self._directory) if _place(name)[0] == step}

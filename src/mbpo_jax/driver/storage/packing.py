@@ -13,13 +13,12 @@ import numpy as np
 
 from mbpo_jax import replay as replay_lib
 from mbpo_jax.replay import Replay
-from mbpo_jax.types import PyTree, Transition
+from mbpo_jax.types import PyTree
 
 
 def pack(tree: PyTree) -> dict[str, Any]:
     """The arrays of one seed as nested dicts on the host, buffers cut to the rows in force."""
-    tree = jax.tree.map(lambda leaf: _contents(leaf) if isinstance(leaf, Replay) else leaf, tree, is_leaf=_is_replay)
-    return jax.tree.map(np.asarray, flax.serialization.to_state_dict(tree))
+    return jax.tree.map(np.asarray, flax.serialization.to_state_dict(_with_contents(tree)))
 
 
 def unpack(template: PyTree, packed: dict[str, Any]) -> PyTree:
@@ -28,10 +27,7 @@ def unpack(template: PyTree, packed: dict[str, Any]) -> PyTree:
     Raises:
       ValueError: an array is missing or has another shape or type, or a buffer has more rows than fit.
     """
-    contents = jax.tree.map(
-        lambda leaf: _contents(leaf) if isinstance(leaf, Replay) else leaf, template, is_leaf=_is_replay
-    )
-    restored = flax.serialization.from_state_dict(contents, packed)
+    restored = flax.serialization.from_state_dict(_with_contents(template), packed)
 
     def place(fresh: Any, saved: Any) -> Any:
         if isinstance(fresh, Replay):
@@ -69,8 +65,13 @@ def _is_replay(leaf: Any) -> bool:
     return isinstance(leaf, Replay)
 
 
+def _with_contents(tree: PyTree) -> PyTree:
+    """The tree with its rows in the place of every buffer."""
+    return jax.tree.map(lambda leaf: _contents(leaf) if _is_replay(leaf) else leaf, tree, is_leaf=_is_replay)
+
+
 def _contents(buffer: Replay) -> dict[str, Any]:
-    """Rows in force, oldest first; one row stands for none, as storage refuses empty arrays."""
+    """Rows in force, oldest first; one row stands for none, which is part of format 1."""
     size, head, num_slots = int(buffer.size), int(buffer.head), replay_lib.capacity(buffer)
     slots = np.arange(head - max(size, 1), head) % num_slots
     rows = jax.tree.map(lambda leaf: np.asarray(leaf)[slots], buffer.rows)
@@ -96,14 +97,8 @@ def _rebuild(fresh: Replay, saved: dict[str, Any]) -> Replay:
         return _put(np.asarray(value, like.dtype), like)
 
     return Replay(
-        rows=Transition(
-            **{name: fill(getattr(fresh.rows, name), rows) for name, rows in _fields(saved["rows"]).items()}
-        ),
+        rows=jax.tree.map(fill, fresh.rows, saved["rows"]),
         head=scalar(size % num_slots, fresh.head),
         size=scalar(size, fresh.size),
         num_added=scalar(int(saved["num_added"]), fresh.num_added),
     )
-
-
-def _fields(rows: Any) -> dict[str, Any]:
-    return dict(flax.serialization.to_state_dict(rows))

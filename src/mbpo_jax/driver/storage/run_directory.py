@@ -76,15 +76,14 @@ def check_same(saved: SavedConfig, run: RunConfig, algorithm: Any) -> list[str]:
       ValueError: lists each difference, old and new.
     """
     old, new = _knobs(saved.run, saved.algorithm), _knobs(run, algorithm)
-    differ = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
-    told = {name: f"{name} was {old.get(name)!r}, is {new.get(name)!r}" for name in differ}
-    refused = [told[name] for name in differ if name not in RESUMABLE_CHANGES]
+    differ = options.differences(old, new)
+    refused = [told for name, told in differ.items() if name not in RESUMABLE_CHANGES]
     if refused:
         raise ValueError(
             f"run_dir {run.directory!r} holds another run: {'; '.join(refused)}. Give the old values to "
             "resume it, or another --run_dir to start a new one"
         )
-    notices = [told[name] for name in differ if name not in UNREMARKABLE]
+    notices = [told for name, told in differ.items() if name not in UNREMARKABLE]
     if saved.versions is not None:
         now = _versions()
         changed = [f"{name} was {saved.versions.get(name)}, is {now[name]}" for name in now]
@@ -102,7 +101,7 @@ def identity(run: RunConfig, algorithm: Any) -> dict[str, Any]:
 
 
 def _knobs(run: RunConfig, algorithm: Any) -> dict[str, Any]:
-    return _flatten(dataclasses.asdict(run)) | _flatten(dataclasses.asdict(algorithm))
+    return options.flat(dataclasses.asdict(run)) | options.flat(dataclasses.asdict(algorithm))
 
 
 def _from_dict(config_class: type, value: dict[str, Any]) -> Any:
@@ -114,13 +113,6 @@ def _from_dict(config_class: type, value: dict[str, Any]) -> Any:
         else:
             arguments[name] = tuple(item) if isinstance(item, list) else item
     return config_class(**arguments)
-
-
-def _flatten(value: dict[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, item in value.items():
-        flat |= _flatten(item) if isinstance(item, dict) else {name: item}
-    return flat
 
 
 def _versions() -> dict[str, str]:
