@@ -12,6 +12,7 @@ from collections.abc import Callable
 import chex
 import jax
 import jax.numpy as jnp
+from flax.training.train_state import TrainState
 
 from mbpo_jax import backends, distributions, ensemble, health, normalizer, replay
 from mbpo_jax.health import Health
@@ -51,8 +52,13 @@ def weight_penalty(params: PyTree, weight_decays: tuple[float, ...]) -> Array:
     return sum(0.5 * decay * jnp.sum(jnp.square(params[name]["kernel"])) for name, decay in decays.items())  # type: ignore[return-value]
 
 
-def build(config: GaussianConfig, network: GaussianMlp) -> Programs:
-    """The fit of an ensemble of `network`."""
+def gradient_step(
+    config: GaussianConfig, network: GaussianMlp
+) -> Callable[[GaussianState, tuple[Array, Array, Array]], tuple[GaussianState, Array]]:
+    """One step of every member and of the bounds on a minibatch (inputs [M, B, I], targets [M, B, D], weights [B]).
+
+    It returns the magnitudes of the "steps" of `names_of_health` as well.
+    """
 
     def member_loss(params: PyTree, bounds: PyTree, x: Array, y: Array, weights: Array) -> Array:
         mean, raw_log_var = network.apply({"params": params}, x)
@@ -61,9 +67,9 @@ def build(config: GaussianConfig, network: GaussianMlp) -> Programs:
         chex.assert_equal_shape([weights, nll])
         return jnp.sum(weights * nll) + weight_penalty(params, config.model_weight_decays)
 
-    names = names_of_health(config.num_members)
-
-    def update_member(member, bounds, x, y, weights):  # type: ignore[no-untyped-def]
+    def update_member(
+        member: TrainState, bounds: PyTree, x: Array, y: Array, weights: Array
+    ) -> tuple[TrainState, PyTree, Array, Array]:
         loss, (grads, bound_grads) = jax.value_and_grad(member_loss, argnums=(0, 1))(
             member.params, bounds, x, y, weights
         )
@@ -86,6 +92,13 @@ def build(config: GaussianConfig, network: GaussianMlp) -> Programs:
             fit=fit.replace(minibatch=fit.minibatch + 1, num_steps=fit.num_steps + 1, train_loss=loss),
         )
         return model, jnp.concatenate([jnp.abs(loss), gradient, health.magnitude(bound_grads)[None]])
+
+    return step
+
+
+def build(config: GaussianConfig, network: GaussianMlp) -> Programs:
+    """The fit of an ensemble of `network`."""
+    names, step = names_of_health(config.num_members), gradient_step(config, network)
 
     def look(start: Array, **magnitudes: Array) -> Health:
         """Health from magnitudes [U, ...] of parts of `names`; the others were not looked at."""
@@ -138,28 +151,33 @@ def build(config: GaussianConfig, network: GaussianMlp) -> Programs:
             epochs_since_improvement=waited,
             best_params=keep(improved, model.members.params, fit.best_params),
             best_mse=jnp.where(improved, mse, fit.best_mse),
-            running=(waited <= config.fit_patience_epochs) & (steps_allowed(fit) > 0),
+            running=(waited <= config.fit_patience_epochs) & (_steps_allowed(config, fit) > 0),
         )
-        model = jax.lax.cond(fit.running, lambda m: m, finish, model.replace(fit=fit))
+        model = jax.lax.cond(fit.running, lambda m: m, lambda m: _finish(config, m), model.replace(fit=fit))
         return model, metrics(model, seen)
 
-    def finish(model: GaussianState) -> GaussianState:
-        elites = jnp.argsort(model.fit.best_mse)[: config.num_elites].astype(jnp.int32)
-        return model.replace(members=model.members.replace(params=model.fit.best_params), elites=elites)
+    programs = begin, slice_of(config.fit_slice_minibatches), slice_of(1), end_epoch
+    return Programs(programs, lambda model: _due(config, model.fit))
 
-    def steps_allowed(fit: FitState) -> Array:
-        most = config.fit_max_gradient_steps or jnp.iinfo(jnp.int32).max
-        return most - fit.num_steps
 
-    def due(model: GaussianState) -> Array:
-        fit = model.fit
-        num_train = fit.num_rows - fit_rows.num_holdout_rows(fit.num_rows, config)
-        num_minibatches = -(-num_train // config.model_batch_size)
-        left = jnp.minimum(num_minibatches - fit.minibatch, steps_allowed(fit))
-        in_epoch = jnp.where(left >= config.fit_slice_minibatches, SLICE, jnp.where(left > 0, SINGLE, END_EPOCH))
-        return jnp.where(fit.running, in_epoch, FINISHED)
+def _finish(config: GaussianConfig, model: GaussianState) -> GaussianState:
+    """Every member at its best snapshot, and the best members as elites."""
+    elites = jnp.argsort(model.fit.best_mse)[: config.num_elites].astype(jnp.int32)
+    return model.replace(members=model.members.replace(params=model.fit.best_params), elites=elites)
 
-    return Programs((begin, slice_of(config.fit_slice_minibatches), slice_of(1), end_epoch), due)
+
+def _steps_allowed(config: GaussianConfig, fit: FitState) -> Array:
+    most = config.fit_max_gradient_steps or jnp.iinfo(jnp.int32).max
+    return most - fit.num_steps
+
+
+def _due(config: GaussianConfig, fit: FitState) -> Array:
+    """The number of the program that is due, []."""
+    num_train = fit.num_rows - fit_rows.num_holdout_rows(fit.num_rows, config)
+    num_minibatches = -(-num_train // config.model_batch_size)
+    left = jnp.minimum(num_minibatches - fit.minibatch, _steps_allowed(config, fit))
+    in_epoch = jnp.where(left >= config.fit_slice_minibatches, SLICE, jnp.where(left > 0, SINGLE, END_EPOCH))
+    return jnp.where(fit.running, in_epoch, FINISHED)
 
 
 def names_of_health(num_members: int) -> dict[str, tuple[str, ...]]:
