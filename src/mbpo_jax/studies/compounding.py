@@ -77,14 +77,9 @@ def _scale(obs: np.ndarray) -> np.ndarray:
     return np.where(np.ptp(obs, axis=0) > 0.0, obs.std(0, dtype=np.float64), np.inf)
 
 
-def _round_up(trained: Trained, rows: int) -> int:
-    num_elites: int = trained.config.model.num_elites
-    return -(-rows // num_elites) * num_elites
-
-
 def _fan(trained: Trained, world: WorldModel, episode: Episode, rows: int) -> dict[str, Any]:
     """Mean and standard deviation [T + 1, O] of what the model makes of one action sequence."""
-    rows = _round_up(trained, rows)
+    rows = imagination.whole_shares(trained, rows)
     starts, actions = np.repeat(episode.obs[:1], rows, 0), np.repeat(episode.action[:, None], rows, 1)
     imagined, exploded = _replayed(trained, world, starts, actions, jax.random.key(0))
     return {"real": episode.obs, "mean": imagined.mean(1), "std": imagined.std(1), "rows": rows, "exploded": exploded}
@@ -99,7 +94,7 @@ def _errors(
     """
     random = np.random.default_rng(trained.seed)
     usable = [episode for episode in played if len(episode.reward) >= num_steps]
-    which = random.integers(len(usable), size=_round_up(trained, num_starts))
+    which = random.integers(len(usable), size=imagination.whole_shares(trained, num_starts))
     starts = [int(random.integers(len(usable[i].reward) - num_steps + 1)) for i in which]
     pieces = [_piece(usable[i], start, num_steps) for i, start in zip(which, starts)]
     obs, action = np.stack([piece.obs for piece in pieces], 1), np.stack([piece.action for piece in pieces], 1)

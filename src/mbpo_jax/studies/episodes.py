@@ -90,6 +90,11 @@ def play(env: Environment, choose: Callable[[np.ndarray], np.ndarray], number: i
     return Episode(np.stack(obs), np.stack(actions), np.asarray(rewards, np.float32), terminal)
 
 
+def returns(played: list[Episode]) -> list[float]:
+    """Undiscounted sums of rewards."""
+    return [float(np.sum(episode.reward, dtype=np.float64)) for episode in played]
+
+
 def collect(
     env: Environment, choose: Callable[[np.ndarray], np.ndarray], first_number: int, num_steps: int
 ) -> tuple[Transition, int]:

@@ -52,6 +52,12 @@ def dynamics(trained: Trained, world: WorldModel, model: PyTree) -> Dynamics:
     return branched.dynamics_of(world, model, termination_fn, trained.config.model.num_elites)
 
 
+def whole_shares(trained: Trained, num_rows: int) -> int:
+    """At least so many rows, of which every elite moves as many as the others."""
+    num_elites: int = trained.config.model.num_elites
+    return -(-num_rows // num_elites) * num_elites
+
+
 def imagine(
     key: Key, dynamics: Dynamics, choose: ChooseFn, start_obs: Array, num_steps: int, to_the_end: bool = False
 ) -> Imagined:

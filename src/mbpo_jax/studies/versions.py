@@ -3,7 +3,6 @@
 The published runs are of Gym's version 2, ours of Gymnasium's 5; version 4 is the nearest to theirs that still runs.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +54,8 @@ def study(
         "other_env": name,
         "seed": trained.seed,
         "step": trained.step,
-        "returns": returns(here),
-        "other_returns": returns(there),
+        "returns": episodes.returns(here),
+        "other_returns": episodes.returns(there),
         "lengths": [len(episode.reward) for episode in here],
         "other_lengths": [len(episode.reward) for episode in there],
         **differences(here, repeated),
@@ -72,13 +71,7 @@ def version_4(env: str) -> str:
 def repeat(env: Environment, episode: Episode, number: int) -> Episode:
     """The actions of an episode again, in `env` from the same start, to their end or until the environment ends."""
     actions = iter(episode.action)
-    choose: Callable[[np.ndarray], np.ndarray] = lambda obs: next(actions)  # noqa: E731
-    return episodes.play(env, choose, number, len(episode.action))
-
-
-def returns(played: list[Episode]) -> list[float]:
-    """Undiscounted sums of rewards."""
-    return [float(np.sum(episode.reward, dtype=np.float64)) for episode in played]
+    return episodes.play(env, lambda obs: next(actions), number, len(episode.action))
 
 
 def differences(here: list[Episode], repeated: list[Episode]) -> dict[str, Any]:
