@@ -264,6 +264,24 @@ def test_flags_come_from_a_file_too_and_the_command_in_the_report_says_so(here):
     assert from_file["report.json"] == plain["report.json"]
 
 
+def test_reports_of_one_directory_share_its_curves_and_end_where_they_are_told(here):
+    path = keep(12_000, experiment="hopper", algorithm="mbpo", env="Hopper-v5")
+    assert call("--report_only", flagfiles="hopper.flags") == 0
+    whole, kept = report(), path.read_bytes()
+    words = ("--report_only", "--report_name=until_9-k", "--last_step=9000")
+    assert call(*words, flagfiles="hopper.flags") == 0
+    assert (report(), path.read_bytes()) == (whole, kept)
+    text = Path("report/until_9-k.md").read_text()
+    # Nothing is published by 9,000. Returns are steps / 100, every 50: those in (8,100, 9,000] have a mean of 85.75.
+    assert "| hopper | 9,000 (last tenth) | 1 | 86 | 86 | 86 | - | - | not reached |" in text
+    assert ("10,000 |" in text, "125,000" in text, "](until_9-k.png)" in text) == (False, False, True)
+    assert Path("report/until_9-k.png").stat().st_size > 1000
+    assert json.loads(Path("report/until_9-k.json").read_text())["rows"][0]["step"] == 9000
+    assert reproduce.main(shlex.split(text.splitlines()[2])[3:]) == 0
+    assert Path("report/until_9-k.md").read_text() == text
+    assert call("--report_only", "--last_step=49", flagfiles="hopper.flags") == 2  # the first evaluation is at 50
+
+
 @pytest.mark.parametrize("words", [["--report_only"], ["--sweep_dir=fresh"], ["--sweep_dir=fresh", "--report_only"]])
 def test_a_kept_curve_of_other_flags_is_refused(here, launched, capsys, words):
     path = keep(5000, flags=flags_of("tiny.flags"))
@@ -339,17 +357,29 @@ def test_readme_s_command_parses(monkeypatch):
             assert reproduce._wanted(flagfile, added).flagfile == flagfile
 
 
-def test_the_report_in_the_repository_is_of_the_curves_beside_it(monkeypatch, tmp_path):
+@pytest.mark.parametrize("path", sorted((ROOT / "docs/reproduction").glob("*.md")), ids=lambda path: path.stem)
+def test_the_reports_in_the_repository_are_of_the_curves_beside_them(monkeypatch, tmp_path, path):
     monkeypatch.chdir(ROOT)
-    text = Path("docs/reproduction/report.md").read_text()
+    text = path.read_text()
     words = shlex.split(text.splitlines()[2])[3:]
-    (tmp_path / "curves").symlink_to(ROOT / "docs/reproduction/curves")
+    (tmp_path / "curves").symlink_to(path.parent / "curves")
     elsewhere = f"--report_dir={tmp_path}"
     assert reproduce.main([*words, elsewhere]) == 0
-    again = (tmp_path / "report.md").read_text()
+    again = (tmp_path / path.name).read_text()
     command = text.splitlines()[2]
     assert again == text.replace(command, command.replace(" --report_only", f" {elsewhere} --report_only"))
-    assert (tmp_path / "report.json").read_text() == Path("docs/reproduction/report.json").read_text()
+    assert (tmp_path / path.name).with_suffix(".json").read_text() == path.with_suffix(".json").read_text()
+
+
+def test_every_kept_curve_is_in_a_report_and_every_flagfile_of_reports_has_one():
+    folder = ROOT / "docs/reproduction"
+    reported = {tuple(path.parts[-2:]) for path in folder.glob("curves/*/*.json")}
+    told = set()
+    for path in folder.glob("*.json"):
+        for experiment in json.loads(path.read_text())["experiments"]:
+            told |= {(experiment["experiment"], f"seed_{curve['seed']}.json") for curve in experiment["curves"]}
+    assert told == reported
+    assert {path.stem for path in folder.glob("*.flags")} == {path.stem for path in folder.glob("*.md")}
 
 
 # -- what cannot begin -------------------------------------------------------------------------------------------
@@ -367,6 +397,8 @@ def test_the_report_in_the_repository_is_of_the_curves_beside_it(monkeypatch, tm
         (["--sweep_dir=runs", "--", "--no_such=1"], ["tiny.flags", "no_such", "--help lists the flags"]),
         (["--sweep_dir=runs", "--", "--run_dir=x"], ["--run_dir", "the sweep sets"]),
         (["--sweep_dir=runs", "--nonsense=1"], ["--nonsense=1", "--help"]),
+        (["--report_only", "--report_name=../x"], ["--report_name", "letters, digits, _ and -", "'../x'"]),
+        (["--report_only", "--last_step=0"], ["--last_step", "1 or more"]),
     ],
 )
 def test_a_wrong_call_ends_with_2_and_one_line(here, launched, capsys, words, wanted):

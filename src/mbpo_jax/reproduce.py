@@ -3,15 +3,17 @@
 `python -m mbpo_jax.reproduce --flagfiles=A,B --seeds=0,1 --report_dir=DIR --sweep_dir=RUNS [-- --flag=value ...]`
 
 Runs what is missing, as `python -m mbpo_jax.sweep` with the same flags would, keeps every curve in
-`DIR/curves/<flagfile>/seed_<seed>.json`, and writes `report.md`, `report.json` and `report.png` there. A seed whose
-curve reaches num_steps is not run again. With --report_only nothing is run, and the curves in DIR are enough. Curves
-of other flags than those that are asked for are refused.
+`DIR/curves/<flagfile>/seed_<seed>.json`, and writes `NAME.md`, `NAME.json` and `NAME.png` there, NAME being
+--report_name, so that several reports can share their curves. A seed whose curve reaches num_steps is not run again.
+With --report_only nothing is run, and the curves in DIR are enough. Curves of other flags than those that are asked for
+are refused.
 """
 
 import argparse
 import dataclasses
 import json
 import os
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -19,17 +21,18 @@ from typing import Any, NamedTuple
 
 from mbpo_jax import options, sweep
 from mbpo_jax.driver import flags, launcher
-from mbpo_jax.driver.command import Parser, exit_status, failed
+from mbpo_jax.driver.command import Parser, exit_status, failed, positive
 from mbpo_jax.driver.config import RESUMABLE_CHANGES, RunConfig, StorageFailure, default_algorithm_config
 from mbpo_jax.driver.storage import files, run_directory
 from mbpo_jax.reports import comparison, comparison_figure, comparison_text, learning_curves, published
 from mbpo_jax.reports.comparison import Experiment
 from mbpo_jax.reports.learning_curves import LearningCurve
 
-REPORT, NUMBERS, PICTURE = "report.md", "report.json", "report.png"
-
 NOT_OF_A_CURVE = RESUMABLE_CHANGES | {"algorithm", "env", "seeds", "num_processes"}
 """Knobs that do not say which curve it is, or have a place of their own in it."""
+
+OF_A_REPORT = ("flagfile", "flagfiles", "seeds", "report_dir", "report_name", "last_step")
+"""Flags that say what is reported; the others say how it is run."""
 
 
 class Wanted(NamedTuple):
@@ -68,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.report_only and not any(experiment.curves for experiment in experiments):
             places = " or ".join(str(path) for path in (arguments.sweep_dir, arguments.report_dir) if path)
             raise ValueError(f"--report_only needs curves, and there are none of these flagfiles and seeds in {places}")
-        print(_write_report(arguments.report_dir, experiments, _command(given)))
+        print(_write_report(arguments, experiments, _command(given)))
         return status
     except (ValueError, OSError) as error:
         return failed(error)
@@ -83,8 +86,22 @@ def _parser() -> Parser:
     )
     sweep.add_flags(parser, sweep_dir_required=False)
     parser.add_argument("--report_dir", required=True, type=Path, help="Directory of the report and its curves.")
+    parser.add_argument(
+        "--report_name", type=_file_stem, default="report", help="Name of the report's files. Default: report."
+    )
+    parser.add_argument(
+        "--last_step",
+        type=positive,
+        help="Report evaluations up to this environment step only, to compare experiments that ran differently far.",
+    )
     parser.add_argument("--report_only", action="store_true", help="Run nothing.")
     return parser
+
+
+def _file_stem(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", text):
+        raise argparse.ArgumentTypeError(f"must be letters, digits, _ and -, got {text!r}")
+    return text
 
 
 def _wanted(flagfile: Path, added: list[str]) -> Wanted:
@@ -151,7 +168,7 @@ def _check_same_run(one: Wanted, task: sweep.Task, added: list[str]) -> None:
 
 
 def _collect(arguments: argparse.Namespace, one: Wanted) -> Experiment:
-    """The curves of an experiment, kept in the report's directory."""
+    """The curves of an experiment, kept whole in the report's directory; of them what is reported."""
     run_dirs = {}
     if arguments.sweep_dir is not None:
         tasks = (task for task in sweep.tasks(arguments) if task.flagfile == one.flagfile)
@@ -160,6 +177,8 @@ def _collect(arguments: argparse.Namespace, one: Wanted) -> Experiment:
     for seed, curve in curves.items():
         if curve is not None:
             learning_curves.save(learning_curves.path_of(arguments.report_dir, one.flagfile.stem, seed), curve)
+    if arguments.last_step is not None:
+        curves = {seed: curve and learning_curves.until(curve, arguments.last_step) for seed, curve in curves.items()}
     found = tuple(curve for _, curve in sorted(curves.items()) if curve is not None)
     missing = tuple(seed for seed, curve in sorted(curves.items()) if curve is None)
     return Experiment(
@@ -170,6 +189,7 @@ def _collect(arguments: argparse.Namespace, one: Wanted) -> Experiment:
         found,
         missing,
         published.is_published_mbpo(one.run.algorithm, one.run.env, one.flags),
+        arguments.last_step,
     )
 
 
@@ -215,13 +235,15 @@ def _of_a_curve(knobs: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in knobs.items() if name not in NOT_OF_A_CURVE}
 
 
-def _write_report(report_dir: Path, experiments: list[Experiment], command: str) -> Path:
-    comparison_figure.draw(experiments, report_dir / PICTURE)
+def _write_report(arguments: argparse.Namespace, experiments: list[Experiment], command: str) -> Path:
+    """Writes picture, numbers and text; returns the path of the text."""
+    paths = {suffix: arguments.report_dir / f"{arguments.report_name}.{suffix}" for suffix in ("png", "json", "md")}
+    comparison_figure.draw(experiments, paths["png"])
     numbers = json.dumps(comparison.to_json(experiments), indent=1, allow_nan=False) + "\n"
-    files.write_whole(report_dir / NUMBERS, lambda file: file.write(numbers.encode()))
-    text = comparison_text.report(experiments, command, PICTURE)
-    files.write_whole(report_dir / REPORT, lambda file: file.write(text.encode()))
-    return report_dir / REPORT
+    files.write_whole(paths["json"], lambda file: file.write(numbers.encode()))
+    text = comparison_text.report(experiments, command, paths["png"].name)
+    files.write_whole(paths["md"], lambda file: file.write(text.encode()))
+    return paths["md"]
 
 
 def _command(given: list[str]) -> str:
@@ -230,7 +252,7 @@ def _command(given: list[str]) -> str:
     words, kept = [], False
     for word in given[:split]:
         if word.startswith("-"):  # anything else is the value of the flag before it
-            kept = word.lstrip("-").partition("=")[0] in ("flagfile", "flagfiles", "seeds", "report_dir")
+            kept = word.lstrip("-").partition("=")[0] in OF_A_REPORT
         if kept:
             words.append(word)
     return f"python -m mbpo_jax.reproduce {shlex.join([*words, '--report_only', *given[split:]])}"

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 
@@ -38,6 +39,13 @@ def test_rows_are_the_milestones_the_end_and_the_published_end():
     rows = comparison.compare(experiment([curve(flat(1.0, 125_000))]))
     assert [row.step for row in rows] == [25_000, 50_000, 75_000, 100_000, 125_000]
     assert not any(row.verdict == "not reached" for row in rows)
+
+
+def test_what_is_published_after_the_reported_steps_has_no_row():
+    one = dataclasses.replace(experiment([curve(flat(1.0, 20_000))]), until_step=20_000)
+    assert [(row.step, row.published.step) for row in comparison.compare(one)] == [(20_000, 20_000)]
+    (early,) = comparison.compare(dataclasses.replace(experiment([curve(flat(1.0, 9000))]), until_step=9000))
+    assert (early.step, early.window, early.verdict) == (9000, "last tenth", "not reached")
 
 
 def test_seeds_of_unlike_length_count_where_they_have_been():

@@ -195,6 +195,17 @@ def test_the_run_is_taken_unless_the_file_is_longer():
         assert learning_curves.longer(kept, None) is kept
 
 
+def test_a_curve_until_a_step_holds_what_was_evaluated_up_to_it():
+    whole = curve({1000: 1.0, 2000: 2.0, 3000: 3.0}, stds=(0.1, 0.2, 0.3))
+    assert learning_curves.until(whole, 999) is None
+    for last_step in (2000, 2999):
+        cut = learning_curves.until(whole, last_step)
+        assert (cut.steps, cut.returns, cut.stds) == ((1000, 2000), (1.0, 2.0), (0.1, 0.2))
+        assert (cut.seconds, cut.seed, cut.flags) == (None, whole.seed, whole.flags)  # the time was that of all of it
+    assert learning_curves.until(whole, 3000) is whole
+    assert learning_curves.until(curve({1000: 1.0, 2000: 2.0}), 1000).stds is None
+
+
 def test_a_file_in_another_s_place_is_refused(tmp_path):
     path = tmp_path / "a.json"
     assert learning_curves.load_kept(path, "hopper", 0) is None

@@ -31,6 +31,7 @@ class Experiment:
     curves: tuple[LearningCurve, ...]  # by seed
     missing_seeds: tuple[int, ...] = ()  # asked for and without a curve
     as_published: bool = False  # MBPO with the published settings, no ablation
+    until_step: int | None = None  # what comes later is not reported; None: all is
 
     @property
     def last_step(self) -> int:
@@ -70,15 +71,19 @@ class Aggregate:
 
 
 def compare(experiment: Experiment) -> list[Row]:
-    """The rows of an experiment: milestones that it reached, where it ends, and the published end if it is beyond."""
+    """The rows of an experiment: milestones that it reached, where it ends, and the published end if it is beyond.
+
+    The published end is the last published step that is reported on.
+    """
     if not experiment.curves:
         return []
-    known = published.reference(experiment.algorithm, experiment.env)
+    everything, until = published.reference(experiment.algorithm, experiment.env), experiment.until_step
+    known = [row for row in everything if until is None or row.step <= until]
     reached = [row for row in known if row.step <= experiment.last_step]
     common = [row for row in known if row.step <= experiment.common_step]
     rows = []
     if not reached:
-        rows.append(_last_tenth(experiment, bool(known)))
+        rows.append(_last_tenth(experiment, bool(everything)))
     for row in reached:
         if row.step in MILESTONES or row == reached[-1] or (common and row == common[-1]):
             rows.append(_beside(experiment, row))

@@ -3,6 +3,7 @@
 The files live in the repository, so that tables and figures are made again from a checkout, without training.
 """
 
+import bisect
 import dataclasses
 import itertools
 import json
@@ -78,6 +79,15 @@ def longer(kept: LearningCurve | None, ran: LearningCurve | None) -> LearningCur
     if kept is None or ran is None:
         return ran or kept
     return ran if ran.last_step >= kept.last_step else kept
+
+
+def until(curve: LearningCurve, last_step: int) -> LearningCurve | None:
+    """The evaluations of a curve up to a step, the wall time unknown if some are left out; None: there are none."""
+    end = bisect.bisect_right(curve.steps, last_step)
+    if end in (0, len(curve.steps)):
+        return curve if end else None
+    stds = None if curve.stds is None else curve.stds[:end]
+    return dataclasses.replace(curve, steps=curve.steps[:end], returns=curve.returns[:end], stds=stds, seconds=None)
 
 
 def read_run(run_dir: Path, experiment: str, seed: int) -> LearningCurve | None:
