@@ -27,6 +27,33 @@ def test_a_second_process_finds_what_the_first_compiled_and_computes_the_same(tm
     tiny_runs.assert_same_run(tmp_path / "second", tmp_path / "first")
 
 
+def test_a_program_whose_writing_was_cut_off_is_compiled_and_kept_anew(tmp_path):
+    """Else jax would warn of it, and compile it, in every process from then on; `run` refuses a warning."""
+    names = run(tmp_path, "first")
+    (folder,) = (tmp_path / "home" / "mbpo_jax").iterdir()
+    sizes = {name: (folder / name).stat().st_size for name in names}
+    largest = max(names, key=sizes.__getitem__)
+    with open(folder / largest, "r+b") as file:
+        file.truncate(sizes[largest] // 2)
+    (folder / min(names, key=sizes.__getitem__)).write_bytes(b"")
+    assert run(tmp_path, "second") == names
+    assert (folder / largest).stat().st_size > 0.9 * sizes[largest]
+    tiny_runs.assert_same_run(tmp_path / "second", tmp_path / "first")
+
+
+def test_only_programs_written_since_the_last_look_are_read(tmp_path, no_cache, monkeypatch):
+    looked_at = []
+    monkeypatch.setattr(compile_cache, "decompress_executable", looked_at.append)
+    folder = tmp_path / f"xla-{compile_cache.fingerprint()}"
+    folder.mkdir()
+    for name, contents in (("old-cache", b"old"), ("new-cache", b"new")):
+        (folder / name).write_bytes(contents)
+        assert compile_cache.use(str(tmp_path)) is None
+        jax.config.update("jax_compilation_cache_dir", None)
+        os.utime(folder / name, ns=(0, 0))
+    assert looked_at == [b"old", b"new"]
+
+
 @pytest.fixture
 def no_cache(monkeypatch):
     before = jax.config.jax_compilation_cache_dir

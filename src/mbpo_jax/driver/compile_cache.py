@@ -4,20 +4,26 @@ A second start, or a resumed run, then does not compile again. The folder's name
 program fits: versions, the processor's own features, the accelerators, XLA_FLAGS; so none is ever loaded where it does
 not belong, even on a home directory that machines share. The folder is private to its user, because what lies there is
 run.
+
+jax writes the file of a program in place, and once. One that a kill or a full disk cut off would be warned of, and
+compiled, at every later start: such files are removed.
 """
 
 import hashlib
 import os
 import platform
+import time
 from pathlib import Path
 
 import jax
 import jaxlib
+from jax._src.compilation_cache import decompress_executable  # has no public name
 from jax.experimental.compilation_cache import compilation_cache
 
 from mbpo_jax.driver.config import AUTO
 
 OFF = "off"
+CHECKED = "checked"  # a file as old as the last look at the others
 MIN_COMPILE_SECONDS = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"  # a user's own choice stays
 
 
@@ -41,6 +47,7 @@ def use(directory: str) -> str | None:
             raise PermissionError("it cannot be written to")
         if folder.stat().st_uid != os.getuid():
             raise PermissionError("it belongs to another user")
+        _remove_damaged(folder)
     except OSError as error:
         return f"compiled programs are not kept in {folder}: {error}"
     jax.config.update("jax_compilation_cache_dir", str(folder))
@@ -48,6 +55,25 @@ def use(directory: str) -> str | None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     compilation_cache.reset_cache()  # jax decides once whether it has one
     return None
+
+
+def _remove_damaged(folder: Path) -> None:
+    """Removes programs that cannot be unpacked, among those that were written since the last call.
+
+    One that another process is writing at this moment may go, too; it is compiled again when it is wanted.
+    """
+    stamp, now = folder / CHECKED, time.time_ns()
+    since = stamp.stat().st_mtime_ns if stamp.exists() else 0
+    for path in folder.glob("*-cache"):
+        try:
+            if path.stat().st_mtime_ns >= since:
+                decompress_executable(path.read_bytes())
+        except FileNotFoundError:  # another process was faster
+            continue
+        except Exception:  # each library of compression has errors of its own
+            path.unlink(missing_ok=True)
+    stamp.touch()
+    os.utime(stamp, ns=(now, now))
 
 
 def _of_the_user() -> Path:
