@@ -9,7 +9,7 @@ from mbpo_jax.reports.statistics import EXPLORATION_STEPS
 PROTOCOL = f"""\
 A seed's value at a step is the mean of its evaluations in the window of steps that ends there, 10,000 steps where
 nothing else is said, exploration (the first {EXPLORATION_STEPS:,} steps) left out. Published: mean ± standard deviation
-over seeds, in the same window. Where nothing is published, or a run is shorter than the first published step, it is the
+over seeds, in the same window; the logs of MBPO that it comes from were smoothed over 11 evaluations before. Where nothing is published, or a run is shorter than the first published step, it is the
 mean over the last tenth of its steps. IQM: mean of the middle half of the seeds; in brackets its 95 % interval, by
 percentiles of a bootstrap over seeds (none from one seed). Percentile: of our mean in a normal distribution with the
 published mean and deviation. Verdict: where our mean lies, *inside* being within one published deviation. Every
