@@ -9,12 +9,13 @@ from mbpo_jax.reports.statistics import EXPLORATION_STEPS
 PROTOCOL = f"""\
 A seed's value at a step is the mean of its evaluations in the window of steps that ends there, 10,000 steps where
 nothing else is said, exploration (the first {EXPLORATION_STEPS:,} steps) left out. Published: mean ± standard deviation
-over seeds, in the same window; the logs of MBPO that it comes from were smoothed over 11 evaluations before. Where nothing is published, or a run is shorter than the first published step, it is the
-mean over the last tenth of its steps. IQM: mean of the middle half of the seeds; in brackets its 95 % interval, by
-percentiles of a bootstrap over seeds (none from one seed). Percentile: of our mean in a normal distribution with the
-published mean and deviation. Verdict: where our mean lies, *inside* being within one published deviation. Every
-experiment, ablations too, is set beside published MBPO, except that sac and td3 are set beside their own kind where it
-is published. Environments here are version 5 unless their name says otherwise, the published ones are older.
+over seeds, in the same window, of logs that were smoothed over 11 evaluations before (MBPO's). Where nothing is
+published, or a run is shorter than the first published step, it is the mean over the last tenth of its steps. IQM: mean
+of the middle half of the seeds; in brackets its 95 % interval, by percentiles of a bootstrap over seeds (none from one
+seed). Percentile: of our mean in a normal distribution with the published mean and deviation. Verdict: where our mean
+lies, *inside* being within one published deviation. Every experiment, ablations too, is set beside published MBPO,
+except that sac and td3 are set beside their own kind where it is published. Environments here are version 5 unless
+their name says otherwise, the published ones are older.
 """
 COLUMNS = ("experiment", "step", "seeds", "mean", "IQM [95 %]", "each seed", "published", "percentile", "verdict")
 
