@@ -99,4 +99,4 @@ def test_the_command_of_the_report_is_the_one_in_it():
     """Another would overwrite the report in the repository with a smaller one."""
     commands = re.findall(r"^python -m mbpo_jax\.reproduce .*$", README.replace("\\\n", " "), re.MULTILINE)
     (command,) = [words for words in map(shlex.split, commands) if "--report_only" in words]
-    assert command == shlex.split((ROOT / "docs/reproduction/report.md").read_text().splitlines()[2])
+    assert command == shlex.split((ROOT / "docs/reproduction/paper.md").read_text().splitlines()[2])

@@ -1,7 +1,8 @@
 """The metrics of a run: one strict JSON object a line in `metrics.jsonl`, and TensorBoard on request.
 
-A line is written whole or not at all, and a resumed run cuts the file back to what its checkpoint had seen,
-so no step is in it twice. The module does not import jax: reports read run directories without it.
+A line that cannot be written whole is taken back; only a kill or a power cut can leave a part of one, at the end, which
+is read as no line. A resumed run cuts the file back to what its checkpoint had seen, so no step is in it twice. The module
+does not import jax: reports read run directories without it.
 """
 
 import contextlib
@@ -117,7 +118,7 @@ def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     with files.open_regular(path) as file:
         for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
-                break  # being written, or torn by a power cut; a resumed run cuts it off
+                break  # being written, or torn by a kill or a power cut; a resumed run cuts it off
             try:
                 records.append(_parse(line))
             except ValueError as error:  # JSON and UTF-8 errors are ValueErrors too
@@ -238,7 +239,7 @@ def _whole_lines(path: Path, offset: int) -> bytes:
 
 
 def _append_whole(fd: int, line: bytes) -> None:
-    """One write call for the whole line, so a killed process leaves all of it or nothing."""
+    """One write call for the whole line; a kill of the process may stop it between two pages of memory."""
     size = os.fstat(fd).st_size
     try:
         written = os.write(fd, line)
