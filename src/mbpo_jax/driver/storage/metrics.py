@@ -1,8 +1,8 @@
 """The metrics of a run: one strict JSON object a line in `metrics.jsonl`, and TensorBoard on request.
 
 A line that cannot be written whole is taken back; only a kill or a power cut can leave a part of one, at the end, which
-is read as no line. A resumed run cuts the file back to what its checkpoint had seen, so no step is in it twice. The module
-does not import jax: reports read run directories without it.
+is read as no line. A resumed run cuts the file back to what its checkpoint had seen, so no step is in it twice. The
+module does not import jax: reports read run directories without it.
 """
 
 import contextlib
