@@ -12,7 +12,7 @@ STRICT = (
     "test_branched",
     "test_distributions",
     "test_ensemble",
-    "test_imagination",
+    "test_trajectories",
     "test_networks",
     "test_normalizer",
     "test_options",

@@ -5,6 +5,7 @@ import pytest
 
 from mbpo_jax import health
 from mbpo_jax.health import LIMIT
+from mbpo_jax.types import Watched
 
 NAN, INF = float("nan"), float("inf")
 
@@ -18,8 +19,12 @@ def magnitudes(num_updates=4, num_names=3, **at):
     return jnp.asarray(values)
 
 
-def found(seen):
-    return int(seen.update), seen.names[int(seen.quantity)], float(seen.value)
+def first_fault(names, values, first=None):
+    return health.first_fault([Watched(values, first, names=tuple(names))])
+
+
+def found(fault):
+    return int(fault.update), fault.names[int(fault.quantity)], float(fault.value)
 
 
 def test_magnitude_by_hand():
@@ -43,26 +48,25 @@ def test_of_biases_alone():
     assert float(health.bias_magnitude(grads)) == 2.0
 
 
-def test_no_trouble_is_minus_one(variant):
-    seen = variant(lambda v: health.first_trouble("abc", v))(magnitudes())
-    assert int(seen.update) == -1
-    assert health.describe(seen) is None
-    zeros = jax.tree.map(jnp.zeros_like, seen)  # what the driver has of a seed that has not run
-    assert health.describe(zeros) is None
+def test_no_fault_is_minus_one(variant):
+    fault = variant(lambda v: first_fault("abc", v))(magnitudes())
+    assert int(fault.update) == -1
+    assert health.describe(fault) is None
+    assert health.describe(health.first_fault([])) is None  # of a program that watches nothing
 
 
 @pytest.mark.parametrize("value", [NAN, INF, LIMIT, 3e17])
 def test_the_first_update_and_in_it_the_first_quantity(variant, value):
     values = magnitudes(at_2_1=value, at_2_2=INF, at_3_0=NAN)
-    seen = variant(lambda v: health.first_trouble("abc", v, start=10))(values)
-    np.testing.assert_equal(found(seen), (12, "b", float(np.float32(value))))
+    fault = variant(lambda v: first_fault("abc", v, first=10))(values)
+    np.testing.assert_equal(found(fault), (12, "b", float(np.float32(value))))
 
 
 def test_each_of_a_batch_has_its_own(variant):
     values = jnp.stack([magnitudes(), magnitudes(at_3_0=INF), magnitudes(at_0_2=NAN)])
-    seen = variant(jax.vmap(lambda v: health.first_trouble("abc", v)))(values)
-    assert seen.update.tolist() == [-1, 3, 0]
-    assert seen.quantity.tolist()[1:] == [0, 2]
+    fault = variant(jax.vmap(lambda v: first_fault("abc", v)))(values)
+    assert fault.update.tolist() == [-1, 3, 0]
+    assert fault.quantity.tolist()[1:] == [0, 2]
 
 
 @pytest.mark.parametrize(
@@ -79,7 +83,7 @@ def test_each_of_a_batch_has_its_own(variant):
     ],
 )
 def test_merging(variant, first, second, expected):
-    merged = variant(lambda a, b: health.merge(health.first_trouble("abc", a), health.first_trouble("def", b)))(
+    merged = variant(lambda a, b: health.first_fault([Watched(a, names=tuple("abc")), Watched(b, names=tuple("def"))]))(
         magnitudes(**first), magnitudes(**second)
     )
     assert merged.names == tuple("abcdef")
@@ -87,14 +91,23 @@ def test_merging(variant, first, second, expected):
 
 
 def test_what_counts_differently_does_not_merge():
-    a, b = (health.first_trouble("a", jnp.zeros((1, 1)), unit=unit) for unit in ("update", "step"))
-    with pytest.raises(ValueError, match="one health counts each update, the other each step"):
-        health.merge(a, b)
+    groups = [health.watch({"a": jnp.zeros(())}, unit=unit) for unit in ("update", "step")]
+    with pytest.raises(ValueError, match="must count one unit, got step and update"):
+        health.first_fault(groups)
+
+
+def test_watching_takes_magnitudes_in_the_order_given():
+    losses = health.each("{}'s loss", ["critic 0", "critic 1"], jnp.float32([3.0, -4.0]))
+    watched = health.watch({"z": {"x": jnp.float32([1.0, -5.0])}, **losses, "a": jnp.float32(NAN)})
+    assert watched.names == ("z", "critic 0's loss", "critic 1's loss", "a")
+    np.testing.assert_equal(np.asarray(watched.values), np.float32([5.0, 3.0, 4.0, NAN]))
+    kept = health.watch({"row": jnp.float32([[1.0, 2.0], [-3.0, 0.0]])}, keep=1)
+    assert kept.values.tolist() == [[2.0], [3.0]]
 
 
 def test_names_and_magnitudes_must_go_together():
     with pytest.raises(ValueError, match="2 names for 3 quantities"):
-        health.first_trouble("ab", magnitudes())
+        first_fault("ab", magnitudes())
 
 
 @pytest.mark.parametrize(
@@ -106,5 +119,5 @@ def test_names_and_magnitudes_must_go_together():
     ],
 )
 def test_what_the_user_reads(value, text):
-    seen = health.first_trouble(("a", "critic 1's loss"), magnitudes(8, 2, at_6_1=value))
-    assert health.describe(jax.device_get(seen)) == text
+    fault = first_fault(("a", "critic 1's loss"), magnitudes(8, 2, at_6_1=value))
+    assert health.describe(jax.device_get(fault)) == text

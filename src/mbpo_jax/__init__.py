@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mbpo_jax.driver.loop import Result
     from mbpo_jax.driver.processes import train
     from mbpo_jax.driver.trained import Trained, load_trained
-    from mbpo_jax.models.gaussian_state import GaussianConfig
+    from mbpo_jax.models.state import GaussianConfig
 
 __version__ = "0.1.0"
 __all__ = [
@@ -39,7 +39,7 @@ __all__ = [
 
 _HOMES = {
     "DdpgConfig": "agents.ddpg",
-    "GaussianConfig": "models.gaussian_state",
+    "GaussianConfig": "models.state",
     "MbpoConfig": "algorithms.mbpo",
     "MbpoDdpgConfig": "algorithms.mbpo",
     "MbpoTd3Config": "algorithms.mbpo",

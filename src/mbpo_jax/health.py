@@ -1,35 +1,35 @@
 """Which quantity of learning went wrong first: a name and a number instead of a mystery NaN.
 
-Every program of a phase returns a `Health` as `metrics["health"]`; the driver reads it after every call and stops with
-`describe`. All of it but `describe` runs on the device, as maxima and comparisons of what is at hand anyway.
+A program reports `Watched` magnitudes, name beside value (`watch`). The driver reduces them on the device to a `Fault`
+(`first_fault`), reads that after every call, and stops with what `describe` says.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from mbpo_jax.types import Array, Metrics, PyTree
+from mbpo_jax.types import Array, PyTree, Watched
 
 LIMIT = 1e16
 """Magnitude from which a float32 quantity counts as exploded: 1e16 is a critic's loss at value errors of 1e8. What is
 below can be squared, as Adam does with gradients, without leaving the range of float32 (3e38)."""
 
 
-class Health(struct.PyTreeNode, kw_only=True):
-    """The first quantity that is not finite, or whose magnitude reaches LIMIT. All zeros, too, mean that none is."""
+class Fault(struct.PyTreeNode, kw_only=True):
+    """The first quantity that is not finite, or whose magnitude reaches LIMIT."""
 
-    update: Array  # [], int32, number from 0 of the `unit` with the trouble; -1: none
-    quantity: Array  # [], int32, index of `names`: of several in trouble the one that comes first in causal order
+    update: Array  # [], int32, number from 0 of the `unit` with the fault; -1: none
+    quantity: Array  # [], int32, index of `names`: of several faults in one update the first in causal order
     value: Array  # [], float32, the largest magnitude in it: nan, inf, or at least LIMIT
-    names: tuple[str, ...] = struct.field(pytree_node=False)  # singular, with their article: "critic 1's loss"
-    unit: str = struct.field(pytree_node=False, default="update")  # what `update` counts
+    names: tuple[str, ...] = struct.field(pytree_node=False)
+    unit: str = struct.field(pytree_node=False)
 
 
 def magnitude(tree: PyTree, keep: int = 0) -> Array:
-    """Largest magnitude in a tree, over all axes but the first `keep`; nan if there is any, 0 of nothing."""
+    """Returns the largest magnitude in a tree, over all axes but the first `keep`; nan if any, 0 of nothing."""
     largest = jnp.zeros(())
     for leaf in jax.tree.leaves(tree):
         size = jnp.abs(leaf.astype(jnp.float32))
@@ -38,7 +38,7 @@ def magnitude(tree: PyTree, keep: int = 0) -> Array:
 
 
 def bias_magnitude(grads: PyTree) -> Array:
-    """`magnitude` of the gradients of the biases alone, one value in a few hundred.
+    """Returns the `magnitude` of the gradients of the biases alone, one value in a few hundred.
 
     The bias of a layer sums what flows back through all layers above it, so whatever is not finite there shows here.
     """
@@ -46,35 +46,61 @@ def bias_magnitude(grads: PyTree) -> Array:
     return magnitude([leaf for path, leaf in named if getattr(path[-1], "key", None) == "bias"])
 
 
-def first_trouble(names: Sequence[str], values: Array, start: Array | int = 0, unit: str = "update") -> Health:
-    """The first trouble in magnitudes.
+def watch(quantities: Mapping[str, PyTree], keep: int = 0, unit: str = "update") -> Watched:
+    """Takes the magnitudes of named quantities.
 
     Args:
-      names: Q of them, in causal order within an update.
-      values: [U, Q], magnitudes of each update.
-      start: [], int, number of the first update.
+      quantities: trees by name, singular with its article ("the actor's loss"), in causal order.
+      keep: leading axes that count updates: 0, or 1 for trees of [U, ...].
+      unit: what the updates are called.
     """
-    num_names = len(names)
-    if values.shape[-1] != num_names:
-        raise ValueError(f"{num_names} names for {values.shape[-1]} quantities")
-    bad = ~(values < LIMIT).reshape(-1)  # nan is not below it
+    values = [magnitude(value, keep) for value in quantities.values()]
+    return Watched(jnp.stack(values, axis=-1), names=tuple(quantities), unit=unit)
+
+
+def each(name: str, owners: Sequence[str], values: Array) -> dict[str, Array]:
+    """Names the entries of values [M, ...] for their owners: each("{}'s loss", ["critic 0", "critic 1"], losses)."""
+    return {name.format(owner): values[i] for i, owner in enumerate(owners)}
+
+
+def first_fault(watched: Sequence[Watched]) -> Fault | None:
+    """Finds the first fault: of the earliest update, and there of the first quantity; None if nothing was watched.
+
+    Args:
+      watched: in causal order within an update; all of one unit.
+    """
+    if not watched:
+        return None
+    units = {group.unit for group in watched}
+    if len(units) > 1:
+        raise ValueError(f"what is watched must count one unit, got {' and '.join(sorted(units))}")
+    fault = _fault_of(watched[0])
+    for group in watched[1:]:
+        fault = _earlier(fault, _fault_of(group))
+    return fault
+
+
+def _fault_of(watched: Watched) -> Fault:
+    num_names = len(watched.names)
+    if watched.values.shape[-1] != num_names:
+        raise ValueError(f"{num_names} names for {watched.values.shape[-1]} quantities")
+    bad = ~(watched.values < LIMIT).reshape(-1)  # nan is not below it
     first = jnp.argmax(bad)
+    start = 0 if watched.first is None else watched.first
     update = jnp.where(jnp.any(bad), start + first // num_names, -1)
-    return Health(
+    return Fault(
         update=update.astype(jnp.int32),
         quantity=(first % num_names).astype(jnp.int32),
-        value=values.reshape(-1)[first],
-        names=tuple(names),
-        unit=unit,
+        value=watched.values.reshape(-1)[first],
+        names=watched.names,
+        unit=watched.unit,
     )
 
 
-def merge(first: Health, second: Health) -> Health:
-    """The earlier trouble of two; in the same update that of `first`, whose quantities come before in causal order."""
-    if first.unit != second.unit:
-        raise ValueError(f"one health counts each {first.unit}, the other each {second.unit}")
+def _earlier(first: Fault, second: Fault) -> Fault:
+    """Returns the earlier fault of two; in the same update that of `first`, which comes before in causal order."""
     later = (first.update < 0) | ((second.update >= 0) & (second.update < first.update))
-    return Health(
+    return Fault(
         update=jnp.where(later, second.update, first.update),
         quantity=jnp.where(later, second.quantity + len(first.names), first.quantity),
         value=jnp.where(later, second.value, first.value),
@@ -83,15 +109,10 @@ def merge(first: Health, second: Health) -> Health:
     )
 
 
-def precede(metrics: Metrics, first: Health) -> Metrics:
-    """Metrics whose health is preceded by `first`, as by that of the rows that an update was made on."""
-    return metrics | {"health": merge(first, metrics["health"])}
-
-
-def describe(health: Health) -> str | None:
-    """Says it, on the host: "critic 1's loss is not finite (nan) at update 7", counted from 1; None: no trouble."""
-    update, value = int(health.update), float(health.value)
-    if update < 0 or value < LIMIT:
+def describe(fault: Fault | None) -> str | None:
+    """Returns "critic 1's loss is not finite (nan) at update 7" for a fault on the host; None if there is none."""
+    if fault is None or int(fault.update) < 0:
         return None
+    value = float(fault.value)
     what = f"has exploded ({value:.2g})" if math.isfinite(value) else f"is not finite ({value})"
-    return f"{health.names[int(health.quantity)]} {what} at {health.unit} {update + 1}"
+    return f"{fault.names[int(fault.quantity)]} {what} at {fault.unit} {int(fault.update) + 1}"

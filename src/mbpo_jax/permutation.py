@@ -12,19 +12,19 @@ from mbpo_jax.types import Array, Key
 NUM_ROUNDS = 6
 
 
-def words(key: Key, num_words: int = NUM_ROUNDS) -> Array:
-    """Draws the 32-bit round keys [num_words] that the functions below take."""
-    return jax.random.bits(key, (num_words,), jnp.uint32)
+def round_keys(key: Key, num_keys: int = NUM_ROUNDS) -> Array:
+    """Draws the 32-bit round keys [num_keys] that the functions below take."""
+    return jax.random.bits(key, (num_keys,), jnp.uint32)
 
 
-def shuffled(round_words: Array, index: Array, num_rows: Array | int) -> Array:
-    """Where a keyed pseudo-random permutation of range(num_rows) sends each index.
+def shuffled(keys: Array, index: Array, num_rows: Array | int) -> Array:
+    """Returns where a keyed pseudo-random permutation of range(num_rows) sends each index.
 
     A Feistel network over pairs (left, right) with left * right_size + right = index; the pairs slightly outnumber the
     rows, and an index that lands outside is sent on until it lands inside.
 
     Args:
-      round_words: [NUM_ROUNDS], uint32, from `words`.
+      keys: [NUM_ROUNDS], uint32, from `round_keys`.
       index: [...], int, each in [0, num_rows).
       num_rows: [], int, at most 2^31; may be traced.
     Returns:
@@ -41,8 +41,8 @@ def shuffled(round_words: Array, index: Array, num_rows: Array | int) -> Array:
     def cipher(x: Array) -> Array:
         left, right = x // right_size, x % right_size
         for i in range(0, NUM_ROUNDS, 2):
-            left = _add_mod(left, _below(_mix(right ^ round_words[i]), left_size), left_size)
-            right = _add_mod(right, _below(_mix(left ^ round_words[i + 1]), right_size), right_size)
+            left = _add_mod(left, _below(_mix(right ^ keys[i]), left_size), left_size)
+            right = _add_mod(right, _below(_mix(left ^ keys[i + 1]), right_size), right_size)
         return left * right_size + right
 
     def walk(x: Array) -> Array:
@@ -51,29 +51,29 @@ def shuffled(round_words: Array, index: Array, num_rows: Array | int) -> Array:
     return jax.lax.while_loop(lambda x: jnp.any(x >= num_rows), walk, cipher(index)).astype(jnp.int32)
 
 
-def draws(word: Array, index: Array, num_rows: Array | int) -> Array:
-    """Independent uniform draws from range(num_rows), with replacement: draw number `index` of the stream `word`.
+def draws(stream: Array, index: Array, num_rows: Array | int) -> Array:
+    """Draws uniformly and independently from range(num_rows), with replacement: draw number `index` of a stream.
 
     Args:
-      word: uint32, broadcast against index; one stream each.
+      stream: uint32, broadcast against index; one of `round_keys` each.
       index: [...], int, which draw.
       num_rows: [], int; may be traced.
     Returns:
       [...], int32, each in [0, num_rows).
     """
-    bits = _mix(_mix(index.astype(jnp.uint32) ^ word) + word * jnp.uint32(0x9E3779B9))
+    bits = _mix(_mix(index.astype(jnp.uint32) ^ stream) + stream * jnp.uint32(0x9E3779B9))
     return (bits % jnp.asarray(num_rows, jnp.uint32)).astype(jnp.int32)
 
 
 def _mix(x: Array) -> Array:
-    """A bijection of 32-bit words in which each input bit flips every output bit half of the time (murmur3's last)."""
+    """Applies a bijection of words in which each input bit flips every output bit half of the time (murmur3's last)."""
     x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
     return x ^ (x >> 16)
 
 
 def _below(bits: Array, size: Array) -> Array:
-    """A number below `size` (at most 2^16) from 32 random bits, without a division."""
+    """Returns a number below `size` (at most 2^16) from 32 random bits, without a division."""
     return ((bits >> 16) * size) >> 16
 
 

@@ -4,7 +4,7 @@ Shape letters used in every docstring:
 
   B batch rows   M ensemble members   E elites   S seeds   G gradient updates   N buffer capacity
   T time         H horizon            O observation dims   A action dims        D model target dims (1 + O)
-  I model input dims (O + A)          U updates and Q quantities that `health` looks at
+  I model input dims (O + A)          U updates and Q quantities that `health` watches
 
 Three kinds of record never mix: knobs are frozen dataclasses, arrays are `flax.struct.PyTreeNode`s, and bundles of
 pure functions are the NamedTuples of this file.
@@ -19,7 +19,7 @@ from flax import struct
 Array: TypeAlias = jax.Array
 Key: TypeAlias = jax.Array  # a typed key, `jax.random.key`; consumed once
 PyTree: TypeAlias = Any
-Metrics: TypeAlias = dict[str, PyTree]  # arrays by name; "health" is a `health.Health`, which the driver reads
+Metrics: TypeAlias = dict[str, Array]  # by name
 
 TerminationFn: TypeAlias = Callable[[Array, Array, Array], Array]  # (obs, action, next_obs) [B, ...] -> bool [B]
 PolicyFn: TypeAlias = Callable[[Key, Array], Array]  # (key, obs [B, O]) -> action [B, A]
@@ -52,14 +52,65 @@ class Spec(NamedTuple):
     termination_fn: TerminationFn | None = None  # None: not known, and the algorithm must not need it
 
 
+class Watched(struct.PyTreeNode):
+    """Holds the largest magnitudes of named quantities, in causal order; `health` finds the first that went wrong."""
+
+    values: Array  # [Q], or [U, Q] of U updates
+    first: Array | None = None  # [], int32, number from 0 of the first of the updates; None: 0
+    names: tuple[str, ...] = struct.field(pytree_node=False, kw_only=True)  # Q, such as "critic 1's loss"
+    unit: str = struct.field(pytree_node=False, default="update", kw_only=True)  # what is counted
+
+
+class Report(struct.PyTreeNode):
+    """Holds what a program reports: numbers for a reader, and magnitudes that the driver checks."""
+
+    metrics: Metrics
+    watched: tuple[Watched, ...] = ()  # in causal order, all of one unit
+
+
+class Dynamics(NamedTuple):
+    """What moves imagined states, in `num_groups` equally likely versions (the elites of an ensemble)."""
+
+    step_fn: StepFn
+    num_groups: int = 1
+
+
 class WorldModel(NamedTuple):
-    """A learned model of reward and dynamics, as pure functions."""
+    """A learned model of reward and dynamics, as pure functions.
+
+    `belief` is the part of its arrays that predicting reads: no optimiser, no fit under way.
+    """
 
     init: Callable[[Key], PyTree]  # (key) -> model
-    fit: "Programs"  # each (key, model, replay) -> (model, metrics)
-    predict: Callable[[PyTree, Array, Array], tuple[Array, Array]]  # -> (mean, log_var) [M, B, D], every member
+    fit: "Programs"  # each (key, model, replay) -> (model, report)
+    belief: Callable[[PyTree], PyTree]  # (model) -> belief
+    predict: Callable[[PyTree, Array, Array], tuple[Array, Array]]
+    """(belief, obs [B, O], action [B, A]) -> (mean, log_var) of the targets [M, B, D], by every member."""
     sample: Callable[[Key, PyTree, Array, Array, Array], tuple[Array, Array]]
-    """(key, model, group [], obs [B, O], action [B, A]) -> (next_obs [B, O], reward [B]); `group` counts elites."""
+    """(key, belief, group [], obs [B, O], action [B, A]) -> (next_obs [B, O], reward [B]) drawn from one group."""
+    num_groups: int  # equally likely versions that `sample` draws from
+
+
+class Learning(NamedTuple):
+    """What an agent's update learns from where that is not the agent's own choice. May close over arrays."""
+
+    regression: Callable[[Key, PyTree, Transition], tuple[Array, Array, Array]] | None = None
+    """(key, agent, batch [B, ...]) -> (obs [R, O], action [R, A], target [R]) that every critic regresses on."""
+    actor_loss: Callable[[Key, PyTree, PyTree, Transition], tuple[Array, Array]] | None = None
+    """(key, actor, agent, batch [B, ...]) -> (loss [], log_prob [B]); the latter is for SAC's temperature alone."""
+
+
+OWN = Learning()  # the agent's own targets and losses
+
+
+class Critic(NamedTuple):
+    """What judges actions, as pure functions of the state that they are given with."""
+
+    q_values: Callable[[PyTree, Array, Array], Array]  # (state, obs [B, O], action [B, A]) -> q [M, B], every critic
+    target_q_values: Callable[[PyTree, Array, Array], Array]  # the same by the slowly moving targets
+    entropy_bonus: Callable[[Key, PyTree, Array], Array] | None = None
+    """(key, state, obs [B, O]) -> [B]: -temperature * log-probability of an action drawn there, which q counts from
+    the next step on. None: q is of the policy without noise, and has no such term."""
 
 
 class Agent(NamedTuple):
@@ -68,26 +119,24 @@ class Agent(NamedTuple):
     init: Callable[[Key], PyTree]  # (key) -> agent
     actor: Callable[[PyTree], PyTree]  # (agent) -> actor
     act: Callable[[Key, PyTree, Array, bool], Array]  # (key, actor, obs [B, O], explore) -> action [B, A]
-    update: Callable[[Key, PyTree, Transition], tuple[PyTree, Metrics]]  # batches [G, B, ...]: G updates, one scan
-    q_values: Callable[[PyTree, Array, Array], Array]  # (agent, obs [B, O], action [B, A]) -> q [M, B], every critic
-    entropy_bonus: Callable[[Key, PyTree, Array], Array] | None = None
-    """(key, agent, obs [B, O]) -> [B]: -temperature * log-probability of an action drawn there, which q counts from
-    the next step on. None: q is of the policy without noise, and has no such term."""
+    update: Callable[[Key, PyTree, Transition, Learning], tuple[PyTree, Report]]
+    """(key, agent, batches [G, B, ...], learning) -> (agent, report): G updates in one scan."""
+    critic: Critic | None = None  # of the agent's state; None: it learns without
 
 
 class ProgramFn(Protocol):
-    """One compiled program of a phase: state in, `(state, metrics)` out."""
+    """One compiled program of a phase: state in, `(state, report)` out."""
 
-    def __call__(self, key: Key, state: PyTree, replay: PyTree, /) -> tuple[PyTree, Metrics]:
-        """(key, state, replay) -> (state, metrics)."""
+    def __call__(self, key: Key, state: PyTree, replay: PyTree, /) -> tuple[PyTree, Report]:
+        """Maps (key, state, replay) to (state, report)."""
         ...
 
 
-FINISHED = -1  # what `Programs.due` says when there is nothing more to run
+FINISHED = -1  # what `Programs.due` returns when there is nothing more to run
 
 
 def nothing_more(state: PyTree) -> int:
-    """`Programs.due` of work that is done after one call."""
+    """Returns FINISHED: `Programs.due` of work that is done after one call."""
     del state
     return FINISHED
 
@@ -95,9 +144,13 @@ def nothing_more(state: PyTree) -> int:
 class Programs(NamedTuple):
     """Work cut into compiled calls of bounded length, so that it can be shown, stopped and saved between them.
 
-    The first of `functions` begins the work. After each call `due(state)` says which is next, until it says FINISHED.
+    The first of `functions` starts the work. After each call `due(state)` says which is next, until it is FINISHED.
     All calls have the same key; what is under way lives in `state`. Trip counts of the loops over gradient steps are
     static, for a GPU waits for the host at each turn of a loop whose end it does not know.
+
+    The programs may report different metrics: those of a phase are the newest of each name. One that is called although
+    another is due must leave the buffers in the state as they are: seeds that are batched wait for each other so, and
+    the driver puts back everything else.
     """
 
     functions: tuple[ProgramFn, ...]
@@ -124,3 +177,5 @@ class Algorithm(NamedTuple):
     phases: tuple[Phase, ...]
     exploration_steps: int  # environment steps of uniformly random actions before `act` is asked
     replay_capacity: int  # most real rows kept
+    dynamics: Callable[[PyTree], Dynamics] | None = None  # (state) -> what it imagines with; None: it has no model
+    critic: Critic | None = None  # of the algorithm's state

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from mbpo_jax import health
 from mbpo_jax.types import Spec, Transition
 
 SPEC = Spec(obs_dim=3, action_dim=2)
@@ -105,3 +106,17 @@ def plant(params, value, index=(0, 2, 3), layer="Dense_0", part="kernel"):
     ((name, body),) = params.items()
     changed = {**body[layer], part: body[layer][part].at[index].set(value)}
     return {name: {**body, layer: changed}}
+
+
+def fault_of(report):
+    """The first fault of a report, on the host."""
+    return jax.device_get(health.first_fault(report.watched))
+
+
+def fault_text(report):
+    return health.describe(fault_of(report))
+
+
+def num_steps(learner):
+    """Optimiser steps taken, for each member of a stacked learner."""
+    return learner.opt_state[0].count

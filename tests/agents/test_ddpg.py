@@ -3,9 +3,21 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from plain import SPEC, assert_close, batch_of, parts, plant, policy, same, some_of, written_out
+from plain import (
+    SPEC,
+    assert_close,
+    batch_of,
+    fault_of,
+    fault_text,
+    num_steps,
+    parts,
+    plant,
+    policy,
+    same,
+    some_of,
+    written_out,
+)
 
-from mbpo_jax import health
 from mbpo_jax.agents import ddpg
 
 CONFIG = ddpg.DdpgConfig(hidden_units=16, num_hidden_layers=1, learning_rate=1e-2, target_update_rate=0.1)
@@ -23,8 +35,8 @@ def test_four_updates_equal_the_algorithm_written_out():
     batches, state = batch_of(4, 32), first_state()
     after, _ = UPDATE(KEY, state, batches)
     assert_close(parts(after), written_out(state, batches, np.zeros((4, 32, 2)), CONFIG, 1, 0.0, 0.0, 1))
-    assert int(after.actor.step) == int(after.num_updates) == 4
-    assert after.critics.step.tolist() == [4]
+    assert int(num_steps(after.actor)) == int(after.num_updates) == 4
+    assert num_steps(after.critics).tolist() == [4]
 
 
 def test_learning_has_no_noise_and_calls_go_on_where_the_last_ended():
@@ -56,21 +68,22 @@ def test_acting():
 
 def test_the_knobs_are_tds_without_its_own():
     assert {field.name for field in dataclasses.fields(ddpg.DdpgConfig)} == {
-        "discount", "hidden_units", "num_hidden_layers", "learning_rate", "target_update_rate", "exploration_noise_std",
+        "discount", "hidden_units", "num_hidden_layers", "num_critics", "learning_rate", "target_update_rate",
+        "exploration_noise_std",
     }  # fmt: skip
     with pytest.raises(ValueError, match="exploration_noise_std must be"):
         ddpg.DdpgConfig(exploration_noise_std=-1.0)
 
 
-def test_health_names_the_one_critic():
+def test_faults_name_the_one_critic():
     state, batches = first_state(), batch_of(4, 32)
     params = plant(state.critics.params, np.nan)
-    told = UPDATE(KEY, state.replace(critics=state.critics.replace(params=params)), batches)[1]["health"]
-    assert health.describe(told) == "the critic's loss is not finite (nan) at update 1"
+    report = UPDATE(KEY, state.replace(critics=state.critics.replace(params=params)), batches)[1]
+    assert fault_text(report) == "the critic's loss is not finite (nan) at update 1"
     batches.reward[1, 3] = -1e17
-    told = UPDATE(KEY, state, batches)[1]["health"]
-    assert health.describe(told) == "the critic's target has exploded (1e+17) at update 2"
-    assert told.names[-4:] == (
+    report = UPDATE(KEY, state, batches)[1]
+    assert fault_text(report) == "the critic's target has exploded (1e+17) at update 2"
+    assert fault_of(report).names[-4:] == (
         "a weight of the actor", "a weight of the critic",
         "a moment of Adam of the actor", "a moment of Adam of the critic",
     )  # fmt: skip

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from plain import SPEC, batch_of, q_of
+from plain import SPEC, batch_of, fault_of, fault_text, q_of
 
 from mbpo_jax import distributions, health
 from mbpo_jax.agents import critics as shared
@@ -28,7 +28,7 @@ def test_soft_target_by_hand():
 def test_losses_by_hand():
     q, target = jnp.float32([[1.0, 2.0], [3.0, 4.0]]), jnp.float32([2.0, 0.0])
     # 0.5 * (1 + 4) / 2 + 0.5 * (1 + 16) / 2
-    assert float(shared.critic_loss(q, target)) == pytest.approx(1.25 + 4.25)
+    assert float(shared.loss(q, target)) == pytest.approx(1.25 + 4.25)
     # mean of 0.5 * [1, -1] - [1, 2]
     assert float(sac.actor_loss(q, jnp.float32([1.0, -1.0]), 0.5)) == pytest.approx(-1.5)
     # log_prob mean 1, target entropy -3: -2 * (1 - 3)
@@ -44,7 +44,7 @@ def test_a_column_where_a_row_belongs_is_refused(name):
     with pytest.raises(AssertionError, match=r"\(3, 1\)"):
         sac.soft_target(**arrays | {name: row[:, None]}, next_q=q, temperature=1.0, discount=0.9)
     with pytest.raises(AssertionError, match=r"\(3, 1\)"):
-        shared.critic_loss(q, row[:, None])
+        shared.loss(q, row[:, None])
     with pytest.raises(AssertionError, match=r"\(3, 1\)"):
         sac.actor_loss(q, row[:, None], 0.5)
 
@@ -71,7 +71,7 @@ def test_three_updates_equal_the_algorithm_written_out():
     config = sac.SacConfig(hidden_units=16, learning_rate=1e-2, target_update_rate=0.1, initial_temperature=0.5)
     agent, batches = sac.build(config, SPEC), batch_of(3, 32)
     state = jax.jit(agent.init)(jax.random.key(0))
-    after, told = jax.jit(agent.update)(jax.random.key(4), state, batches)
+    after, report = jax.jit(agent.update)(jax.random.key(4), state, batches)
     key_action, key_next = jax.random.split(jax.random.key(4))
     noise, next_noise = jax.random.normal(key_action, (3, 32, 2)), jax.random.normal(key_next, (3, 32, 2))
 
@@ -107,20 +107,20 @@ def test_three_updates_equal_the_algorithm_written_out():
         target_q = jax.tree.map(lambda new, old: 0.1 * new + 0.9 * old, q, target_q)
         return (pi, q, target_q, log_alpha + update, (opt_pi, opt_q, opt_alpha)), numbers
 
-    told_by_hand = []
+    by_hand = []
     for g in range(3):
         b = jax.tree.map(lambda leaf, g=g: leaf[g], batches)
         (pi, q, target_q, log_alpha, moments), numbers = step(
             pi, q, target_q, log_alpha, moments, b, noise[g], next_noise[g]
         )
-        told_by_hand.append(numbers)
+        by_hand.append(numbers)
 
     for got, want in ((after.actor.params, pi), (after.critics.params, q), (after.target_params, target_q)):
         for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want)):
             np.testing.assert_allclose(a, b, atol=2e-5)
-    assert float(after.log_temperature.params["log_temperature"]) == pytest.approx(float(log_alpha), abs=1e-5)
+    assert float(after.log_temperature.params) == pytest.approx(float(log_alpha), abs=1e-5)
     names = ("critic_loss", "actor_loss", "q_mean", "entropy", "temperature")
-    np.testing.assert_allclose([told[name] for name in names], np.mean(told_by_hand, 0), rtol=1e-4)
+    np.testing.assert_allclose([report.metrics[name] for name in names], np.mean(by_hand, 0), rtol=1e-4)
 
 
 def test_targets_and_twins_start_as_they_should():
@@ -159,7 +159,7 @@ def test_the_entropy_bonus_is_what_targets_add_for_the_next_action():
     noise = np.random.default_rng(0).normal(size=mean.shape)
     log_density = -0.5 * noise**2 - log_std - 0.5 * np.log(2.0 * np.pi)
     log_slope = np.log(1.0 - np.tanh(mean + np.exp(log_std) * noise) ** 2)
-    bonus = np.asarray(agent.entropy_bonus(jax.random.key(1), state, obs))
+    bonus = np.asarray(agent.critic.entropy_bonus(jax.random.key(1), state, obs))
     assert bonus.shape == (20_000,)
     assert bonus.mean() == pytest.approx(-0.3 * (log_density - log_slope).sum(-1).mean(), abs=0.01)
     assert bonus.std() > 0.1  # each row has noise of its own
@@ -168,13 +168,13 @@ def test_the_entropy_bonus_is_what_targets_add_for_the_next_action():
 def test_q_values_are_of_the_critics_and_not_of_their_targets():
     agent = sac.build(sac.SacConfig(hidden_units=16), SPEC)
     state, rows = agent.init(jax.random.key(0)), jax.tree.map(lambda leaf: leaf[0], batch_of(1, 4))
-    before = agent.q_values(state, rows.obs, rows.action)
+    before = agent.critic.q_values(state, rows.obs, rows.action)
     assert before.shape == (2, 4)
     np.testing.assert_allclose(
         before, [q_of(state.critics.params, m, rows.obs, rows.action) for m in (0, 1)], rtol=1e-5
     )
     elsewhere = state.replace(target_params=jax.tree.map(jnp.zeros_like, state.target_params))
-    np.testing.assert_array_equal(agent.q_values(elsewhere, rows.obs, rows.action), before)
+    np.testing.assert_array_equal(agent.critic.q_values(elsewhere, rows.obs, rows.action), before)
 
 
 @pytest.mark.parametrize(("target_entropy", "direction"), [(-50.0, -1), (50.0, 1)])
@@ -182,8 +182,8 @@ def test_temperature_moves_the_entropy_towards_its_target(target_entropy, direct
     agent = sac.build(sac.SacConfig(hidden_units=16, target_entropy=target_entropy), SPEC)
     state = agent.init(jax.random.key(0))
     after, _ = jax.jit(agent.update)(jax.random.key(1), state, batch_of(5, 16))
-    before_value = float(state.log_temperature.params["log_temperature"])
-    assert np.sign(float(after.log_temperature.params["log_temperature"]) - before_value) == direction
+    before_value = float(state.log_temperature.params)
+    assert np.sign(float(after.log_temperature.params) - before_value) == direction
 
 
 def test_auto_target_entropy_is_minus_the_action_dimensions():
@@ -191,7 +191,7 @@ def test_auto_target_entropy_is_minus_the_action_dimensions():
     for target_entropy in (None, -2.0, 30.0):
         agent = sac.build(sac.SacConfig(hidden_units=16, target_entropy=target_entropy), SPEC)
         after, _ = jax.jit(agent.update)(jax.random.key(1), agent.init(jax.random.key(0)), batches)
-        temperatures.append(float(after.log_temperature.params["log_temperature"]))
+        temperatures.append(float(after.log_temperature.params))
     assert temperatures[0] == temperatures[1] != temperatures[2]
 
 
@@ -203,7 +203,7 @@ def test_knobs_out_of_range_are_refused_by_name(knobs):
         sac.SacConfig(**knobs)
 
 
-# -- health --------------------------------------------------------------------------------------------------------
+# -- faults --------------------------------------------------------------------------------------------------------
 
 HEALTHY = sac.build(sac.SacConfig(hidden_units=8, num_hidden_layers=2), SPEC)
 INIT, UPDATE = jax.jit(HEALTHY.init), jax.jit(HEALTHY.update)
@@ -213,9 +213,8 @@ def first_state():
     return INIT(jax.random.key(0))
 
 
-def seen_in(state, batches):
-    _, metrics = UPDATE(jax.random.key(1), state, batches)
-    return health.describe(metrics["health"])
+def text_of(state, batches):
+    return fault_text(UPDATE(jax.random.key(1), state, batches)[1])
 
 
 def plant(tree, value, layer="Dense_1", part="kernel", index=(0, 2, 3)):
@@ -224,12 +223,12 @@ def plant(tree, value, layer="Dense_1", part="kernel", index=(0, 2, 3)):
     return params
 
 
-def test_updates_without_trouble_are_healthy_all_the_same_after_a_hundred():
+def test_updates_without_faults_report_none_after_a_hundred():
     state = first_state()
     for i in range(9):
-        state, metrics = UPDATE(jax.random.key(i), state, batch_of(12, 8))
-        assert int(metrics["health"].update) == -1
-    assert int(state.actor.step) == 108  # the weights and moments were looked at
+        state, report = UPDATE(jax.random.key(i), state, batch_of(12, 8))
+        assert int(fault_of(report).update) == -1
+    assert int(state.num_updates) == 108  # the weights and moments were checked
 
 
 @pytest.mark.parametrize("critic", [0, 1])
@@ -237,20 +236,20 @@ def test_updates_without_trouble_are_healthy_all_the_same_after_a_hundred():
 def test_one_weight_of_a_critic(critic, value, word):
     state = first_state()
     params = plant(state.critics.params, value, index=(critic, 2, 3))
-    text = seen_in(state.replace(critics=state.critics.replace(params=params)), batch_of(12, 8))
+    text = text_of(state.replace(critics=state.critics.replace(params=params)), batch_of(12, 8))
     assert re.fullmatch(rf"critic {critic}'s loss is not finite \({word}\) at update 1", text)
 
 
 def test_one_weight_of_the_actor_and_of_a_target_and_the_temperature():
     state, batches = first_state(), batch_of(12, 8)
     params = plant(state.actor.params, np.nan, index=(2, 3))
-    text = seen_in(state.replace(actor=state.actor.replace(params=params)), batches)
+    text = text_of(state.replace(actor=state.actor.replace(params=params)), batches)
     assert text == "the log-probability of the policy's actions is not finite (nan) at update 1"
-    text = seen_in(state.replace(target_params=plant(state.target_params, np.nan)), batches)
+    text = text_of(state.replace(target_params=plant(state.target_params, np.nan)), batches)
     assert text == "the critics' target is not finite (nan) at update 1"
-    temperature = state.log_temperature.replace(params={"log_temperature": jnp.float32(90.0)})
+    temperature = state.log_temperature.replace(params=jnp.float32(90.0))
     assert (
-        seen_in(state.replace(log_temperature=temperature), batches)
+        text_of(state.replace(log_temperature=temperature), batches)
         == "the temperature is not finite (inf) at update 1"
     )
 
@@ -266,7 +265,7 @@ def test_one_weight_of_the_actor_and_of_a_target_and_the_temperature():
 def test_a_reward_that_is_too_large_at_its_update(reward, text):
     batches = batch_of(12, 8)
     batches.reward[4, 3] = reward
-    assert seen_in(first_state(), batches) == text
+    assert text_of(first_state(), batches) == text
 
 
 @pytest.mark.parametrize(
@@ -276,7 +275,7 @@ def test_a_reward_that_is_too_large_at_its_update(reward, text):
         ("opt_state", "a moment of Adam of critic 1 is not finite (inf)"),
     ],
 )
-def test_what_no_loss_shows_is_seen_within_a_hundred_updates(part, expected):
+def test_what_no_loss_shows_is_found_within_a_hundred_updates(part, expected):
     """A unit that is off for ever, and a weight that does not learn any more because its second moment overflowed."""
     state = first_state()
     if part == "params":
@@ -289,15 +288,15 @@ def test_what_no_loss_shows_is_seen_within_a_hundred_updates(part, expected):
         state = state.replace(critics=state.critics.replace(opt_state=moments))
     texts = []
     for i in range(9):
-        state, metrics = UPDATE(jax.random.key(i), state, batch_of(12, 8))
-        texts.append(health.describe(metrics["health"]))
+        state, report = UPDATE(jax.random.key(i), state, batch_of(12, 8))
+        texts.append(fault_text(report))
     assert texts[:8] == [None] * 8
     assert texts[8] == f"{expected} at update 12"
 
 
-def test_seeds_side_by_side_have_a_health_each():
+def test_seeds_side_by_side_have_a_fault_each():
     states = jax.vmap(HEALTHY.init)(jax.random.split(jax.random.key(0), 3))
     batches = jax.tree.map(lambda leaf: np.stack([leaf] * 3), batch_of(12, 8))
     batches.reward[1, 4, 3] = np.inf
-    _, metrics = jax.jit(jax.vmap(HEALTHY.update))(jax.random.split(jax.random.key(1), 3), states, batches)
-    assert metrics["health"].update.tolist() == [-1, 4, -1]
+    update = jax.jit(jax.vmap(lambda *args: health.first_fault(HEALTHY.update(*args)[1].watched)))
+    assert update(jax.random.split(jax.random.key(1), 3), states, batches).update.tolist() == [-1, 4, -1]

@@ -2,7 +2,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from plain import SPEC, assert_close, batch_of, parts, plant, policy, q_of, same, some_of, written_out
+from plain import (
+    SPEC,
+    assert_close,
+    batch_of,
+    fault_of,
+    fault_text,
+    num_steps,
+    parts,
+    plant,
+    policy,
+    q_of,
+    same,
+    some_of,
+    written_out,
+)
 
 from mbpo_jax import health
 from mbpo_jax.agents import td3
@@ -57,13 +71,13 @@ def test_five_updates_equal_the_algorithm_written_out():
     config = td3.Td3Config(**SMALL, target_noise_std=std, target_noise_clip=clip, actor_every_updates=every)
     agent, batches = td3.build(config, SPEC), batch_of(5, 32)
     state = first_state()
-    after, metrics = jax.jit(agent.update)(KEY, state, batches)
+    after, report = jax.jit(agent.update)(KEY, state, batches)
     want = written_out(state, batches, np.asarray(jax.random.normal(KEY, (5, 32, 2))), config, 2, std, clip, every)
     assert_close(parts(after), want)
     assert int(after.num_updates) == 5
-    assert after.critics.step.tolist() == [5, 5]
-    assert int(after.actor.step) == 5 // every
-    assert int(metrics["health"].update) == -1
+    assert num_steps(after.critics).tolist() == [5, 5]
+    assert int(num_steps(after.actor)) == 5 // every
+    assert int(fault_of(report).update) == -1
 
 
 # -- what moves what -----------------------------------------------------------------------------------------------
@@ -93,16 +107,16 @@ def test_the_actor_and_all_targets_move_at_every_third_update_and_by_the_rate():
 def test_the_count_goes_on_over_calls_as_within_one(calls):
     """However a call may end between two updates of the actor."""
     batches, state, at = batch_of(7, 16), first_state(), 0
-    whole, told = UPDATE(KEY, first_state(), batches)
+    whole, whole_report = UPDATE(KEY, first_state(), batches)
     losses = []
     for length in calls:
-        state, metrics = UPDATE(KEY, state, some_of(batches, at, at + length))
-        losses += [float(metrics["critic_loss"])] * length
+        state, report = UPDATE(KEY, state, some_of(batches, at, at + length))
+        losses += [float(report.metrics["critic_loss"])] * length
         at += length
     assert_close(state, whole, 1e-6)
     assert int(state.num_updates) == int(whole.num_updates) == 7
-    assert int(state.actor.step) == int(whole.actor.step) == 2
-    assert np.mean(losses) == pytest.approx(float(told["critic_loss"]), rel=1e-5)
+    assert int(num_steps(state.actor)) == int(num_steps(whole.actor)) == 2
+    assert np.mean(losses) == pytest.approx(float(whole_report.metrics["critic_loss"]), rel=1e-5)
 
 
 def test_the_actors_update_leaves_the_critics():
@@ -169,10 +183,10 @@ def test_the_noise_of_the_target_is_the_keys():
     agent, batches, state = td3.build(td3.Td3Config(**SMALL), SPEC), batch_of(1, 16), first_state()
     update, losses = jax.jit(agent.update), []
     for key in (4, 4, 5):
-        _, metrics = update(jax.random.key(key), state, batches)
+        _, report = update(jax.random.key(key), state, batches)
         noise = jax.random.normal(jax.random.key(key), (1, 16, 2))
         by_hand = jax.jit(loss_of)(state, jax.tree.map(lambda leaf: leaf[0], batches), noise[0])
-        assert float(metrics["critic_loss"]) == pytest.approx(float(by_hand), rel=1e-5)
+        assert float(report.metrics["critic_loss"]) == pytest.approx(float(by_hand), rel=1e-5)
         losses.append(float(by_hand))
     assert losses[0] == losses[1] != losses[2]
 
@@ -229,32 +243,32 @@ def test_knobs_out_of_range_are_refused_by_name(knobs):
         td3.Td3Config(**knobs)
 
 
-# -- health --------------------------------------------------------------------------------------------------------
+# -- faults --------------------------------------------------------------------------------------------------------
 
 
-def seen_in(state, batches):
-    return health.describe(UPDATE(KEY, state, batches)[1]["health"])
+def text_of(state, batches):
+    return fault_text(UPDATE(KEY, state, batches)[1])
 
 
-def test_updates_without_trouble_are_healthy_all_the_same_after_a_hundred():
+def test_updates_without_faults_report_none_after_a_hundred():
     state = first_state()
     for i in range(15):
-        state, metrics = UPDATE(jax.random.key(i), state, batch_of(7, 16))
-        assert int(metrics["health"].update) == -1
-    assert int(state.num_updates) == 105  # the weights and moments were looked at
+        state, report = UPDATE(jax.random.key(i), state, batch_of(7, 16))
+        assert int(fault_of(report).update) == -1
+    assert int(state.num_updates) == 105  # the weights and moments were checked
 
 
 def test_one_weight_of_each_network_is_named():
     state, batches = first_state(), batch_of(7, 16)
     for m in (0, 1):
         params = plant(state.critics.params, np.nan, index=(m, 2, 3))
-        text = seen_in(state.replace(critics=state.critics.replace(params=params)), batches)
+        text = text_of(state.replace(critics=state.critics.replace(params=params)), batches)
         assert text == f"critic {m}'s loss is not finite (nan) at update 1"
     for name, index in (("target_params", (0, 2, 3)), ("target_actor_params", (2, 3))):
-        text = seen_in(state.replace(**{name: plant(getattr(state, name), np.nan, index=index)}), batches)
+        text = text_of(state.replace(**{name: plant(getattr(state, name), np.nan, index=index)}), batches)
         assert text == "the critics' target is not finite (nan) at update 1"
     params = plant(state.actor.params, np.nan, index=(2, 3))
-    text = seen_in(state.replace(actor=state.actor.replace(params=params)), batches)
+    text = text_of(state.replace(actor=state.actor.replace(params=params)), batches)
     assert text == "the actor's loss is not finite (nan) at update 3"  # the first that moves it
 
 
@@ -269,7 +283,7 @@ def test_one_weight_of_each_network_is_named():
 def test_a_reward_that_is_too_large_at_its_update(reward, text):
     batches = batch_of(7, 16)
     batches.reward[4, 3] = reward
-    assert seen_in(first_state(), batches) == text
+    assert text_of(first_state(), batches) == text
 
 
 @pytest.mark.parametrize(
@@ -280,7 +294,7 @@ def test_a_reward_that_is_too_large_at_its_update(reward, text):
         ("target_actor", "a weight of the actor is not finite (inf)"),
     ],
 )
-def test_what_no_loss_shows_is_seen_within_a_hundred_updates(part, expected):
+def test_what_no_loss_shows_is_found_within_a_hundred_updates(part, expected):
     """A weight that learns no more because its second moment overflowed; a unit of a target that is off for ever."""
     state, index = first_state(), {"actor": (2, 3), "critics": (1, 2, 3)}
     if part == "target_actor":
@@ -294,8 +308,8 @@ def test_what_no_loss_shows_is_seen_within_a_hundred_updates(part, expected):
         state = state.replace(**{part: learner.replace(opt_state=moments)})
     texts = []
     for i in range(15):
-        state, metrics = UPDATE(jax.random.key(i), state, batch_of(7, 16))
-        texts.append(health.describe(metrics["health"]))
+        state, report = UPDATE(jax.random.key(i), state, batch_of(7, 16))
+        texts.append(fault_text(report))
     assert texts == [None] * 14 + [f"{expected} at update 7"]
 
 
@@ -306,9 +320,10 @@ def test_seeds_side_by_side_are_as_alone():
     batches.reward[1, 4, 3] = np.inf
     state = first_state()
     states = jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), state)
-    states, metrics = jax.jit(jax.vmap(QUIET.update))(keys, states, batches)
-    assert metrics["health"].update.tolist() == [-1, 4, -1]
+    update = jax.jit(jax.vmap(QUIET.update))
+    states, report = update(keys, states, batches)
+    assert jax.vmap(lambda report: health.first_fault(report.watched).update)(report).tolist() == [-1, 4, -1]
     for i in (0, 2):
         alone, _ = UPDATE(keys[i], state, batch_of(7, 16))
         assert_close(jax.tree.map(lambda leaf, i=i: leaf[i], parts(states)), parts(alone))
-        assert int(states.actor.step[i]) == 2
+        assert int(num_steps(states.actor)[i]) == 2

@@ -48,7 +48,7 @@ def learn(learner, step_fn, states=(FIRST, SECOND), num_updates=2400, group=400,
 
 def q_values(learner, state, obs, action):
     """The lowest and the highest of the critics."""
-    q = learner[0].q_values(state, jnp.asarray(obs)[None], jnp.full((1, 1), action))
+    q = learner[0].critic.q_values(state, jnp.asarray(obs)[None], jnp.full((1, 1), action))
     return [float(q.min()), float(q.max())]
 
 

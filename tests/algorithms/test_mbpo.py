@@ -9,7 +9,7 @@ from mbpo_jax import agents, health, replay, terminations
 from mbpo_jax.agents.ddpg import DdpgConfig
 from mbpo_jax.agents.sac import SacConfig
 from mbpo_jax.agents.td3 import Td3Config
-from mbpo_jax.algorithms import mbpo
+from mbpo_jax.algorithms import mbpo, phases
 from mbpo_jax.models.gaussian import GaussianConfig
 from mbpo_jax.types import FINISHED, Phase, Spec, Transition
 
@@ -37,11 +37,14 @@ def compiled(algorithm, name, donate=()):
     runs = [jax.jit(run, donate_argnums=donate) for run in programs.functions]
 
     def run_phase(key, state, real):
-        due = 0
+        """The state, the metrics of all programs, and the text of the first fault."""
+        due, metrics, text = 0, {}, None
         while due != FINISHED:
-            state, metrics = runs[due](key, state, real)
+            state, report = runs[due](key, state, real)
+            metrics |= report.metrics
+            text = text or health.describe(health.first_fault(report.watched))
             due = int(programs.due(state))
-        return state, metrics
+        return state, metrics, text
 
     return run_phase
 
@@ -59,7 +62,7 @@ def test_every_batch_holds_exactly_the_share_of_real_rows(batch_size, fraction, 
     config = mbpo.MbpoConfig(batch_size=batch_size, real_fraction=fraction)
     assert mbpo.num_real_rows(config) == num_real
     real, imagined = real_buffer(1.0, 50), replay.add(replay.init(SPEC, 70), constant_rows(-1.0, 60))
-    batches = mbpo.draw_batches(jax.random.key(0), real, imagined, 7, num_real, batch_size - num_real)
+    batches = phases.draw_mixed(jax.random.key(0), real, imagined, 7, num_real, batch_size - num_real)
     assert batches.obs.shape == (7, batch_size, 2)
     assert (batches.obs[..., 0] == 1.0).sum(1).tolist() == [num_real] * 7
     assert (batches.obs[..., 0] == -1.0).sum(1).tolist() == [batch_size - num_real] * 7
@@ -73,9 +76,9 @@ def test_the_share_that_is_logged_is_the_share_that_the_agent_sees(monkeypatch):
     def build_watched(*arguments):
         agent = build(*arguments)
 
-        def update(key, state, batches):
+        def update(key, state, batches, learning):
             jax.debug.callback(lambda reward: seen.append(np.asarray(reward)), batches.reward)
-            return agent.update(key, state, batches)
+            return agent.update(key, state, batches, learning)
 
         return agent._replace(update=update)
 
@@ -84,8 +87,8 @@ def test_the_share_that_is_logged_is_the_share_that_the_agent_sees(monkeypatch):
     state = jax.jit(algorithm.init)(jax.random.key(0))
     real = real_buffer(1.0, 50, num_added=5000)
     real = real.replace(rows=real.rows.replace(reward=jnp.full_like(real.rows.reward, 7.0)))
-    state, _ = compiled(algorithm, "roll_out")(jax.random.key(1), state, real)
-    _, metrics = compiled(algorithm, "update_agent")(jax.random.key(2), state, real)
+    state, _, _ = compiled(algorithm, "roll_out")(jax.random.key(1), state, real)
+    _, metrics, _ = compiled(algorithm, "update_agent")(jax.random.key(2), state, real)
     jax.effects_barrier()
     (rewards,) = seen
     assert rewards.shape == (2, 256)
@@ -106,7 +109,7 @@ def test_imagined_rows_are_kept_for_so_many_epochs_and_no_longer():
     state = jax.jit(algorithm.init)(jax.random.key(0))
     roll_out = compiled(algorithm, "roll_out")
     for round_ in range(7):
-        state, metrics = roll_out(jax.random.key(round_), state, real_buffer(float(round_), 30, 5000 + 10 * round_))
+        state, metrics, _ = roll_out(jax.random.key(round_), state, real_buffer(float(round_), 30, 5000 + 10 * round_))
         kept = np.asarray(replay.take(state.imagined, jnp.arange(int(state.imagined.size))).obs[:, 0])
         rounds = range(max(0, round_ - 3), round_ + 1)
         assert kept.tolist() == [float(r) for r in rounds for _ in range(5)]
@@ -139,7 +142,7 @@ def test_rollout_length_and_room_follow_the_schedule():
     state = jax.jit(algorithm.init)(jax.random.key(0))
     for epoch, length in enumerate([1, 1, 2, 3, 4, 4, 4]):
         real = real_buffer(float(epoch), 30, num_added=100 + 10 * epoch + 3)
-        state, metrics = run(jax.random.key(epoch), state, real)
+        state, metrics, _ = run(jax.random.key(epoch), state, real)
         assert int(metrics["length"]) == length
         assert int(metrics["transitions"]) == 6 * length
         assert int(metrics["buffer_rows_limit"]) == 6 * length
@@ -168,7 +171,7 @@ def test_imagined_episodes_end_where_the_termination_function_says():
     state = jax.jit(algorithm.init)(jax.random.key(0))
     to = np.where(np.arange(20)[:, None] < 15, 1.0, -1.0) * np.ones((1, 2))
     real = replay.add(replay.init(spec, 50), constant_rows(0.0, 20).replace(next_obs=to.astype(np.float32)))
-    state, metrics = compiled(algorithm, "roll_out")(jax.random.key(1), state, real)
+    state, metrics, _ = compiled(algorithm, "roll_out")(jax.random.key(1), state, real)
     imagined = replay.take(state.imagined, jnp.arange(int(state.imagined.size)))
     ends = np.asarray(imagined.terminal) > 0.5
     assert 0 < ends.mean() < 1
@@ -226,19 +229,18 @@ def test_the_chain_of_model_rollouts_and_agent_learns_the_best_actions():
     real = replay.add(replay.init(spec, 1000), jax.tree.map(np.float32, rows))
     algorithm = mbpo.build(config, spec)
     fit, roll_out, update = (compiled(algorithm, name) for name in ("fit_model", "roll_out", "update_agent"))
-    state, _ = fit(jax.random.key(1), jax.jit(algorithm.init)(jax.random.key(0)), real)
+    state, _, _ = fit(jax.random.key(1), jax.jit(algorithm.init)(jax.random.key(0)), real)
     for round_ in range(5):
         key_roll, key_update = jax.random.split(jax.random.key(10 + round_))
-        state, metrics = roll_out(key_roll, state, real)
+        state, metrics, _ = roll_out(key_roll, state, real)
         assert float(metrics["terminal_fraction"]) == 1.0
-        state, _ = update(key_update, state, real)
-    learnt, _ = algorithm.act(
-        jax.random.key(0), algorithm.actor(state), (), jnp.asarray([[1.0, 0.0], [-1.0, 0.0]]), False
-    )
-    np.testing.assert_allclose(learnt[:, 0], [0.5, -0.3], atol=0.15)
+        state, _, _ = update(key_update, state, real)
+    sides, actor = jnp.asarray([[1.0, 0.0], [-1.0, 0.0]]), algorithm.actor(state)
+    learnt = [algorithm.act(jax.random.key(0), actor, (), obs, False)[0][0] for obs in sides]
+    np.testing.assert_allclose(learnt, [0.5, -0.3], atol=0.15)
 
 
-# -- rounds in programs, and health --------------------------------------------------------------------------------
+# -- rounds in programs, and faults --------------------------------------------------------------------------------
 
 ROUND = mbpo.MbpoConfig(
     rollout_batch=40, rollout_length_schedule=(0, 1, 3, 3), batch_size=8, updates_per_step=5, real_fraction=0.5, **SMALL
@@ -253,26 +255,25 @@ def varied_rows(num_rows=60):
     )
 
 
-def test_a_round_reads_the_real_rows_only_when_it_begins():
+def test_a_round_reads_the_real_rows_only_when_it_starts():
     algorithm = mbpo.build(ROUND, SPEC)
     programs = next(p for p in algorithm.phases if p.name == "roll_out").programs
-    begin, advance = map(jax.jit, programs.functions)
+    start, step = map(jax.jit, programs.functions)
     real = replay.add(replay.init(SPEC, 200), varied_rows())
-    begun, first = begin(jax.random.key(1), jax.jit(algorithm.init)(jax.random.key(0)), real)
+    started, first = start(jax.random.key(1), jax.jit(algorithm.init)(jax.random.key(0)), real)
     ends = []
     for rest in (real, replay.init(SPEC, 200)):
-        state = begun
+        state = started
         while programs.due(state) != FINISHED:
             assert programs.due(state) == 1
-            state, told = advance(jax.random.key(1), state, rest)
-        ends.append((state, told))
-    assert jax.tree.structure(first) == jax.tree.structure(ends[0][1])
+            state, report = step(jax.random.key(1), state, rest)
+        ends.append((state, report))
     for a, b in zip(jax.tree.leaves(ends[0]), jax.tree.leaves(ends[1]), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert int(ends[0][1]["transitions"]) == 120
+    assert int(report.metrics["transitions"]) == 120
     reward = np.asarray(varied_rows().reward)
-    assert reward.min() <= float(told["real_reward_min"]) < float(told["real_reward_max"]) <= reward.max()
-    assert float(told["real_reward_min"]) == float(first["real_reward_min"])
+    lowest, highest = (float(first.metrics[f"real_reward_{end}"]) for end in ("min", "max"))
+    assert reward.min() <= lowest < highest <= reward.max()
 
 
 def test_a_step_of_a_round_writes_the_model_buffer_in_place():
@@ -300,9 +301,9 @@ def test_an_update_says_which_kind_of_row_is_not_finite(update_of_a_round, buffe
     buffers = {kind: replay.add(replay.init(SPEC, 480), varied_rows(40)) for kind in ("real", "imagined")}
     (update, fresh), key = update_of_a_round, jax.random.key(5)
     imagined = fresh.replace(imagined=buffers["imagined"])
-    assert int(update(key, imagined, buffers["real"])[1]["health"].update) == -1
+    assert update(key, imagined, buffers["real"])[2] is None
     # every row of the last three batches' kind that no earlier one drew is spoilt
-    drawn = mbpo.draw_batches(jax.random.split(key)[0], *buffers.values(), 5, 4, 4)
+    drawn = phases.draw_mixed(jax.random.split(key)[0], *buffers.values(), 5, 4, 4)
     mine = np.asarray(drawn.reward[:, :4] if buffer == "real" else drawn.reward[:, 4:])
     late = next(row for row in np.unique(mine[2:]) if row not in mine[:2])
     at = int(np.argmax((mine == late).any(1))) + 1
@@ -310,8 +311,8 @@ def test_an_update_says_which_kind_of_row_is_not_finite(update_of_a_round, buffe
     leaf = getattr(rows, where)
     spoilt = jnp.where((rows.reward == late).reshape(-1, *[1] * (leaf.ndim - 1)), jnp.inf, leaf)
     buffers[buffer] = buffers[buffer].replace(rows=rows.replace(**{where: spoilt}))
-    _, metrics = update(key, imagined.replace(imagined=buffers["imagined"]), buffers["real"])
-    assert health.describe(metrics["health"]) == f"{name} is not finite (inf) at update {at}"
+    _, _, text = update(key, imagined.replace(imagined=buffers["imagined"]), buffers["real"])
+    assert text == f"{name} is not finite (inf) at update {at}"
 
 
 def test_a_round_by_a_broken_actor_names_its_actions():
@@ -319,8 +320,8 @@ def test_a_round_by_a_broken_actor_names_its_actions():
     state = jax.jit(algorithm.init)(jax.random.key(0))
     broken = jax.tree.map(lambda leaf: leaf * jnp.nan, state.agent.actor.params)
     state = state.replace(agent=state.agent.replace(actor=state.agent.actor.replace(params=broken)))
-    state, metrics = compiled(algorithm, "roll_out")(jax.random.key(1), state, real_buffer(1.0, 50))
-    assert health.describe(metrics["health"]) == "a policy action is not finite (nan) at rollout step 1"
+    state, metrics, text = compiled(algorithm, "roll_out")(jax.random.key(1), state, real_buffer(1.0, 50))
+    assert text == "a policy action is not finite (nan) at rollout step 1"
     assert (int(metrics["dropped_nonfinite"]), int(state.imagined.size)) == (40, 0)
 
 
@@ -338,7 +339,7 @@ def test_rollouts_have_the_exploration_noise(config_class, agent_class):
     config = config_class(rollout_batch=600, model=SMALL["model"], agent=knobs)
     algorithm = mbpo.build(config, SPEC)
     state = jax.jit(algorithm.init)(jax.random.key(0))
-    state, _ = compiled(algorithm, "roll_out")(jax.random.key(1), state, real_buffer(0.3, 50))
+    state, _, _ = compiled(algorithm, "roll_out")(jax.random.key(1), state, real_buffer(0.3, 50))
     assert int(state.imagined.size) == 600
     imagined = replay.take(state.imagined, jnp.arange(600))
     agent = agents.build(knobs, SPEC)
@@ -358,9 +359,9 @@ def test_the_agent_of_the_config_learns_on_batches_of_both_kinds(config_class, a
     algorithm, agent, key = mbpo.build(config, SPEC), agents.build(knobs, SPEC), jax.random.key(5)
     real, imagined = (replay.add(replay.init(SPEC, 480), varied_rows(40)) for _ in range(2))
     state = jax.jit(algorithm.init)(jax.random.key(0)).replace(imagined=imagined)
-    after, _ = compiled(algorithm, "update_agent")(key, state, real)
+    after, _, _ = compiled(algorithm, "update_agent")(key, state, real)
     key_batches, key_update = jax.random.split(key)
-    batches = mbpo.draw_batches(key_batches, real, imagined, 3, 4, 4)
+    batches = phases.draw_mixed(key_batches, real, imagined, 3, 4, 4)
     wanted, _ = jax.jit(agent.update)(key_update, state.agent, batches)
     for a, b in zip(jax.tree.leaves(after.agent), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)

@@ -8,8 +8,7 @@ import optax
 import pytest
 
 from mbpo_jax import health, replay
-from mbpo_jax.models import fit_rows, fitting, gaussian
-from mbpo_jax.networks import GaussianMlp
+from mbpo_jax.models import encoding, fit_rows, fitting, gaussian
 from mbpo_jax.types import FINISHED, Spec, Transition
 
 SPEC = Spec(obs_dim=3, action_dim=2)
@@ -46,17 +45,26 @@ def build(**knobs):
     return model, runner(model), jax.jit(model.init)(jax.random.key(1))
 
 
+FIT = fitting.Fit(
+    gaussian.GaussianConfig(**SMALL),
+    gaussian.member(gaussian.GaussianConfig(**SMALL), encoding.forward(SPEC)),
+    encoding.forward(SPEC),
+    None,
+)
+
+
 def runner(model):
-    """Runs the program of the fit that is due; begins a fit if none is under way."""
+    """Runs the program of the fit that is due; starts a fit if none is under way."""
     programs = [jax.jit(program) for program in model.fit.functions]
     return lambda key, state, buffer: programs[max(int(model.fit.due(state)), 0)](key, state, buffer)
 
 
 def fit_to_end(model, key, state, buffer, run):
-    state, metrics = run(key, state, buffer)
-    calls = 1
+    state, report = run(key, state, buffer)
+    metrics, calls = dict(report.metrics), 1
     while model.fit.due(state) != FINISHED:
-        state, metrics = run(key, state, buffer)
+        state, report = run(key, state, buffer)
+        metrics |= report.metrics
         calls += 1
     return state, metrics, calls
 
@@ -116,7 +124,7 @@ def test_weight_penalty_by_hand():
     layer = {"kernel": jnp.full((2, 3), 2.0), "bias": jnp.full(3, 100.0)}
     params = {"layer_0": layer, "mean": layer, "log_var": layer}
     # |W|^2 = 6 * 4 = 24; 0.5 * (0.1 * 24 + 0.3 * 24 + 0.3 * 24)
-    assert float(fitting.weight_penalty(params, (0.1, 0.3))) == pytest.approx(0.5 * (0.1 + 0.3 + 0.3) * 24)
+    assert float(gaussian.weight_penalty(params, (0.1, 0.3))) == pytest.approx(0.5 * (0.1 + 0.3 + 0.3) * 24)
 
 
 def test_training_moments_are_those_of_the_training_rows():
@@ -124,7 +132,7 @@ def test_training_moments_are_those_of_the_training_rows():
     split = fit_rows.split_rows(jax.random.key(5), jnp.asarray(1700), gaussian.GaussianConfig())
     rows = replay.take(buffer, split.train(jnp.arange(split.num_train)))
     inputs = np.concatenate([rows.obs, rows.action], -1).astype(np.float64)
-    moments = fitting.training_moments(split, buffer)
+    moments = fitting.training_moments(encoding.forward(SPEC), split, buffer)
     np.testing.assert_allclose(moments.mean, inputs.mean(0), atol=2e-6)
     np.testing.assert_allclose(moments.std, inputs.std(0), rtol=2e-5)
 
@@ -138,6 +146,9 @@ def swish_mean(params, x):
     return x @ params["mean"]["kernel"] + params["mean"]["bias"]
 
 
+HELD_OUT_ERROR = jax.jit(functools.partial(fitting.holdout_mse, FIT))
+
+
 @pytest.mark.parametrize(("num_rows", "fraction"), [(6100, 0.2), (1300, 0.0)])
 def test_the_held_out_error_is_of_the_held_out_rows_by_hand(num_rows, fraction):
     """In two blocks of rows, not all full. Where nothing is held out it is of all rows."""
@@ -146,14 +157,12 @@ def test_the_held_out_error_is_of_the_held_out_rows_by_hand(num_rows, fraction):
     split = fit_rows.split_rows(jax.random.key(4), jnp.asarray(num_rows), config)
     ages = split.holdout(jnp.arange(split.num_holdout)) if fraction else jnp.arange(num_rows)
     assert len(ages) > 1000
-    rows, inputs = replay.take(buffer, ages), fitting.training_moments(split, buffer)
+    rows, inputs = replay.take(buffer, ages), fitting.training_moments(encoding.forward(SPEC), split, buffer)
     x = (np.concatenate([rows.obs, rows.action], -1) - np.asarray(inputs.mean)) / np.asarray(inputs.std)
     y = np.concatenate([rows.reward[:, None], rows.next_obs - rows.obs], -1)
     of_members = [jax.tree.map(lambda leaf, m=m: leaf[m], state.members.params) for m in range(3)]
     wanted = [np.mean(np.square(swish_mean(params, x) - y)) for params in of_members]
-    got = jax.jit(functools.partial(fitting.holdout_mse, GaussianMlp(4, 8, 2)))(
-        split, buffer, inputs, state.members.params
-    )
+    got = HELD_OUT_ERROR(split, buffer, inputs, state.members.params, state.shared.params)
     np.testing.assert_allclose(got, wanted, rtol=2e-5)
 
 
@@ -166,7 +175,7 @@ def test_one_step_equals_the_loss_of_the_official_code_written_out():
     key_split, key_rows = jax.random.split(key)
     split = fit_rows.split_rows(key_split, jnp.asarray(500), gaussian.GaussianConfig())
     rows = replay.take(buffer, DRAW(key_rows, split, 0, jnp.asarray(0), 3, 64))
-    inputs = fitting.training_moments(split, buffer)
+    inputs = fitting.training_moments(encoding.forward(SPEC), split, buffer)
     x = (np.concatenate([rows.obs, rows.action], -1) - inputs.mean) / inputs.std
     y = np.concatenate([rows.reward[..., None], rows.next_obs - rows.obs], -1)
 
@@ -188,15 +197,15 @@ def test_one_step_equals_the_loss_of_the_official_code_written_out():
                 total += decay * 0.5 * jnp.sum(p[name]["kernel"] ** 2)
         return total
 
-    trained = (before.members.params, before.log_var_bounds.params)
+    trained = (before.members.params, before.shared.params)
     optimizer = optax.adam(1e-3)
     updates, _ = optimizer.update(jax.jit(jax.grad(loss))(trained), optimizer.init(trained))
     expected_params, expected_bounds = optax.apply_updates(trained, updates)
     for got, want in zip(jax.tree.leaves(after.members.params), jax.tree.leaves(expected_params)):
         np.testing.assert_allclose(got, want, atol=3e-6)
     for name in ("max", "min"):
-        np.testing.assert_allclose(after.log_var_bounds.params[name], expected_bounds[name], atol=3e-6)
-        assert not np.allclose(after.log_var_bounds.params[name], before.log_var_bounds.params[name], atol=5e-4)
+        np.testing.assert_allclose(after.shared.params[name], expected_bounds[name], atol=3e-6)
+        assert not np.allclose(after.shared.params[name], before.shared.params[name], atol=5e-4)
 
 
 def test_members_learn_apart():
@@ -232,19 +241,19 @@ def test_every_member_ends_at_its_own_best_snapshot_and_the_best_are_elites():
     model, run, state = build(model_learning_rate=0.05, model_batch_size=128)
     buffer, key = buffer_of(800), jax.random.key(1)
     split = fit_rows.split_rows(jax.random.split(key)[0], jnp.asarray(800), gaussian.GaussianConfig())
-    held_out_error = jax.jit(functools.partial(fitting.holdout_mse, GaussianMlp(4, 8, 2)))
-    seen, best, best_params = [], np.full(3, np.inf), [None] * 3
+    errors, best, best_params = [], np.full(3, np.inf), [None] * 3
     state, _ = run(key, state, buffer)
     while (program := model.fit.due(state)) != FINISHED:
         if program == fitting.END_EPOCH:
-            mse = np.asarray(held_out_error(split, buffer, state.inputs, state.members.params))
-            seen.append(mse)
+            mse = np.asarray(HELD_OUT_ERROR(split, buffer, state.inputs, state.members.params, state.shared.params))
+            errors.append(mse)
             for m in range(3):
                 if mse[m] < 0.99 * best[m]:
                     best[m] = mse[m]
                     best_params[m] = jax.tree.map(lambda leaf, m=m: np.asarray(leaf[m]), state.members.params)
-        state, metrics = run(key, state, buffer)
-    assert len({int(np.argmin([mse[m] for mse in seen])) for m in range(3)}) > 1  # best at different epochs
+        state, report = run(key, state, buffer)
+    metrics = report.metrics
+    assert len({int(np.argmin([mse[m] for mse in errors])) for m in range(3)}) > 1  # best at different epochs
     np.testing.assert_allclose(metrics["holdout_mse_per_member"], best, rtol=1e-5)
     for m in range(3):
         final = jax.tree.map(lambda leaf, m=m: np.asarray(leaf[m]), state.members.params)
@@ -260,9 +269,9 @@ def test_weights_and_moments_stay_warm_between_fits():
     start, _ = run(jax.random.key(2), first, buffer)
     second, metrics_2, _ = fit_to_end(model, jax.random.key(2), first, buffer, run)
     total = int(metrics_1["gradient_steps"]) + int(metrics_2["gradient_steps"])
-    assert second.members.step.tolist() == [total] * 3
-    assert int(second.log_var_bounds.step) == total
-    for begun, ended in ((start.members, first.members), (start.log_var_bounds, first.log_var_bounds)):
+    assert second.members.opt_state[0].count.tolist() == [total] * 3
+    assert int(second.shared.opt_state[0].count) == total
+    for begun, ended in ((start.members, first.members), (start.shared, first.shared)):
         jax.tree.map(np.testing.assert_array_equal, jax.tree.leaves(begun), jax.tree.leaves(ended))
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(first.members.opt_state))
     assert float(metrics_2["holdout_mse_elite_mean"]) < 2 * float(metrics_1["holdout_mse_elite_mean"])
@@ -288,7 +297,7 @@ def test_a_fit_takes_at_most_the_steps_that_it_is_given(most):
     fitted, metrics, _ = fit_to_end(model, jax.random.key(1), state, buffer_of(300), run)
     assert int(metrics["gradient_steps"]) == most
     assert int(metrics["epochs"]) == -(-most // 8)  # the last one may be cut short
-    assert fitted.members.step.tolist() == [most] * 3
+    assert fitted.members.opt_state[0].count.tolist() == [most] * 3
     assert np.isfinite(metrics["holdout_mse_per_member"]).all()
 
 
@@ -333,28 +342,29 @@ def test_a_constant_observation_is_harmless(num_rows, value):
     state, metrics, _ = fit_to_end(model, jax.random.key(0), state, buffer, run)
     assert float(state.inputs.std[2]) == 1.0
     assert np.isfinite(metrics["holdout_mse_per_member"]).all()
-    mean, log_var = model.predict(state, rows.obs[:5].astype(np.float32), rows.action[:5])
+    mean, log_var = model.predict(model.belief(state), rows.obs[:5].astype(np.float32), rows.action[:5])
     assert np.isfinite(mean).all()
     assert np.isfinite(log_var).all()
     # Imagined states carry the model's noise in this dimension too, and must not be somewhere else for it.
-    noisy, _ = model.predict(state, rows.obs[:5].astype(np.float32) + np.float32([0, 0, 0.01]), rows.action[:5])
+    moved = rows.obs[:5].astype(np.float32) + np.float32([0, 0, 0.01])
+    noisy, _ = model.predict(model.belief(state), moved, rows.action[:5])
     np.testing.assert_allclose(noisy, mean, atol=0.1)
 
 
-# -- health --------------------------------------------------------------------------------------------------------
+# -- faults --------------------------------------------------------------------------------------------------------
 
-HEALTH = {"fit_slice_minibatches": 3, "model_batch_size": 32, "fit_max_gradient_steps": 20}
+WATCHED = {"fit_slice_minibatches": 3, "model_batch_size": 32, "fit_max_gradient_steps": 20}
 
 
-def first_trouble(state, buffer, spoil=lambda state: state, at_step=0):
-    """What the first program that is not healthy says; `spoil` changes the state once so many steps were taken."""
-    model, run, _ = build(**HEALTH)
-    state, metrics = run(jax.random.key(1), state, buffer)
+def fault_text(state, buffer, spoil=lambda state: state, at_step=0):
+    """What the first program with a fault says; `spoil` changes the state once so many steps were taken."""
+    model, run, _ = build(**WATCHED)
+    state, report = run(jax.random.key(1), state, buffer)
     spoilt = False
-    while (text := health.describe(metrics["health"])) is None and model.fit.due(state) != FINISHED:
+    while (text := health.describe(health.first_fault(report.watched))) is None and model.fit.due(state) != FINISHED:
         if not spoilt and int(state.fit.num_steps) >= at_step:
             state, spoilt = spoil(state), True
-        state, metrics = run(jax.random.key(1), state, buffer)
+        state, report = run(jax.random.key(1), state, buffer)
     return text
 
 
@@ -368,16 +378,16 @@ def planted(params, value, member, name="layer_1", part="kernel"):
     return params
 
 
-def test_a_fit_without_trouble_is_healthy():
-    _, _, state = build(**HEALTH)
-    assert first_trouble(state, buffer_of(300)) is None
+def test_a_sound_fit_has_no_fault():
+    _, _, state = build(**WATCHED)
+    assert fault_text(state, buffer_of(300)) is None
 
 
 @pytest.mark.parametrize("member", [0, 2])
 @pytest.mark.parametrize(("value", "word"), [(np.nan, "nan"), (np.inf, "(nan|inf)")])
 def test_one_weight_of_a_member(member, value, word):
-    _, _, state = build(**HEALTH)
-    text = first_trouble(
+    _, _, state = build(**WATCHED)
+    text = fault_text(
         state, buffer_of(300), lambda s: with_params(s, planted(s.members.params, value, member)), at_step=3
     )
     assert re.fullmatch(rf"member {member}'s loss is not finite \({word}\) at fit step 4", text)
@@ -385,10 +395,8 @@ def test_one_weight_of_a_member(member, value, word):
 
 def test_a_member_spoilt_before_its_held_out_rows_are_predicted():
     """Step 8 ends the epoch: not a loss but the held-out error shows it, and it is not a mere lack of improvement."""
-    _, _, state = build(**HEALTH)
-    text = first_trouble(
-        state, buffer_of(300), lambda s: with_params(s, planted(s.members.params, np.nan, 1)), at_step=8
-    )
+    _, _, state = build(**WATCHED)
+    text = fault_text(state, buffer_of(300), lambda s: with_params(s, planted(s.members.params, np.nan, 1)), at_step=8)
     assert text == "member 1's held-out error is not finite (nan) at fit step 8"
 
 
@@ -399,8 +407,8 @@ def test_a_second_moment_that_has_overflowed():
             members=state.members.replace(opt_state=(adam._replace(nu=planted(adam.nu, np.inf, 2)), *rest))
         )
 
-    _, _, state = build(**HEALTH)
-    text = first_trouble(state, buffer_of(300), spoil)
+    _, _, state = build(**WATCHED)
+    text = fault_text(state, buffer_of(300), spoil)
     assert text == "a moment of Adam of member 2 is not finite (inf) at fit step 8"
 
 
@@ -408,38 +416,40 @@ def test_a_second_moment_that_has_overflowed():
 @pytest.mark.parametrize(("value", "what"), [(np.nan, "is not finite (nan)"), (-2e16, "has exploded (2e+16)")])
 @pytest.mark.parametrize("slot", [0, 299])
 def test_one_real_row_before_anything_is_learnt_from_it(where, value, what, slot):
-    _, _, state = build(**HEALTH)
+    _, _, state = build(**WATCHED)
     buffer = buffer_of(300)
     leaf = getattr(buffer.rows, where)
     spoilt = buffer.replace(rows=buffer.rows.replace(**{where: leaf.at[slot].set(value)}))
-    assert first_trouble(state, spoilt) == f"a real row {what} at fit step 1"
+    assert fault_text(state, spoilt) == f"a real row {what} at fit step 1"
     # what is not in force is no matter
     beyond = buffer.replace(rows=buffer.rows.replace(**{where: leaf.at[1999].set(value)}))
-    assert int(look(state, beyond).update) == -1
+    assert int(fault_at_start(state, beyond).update) == -1
 
 
-def look(state, buffer):
-    return build(**HEALTH)[1](jax.random.key(1), state, buffer)[1]["health"]
+def fault_at_start(state, buffer):
+    return health.first_fault(build(**WATCHED)[1](jax.random.key(1), state, buffer)[1].watched)
 
 
-def test_a_full_buffer_is_looked_at_to_its_last_slot():
-    _, _, state = build(**HEALTH)
+def test_a_full_buffer_is_checked_to_its_last_slot():
+    _, _, state = build(**WATCHED)
     buffer = replay.add(replay.add(replay.init(SPEC, 1300), real_rows(1100)), real_rows(400))  # wrapped around
-    assert int(look(state, buffer).update) == -1
+    assert int(fault_at_start(state, buffer).update) == -1
     spoilt = buffer.rows.replace(reward=buffer.rows.reward.at[1299].set(jnp.nan))
-    assert int(look(state, buffer.replace(rows=spoilt)).update) == 0
+    assert int(fault_at_start(state, buffer.replace(rows=spoilt)).update) == 0
 
 
-def test_seeds_side_by_side_have_a_health_each():
-    model, _, state = build(**HEALTH)
+def test_seeds_side_by_side_have_a_fault_each():
+    model, _, state = build(**WATCHED)
     buffers = jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), buffer_of(300))
     states = jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), state)
     key = jax.random.split(jax.random.key(1), 3)
-    begun, metrics = jax.vmap(model.fit.functions[0])(key, states, buffers)
-    assert metrics["health"].update.tolist() == [-1] * 3
+    first_fault = jax.vmap(lambda report: health.first_fault(report.watched))
+    begun, report = jax.vmap(model.fit.functions[0])(key, states, buffers)
+    assert first_fault(report).update.tolist() == [-1] * 3
     params = jax.tree.map(lambda leaf: leaf, begun.members.params)
     params["mean"]["bias"] = params["mean"]["bias"].at[1, 2, 0].set(jnp.nan)
-    _, metrics = jax.jit(jax.vmap(model.fit.functions[fitting.SLICE]))(key, with_params(begun, params), buffers)
-    assert metrics["health"].update.tolist() == [-1, 0, -1]
-    one = jax.tree.map(lambda leaf: leaf[1], metrics["health"])
+    _, report = jax.jit(jax.vmap(model.fit.functions[fitting.SLICE]))(key, with_params(begun, params), buffers)
+    fault = first_fault(report)
+    assert fault.update.tolist() == [-1, 0, -1]
+    one = jax.tree.map(lambda leaf: leaf[1], fault)
     assert health.describe(one).startswith("member 2's loss")

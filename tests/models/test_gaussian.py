@@ -35,10 +35,12 @@ def fitted():
     config = gaussian.GaussianConfig(num_members=3, num_elites=2, model_hidden_units=32)
     model = gaussian.build(config, SPEC)
     state, programs = model.init(jax.random.key(0)), [jax.jit(program) for program in model.fit.functions]
+    metrics = {}
     for fit in range(2):
         due = 0
         while due != FINISHED:
-            state, metrics = programs[due](jax.random.key(fit), state, buffer)
+            state, report = programs[due](jax.random.key(fit), state, buffer)
+            metrics |= report.metrics
             due = int(model.fit.due(state))
     return model, state, metrics
 
@@ -47,7 +49,7 @@ def test_recovers_the_mean_and_the_noise_of_a_linear_gaussian_system(fitted):
     model, state, metrics = fitted
     rng = np.random.default_rng(1)
     obs, action = rng.normal(size=(500, 2)), rng.uniform(-1, 1, size=(500, 1))
-    mean, log_var = model.predict(state, jnp.asarray(obs, jnp.float32), jnp.asarray(action, jnp.float32))
+    mean, log_var = model.predict(model.belief(state), jnp.asarray(obs, jnp.float32), jnp.asarray(action, jnp.float32))
     error = np.sqrt(np.mean((np.asarray(mean) - linear_mean(obs, action)) ** 2, axis=1))  # [M, D]
     assert (error < 0.25 * NOISE_STD).all(), error
     std = np.exp(0.5 * np.median(np.asarray(log_var), axis=1))
@@ -62,10 +64,10 @@ def test_a_group_is_the_elite_of_that_number_and_every_number_has_its_own_noise(
     state = jax.jit(model.init)(jax.random.key(0)).replace(elites=jnp.asarray([2, 0]))
     rng = np.random.default_rng(0)
     obs, action = (jnp.asarray(x, jnp.float32) for x in (rng.normal(size=(5, 2)), rng.uniform(-1, 1, (5, 1))))
-    mean, log_var = model.predict(state, obs, action)
+    mean, log_var = model.predict(model.belief(state), obs, action)
     noise = jax.random.normal(jax.random.key(5), (5, 3))
     for group, member in ((0, 2), (1, 0)):
-        next_obs, reward = model.sample(jax.random.key(5), state, jnp.asarray(group), obs, action)
+        next_obs, reward = model.sample(jax.random.key(5), model.belief(state), jnp.asarray(group), obs, action)
         target = np.concatenate([reward[:, None], next_obs - obs], -1)
         np.testing.assert_allclose(target, mean[member] + jnp.exp(0.5 * log_var[member]) * noise, atol=1e-5)
 
@@ -77,8 +79,8 @@ def test_members_start_apart_and_bounds_where_the_official_code_puts_them():
     assert first_layer.shape == (7, 3, 200)
     assert not np.allclose(first_layer[0], first_layer[1])
     assert sorted(state.members.params) == ["layer_0", "layer_1", "layer_2", "layer_3", "log_var", "mean"]
-    np.testing.assert_array_equal(state.log_var_bounds.params["max"], np.full(3, 0.5, np.float32))
-    np.testing.assert_array_equal(state.log_var_bounds.params["min"], np.full(3, -10.0, np.float32))
+    np.testing.assert_array_equal(state.shared.params["max"], np.full(3, 0.5, np.float32))
+    np.testing.assert_array_equal(state.shared.params["min"], np.full(3, -10.0, np.float32))
 
 
 def test_more_elites_than_members_are_refused():

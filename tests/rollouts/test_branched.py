@@ -8,7 +8,7 @@ import pytest
 from mbpo_jax import health, replay
 from mbpo_jax.environments.cartpole import CartpoleContinuous
 from mbpo_jax.rollouts import branched
-from mbpo_jax.types import Spec
+from mbpo_jax.types import Dynamics, Spec
 
 BLOCK_ROWS = 1000
 
@@ -34,12 +34,10 @@ def run(step_fn, start_obs, length, capacity=50_000, num_groups=1, key=0, limit=
     buffer = replay.init(Spec(start_obs.shape[1], action_dim), capacity)
     limit = capacity if limit is None else limit
     roll = jax.jit(
-        lambda k, b, o, n, m: branched.roll_out(
-            k, no_action, branched.Dynamics(step_fn, num_groups), b, o, n, m, BLOCK_ROWS
-        )
+        lambda k, b, o, n, m: branched.roll_out(k, no_action, Dynamics(step_fn, num_groups), b, o, n, m, BLOCK_ROWS)
     )
-    buffer, metrics = roll(jax.random.key(key), buffer, start_obs, jnp.asarray(length), jnp.asarray(limit))
-    return replay.take(buffer, jnp.arange(int(buffer.size))), metrics, buffer
+    buffer, report = roll(jax.random.key(key), buffer, start_obs, jnp.asarray(length), jnp.asarray(limit))
+    return replay.take(buffer, jnp.arange(int(buffer.size))), report.metrics, buffer
 
 
 @pytest.mark.parametrize(("num_starts", "num_groups"), [(7, 1), (7, 5), (3, 5), (2500, 3), (1000, 1), (5001, 5)])
@@ -85,7 +83,7 @@ def test_each_version_of_the_dynamics_moves_an_equal_share_and_rows_change_versi
 
 def test_the_version_of_a_row_is_uniform_over_keys():
     counts = np.zeros((4, 2))
-    empty, dynamics = replay.init(Spec(2, 1), 4), branched.Dynamics(countdown, 2)
+    empty, dynamics = replay.init(Spec(2, 1), 4), Dynamics(countdown, 2)
     one, four = jnp.asarray(1), jnp.asarray(4)
     roll = jax.jit(
         lambda key: branched.roll_out(key, no_action, dynamics, empty, starts([9] * 4), one, four, BLOCK_ROWS)[0].rows
@@ -99,7 +97,7 @@ def test_the_version_of_a_row_is_uniform_over_keys():
 @pytest.mark.parametrize("num_rows", [3, 11])
 def test_every_version_has_its_turn_when_few_rows_are_left(num_rows):
     """Shares differ by a row at most, and which versions have more is a matter of chance."""
-    empty, dynamics, total = replay.init(Spec(2, 1), num_rows), branched.Dynamics(countdown, 5), np.zeros(5, int)
+    empty, dynamics, total = replay.init(Spec(2, 1), num_rows), Dynamics(countdown, 5), np.zeros(5, int)
     one, all_rows = jnp.asarray(1), jnp.asarray(num_rows)
 
     def versions(key):
@@ -167,9 +165,7 @@ def test_one_trace_for_every_length_and_limit():
 
     buffer = replay.init(Spec(2, 1), 1000)
     roll = jax.jit(
-        lambda k, b, n, m: branched.roll_out(
-            k, no_action, branched.Dynamics(counted), b, starts([9] * 20), n, m, BLOCK_ROWS
-        )
+        lambda k, b, n, m: branched.roll_out(k, no_action, Dynamics(counted), b, starts([9] * 20), n, m, BLOCK_ROWS)
     )
     roll(jax.random.key(0), buffer, jnp.asarray(1), jnp.asarray(100))
     first = len(traces)
@@ -198,15 +194,15 @@ def test_with_the_true_dynamics_a_rollout_reproduces_the_environment():
 
     start_obs = jax.random.uniform(jax.random.key(0), (40, 4), minval=-0.15, maxval=0.15)
     buffer = replay.init(Spec(4, 1), 2000)
-    dynamics = branched.Dynamics(cartpole)
+    dynamics = Dynamics(cartpole)
     length, limit = jnp.asarray(30), jnp.asarray(2000)
-    buffer, metrics = jax.jit(
+    buffer, report = jax.jit(
         lambda: branched.roll_out(
             jax.random.key(1), random_action, dynamics, buffer, start_obs, length, limit, BLOCK_ROWS
         )
     )()
     rows = jax.tree.map(np.asarray, replay.take(buffer, jnp.arange(int(buffer.size))))
-    assert 0 < float(metrics["terminal_fraction"]) < 1
+    assert 0 < float(report.metrics["terminal_fraction"]) < 1
     env = CartpoleContinuous()
     env.reset(seed=0)
     for obs, action, reward, next_obs, terminal in zip(
@@ -234,7 +230,7 @@ def noisy_action(key, obs):
     return jax.random.normal(key, (obs.shape[0], 1))
 
 
-NOISY = branched.Dynamics(noisy, 3)
+NOISY = Dynamics(noisy, 3)
 
 
 def noisy_starts(num_rows=47):
@@ -242,19 +238,19 @@ def noisy_starts(num_rows=47):
     return jnp.concatenate([starts(left), jnp.zeros((num_rows, 1))], -1)
 
 
-ADVANCE = jax.jit(lambda key, b, r: branched.advance(key, noisy_action, NOISY, b, r, 8), donate_argnums=(1, 2))
+STEP = jax.jit(lambda key, b, r: branched.step(key, noisy_action, NOISY, b, r, 8), donate_argnums=(1, 2))
 
 
 def in_programs(start_obs, length, buffer, limit, through_host=False):
     """(buffer, rollout, steps taken) of a round, one call a step, the state of it perhaps written out in between."""
-    rollout, seen = jax.jit(branched.begin)(start_obs, jnp.asarray(length), jnp.asarray(limit))
+    rollout, _ = jax.jit(branched.start)(start_obs, jnp.asarray(length), jnp.asarray(limit))
     steps = 0
-    while branched.under_way(rollout):
+    while branched.is_running(rollout):
         if through_host:
             rollout, buffer = jax.tree.map(lambda leaf: jnp.asarray(np.array(leaf)), (rollout, buffer))
-        buffer, rollout, seen = ADVANCE(jax.random.key(3), buffer, rollout)
+        buffer, rollout, _ = STEP(jax.random.key(3), buffer, rollout)
         steps += 1
-    return buffer, rollout, steps, seen
+    return buffer, rollout, steps
 
 
 def assert_same(a, b):
@@ -266,26 +262,26 @@ def assert_same(a, b):
 @pytest.mark.parametrize(("length", "limit", "steps"), [(1, 300, 1), (3, 300, 3), (3, 20, 3), (9, 300, 5)])
 def test_a_round_in_programs_is_the_round_in_one(length, limit, steps, through_host):
     start_obs = noisy_starts()
-    whole, told = jax.jit(
+    whole, report = jax.jit(
         lambda b, n, m: branched.roll_out(jax.random.key(3), noisy_action, NOISY, b, start_obs, n, m, 8)
     )(replay.init(Spec(3, 1), 300), jnp.asarray(length), jnp.asarray(limit))
-    buffer, rollout, taken, seen = in_programs(start_obs, length, replay.init(Spec(3, 1), 300), limit, through_host)
+    buffer, rollout, taken = in_programs(start_obs, length, replay.init(Spec(3, 1), 300), limit, through_host)
     assert taken == steps  # every row ends after five steps, and the round with it
     assert int(rollout.step) == steps
     assert_same(buffer, whole)
-    assert_same(branched.metrics(rollout, buffer, seen), told)
-    assert int(told["transitions"]) == int(buffer.num_added) == int(np.minimum(start_obs[:, 1], length).sum())
+    assert_same(branched.metrics(rollout, buffer), report.metrics)
+    assert int(report.metrics["transitions"]) == int(buffer.num_added) == int(np.minimum(start_obs[:, 1], length).sum())
 
 
 def test_every_row_and_step_has_noise_of_its_own_and_actions_another_than_the_model():
     def step(key, group, obs, action):
         return obs - 1.0, jax.random.normal(key, obs.shape[:1]), jnp.zeros(len(obs), bool)
 
-    blocks_of_8 = functools.partial(branched.roll_out, most_block_rows=8)  # two for each group
+    blocks_of_8 = functools.partial(branched.roll_out, max_block_rows=8)  # two for each group
     buffer, _ = jax.jit(blocks_of_8, static_argnums=(1, 2))(
         jax.random.key(0),
         noisy_action,
-        branched.Dynamics(step, 3),
+        Dynamics(step, 3),
         replay.init(Spec(2, 1), 300),
         starts([9] * 47),
         jnp.asarray(3),
@@ -297,38 +293,38 @@ def test_every_row_and_step_has_noise_of_its_own_and_actions_another_than_the_mo
     assert abs(np.corrcoef(action, noise)[0, 1]) < 0.3
 
 
-def test_idle_is_not_under_way_and_has_the_form_of_a_round():
-    idle = branched.idle(47, 3)
-    assert not branched.under_way(idle)
-    begun, _ = branched.begin(noisy_starts(), jnp.asarray(1), jnp.asarray(1))
-    form = [(leaf.shape, leaf.dtype, leaf.weak_type) for leaf in jax.tree.leaves(idle)]
-    assert form == [(leaf.shape, leaf.dtype, leaf.weak_type) for leaf in jax.tree.leaves(begun)]
-    assert len({leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(idle)}) == len(jax.tree.leaves(idle))
+def test_an_empty_round_is_not_running_and_has_the_form_of_a_round():
+    empty = branched.empty(47, 3)
+    assert not branched.is_running(empty)
+    started, _ = branched.start(noisy_starts(), jnp.asarray(1), jnp.asarray(1))
+    form = [(leaf.shape, leaf.dtype, leaf.weak_type) for leaf in jax.tree.leaves(empty)]
+    assert form == [(leaf.shape, leaf.dtype, leaf.weak_type) for leaf in jax.tree.leaves(started)]
+    assert len({leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(empty)}) == len(jax.tree.leaves(empty))
 
 
 def test_a_step_writes_the_buffer_in_place_and_needs_no_second_one():
     buffer = replay.init(Spec(3, 1), 200_000)
-    rollout, _ = branched.begin(noisy_starts(), jnp.asarray(2), jnp.asarray(200_000))
-    memory = ADVANCE.lower(jax.random.key(3), buffer, rollout).compile().memory_analysis()
+    rollout, _ = branched.start(noisy_starts(), jnp.asarray(2), jnp.asarray(200_000))
+    memory = STEP.lower(jax.random.key(3), buffer, rollout).compile().memory_analysis()
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(buffer))
     assert memory.alias_size_in_bytes > size
     assert memory.temp_size_in_bytes < size / 20
     before = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(buffer)]
-    after, _, _ = ADVANCE(jax.random.key(3), buffer, rollout)
+    after, _, _ = STEP(jax.random.key(3), buffer, rollout)
     assert [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(after)] == before
 
 
-# -- health --------------------------------------------------------------------------------------------------------
+# -- faults --------------------------------------------------------------------------------------------------------
 
 
 def described(step_fn, start_obs, policy_fn=no_action, length=3, num_groups=2):
-    dynamics, length, limit = branched.Dynamics(step_fn, num_groups), jnp.asarray(length), jnp.asarray(100)
+    dynamics, length, limit = Dynamics(step_fn, num_groups), jnp.asarray(length), jnp.asarray(100)
     empty = replay.init(Spec(start_obs.shape[1], 1), 100)
-    buffer, metrics = jax.jit(
+    buffer, report = jax.jit(
         lambda: branched.roll_out(jax.random.key(0), policy_fn, dynamics, empty, start_obs, length, limit, BLOCK_ROWS)
     )()
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(buffer))
-    return health.describe(metrics["health"]), metrics
+    return health.describe(health.first_fault(report.watched)), report.metrics
 
 
 def spoilt(value, names, from_left=99):
@@ -340,14 +336,13 @@ def spoilt(value, names, from_left=99):
     return step
 
 
-def test_a_round_that_stores_something_is_healthy():
+def test_a_round_that_stores_something_has_no_fault():
     text, metrics = described(spoilt(np.nan, names=9), starts([9] * 10))
     assert text is None
-    assert int(metrics["health"].update) == -1
     assert (int(metrics["dropped_nonfinite"]), int(metrics["transitions"])) == (9, 3)
 
 
-def test_a_round_whose_rows_have_all_ended_is_healthy():
+def test_a_round_whose_rows_have_all_ended_has_no_fault():
     text, metrics = described(countdown, starts([1] * 10))
     assert text is None
     assert int(metrics["transitions"]) == 10
@@ -385,12 +380,52 @@ def test_rows_that_explode_are_dropped_and_counted():
     assert int(metrics["dropped_nonfinite"]) == 0
 
 
-def test_seeds_side_by_side_have_a_health_each():
+def test_seeds_side_by_side_have_a_fault_each():
     many = jnp.stack([starts([9] * 4), starts([9] * 4).at[0, 0].set(np.nan), starts([1] * 4)])
     one = lambda o: branched.roll_out(  # noqa: E731
-        jax.random.key(0), no_action, branched.Dynamics(countdown), replay.init(Spec(2, 1), 50), o,
+        jax.random.key(0), no_action, Dynamics(countdown), replay.init(Spec(2, 1), 50), o,
         jnp.asarray(3), jnp.asarray(50), BLOCK_ROWS,
     )[1]  # fmt: skip
-    metrics = jax.jit(jax.vmap(one))(many)
-    assert metrics["health"].update.tolist() == [-1, 0, -1]
-    assert metrics["transitions"].tolist() == [12, 9, 4]
+    report = jax.jit(jax.vmap(one))(many)
+    assert jax.vmap(lambda r: health.first_fault(r.watched).update)(report).tolist() == [-1, 0, -1]
+    assert report.metrics["transitions"].tolist() == [12, 9, 4]
+
+
+# -- batched seeds ---------------------------------------------------------------------------------------------------
+
+
+def test_a_step_of_a_round_that_is_over_adds_no_row():
+    """Batched seeds wait so for one another: everything but the buffer is put back by the driver."""
+    buffer = replay.add(replay.init(Spec(3, 1), 300), jax.tree.map(lambda leaf: leaf[:5], filled_rows()))
+    rollout, _ = branched.start(noisy_starts(), jnp.asarray(0), jnp.asarray(300))
+    assert not branched.is_running(rollout)
+    after, _, _ = jax.jit(lambda b, r: branched.step(jax.random.key(3), noisy_action, NOISY, b, r, 8))(buffer, rollout)
+    assert_same(after, buffer)
+
+
+def filled_rows():
+    return branched.roll_out(
+        jax.random.key(0), noisy_action, NOISY, replay.init(Spec(3, 1), 50), noisy_starts(), jnp.asarray(1),
+        jnp.asarray(50), 8,
+    )[0].rows  # fmt: skip
+
+
+def test_batched_seeds_with_unequal_rounds_move_the_rows_that_each_moves_alone():
+    """Seeds go through as many blocks as the largest needs; those beyond a seed's own store nothing."""
+    many = jnp.stack([noisy_starts(), noisy_starts().at[10:, 1].set(0.0), noisy_starts().at[:, 1].set(1.0)])
+    keys = jax.random.split(jax.random.key(3), 3)
+
+    def two_steps(key, start_obs):
+        buffer, (rollout, _) = replay.init(Spec(3, 1), 300), branched.start(start_obs, jnp.asarray(2), jnp.asarray(300))
+        for _ in range(2):
+            buffer, rollout, _ = branched.step(key, noisy_action, NOISY, buffer, rollout, 4)
+        return buffer, rollout
+
+    buffers, rollouts = jax.jit(jax.vmap(two_steps))(keys, many)
+    assert len(set(rollouts.num_alive.tolist())) == 3
+    for i in range(3):
+        buffer, rollout = jax.jit(two_steps)(keys[i], many[i])
+        assert int(rollouts.num_alive[i]) == int(rollout.num_alive)
+        rows, mine = buffer.rows, jax.tree.map(lambda leaf, i=i: leaf[i], buffers.rows)
+        for a, b in zip(jax.tree.leaves(mine), jax.tree.leaves(rows), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)

@@ -11,6 +11,7 @@ References: Lillicrap et al. 2015, "Continuous control with deep reinforcement l
 import dataclasses
 
 from mbpo_jax.agents import td3
+from mbpo_jax.options import option
 from mbpo_jax.types import Agent, Spec
 
 
@@ -18,10 +19,10 @@ from mbpo_jax.types import Agent, Spec
 class DdpgConfig(td3.DeterministicConfig):
     """Knobs of the agent."""
 
+    num_critics: int = option(1, "Critics; targets take the smallest of their values.", minimum=1, maximum=100)
+
 
 def build(config: DdpgConfig, spec: Spec) -> Agent:
-    """The agent of these knobs."""
-    without = td3.Td3Config(
-        **dataclasses.asdict(config), target_noise_std=0.0, target_noise_clip=0.0, actor_every_updates=1
-    )
-    return td3.build_learner(without, spec, num_critics=1)
+    """Returns the agent of these knobs."""
+    knobs = dataclasses.asdict(config)
+    return td3.build(td3.Td3Config(**knobs, target_noise_std=0.0, target_noise_clip=0.0, actor_every_updates=1), spec)

@@ -4,33 +4,24 @@ References: Haarnoja et al. 2018b (SAC: Algorithms and Applications); softlearni
 """
 
 import dataclasses
+import functools
+from typing import NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from flax.training.train_state import TrainState
 
-from mbpo_jax import distributions, ensemble, health
+from mbpo_jax import distributions, health, learner
 from mbpo_jax.agents import critics
-from mbpo_jax.agents.critics import ActorCriticConfig
+from mbpo_jax.agents.critics import ActorCriticConfig, Critics
+from mbpo_jax.learner import Learner
 from mbpo_jax.networks import Actor
 from mbpo_jax.options import option
-from mbpo_jax.types import Agent, Array, Key, Metrics, PyTree, Spec, Transition
+from mbpo_jax.types import OWN, Agent, Array, Critic, Key, Learning, Metrics, PyTree, Report, Spec, Transition, Watched
 
-CRITICS = critics.names(2)
-NAMES_OF_UPDATE = (
-    "the temperature",
-    "the log-probability of the policy's actions",
-    "the critics' target",
-    *critics.names_of_updates(CRITICS),
-    "the actor's loss",
-    "the actor's gradient",
-    "the temperature's gradient",
-)
-"""What is looked at in every update, in causal order; of gradients, the biases' (`health.bias_magnitude`)."""
-NAMES_OF_STATE = critics.names_of_state(CRITICS)
+HOOKS = 1  # stream of the keys of `Learning`; the agent's own noise comes from the key itself
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,23 +38,93 @@ class SacConfig(ActorCriticConfig):
 class SacState(struct.PyTreeNode, kw_only=True):
     """Everything that learning reads."""
 
-    actor: TrainState
-    critics: TrainState  # [2, ...]
-    target_params: PyTree  # [2, ...], of the critics
-    log_temperature: TrainState  # {"log_temperature": []}
+    actor: Learner
+    critics: Learner  # [M, ...]
+    target_params: PyTree  # [M, ...], of the critics
+    log_temperature: Learner  # []
+    num_updates: Array  # [], int32
 
 
-class _Noise(struct.PyTreeNode, kw_only=True):
+class Noise(struct.PyTreeNode, kw_only=True):
     """Standard normal noise [B, A] of the actions of one update."""
 
     action: Array
     next_action: Array
 
 
+class Sac(NamedTuple):
+    """What the functions below need of an agent."""
+
+    config: SacConfig
+    spec: Spec
+    actor: Actor
+    critics: Critics
+    optimizer: optax.GradientTransformation
+    target_entropy: float
+
+
+def build(config: SacConfig, spec: Spec) -> Agent:
+    """Returns the agent of these knobs."""
+    optimizer = optax.adam(config.learning_rate)
+    sac = Sac(
+        config=config,
+        spec=spec,
+        actor=Actor(spec.action_dim, config.hidden_units, config.num_hidden_layers),
+        critics=critics.build(config, optimizer),
+        optimizer=optimizer,
+        target_entropy=-float(spec.action_dim) if config.target_entropy is None else config.target_entropy,
+    )
+    return Agent(
+        init=functools.partial(init, sac),
+        actor=lambda state: state.actor.params,
+        act=functools.partial(act, sac),
+        update=functools.partial(update, sac),
+        critic=Critic(
+            q_values=lambda state, obs, action: critics.apply(sac.critics, state.critics.params, obs, action),
+            target_q_values=lambda state, obs, action: critics.apply(sac.critics, state.target_params, obs, action),
+            entropy_bonus=functools.partial(entropy_bonus, sac),
+        ),
+    )
+
+
+def init(sac: Sac, key: Key) -> SacState:
+    """Returns an agent before its first update."""
+    key_actor, key_critics = jax.random.split(key)
+    actor_params = sac.actor.init(key_actor, jnp.zeros(sac.spec.obs_dim))["params"]
+    first_critics = critics.init(sac.critics, key_critics, sac.spec)
+    log_temperature = jnp.log(jnp.asarray(sac.config.initial_temperature, jnp.float32))
+    return SacState(
+        actor=learner.init(sac.optimizer, actor_params),
+        critics=first_critics,
+        target_params=jax.tree.map(jnp.copy, first_critics.params),
+        log_temperature=learner.init(sac.optimizer, log_temperature),
+        num_updates=jnp.zeros((), jnp.int32),
+    )
+
+
+# -- acting ----------------------------------------------------------------------------------------------------------
+
+
+def act(sac: Sac, key: Key, actor_params: PyTree, obs: Array, explore: bool) -> Array:
+    """Returns actions [B, A]: drawn from the policy to explore, else its squashed mean."""
+    mean, log_std = sac.actor.apply({"params": actor_params}, obs)
+    noise = jax.random.normal(key, mean.shape) if explore else jnp.zeros_like(mean)
+    return jnp.tanh(mean + jnp.exp(log_std) * noise)
+
+
+def sample_action(sac: Sac, actor_params: PyTree, obs: Array, noise: Array) -> tuple[Array, Array]:
+    """Returns an action [B, A] and its log-probability [B] for standard normal noise [B, A]."""
+    mean, log_std = sac.actor.apply({"params": actor_params}, obs)
+    return distributions.tanh_gaussian(mean, log_std, noise)
+
+
+# -- losses ----------------------------------------------------------------------------------------------------------
+
+
 def soft_target(
     reward: Array, terminal: Array, next_q: Array, next_log_prob: Array, temperature: Array, discount: float
 ) -> Array:
-    """r + discount * (1 - terminal) * (min_m q_m' - temperature * log_prob').
+    """Returns r + discount * (1 - terminal) * (min_m q_m' - temperature * log_prob').
 
     Args:
       reward, terminal, next_log_prob: [B]; next_q: [M, B]; temperature: [].
@@ -77,111 +138,108 @@ def soft_target(
 
 
 def actor_loss(q: Array, log_prob: Array, temperature: Array) -> Array:
-    """Mean of temperature * log_prob [B] - min_m q [M, B]. References: Haarnoja et al. 2018b, Eq. 7."""
+    """Returns the mean of temperature * log_prob [B] - min_m q [M, B]. References: Haarnoja et al. 2018b, Eq. 7."""
     chex.assert_shape(log_prob, q.shape[1:])
     return jnp.mean(temperature * log_prob - jnp.min(q, axis=0))
 
 
 def temperature_loss(log_temperature: Array, log_prob: Array, target_entropy: float) -> Array:
-    """-log_temperature * (mean log_prob + target_entropy), softlearning's form of Haarnoja et al. 2018b, Eq. 18."""
+    """Returns -log_temperature * (mean log_prob + target_entropy), softlearning's form of Haarnoja 2018b, Eq. 18."""
     return -log_temperature * jnp.mean(log_prob + target_entropy)
 
 
-def build(config: SacConfig, spec: Spec) -> Agent:
-    """The agent of these knobs."""
-    actor_network = Actor(spec.action_dim, config.hidden_units, config.num_hidden_layers)
-    optimizer = optax.adam(config.learning_rate)
-    twins = critics.build(config, spec, optimizer, len(CRITICS))
-    target_entropy = -float(spec.action_dim) if config.target_entropy is None else config.target_entropy
+# -- learning --------------------------------------------------------------------------------------------------------
 
-    def init(key: Key) -> SacState:
-        key_actor, key_critics = jax.random.split(key)
-        actor_params = actor_network.init(key_actor, jnp.zeros(spec.obs_dim))["params"]
-        twin_critics = twins.init(key_critics)
-        log_temperature = jnp.log(jnp.asarray(config.initial_temperature, jnp.float32))
-        return SacState(
-            actor=TrainState.create(apply_fn=actor_network.apply, params=actor_params, tx=optimizer),
-            critics=twin_critics,
-            target_params=jax.tree.map(jnp.copy, twin_critics.params),
-            log_temperature=TrainState.create(
-                apply_fn=actor_network.apply, params={"log_temperature": log_temperature}, tx=optimizer
-            ),
-        )
 
-    def act(key: Key, actor_params: PyTree, obs: Array, explore: bool) -> Array:
-        mean, log_std = actor_network.apply({"params": actor_params}, obs)
-        noise = jax.random.normal(key, mean.shape) if explore else jnp.zeros_like(mean)
-        return jnp.tanh(mean + jnp.exp(log_std) * noise)
+def update(
+    sac: Sac, key: Key, state: SacState, batches: Transition, learning: Learning = OWN
+) -> tuple[SacState, Report]:
+    """Takes G updates on batches [G, B, ...] in one scan; metrics are means over them."""
+    key_action, key_next = jax.random.split(key)
+    shape = batches.action.shape
+    noise = Noise(action=jax.random.normal(key_action, shape), next_action=jax.random.normal(key_next, shape))
+    keys = jax.random.split(jax.random.fold_in(key, HOOKS), shape[0])
+    before = state.num_updates
+    once = functools.partial(update_once, sac, learning)
+    state, metrics, watched = critics.scan_updates(once, state, (batches, noise, keys))
+    due = critics.check_is_due(before, state.num_updates)
+    of_state = critics.watch_state(sac.critics, state.actor, state.critics, ((), state.target_params), due)
+    return state, Report(metrics, (watched, of_state.replace(first=jnp.asarray(shape[0] - 1))))
 
-    def sample_action(actor_params: PyTree, obs: Array, noise: Array) -> tuple[Array, Array]:
-        mean, log_std = actor_network.apply({"params": actor_params}, obs)
-        return distributions.tanh_gaussian(mean, log_std, noise)
 
-    def update_once(state: SacState, batch: Transition, noise: _Noise) -> tuple[SacState, tuple[Metrics, Array]]:
-        """One update; all gradients are taken at the parameters before it. Returns magnitudes of `NAMES_OF_UPDATE`."""
-        log_temperature = state.log_temperature.params["log_temperature"]
-        temperature = jnp.exp(log_temperature)
-        next_action, next_log_prob = sample_action(state.actor.params, batch.next_obs, noise.next_action)
-        next_q = twins.apply(state.target_params, batch.next_obs, next_action)
-        target = soft_target(batch.reward, batch.terminal, next_q, next_log_prob, temperature, config.discount)
+def update_once(
+    sac: Sac, learning: Learning, state: SacState, batch: Transition, noise: Noise, key: Key
+) -> tuple[SacState, tuple[Metrics, Watched]]:
+    """Takes one update on a batch [B, ...]; all gradients are taken at the parameters before it."""
+    temperature = jnp.exp(state.log_temperature.params)
+    if learning.regression is None:
+        obs, action = batch.obs, batch.action
+        target, next_log_prob = own_target(sac, state, batch, noise.next_action)
+        watched: dict[str, Array] = {"the log-probability of the policy's actions": next_log_prob}
+    else:
+        obs, action, target = learning.regression(jax.random.fold_in(key, 0), state, batch)
+        watched = {}
+    actor, loss_pi, log_prob, actor_watched = _actor_step(sac, learning, state, batch, noise.action, key)
+    stepped, loss_q, q, critics_watched = critics.regress(sac.critics, state.critics, obs, action, target)
+    temperature_grad = jax.grad(temperature_loss)(state.log_temperature.params, log_prob, sac.target_entropy)
+    state = SacState(
+        actor=actor,
+        critics=stepped,
+        target_params=optax.incremental_update(stepped.params, state.target_params, sac.config.target_update_rate),
+        log_temperature=learner.step(sac.optimizer, state.log_temperature, temperature_grad),
+        num_updates=state.num_updates + 1,
+    )
+    metrics = {
+        "critic_loss": loss_q,
+        "actor_loss": loss_pi,
+        "q_mean": jnp.mean(q),
+        "entropy": -jnp.mean(log_prob),
+        "temperature": temperature,
+    }
+    causal_order = {
+        "the temperature": temperature,
+        **watched,
+        "the critics' target": target,
+        **critics_watched,
+        **actor_watched,
+        "the temperature's gradient": temperature_grad,
+    }
+    return state, (metrics, health.watch(causal_order))
 
-        def loss_of_actor(params: PyTree) -> tuple[Array, Array]:
-            action, log_prob = sample_action(params, batch.obs, noise.action)
-            return actor_loss(twins.apply(state.critics.params, batch.obs, action), log_prob, temperature), log_prob
 
-        (loss_q, q), critic_grads = twins.loss_and_grads(state.critics.params, batch.obs, batch.action, target)
-        (loss_pi, log_prob), actor_grads = jax.value_and_grad(loss_of_actor, has_aux=True)(state.actor.params)
-        temperature_grad = jax.grad(temperature_loss)(log_temperature, log_prob, target_entropy)
-        stepped = critics.apply_gradients(state.critics, critic_grads)
-        new_state = SacState(
-            actor=state.actor.apply_gradients(grads=actor_grads),
-            critics=stepped,
-            target_params=optax.incremental_update(stepped.params, state.target_params, config.target_update_rate),
-            log_temperature=state.log_temperature.apply_gradients(grads={"log_temperature": temperature_grad}),
-        )
-        metrics = {
-            "critic_loss": loss_q,
-            "actor_loss": loss_pi,
-            "q_mean": jnp.mean(q),
-            "entropy": -jnp.mean(log_prob),
-            "temperature": temperature,
-        }
-        magnitudes = (
-            temperature,
-            health.magnitude(next_log_prob),
-            health.magnitude(target),
-            critics.critic_losses(q, target),
-            ensemble.lift(health.bias_magnitude)(critic_grads),
-            jnp.abs(loss_pi),
-            health.bias_magnitude(actor_grads),
-            jnp.abs(temperature_grad),
-        )
-        return new_state, (metrics, jnp.concatenate([jnp.atleast_1d(value) for value in magnitudes]))
+def own_target(sac: Sac, state: SacState, batch: Transition, noise: Array) -> tuple[Array, Array]:
+    """Returns SAC's own target [B] of a batch, and the log-probability [B] of the next actions in it."""
+    next_action, next_log_prob = sample_action(sac, state.actor.params, batch.next_obs, noise)
+    next_q = critics.apply(sac.critics, state.target_params, batch.next_obs, next_action)
+    temperature = jnp.exp(state.log_temperature.params)
+    target = soft_target(batch.reward, batch.terminal, next_q, next_log_prob, temperature, sac.config.discount)
+    return target, next_log_prob
 
-    def look(state: SacState) -> Array:
-        return critics.look_at_state(
-            (state.actor.params, state.actor.opt_state),
-            ((state.critics.params, state.target_params), state.critics.opt_state),
-        )
 
-    def update(key: Key, state: SacState, batches: Transition) -> tuple[SacState, Metrics]:
-        """G updates on batches [G, B, ...], in one scan; metrics are means over them, and the health of all of them."""
-        key_action, key_next = jax.random.split(key)
-        shape = batches.action.shape
-        noise = _Noise(action=jax.random.normal(key_action, shape), next_action=jax.random.normal(key_next, shape))
-        before = state.actor.step
-        state, (metrics, magnitudes) = jax.lax.scan(lambda s, xs: update_once(s, *xs), state, (batches, noise))
-        told: Metrics = jax.tree.map(jnp.mean, metrics)
-        due = critics.look_is_due(before, state.actor.step)
-        told["health"] = critics.health_of(NAMES_OF_UPDATE, magnitudes, NAMES_OF_STATE, lambda: look(state), due)
-        return state, told
+def own_actor_loss(sac: Sac, params: PyTree, state: SacState, batch: Transition, noise: Array) -> tuple[Array, Array]:
+    """Returns SAC's own loss [] of an actor, and the log-probability [B] of its actions."""
+    action, log_prob = sample_action(sac, params, batch.obs, noise)
+    q = critics.apply(sac.critics, state.critics.params, batch.obs, action)
+    return actor_loss(q, log_prob, jnp.exp(state.log_temperature.params)), log_prob
 
-    def q_values(state: SacState, obs: Array, action: Array) -> Array:
-        return twins.apply(state.critics.params, obs, action)
 
-    def entropy_bonus(key: Key, state: SacState, obs: Array) -> Array:
-        noise = jax.random.normal(key, (len(obs), spec.action_dim))
-        _, log_prob = sample_action(state.actor.params, obs, noise)
-        return -jnp.exp(state.log_temperature.params["log_temperature"]) * log_prob
+def _actor_step(
+    sac: Sac, learning: Learning, state: SacState, batch: Transition, noise: Array, key: Key
+) -> tuple[Learner, Array, Array, dict[str, Array]]:
+    """Takes a step of the actor; returns it, its loss [], its log-probabilities [B], and what is watched of it."""
 
-    return Agent(init, lambda state: state.actor.params, act, update, q_values, entropy_bonus)
+    def loss_of(params: PyTree) -> tuple[Array, Array]:
+        if learning.actor_loss is None:
+            return own_actor_loss(sac, params, state, batch, noise)
+        return learning.actor_loss(jax.random.fold_in(key, 1), params, state, batch)
+
+    (loss, log_prob), grads = jax.value_and_grad(loss_of, has_aux=True)(state.actor.params)
+    watched = {"the actor's loss": loss, "the actor's gradient": health.bias_magnitude(grads)}
+    return learner.step(sac.optimizer, state.actor, grads), loss, log_prob, watched
+
+
+def entropy_bonus(sac: Sac, key: Key, state: SacState, obs: Array) -> Array:
+    """Returns -temperature * log-probability [B] of an action drawn at obs [B, O]."""
+    noise = jax.random.normal(key, (len(obs), sac.spec.action_dim))
+    _, log_prob = sample_action(sac, state.actor.params, obs, noise)
+    return -jnp.exp(state.log_temperature.params) * log_prob

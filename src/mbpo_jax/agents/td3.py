@@ -1,24 +1,28 @@
-"""Twin delayed deep deterministic policy gradients (TD3), and the update that DDPG has in common with it.
+"""Twin delayed deep deterministic policy gradients (TD3); DDPG is the same with other knobs.
 
 References: Fujimoto et al. 2018, "Addressing Function Approximation Error in Actor-Critic Methods", Algorithm 1; the
 authors' code, sfujim/TD3@6a9f761. Deviations from it, with their reasons: docs/deviations.md.
 """
 
 import dataclasses
+import functools
+from typing import NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from flax.training.train_state import TrainState
 
-from mbpo_jax import ensemble, health
+from mbpo_jax import batching, health, learner
 from mbpo_jax.agents import critics
-from mbpo_jax.agents.critics import ActorCriticConfig
+from mbpo_jax.agents.critics import ActorCriticConfig, Critics
+from mbpo_jax.learner import Learner
 from mbpo_jax.networks import DeterministicActor
 from mbpo_jax.options import option
-from mbpo_jax.types import Agent, Array, Key, Metrics, PyTree, Spec, Transition
+from mbpo_jax.types import OWN, Agent, Array, Critic, Key, Learning, Metrics, PyTree, Report, Spec, Transition, Watched
+
+HOOKS = 1  # stream of the keys of `Learning`; the agent's own noise comes from the key itself
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,16 +57,69 @@ class Td3Config(DeterministicConfig):
 class Td3State(struct.PyTreeNode, kw_only=True):
     """Everything that learning reads, and the newest loss of the actor."""
 
-    actor: TrainState
-    critics: TrainState  # [M, ...]
+    actor: Learner
+    critics: Learner  # [M, ...]
     target_actor_params: PyTree
     target_params: PyTree  # [M, ...], of the critics
     num_updates: Array  # [], int32, of the critics
     actor_loss: Array  # [], at the newest update of the actor; 0 before the first
 
 
+class Td3(NamedTuple):
+    """What the functions below need of an agent."""
+
+    config: Td3Config
+    spec: Spec
+    actor: DeterministicActor
+    critics: Critics
+    optimizer: optax.GradientTransformation
+
+
+def build(config: Td3Config, spec: Spec) -> Agent:
+    """Returns the agent of these knobs."""
+    optimizer = optax.adam(config.learning_rate)
+    actor = DeterministicActor(spec.action_dim, config.hidden_units, config.num_hidden_layers)
+    td3 = Td3(config, spec, actor, critics.build(config, optimizer), optimizer)
+    return Agent(
+        init=functools.partial(init, td3),
+        actor=lambda state: state.actor.params,
+        act=functools.partial(act, td3),
+        update=functools.partial(update, td3),
+        critic=Critic(
+            q_values=lambda state, obs, action: critics.apply(td3.critics, state.critics.params, obs, action),
+            target_q_values=lambda state, obs, action: critics.apply(td3.critics, state.target_params, obs, action),
+        ),
+    )
+
+
+def init(td3: Td3, key: Key) -> Td3State:
+    """Returns an agent before its first update."""
+    key_actor, key_critics = jax.random.split(key)
+    actor_params = td3.actor.init(key_actor, jnp.zeros(td3.spec.obs_dim))["params"]
+    first_critics = critics.init(td3.critics, key_critics, td3.spec)
+    return Td3State(
+        actor=learner.init(td3.optimizer, actor_params),
+        critics=first_critics,
+        target_actor_params=jax.tree.map(jnp.copy, actor_params),
+        target_params=jax.tree.map(jnp.copy, first_critics.params),
+        num_updates=jnp.zeros((), jnp.int32),
+        actor_loss=jnp.zeros(()),
+    )
+
+
+# -- acting ----------------------------------------------------------------------------------------------------------
+
+
+def act(td3: Td3, key: Key, actor_params: PyTree, obs: Array, explores: bool) -> Array:
+    """Returns actions [B, A], with noise to explore."""
+    action = td3.actor.apply({"params": actor_params}, obs)
+    if not explores:
+        return action  # type: ignore[return-value]
+    return explore(action, jax.random.normal(key, action.shape), td3.config.exploration_noise_std)
+
+
 def explore(action: Array, noise: Array, std: float) -> Array:
-    """The action [..., A] with Gaussian noise of this standard deviation, held within [-1, 1].
+    """Returns the action [..., A] with Gaussian noise of this standard deviation, held within [-1, 1].
 
     Args:
       noise: [..., A], standard normal.
@@ -71,15 +128,18 @@ def explore(action: Array, noise: Array, std: float) -> Array:
 
 
 def smooth(action: Array, noise: Array, std: float, clip: float) -> Array:
-    """`explore` with noise that is held within [-clip, clip] itself.
+    """Returns `explore` with noise that is held within [-clip, clip] itself.
 
     References: Fujimoto et al. 2018, Eq. 14.
     """
     return jnp.clip(action + jnp.clip(std * noise, -clip, clip), -1.0, 1.0)
 
 
+# -- losses ----------------------------------------------------------------------------------------------------------
+
+
 def critic_target(reward: Array, terminal: Array, next_q: Array, discount: float) -> Array:
-    """r + discount * (1 - terminal) * min_m q_m'.
+    """Returns r + discount * (1 - terminal) * min_m q_m'.
 
     Args:
       reward, terminal: [B]; next_q: [M, B].
@@ -92,112 +152,93 @@ def critic_target(reward: Array, terminal: Array, next_q: Array, discount: float
 
 
 def actor_loss(q: Array) -> Array:
-    """Minus the mean of q [B], by which the actor climbs critic 0. References: Silver et al. 2014 (DPG), Eq. 9."""
+    """Returns minus the mean of q [B]: the actor climbs critic 0. References: Silver et al. 2014 (DPG), Eq. 9."""
     return -jnp.mean(q)
 
 
-def build(config: Td3Config, spec: Spec) -> Agent:
-    """The agent of these knobs."""
-    return build_learner(config, spec, num_critics=2)
+# -- learning --------------------------------------------------------------------------------------------------------
 
 
-def build_learner(config: Td3Config, spec: Spec, num_critics: int) -> Agent:
-    """An agent with a deterministic actor and so many critics."""
-    actor_network = DeterministicActor(spec.action_dim, config.hidden_units, config.num_hidden_layers)
-    optimizer = optax.adam(config.learning_rate)
-    all_critics = critics.build(config, spec, optimizer, num_critics)
-    names = critics.names(num_critics)
-    names_of_update = (
-        "the critics' target" if num_critics > 1 else "the critic's target",
-        *critics.names_of_updates(names),
-        "the actor's loss",
-        "the actor's gradient",
+def update(
+    td3: Td3, key: Key, state: Td3State, batches: Transition, learning: Learning = OWN
+) -> tuple[Td3State, Report]:
+    """Takes G updates on batches [G, B, ...] in one scan; metrics are means over them."""
+    noise = jax.random.normal(key, batches.action.shape)
+    keys = jax.random.split(jax.random.fold_in(key, HOOKS), noise.shape[0])
+    before = state.num_updates
+    once = functools.partial(update_once, td3, learning)
+    state, metrics, watched = critics.scan_updates(once, state, (batches, noise, keys))
+    due = critics.check_is_due(before, state.num_updates)
+    targets = state.target_actor_params, state.target_params
+    of_state = critics.watch_state(td3.critics, state.actor, state.critics, targets, due)
+    return state, Report(metrics, (watched, of_state.replace(first=jnp.asarray(noise.shape[0] - 1))))
+
+
+def update_once(
+    td3: Td3, learning: Learning, state: Td3State, batch: Transition, noise: Array, key: Key
+) -> tuple[Td3State, tuple[Metrics, Watched]]:
+    """Takes one update of the critics on a batch [B, ...], and of the rest if it is due; noise [B, A] is normal."""
+    if learning.regression is None:
+        obs, action, target = batch.obs, batch.action, own_target(td3, state, batch, noise)
+    else:
+        obs, action, target = learning.regression(jax.random.fold_in(key, 0), state, batch)
+    stepped, loss, q, watched = critics.regress(td3.critics, state.critics, obs, action, target)
+    state = state.replace(critics=stepped, num_updates=state.num_updates + 1)
+    state, actor_watched = _actor_step_if_due(td3, learning, state, batch, key)
+    metrics = {"critic_loss": loss, "q_mean": jnp.mean(q), "actor_loss": state.actor_loss}
+    target_name = "the critics' target" if len(td3.critics.names) > 1 else "the critic's target"
+    return state, (metrics, health.watch({target_name: target, **watched, **actor_watched}))
+
+
+def own_target(td3: Td3, state: Td3State, batch: Transition, noise: Array) -> Array:
+    """Returns TD3's own target [B] of a batch, with smoothing noise."""
+    next_action = td3.actor.apply({"params": state.target_actor_params}, batch.next_obs)
+    next_action = smooth(next_action, noise, td3.config.target_noise_std, td3.config.target_noise_clip)
+    next_q = critics.apply(td3.critics, state.target_params, batch.next_obs, next_action)
+    return critic_target(batch.reward, batch.terminal, next_q, td3.config.discount)
+
+
+def own_actor_loss(td3: Td3, params: PyTree, state: Td3State, batch: Transition) -> Array:
+    """Returns TD3's own loss [] of an actor, by critic 0 as it is now."""
+    action = td3.actor.apply({"params": params}, batch.obs)
+    return actor_loss(critics.apply_first(td3.critics, state.critics.params, batch.obs, action))
+
+
+def _actor_step_if_due(
+    td3: Td3, learning: Learning, state: Td3State, batch: Transition, key: Key
+) -> tuple[Td3State, dict[str, Array]]:
+    """Moves the actor and all targets at every `actor_every_updates`-th update of the critics."""
+    is_due = state.num_updates % td3.config.actor_every_updates == 0
+
+    def step() -> tuple[Td3State, Array, Array]:
+        stepped, loss, gradient = _actor_step(td3, learning, state, batch, key)
+        # Of seeds that are batched, some may not be due.
+        stepped = jax.tree.map(lambda new, old: old if new is old else jnp.where(is_due, new, old), stepped, state)
+        return stepped, jnp.where(is_due, loss, 0.0), jnp.where(is_due, gradient, 0.0)
+
+    def wait() -> tuple[Td3State, Array, Array]:
+        return state, jnp.zeros(()), jnp.zeros(())
+
+    state, loss, gradient = jax.lax.cond(batching.anywhere(is_due), step, wait)
+    return state, {"the actor's loss": loss, "the actor's gradient": gradient}
+
+
+def _actor_step(
+    td3: Td3, learning: Learning, state: Td3State, batch: Transition, key: Key
+) -> tuple[Td3State, Array, Array]:
+    """Takes a step of the actor and of all targets; returns the actor's loss [] and its biases' gradient [] too."""
+
+    def loss_of(params: PyTree) -> Array:
+        if learning.actor_loss is None:
+            return own_actor_loss(td3, params, state, batch)
+        return learning.actor_loss(jax.random.fold_in(key, 1), params, state, batch)[0]
+
+    loss, grads = jax.value_and_grad(loss_of)(state.actor.params)
+    actor, rate = learner.step(td3.optimizer, state.actor, grads), td3.config.target_update_rate
+    state = state.replace(
+        actor=actor,
+        target_actor_params=optax.incremental_update(actor.params, state.target_actor_params, rate),
+        target_params=optax.incremental_update(state.critics.params, state.target_params, rate),
+        actor_loss=loss,
     )
-
-    def apply_actor(params: PyTree, obs: Array) -> Array:
-        return actor_network.apply({"params": params}, obs)  # type: ignore[return-value]
-
-    def init(key: Key) -> Td3State:
-        key_actor, key_critics = jax.random.split(key)
-        actor_params = actor_network.init(key_actor, jnp.zeros(spec.obs_dim))["params"]
-        first_critics = all_critics.init(key_critics)
-        return Td3State(
-            actor=TrainState.create(apply_fn=actor_network.apply, params=actor_params, tx=optimizer),
-            critics=first_critics,
-            target_actor_params=jax.tree.map(jnp.copy, actor_params),
-            target_params=jax.tree.map(jnp.copy, first_critics.params),
-            num_updates=jnp.zeros((), jnp.int32),
-            actor_loss=jnp.zeros(()),
-        )
-
-    def act(key: Key, actor_params: PyTree, obs: Array, explores: bool) -> Array:
-        action = apply_actor(actor_params, obs)
-        if not explores:
-            return action
-        return explore(action, jax.random.normal(key, action.shape), config.exploration_noise_std)
-
-    def update_critics(state: Td3State, batch: Transition, noise: Array) -> tuple[Td3State, Metrics, list[Array]]:
-        """One update of the critics; noise is standard normal [B, A]. Returns their magnitudes too."""
-        next_action = apply_actor(state.target_actor_params, batch.next_obs)
-        next_action = smooth(next_action, noise, config.target_noise_std, config.target_noise_clip)
-        next_q = all_critics.apply(state.target_params, batch.next_obs, next_action)
-        target = critic_target(batch.reward, batch.terminal, next_q, config.discount)
-        (loss, q), grads = all_critics.loss_and_grads(state.critics.params, batch.obs, batch.action, target)
-        magnitudes = [
-            health.magnitude(target)[None],
-            critics.critic_losses(q, target),
-            ensemble.lift(health.bias_magnitude)(grads),
-        ]
-        state = state.replace(critics=critics.apply_gradients(state.critics, grads), num_updates=state.num_updates + 1)
-        return state, {"critic_loss": loss, "q_mean": jnp.mean(q)}, magnitudes
-
-    def update_actor(state: Td3State, batch: Transition) -> tuple[Td3State, Array]:
-        """One update of the actor by critic 0 as it is now, and of all targets. Returns its two magnitudes too."""
-
-        def loss_of_actor(params: PyTree) -> Array:
-            return actor_loss(all_critics.apply_first(state.critics.params, batch.obs, apply_actor(params, batch.obs)))
-
-        loss, grads = jax.value_and_grad(loss_of_actor)(state.actor.params)
-        actor, rate = state.actor.apply_gradients(grads=grads), config.target_update_rate
-        state = state.replace(
-            actor=actor,
-            target_actor_params=optax.incremental_update(actor.params, state.target_actor_params, rate),
-            target_params=optax.incremental_update(state.critics.params, state.target_params, rate),
-            actor_loss=loss,
-        )
-        return state, jnp.stack([jnp.abs(loss), health.bias_magnitude(grads)])
-
-    def update_once(state: Td3State, batch: Transition, noise: Array) -> tuple[Td3State, tuple[Metrics, Array]]:
-        """One update of the critics, and of the rest if it is due. Returns magnitudes of `names_of_update`."""
-        state, metrics, of_critics = update_critics(state, batch, noise)
-        state, of_actor = jax.lax.cond(
-            state.num_updates % config.actor_every_updates == 0,
-            update_actor,
-            lambda state, batch: (state, jnp.zeros(2)),
-            state,
-            batch,
-        )
-        return state, (metrics | {"actor_loss": state.actor_loss}, jnp.concatenate([*of_critics, of_actor]))
-
-    def look(state: Td3State) -> Array:
-        return critics.look_at_state(
-            ((state.actor.params, state.target_actor_params), state.actor.opt_state),
-            ((state.critics.params, state.target_params), state.critics.opt_state),
-        )
-
-    def update(key: Key, state: Td3State, batches: Transition) -> tuple[Td3State, Metrics]:
-        """G updates on batches [G, B, ...], in one scan; metrics are means over them, and the health of all of them."""
-        noise = jax.random.normal(key, batches.action.shape)
-        before = state.num_updates
-        state, (metrics, magnitudes) = jax.lax.scan(lambda s, xs: update_once(s, *xs), state, (batches, noise))
-        told: Metrics = jax.tree.map(jnp.mean, metrics)
-        due = critics.look_is_due(before, state.num_updates)
-        told["health"] = critics.health_of(
-            names_of_update, magnitudes, critics.names_of_state(names), lambda: look(state), due
-        )
-        return state, told
-
-    def q_values(state: Td3State, obs: Array, action: Array) -> Array:
-        return all_critics.apply(state.critics.params, obs, action)
-
-    return Agent(init, lambda state: state.actor.params, act, update, q_values)
+    return state, loss, health.bias_magnitude(grads)

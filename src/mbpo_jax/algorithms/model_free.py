@@ -6,16 +6,16 @@ References: Haarnoja et al. 2018b (SAC); Lillicrap et al. 2015 (DDPG); Fujimoto 
 import dataclasses
 from typing import TypeAlias
 
-import jax
 from flax import struct
 
-from mbpo_jax import agents, health, replay
+from mbpo_jax import agents
 from mbpo_jax.agents.ddpg import DdpgConfig
 from mbpo_jax.agents.sac import SacConfig
 from mbpo_jax.agents.td3 import Td3Config
+from mbpo_jax.algorithms import phases
+from mbpo_jax.algorithms.reactive import reactive
 from mbpo_jax.options import check, option
-from mbpo_jax.replay import Replay
-from mbpo_jax.types import Algorithm, Array, Key, Metrics, Phase, Programs, PyTree, Spec
+from mbpo_jax.types import Algorithm, Phase, PyTree, Spec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,28 +62,13 @@ class ModelFreeState(struct.PyTreeNode, kw_only=True):
 
 
 def build(config: Config, spec: Spec) -> Algorithm:
-    """The config's agent as an algorithm."""
+    """Returns the config's agent as an algorithm."""
     agent = agents.build(config.agent, spec)
-
-    def init(key: Key) -> ModelFreeState:
-        return ModelFreeState(agent=agent.init(key))
-
-    def act(key: Key, actor: PyTree, carry: tuple[()], obs: Array, explore: bool) -> tuple[Array, tuple[()]]:
-        return agent.act(key, actor, obs, explore), carry
-
-    def update_agent(key: Key, state: ModelFreeState, real: Replay) -> tuple[ModelFreeState, Metrics]:
-        key_batches, key_update = jax.random.split(key)
-        batches = replay.sample(key_batches, real, (config.updates_per_step, config.batch_size))
-        agent_state, metrics = agent.update(key_update, state.agent, batches)
-        of_rows = health.first_trouble(("a real row",), health.magnitude(batches, keep=1)[:, None])
-        return state.replace(agent=agent_state), health.precede(metrics, of_rows)
-
+    updates = phases.update_agent(agent, phases.real_batches(config.updates_per_step, config.batch_size))
     return Algorithm(
-        init=init,
-        actor=lambda state: agent.actor(state.agent),
-        begin_episode=lambda actor: (),
-        act=act,
-        phases=(Phase("update_agent", 1, config.exploration_steps, Programs((update_agent,))),),
+        init=lambda key: ModelFreeState(agent=agent.init(key)),
+        phases=(Phase("update_agent", 1, config.exploration_steps, updates),),
         exploration_steps=config.exploration_steps,
         replay_capacity=config.replay_capacity,
+        **reactive(agent),
     )

@@ -57,7 +57,8 @@ class SeedAxis:
         """
         self.num_seeds = num_seeds
         self._compiler_options = dict(compiler_options or {})
-        self.batched = (backends.choices().seed_lifting if lifting == AUTO else lifting) == "vmap"
+        # One seed has nothing to be batched with, and a batch of one would still select where it could branch.
+        self.batched = num_seeds > 1 and (backends.choices().seed_lifting if lifting == AUTO else lifting) == "vmap"
         devices = jax.local_devices()
         if self.batched:
             shards = max(n for n in range(1, len(devices) + 1) if num_seeds % n == 0)

@@ -1,36 +1,67 @@
-"""Fitting the Gaussian ensemble: bootstrap, held-out early stopping, best snapshots, elites.
+"""Fitting an ensemble: bootstrap, held-out early stopping, best snapshots, elites.
 
-A fit is a series of compiled calls of bounded length: one begins it, others take a slice of minibatches or a single
+A fit is a series of compiled calls of bounded length: one starts it, others take a slice of minibatches or a single
 one, one ends each epoch. So the driver can show progress and stop, and loops over minibatches have a static length.
-Which rows it sees is a matter of `fit_rows.py`.
+Which rows it learns from is a matter of `fit_rows.py`; which network it fits, and to what, of `Member` and `Encoding`.
 
 References: Janner et al. 2019 (MBPO), official code `models/bnn.py`.
 """
 
+import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
-from flax.training.train_state import TrainState
+import optax
 
-from mbpo_jax import backends, distributions, ensemble, health, normalizer, replay
-from mbpo_jax.health import Health
+from mbpo_jax import backends, ensemble, health, learner, normalizer, replay
+from mbpo_jax.learner import Learner
 from mbpo_jax.models import fit_rows
+from mbpo_jax.models.encoding import Encoding
 from mbpo_jax.models.fit_rows import Split
-from mbpo_jax.models.gaussian_state import FitState, GaussianConfig, GaussianState
-from mbpo_jax.networks import GaussianMlp
+from mbpo_jax.models.member import Member
+from mbpo_jax.models.state import EnsembleState, FitState, GaussianConfig
 from mbpo_jax.normalizer import Normalizer
 from mbpo_jax.replay import Replay
-from mbpo_jax.types import FINISHED, Array, Key, Metrics, ProgramFn, Programs, PyTree
+from mbpo_jax.types import FINISHED, Array, Key, Programs, PyTree, Report, Watched
 
-LOG_VAR_BOUND_WEIGHT = 0.01  # of sum(max_log_var) - sum(min_log_var) in the loss
-SLICE, SINGLE, END_EPOCH = 1, 2, 3  # programs of a fit; 0 begins it
-UNIT = "fit step"  # of the gradient, as health counts them
+SLICE, SINGLE, END_EPOCH = 1, 2, 3  # programs of a fit; 0 starts it
+UNIT = "fit step"  # of the gradient, as `health` counts them
+
+Minibatch = tuple[Array, Array, Array]  # inputs [M, B, I], targets [M, B, D], weights [B]
 
 
-def idle(params: PyTree, num_members: int) -> FitState:
-    """No fit has run yet."""
+class Fit(NamedTuple):
+    """What the functions below need of an ensemble."""
+
+    config: GaussianConfig
+    member: Member
+    encoding: Encoding
+    optimizer: optax.GradientTransformation
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Returns what the members are called in messages."""
+        return tuple(f"member {i}" for i in range(self.config.num_members))
+
+
+def build(
+    config: GaussianConfig, member: Member, encoding: Encoding, optimizer: optax.GradientTransformation
+) -> Programs:
+    """Returns the programs of a fit."""
+    fit = Fit(config, member, encoding, optimizer)
+    functions = (
+        functools.partial(start, fit),
+        functools.partial(take_minibatches, fit, config.fit_slice_minibatches),
+        functools.partial(take_minibatches, fit, 1),
+        functools.partial(end_epoch, fit),
+    )
+    return Programs(functions, functools.partial(due, fit))
+
+
+def no_fit(params: PyTree, num_members: int) -> FitState:
+    """Returns the state where no fit has run yet."""
     zero = jnp.zeros((), jnp.int32)
     return FitState(
         running=jnp.zeros((), bool),
@@ -41,188 +72,171 @@ def idle(params: PyTree, num_members: int) -> FitState:
         epochs_since_improvement=zero,
         best_params=jax.tree.map(jnp.zeros_like, params),
         best_mse=jnp.full(num_members, jnp.inf, jnp.float32),
-        train_loss=jnp.zeros(num_members),
     )
 
 
-def weight_penalty(params: PyTree, weight_decays: tuple[float, ...]) -> Array:
-    """Sum over layers of decay * |W|^2 / 2; biases are free. The two heads share the last value."""
-    *hidden, last = weight_decays
-    decays = {f"layer_{i}": decay for i, decay in enumerate(hidden)} | {"mean": last, "log_var": last}
-    return sum(0.5 * decay * jnp.sum(jnp.square(params[name]["kernel"])) for name, decay in decays.items())  # type: ignore[return-value]
+# -- the programs, and which is due ----------------------------------------------------------------------------------
 
 
-def gradient_step(
-    config: GaussianConfig, network: GaussianMlp
-) -> Callable[[GaussianState, tuple[Array, Array, Array]], tuple[GaussianState, Array]]:
-    """One step of every member and of the bounds on a minibatch (inputs [M, B, I], targets [M, B, D], weights [B]).
-
-    It returns the magnitudes of the "steps" of `names_of_health` as well.
-    """
-
-    def member_loss(params: PyTree, bounds: PyTree, x: Array, y: Array, weights: Array) -> Array:
-        mean, raw_log_var = network.apply({"params": params}, x)
-        log_var = distributions.bound_log_var(raw_log_var, bounds["min"], bounds["max"])
-        nll = distributions.gaussian_nll(mean, log_var, y)
-        chex.assert_equal_shape([weights, nll])
-        return jnp.sum(weights * nll) + weight_penalty(params, config.model_weight_decays)
-
-    def update_member(
-        member: TrainState, bounds: PyTree, x: Array, y: Array, weights: Array
-    ) -> tuple[TrainState, PyTree, Array, Array]:
-        loss, (grads, bound_grads) = jax.value_and_grad(member_loss, argnums=(0, 1))(
-            member.params, bounds, x, y, weights
-        )
-        return member.apply_gradients(grads=grads), bound_grads, loss, health.bias_magnitude(grads)
-
-    update_members = ensemble.lift(update_member, (0, None, 0, 0, None))
-
-    def step(model: GaussianState, minibatch: tuple[Array, Array, Array]) -> tuple[GaussianState, Array]:
-        x, y, weights = minibatch
-        members, bound_grads, loss, gradient = update_members(model.members, model.log_var_bounds.params, x, y, weights)
-        bound_grads = jax.tree.map(lambda grads: jnp.sum(grads, 0), bound_grads)  # the bounds serve all members
-        bound_grads = {
-            "max": bound_grads["max"] + LOG_VAR_BOUND_WEIGHT,
-            "min": bound_grads["min"] - LOG_VAR_BOUND_WEIGHT,
-        }
-        fit = model.fit
-        model = model.replace(
-            members=members,
-            log_var_bounds=model.log_var_bounds.apply_gradients(grads=bound_grads),
-            fit=fit.replace(minibatch=fit.minibatch + 1, num_steps=fit.num_steps + 1, train_loss=loss),
-        )
-        return model, jnp.concatenate([jnp.abs(loss), gradient, health.magnitude(bound_grads)[None]])
-
-    return step
+def start(fit: Fit, key: Key, model: EnsembleState, buffer: Replay) -> tuple[EnsembleState, Report]:
+    """Starts a fit over the rows that are in the buffer now: which are held out, and how inputs are scaled."""
+    key_split, _ = jax.random.split(key)
+    split = fit_rows.split_rows(key_split, buffer.size, fit.config)
+    model = model.replace(
+        inputs=training_moments(fit.encoding, split, buffer),
+        fit=no_fit(model.members.params, fit.config.num_members).replace(
+            running=jnp.ones((), bool), num_rows=buffer.size, best_params=model.members.params
+        ),
+    )
+    # Rows do not change during a fit, so they are watched once.
+    watched = health.watch({"a real row": stored_magnitude(buffer), "the input normaliser": model.inputs}, unit=UNIT)
+    return model, Report({}, (watched,))
 
 
-def build(config: GaussianConfig, network: GaussianMlp) -> Programs:
-    """The fit of an ensemble of `network`."""
-    names, step = names_of_health(config.num_members), gradient_step(config, network)
-
-    def look(start: Array, **magnitudes: Array) -> Health:
-        """Health from magnitudes [U, ...] of parts of `names`; the others were not looked at."""
-        num_updates = next(iter(magnitudes.values())).shape[0]
-        values = [magnitudes.get(part, jnp.zeros((num_updates, len(names[part])))) for part in names]
-        return health.first_trouble(sum(names.values(), ()), jnp.concatenate(values, -1), start, UNIT)
-
-    def slice_of(num_minibatches: int) -> ProgramFn:
-        """The program that takes so many minibatches; their rows are found and gathered before the first step."""
-
-        def run(key: Key, model: GaussianState, buffer: Replay) -> tuple[GaussianState, Metrics]:
-            key_split, key_rows = jax.random.split(key)
-            fit, batch_size = model.fit, config.model_batch_size
-            split = fit_rows.split_rows(key_split, fit.num_rows, config)
-            minibatch = fit.minibatch + jnp.arange(num_minibatches)
-            age = fit_rows.bootstrap_rows(key_rows, split, fit.epoch, minibatch, config.num_members, batch_size)
-            x, y = fit_rows.inputs_and_targets(buffer, age)
-            weights = fit_rows.minibatch_weights(split, minibatch, batch_size)
-            model, magnitudes = jax.lax.scan(step, model, (normalizer.normalize(model.inputs, x), y, weights))
-            return model, metrics(model, look(fit.num_steps, steps=magnitudes))
-
-        return run
-
-    def begin(key: Key, model: GaussianState, buffer: Replay) -> tuple[GaussianState, Metrics]:
-        key_split, _ = jax.random.split(key)
-        fit = idle(model.members.params, config.num_members)
-        rows = stored_magnitude(buffer)
-        model = model.replace(
-            inputs=training_moments(fit_rows.split_rows(key_split, buffer.size, config), buffer),
-            fit=fit.replace(running=jnp.ones((), bool), num_rows=buffer.size, best_params=model.members.params),
-        )
-        inputs = health.magnitude(model.inputs)
-        return model, metrics(model, look(fit.num_steps, data=jnp.stack([rows, inputs])[None]))
-
-    def end_epoch(key: Key, model: GaussianState, buffer: Replay) -> tuple[GaussianState, Metrics]:
-        key_split, _ = jax.random.split(key)
-        fit = model.fit
-        split = fit_rows.split_rows(key_split, fit.num_rows, config)
-        mse = holdout_mse(network, split, buffer, model.inputs, model.members.params)
-        of_members = ensemble.lift(health.magnitude)
-        weights, moments = of_members(model.members.params), jnp.sqrt(of_members(model.members.opt_state))
-        seen = look(fit.num_steps - 1, epoch=jnp.concatenate([mse, weights, moments])[None])
-        # 1 - mse / best exceeds the threshold; written so that the first epoch, with best = inf, improves too
-        improved = mse < (1.0 - config.fit_improvement) * fit.best_mse
-        keep = ensemble.lift(lambda better, new, old: jax.tree.map(lambda n, o: jnp.where(better, n, o), new, old))
-        waited = jnp.where(jnp.any(improved), 0, fit.epochs_since_improvement + 1)
-        fit = fit.replace(
-            epoch=fit.epoch + 1,
-            minibatch=jnp.zeros((), jnp.int32),
-            epochs_since_improvement=waited,
-            best_params=keep(improved, model.members.params, fit.best_params),
-            best_mse=jnp.where(improved, mse, fit.best_mse),
-            running=(waited <= config.fit_patience_epochs) & (_steps_allowed(config, fit) > 0),
-        )
-        model = jax.lax.cond(fit.running, lambda m: m, lambda m: _finish(config, m), model.replace(fit=fit))
-        return model, metrics(model, seen)
-
-    programs = begin, slice_of(config.fit_slice_minibatches), slice_of(1), end_epoch
-    return Programs(programs, lambda model: _due(config, model.fit))
+def take_minibatches(
+    fit: Fit, num_minibatches: int, key: Key, model: EnsembleState, buffer: Replay
+) -> tuple[EnsembleState, Report]:
+    """Takes a gradient step on each of so many minibatches; their rows are gathered before the first step."""
+    key_split, key_rows = jax.random.split(key)
+    now, batch_size = model.fit, fit.config.model_batch_size
+    split = fit_rows.split_rows(key_split, now.num_rows, fit.config)
+    minibatch = now.minibatch + jnp.arange(num_minibatches)
+    age = fit_rows.bootstrap_rows(key_rows, split, now.epoch, minibatch, fit.config.num_members, batch_size)
+    x, y = fit_rows.examples(fit.encoding, buffer, age)
+    weights = fit_rows.minibatch_weights(split, minibatch, batch_size)
+    minibatches = normalizer.normalize(model.inputs, x), y, weights
+    model, (loss, watched) = jax.lax.scan(functools.partial(gradient_step, fit), model, minibatches)
+    metrics = {"train_loss_mean": jnp.mean(loss[-1])}
+    return model, Report(metrics, (watched.replace(first=now.num_steps),))
 
 
-def _finish(config: GaussianConfig, model: GaussianState) -> GaussianState:
-    """Every member at its best snapshot, and the best members as elites."""
+def end_epoch(fit: Fit, key: Key, model: EnsembleState, buffer: Replay) -> tuple[EnsembleState, Report]:
+    """Keeps the members that improved on held-out rows; ends the fit when none has for too many epochs."""
+    config, member = fit.config, fit.member
+    key_split, _ = jax.random.split(key)
+    split = fit_rows.split_rows(key_split, model.fit.num_rows, config)
+    mse = holdout_mse(fit, split, buffer, model.inputs, model.members.params, model.shared.params)
+    watched = _watch_epoch(fit, mse, model.members)
+    before = model.fit
+    # 1 - mse / best exceeds the threshold; written so that the first epoch, with best = inf, improves too
+    improved = mse < (1.0 - config.fit_improvement) * before.best_mse
+    keep = ensemble.lift(lambda better, new, old: jax.tree.map(lambda n, o: jnp.where(better, n, o), new, old))
+    waited = jnp.where(jnp.any(improved), 0, before.epochs_since_improvement + 1)
+    after = before.replace(
+        epoch=before.epoch + 1,
+        minibatch=jnp.zeros((), jnp.int32),
+        epochs_since_improvement=waited,
+        best_params=keep(improved, model.members.params, before.best_params),
+        best_mse=jnp.where(improved, mse, before.best_mse),
+        running=(waited <= config.fit_patience_epochs) & (_steps_allowed(config, before) > 0),
+    )
+    model = jax.lax.cond(after.running, lambda m: m, lambda m: _finish(config, m), model.replace(fit=after))
+    metrics = {
+        "holdout_mse_per_member": after.best_mse,
+        "holdout_mse_elite_mean": jnp.mean(after.best_mse[model.elites]),
+        "elites": model.elites,
+        "epochs": after.epoch,
+        "gradient_steps": after.num_steps,
+    }
+    reported = metrics | member.metrics(model.shared.params)
+    return model, Report(reported, (watched.replace(first=before.num_steps - 1),))
+
+
+def due(fit: Fit, model: EnsembleState) -> Array:
+    """Returns the number [] of the program that is due."""
+    config, now = fit.config, model.fit
+    num_train = now.num_rows - fit_rows.num_holdout_rows(now.num_rows, config)
+    num_minibatches = -(-num_train // config.model_batch_size)
+    left = jnp.minimum(num_minibatches - now.minibatch, _steps_allowed(config, now))
+    in_epoch = jnp.where(left >= config.fit_slice_minibatches, SLICE, jnp.where(left > 0, SINGLE, END_EPOCH))
+    return jnp.where(now.running, in_epoch, FINISHED)
+
+
+def _finish(config: GaussianConfig, model: EnsembleState) -> EnsembleState:
+    """Puts every member back to its best snapshot, and makes the best members elites."""
     elites = jnp.argsort(model.fit.best_mse)[: config.num_elites].astype(jnp.int32)
     return model.replace(members=model.members.replace(params=model.fit.best_params), elites=elites)
 
 
-def _steps_allowed(config: GaussianConfig, fit: FitState) -> Array:
+def _steps_allowed(config: GaussianConfig, now: FitState) -> Array:
     most = config.fit_max_gradient_steps or jnp.iinfo(jnp.int32).max
-    return most - fit.num_steps
+    return most - now.num_steps
 
 
-def _due(config: GaussianConfig, fit: FitState) -> Array:
-    """The number of the program that is due, []."""
-    num_train = fit.num_rows - fit_rows.num_holdout_rows(fit.num_rows, config)
-    num_minibatches = -(-num_train // config.model_batch_size)
-    left = jnp.minimum(num_minibatches - fit.minibatch, _steps_allowed(config, fit))
-    in_epoch = jnp.where(left >= config.fit_slice_minibatches, SLICE, jnp.where(left > 0, SINGLE, END_EPOCH))
-    return jnp.where(fit.running, in_epoch, FINISHED)
+# -- one gradient step -----------------------------------------------------------------------------------------------
 
 
-def names_of_health(num_members: int) -> dict[str, tuple[str, ...]]:
-    """What the programs of a fit look at, in causal order: when a fit begins, in every step, when an epoch ends.
-
-    Rows are looked at once, for they do not change during a fit; of gradients, the biases' (`health.bias_magnitude`).
-    """
-
-    def each(part: str) -> tuple[str, ...]:
-        return tuple(part.format(f"member {i}") for i in range(num_members))
-
-    return {
-        "data": ("a real row", "the input normaliser"),
-        "steps": (*each("{}'s loss"), *each("{}'s gradient"), "the gradient of the bounds of the log-variance"),
-        "epoch": (*each("{}'s held-out error"), *each("a weight of {}"), *each("a moment of Adam of {}")),
+def gradient_step(fit: Fit, model: EnsembleState, minibatch: Minibatch) -> tuple[EnsembleState, tuple[Array, Watched]]:
+    """Takes one step of every member and of what they share; returns each member's loss [M] too."""
+    update = ensemble.lift(functools.partial(_update_member, fit), (0, None, 0, 0, None))
+    members, shared_grads, loss, gradient = update(model.members, model.shared.params, *minibatch)
+    own_grads = jax.grad(fit.member.shared_loss)(model.shared.params)
+    shared_grads = jax.tree.map(lambda grads, own: jnp.sum(grads, 0) + own, shared_grads, own_grads)
+    model = model.replace(
+        members=members,
+        shared=learner.step(fit.optimizer, model.shared, shared_grads),
+        fit=model.fit.replace(minibatch=model.fit.minibatch + 1, num_steps=model.fit.num_steps + 1),
+    )
+    quantities = {
+        **health.each("{}'s loss", fit.names, loss),
+        **health.each("{}'s gradient", fit.names, gradient),
+        "the gradient of what the members share": shared_grads,
     }
+    return model, (loss, health.watch(quantities, unit=UNIT))
+
+
+def _update_member(
+    fit: Fit, member: Learner, shared: PyTree, x: Array, y: Array, weights: Array
+) -> tuple[Learner, PyTree, Array, Array]:
+    """Takes a step of one member; returns the gradients of what is shared, its loss [] and its bias gradient [] too."""
+    loss, (grads, shared_grads) = jax.value_and_grad(fit.member.loss, argnums=(0, 1))(
+        member.params, shared, x, y, weights
+    )
+    return learner.step(fit.optimizer, member, grads), shared_grads, loss, health.bias_magnitude(grads)
+
+
+def _watch_epoch(fit: Fit, mse: Array, members: Learner) -> Watched:
+    """Watches held-out errors [M], and all weights and moments, which are too many to be watched at every step."""
+    lifted = ensemble.lift(health.magnitude)
+    quantities = {
+        **health.each("{}'s held-out error", fit.names, mse),
+        **health.each("a weight of {}", fit.names, lifted(members.params)),
+        # A root, for one of Adam's moments is of squared gradients.
+        **health.each("a moment of Adam of {}", fit.names, jnp.sqrt(lifted(members.opt_state))),
+    }
+    return health.watch(quantities, unit=UNIT)
+
+
+# -- passes over the rows --------------------------------------------------------------------------------------------
 
 
 def stored_magnitude(buffer: Replay) -> Array:
-    """`health.magnitude` of a buffer's rows, in one pass over blocks of them in the order of memory."""
+    """Returns the `health.magnitude` of a buffer's rows, in one pass over blocks of them in the order of memory."""
     num_slots = replay.capacity(buffer)
     block_rows = min(backends.choices().block_rows, num_slots)
 
-    def look_at_block(i: Array, largest: Array) -> Array:
+    def add_block(i: Array, largest: Array) -> Array:
         start = jnp.minimum(i * block_rows, num_slots - block_rows)
         rows = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, block_rows), buffer.rows)
         return jnp.maximum(largest, health.magnitude(rows))
 
     # Rows fill the slots from the first on, and are in force from then on.
-    return jax.lax.fori_loop(0, -(-buffer.size // block_rows), look_at_block, jnp.zeros(()))
+    return jax.lax.fori_loop(0, -(-buffer.size // block_rows), add_block, jnp.zeros(()))
 
 
-def training_moments(split: Split, buffer: Replay) -> Normalizer:
-    """Mean and standard deviation of the training rows' inputs, in passes over blocks of rows.
+def training_moments(encoding: Encoding, split: Split, buffer: Replay) -> Normalizer:
+    """Returns mean and standard deviation of the training rows' inputs, in passes over blocks of rows.
 
     Both are sums of differences from one of the rows, so that what never changes has a spread of exactly 0: sums of
     the values themselves are rounded, and the rounding would pass for a spread.
     """
     block_rows = backends.choices().block_rows
-    first, _ = fit_rows.inputs_and_targets(buffer, split.train(jnp.zeros(1, jnp.int32)))  # [1, I]
+    first, _ = fit_rows.examples(encoding, buffer, split.train(jnp.zeros(1, jnp.int32)))  # [1, I]
 
     def average(fn: Callable[[Array], Array]) -> Array:
         def add_block(i: Array, total: Array) -> Array:
             index = i * block_rows + jnp.arange(block_rows)
-            x, _ = fit_rows.inputs_and_targets(buffer, split.train(jnp.minimum(index, split.num_train - 1)))
+            x, _ = fit_rows.examples(encoding, buffer, split.train(jnp.minimum(index, split.num_train - 1)))
             return total + jnp.sum(jnp.where((index < split.num_train)[:, None], fn(x), 0.0), 0)
 
         num_blocks = -(-split.num_train // block_rows)
@@ -232,35 +246,21 @@ def training_moments(split: Split, buffer: Replay) -> Normalizer:
     return normalizer.from_moments(mean, average(lambda x: jnp.square(x - mean[None])))
 
 
-def holdout_mse(network: GaussianMlp, split: Split, buffer: Replay, inputs: Normalizer, params: PyTree) -> Array:
-    """Each member's squared error [M] on the held-out rows, averaged over rows and target dimensions.
+def holdout_mse(fit: Fit, split: Split, buffer: Replay, inputs: Normalizer, params: PyTree, shared: PyTree) -> Array:
+    """Returns each member's squared error [M] on the held-out rows, averaged over rows and target dimensions.
 
     Without held-out rows (`holdout_fraction` 0) the training rows stand in for them.
     """
-    apply_members = ensemble.lift(lambda p, x: network.apply({"params": p}, x)[0], (0, None))
+    predict = ensemble.lift(lambda p, x: fit.member.predict(p, shared, x)[0], (0, None))
     num_rows = jnp.where(split.num_holdout > 0, split.num_holdout, split.num_train)
     block_rows = backends.choices().block_rows
 
     def add_block(i: Array, total: Array) -> Array:
         index = i * block_rows + jnp.arange(block_rows)
-        x, y = fit_rows.inputs_and_targets(buffer, split.holdout(jnp.minimum(index, num_rows - 1)))
-        error = jnp.mean(jnp.square(apply_members(params, normalizer.normalize(inputs, x)) - y[None]), -1)
+        age = split.holdout(jnp.minimum(index, num_rows - 1))
+        x, y = fit_rows.examples(fit.encoding, buffer, age)
+        error = jnp.mean(jnp.square(predict(params, normalizer.normalize(inputs, x)) - y[None]), -1)
         return total + jnp.sum(jnp.where(index < num_rows, error, 0.0), -1)
 
     num_members = jax.tree.leaves(params)[0].shape[0]
     return jax.lax.fori_loop(0, -(-num_rows // block_rows), add_block, jnp.zeros(num_members)) / num_rows
-
-
-def metrics(model: GaussianState, seen: Health) -> Metrics:
-    """What a reader wants to know of a fit; true once it has finished."""
-    return {
-        "holdout_mse_per_member": model.fit.best_mse,
-        "holdout_mse_elite_mean": jnp.mean(model.fit.best_mse[model.elites]),
-        "elites": model.elites,
-        "epochs": model.fit.epoch,
-        "gradient_steps": model.fit.num_steps,
-        "train_loss_mean": jnp.mean(model.fit.train_loss),
-        "max_log_var_mean": jnp.mean(model.log_var_bounds.params["max"]),
-        "min_log_var_mean": jnp.mean(model.log_var_bounds.params["min"]),
-        "health": seen,
-    }

@@ -1,6 +1,6 @@
 """Branched rollouts: short imagined trajectories from many real states, all steps of them kept.
 
-A round begins, and advances by one step at a time. What is under way is an array of states and a few numbers, so that
+A round starts, and goes on by one step at a time. What is under way is an array of states and a few numbers, so that
 a round can be several compiled calls of bounded length; `roll_out` is all of them in one.
 
 Rows are worked on in blocks that stay in a core's cache. Those that have ended are taken out, so nothing is ever
@@ -10,40 +10,20 @@ away either.
 References: Janner et al. 2019 (MBPO), Algorithm 2.
 """
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from mbpo_jax import health, permutation, replay
-from mbpo_jax.health import LIMIT, Health
+from mbpo_jax import batching, health, permutation, replay
+from mbpo_jax.health import LIMIT
 from mbpo_jax.replay import Replay
-from mbpo_jax.types import Array, Key, Metrics, PolicyFn, PyTree, StepFn, TerminationFn, Transition, WorldModel
+from mbpo_jax.types import Array, Dynamics, Key, Metrics, PolicyFn, Report, Transition, Watched
 
-NAMES = ("a start state", "a policy action", "every imagined prediction")  # what the health of a round is about
-UNIT = "rollout step"
-
-
-class Dynamics(NamedTuple):
-    """What moves imagined states: `step_fn`, in `num_groups` equally likely versions (one for each elite)."""
-
-    step_fn: StepFn
-    num_groups: int = 1
-
-
-def dynamics_of(world: WorldModel, model: PyTree, termination_fn: TerminationFn, num_elites: int) -> Dynamics:
-    """A learned model with these arrays, whose elites take turns; episodes end where the environment's rule says."""
-
-    def step(key: Key, group: Array, obs: Array, action: Array) -> tuple[Array, Array, Array]:
-        next_obs, reward = world.sample(key, model, group, obs, action)
-        return next_obs, reward, termination_fn(obs, action, next_obs)
-
-    return Dynamics(step, num_elites)
+UNIT = "rollout step"  # as `health` counts them
 
 
 class Tally(struct.PyTreeNode, kw_only=True):
-    """Counts of a round so far, and the rewards of the rows that were stored."""
+    """Holds counts of a round so far, and the rewards of the rows that were stored."""
 
     num_stored: Array  # [], int32
     num_terminal: Array  # [], int32, of them those that end
@@ -64,19 +44,19 @@ class Rollout(struct.PyTreeNode, kw_only=True):
     tally: Tally
 
 
-class _Progress(NamedTuple):
+class _Progress(struct.PyTreeNode, kw_only=True):
     """Where one step of a round stands between its blocks."""
 
     buffer: Replay
     tally: Tally
     next_obs: Array  # [B + block rows, O], the states after this step, as far as they are known
-    num_next: Array  # []
+    num_next: Array  # [], int32
     action_size: Array  # [], largest magnitude among the actions of this step
     prediction_size: Array  # [], and among the predicted states and rewards
 
 
-def idle(num_starts: int, obs_dim: int) -> Rollout:
-    """No round has run yet."""
+def empty(num_starts: int, obs_dim: int) -> Rollout:
+    """Returns the state where no round has run yet."""
 
     def zero() -> Array:  # each an array of its own: one in two leaves could not be donated
         return jnp.zeros((), jnp.int32)
@@ -98,57 +78,62 @@ def idle(num_starts: int, obs_dim: int) -> Rollout:
     )
 
 
-def begin(start_obs: Array, length: Array, limit: Array) -> tuple[Rollout, Health]:
-    """A round from every start state [B, O], before its first step; the other arguments are those of `roll_out`."""
+def start(start_obs: Array, length: Array, limit: Array) -> tuple[Rollout, Watched]:
+    """Starts a round from every state [B, O], before its first step; the other arguments are those of `roll_out`."""
     num_starts, obs_dim = start_obs.shape
-    rollout = idle(num_starts, obs_dim).replace(
+    rollout = empty(num_starts, obs_dim).replace(
         obs=start_obs,
         num_alive=jnp.asarray(num_starts, jnp.int32),
         length=jnp.asarray(length, jnp.int32),
         limit=jnp.asarray(limit, jnp.int32),
     )
-    return rollout, _health(rollout, start=health.magnitude(start_obs))
+    return rollout, health.watch({"a start state": start_obs}, unit=UNIT)
 
 
-def under_way(rollout: Rollout) -> Array:
-    """Whether there is a step left to do and a row left to move; bool []."""
+def is_running(rollout: Rollout) -> Array:
+    """Returns whether there is a step left to do and a row left to move; bool []."""
     return (rollout.step < rollout.length) & (rollout.num_alive > 0)
 
 
-def advance(
-    key: Key, policy_fn: PolicyFn, dynamics: Dynamics, buffer: Replay, rollout: Rollout, most_block_rows: int
-) -> tuple[Replay, Rollout, Health]:
-    """Moves every living row by one step, and adds the transitions to the buffer.
+def step(
+    key: Key, policy_fn: PolicyFn, dynamics: Dynamics, buffer: Replay, rollout: Rollout, max_block_rows: int
+) -> tuple[Replay, Rollout, Watched]:
+    """Moves every living row by one step, and adds the transitions to the buffer. Moves none if no round is running.
+
+    The rows are shuffled and dealt out to the versions of the dynamics in equal shares; those that are left over go to
+    a random version each. A share is moved in blocks of rows.
 
     Args:
       key: that of the round; each step folds in its number.
     """
     num_rows, obs_dim = rollout.obs.shape
-    block_rows = min(most_block_rows, -(-num_rows // dynamics.num_groups))
+    num_groups = dynamics.num_groups
+    num_moving = jnp.where(is_running(rollout), rollout.num_alive, 0)
+    block_rows = min(max_block_rows, -(-num_rows // num_groups))
     key_order, key_turn, key_step = jax.random.split(jax.random.fold_in(key, rollout.step), 3)
-    order = permutation.words(key_order)
-    share, num_larger = jnp.divmod(rollout.num_alive, dynamics.num_groups)  # so many groups have a row more
-    turn = jax.random.randint(key_turn, (), 0, dynamics.num_groups)  # which these are
+    order = permutation.round_keys(key_order)
+    share, num_larger = jnp.divmod(num_moving, num_groups)  # so many groups have a row more
+    turn = jax.random.randint(key_turn, (), 0, num_groups)  # which these are
 
-    def roll_share(number: Array, progress: _Progress) -> _Progress:
-        group = (number + turn) % dynamics.num_groups
-        start = number * share + jnp.minimum(number, num_larger)
-        stop = start + share + (number < num_larger)
+    def move_share(number: Array, progress: _Progress) -> _Progress:
+        group = (number + turn) % num_groups
+        first = number * share + jnp.minimum(number, num_larger)
+        end = first + share + (number < num_larger)
         key_group = jax.random.fold_in(key_step, group)
 
-        def roll_block(j: Array, progress: _Progress) -> _Progress:
-            place = start + j * block_rows + jnp.arange(block_rows)
-            inside = place < stop
-            obs = rollout.obs[permutation.shuffled(order, place, rollout.num_alive)]
+        def move_block(j: Array, progress: _Progress) -> _Progress:
+            place = first + j * block_rows + jnp.arange(block_rows)
+            obs = rollout.obs[permutation.shuffled(order, place, num_moving)]
             key_action, key_move = jax.random.split(jax.random.fold_in(key_group, j))
             action = policy_fn(key_action, obs)
             next_obs, reward, ends = dynamics.step_fn(key_move, group, obs, action)
             moved = Transition(
                 obs=obs, action=action, reward=reward, next_obs=next_obs, terminal=ends.astype(jnp.float32)
             )
-            return _store(progress, moved, ends, inside, rollout.limit)
+            return _store(progress, moved, ends, place < end, rollout.limit)
 
-        return jax.lax.fori_loop(0, -(-(stop - start) // block_rows), roll_block, progress)
+        # Blocks beyond the end of the share, which batched seeds with fewer rows go through, store nothing.
+        return jax.lax.fori_loop(0, batching.largest(-(-(end - first) // block_rows)), move_block, progress)
 
     progress = _Progress(
         buffer=buffer,
@@ -158,15 +143,15 @@ def advance(
         action_size=jnp.zeros(()),
         prediction_size=jnp.zeros(()),
     )
-    progress = jax.lax.fori_loop(0, dynamics.num_groups, roll_share, progress)
-    all_dropped = (rollout.num_alive > 0) & (progress.tally.num_stored == rollout.tally.num_stored)
-    seen = _health(
-        rollout, action=progress.action_size, prediction=jnp.where(all_dropped, progress.prediction_size, 0.0)
-    )
+    progress = jax.lax.fori_loop(0, num_groups, move_share, progress)
+    all_dropped = (num_moving > 0) & (progress.tally.num_stored == rollout.tally.num_stored)
+    # Single predictions that explode are dropped and counted.
+    prediction_size = jnp.where(all_dropped, progress.prediction_size, 0.0)
+    watched = _watch_step(progress.action_size, prediction_size, rollout)
     rollout = rollout.replace(
         obs=progress.next_obs[:num_rows], num_alive=progress.num_next, step=rollout.step + 1, tally=progress.tally
     )
-    return progress.buffer, rollout, seen
+    return progress.buffer, rollout, watched
 
 
 def roll_out(
@@ -177,35 +162,36 @@ def roll_out(
     start_obs: Array,
     length: Array,
     limit: Array,
-    most_block_rows: int,
-) -> tuple[Replay, Metrics]:
+    max_block_rows: int,
+) -> tuple[Replay, Report]:
     """Rolls every start state `length` steps ahead, or to its end, and adds all transitions to the buffer.
-
-    Each row is moved at each step by a version of the dynamics chosen at random: the rows are shuffled and dealt out
-    in equal shares; those that are left over go to a random one each.
 
     Args:
       start_obs: [B, O].
       length: [], int, steps; may be traced.
       limit: [], int, rows that may be in force in the buffer; may be traced.
-      most_block_rows: rows that are worked on together; a choice of speed and, through the order of draws, of noise.
+      max_block_rows: rows that are moved together; a choice of speed and, through the order of draws, of noise.
     Returns:
-      The buffer, and metrics of what was imagined, with the first trouble of all steps as "health".
+      The buffer, and a report of what was imagined in all steps.
     """
-    Going = tuple[Replay, Rollout, Health]
+    Round = tuple[Replay, Rollout, Watched]
 
-    def step(going: Going) -> Going:
-        buffer, rollout, before = going
-        buffer, rollout, after = advance(key, policy_fn, dynamics, buffer, rollout, most_block_rows)
-        return buffer, rollout, jax.tree.map(lambda old, new: jnp.where(before.update < 0, new, old), before, after)
+    def next_step(so_far: Round) -> Round:
+        buffer, rollout, before = so_far
+        buffer, rollout, watched = step(key, policy_fn, dynamics, buffer, rollout, max_block_rows)
+        sound = jnp.all(before.values < LIMIT)
+        return buffer, rollout, jax.tree.map(lambda old, new: jnp.where(sound, new, old), before, watched)
 
-    going = (buffer, *begin(start_obs, length, limit))
-    buffer, rollout, seen = jax.lax.while_loop(lambda going: under_way(going[1]), step, going)
-    return buffer, metrics(rollout, buffer, seen)
+    rollout, at_start = start(start_obs, length, limit)
+    nothing_yet = _watch_step(jnp.zeros(()), jnp.zeros(()), rollout)
+    buffer, rollout, watched = jax.lax.while_loop(
+        lambda so_far: is_running(so_far[1]), next_step, (buffer, rollout, nothing_yet)
+    )
+    return buffer, Report(metrics(rollout, buffer), (at_start, watched))
 
 
-def metrics(rollout: Rollout, buffer: Replay, seen: Health) -> Metrics:
-    """What a reader wants to know of a round; true once it has finished."""
+def metrics(rollout: Rollout, buffer: Replay) -> Metrics:
+    """Returns what a reader wants to know of a round; true once it has finished."""
     tally = rollout.tally
     return {
         "transitions": tally.num_stored,
@@ -215,7 +201,6 @@ def metrics(rollout: Rollout, buffer: Replay, seen: Health) -> Metrics:
         "model_reward_min": tally.reward_min,
         "model_reward_max": tally.reward_max,
         "buffer_rows": buffer.size,
-        "health": seen,
     }
 
 
@@ -251,9 +236,6 @@ def _store(progress: _Progress, moved: Transition, ends: Array, inside: Array, l
     )
 
 
-def _health(
-    rollout: Rollout, start: Array | float = 0.0, action: Array | float = 0.0, prediction: Array | float = 0.0
-) -> Health:
-    """From the magnitudes of `NAMES`, those that were looked at."""
-    values = jnp.stack([jnp.asarray(value, jnp.float32) for value in (start, action, prediction)])
-    return health.first_trouble(NAMES, values[None], rollout.step, UNIT)
+def _watch_step(action_size: Array, prediction_size: Array, rollout: Rollout) -> Watched:
+    quantities = {"a policy action": action_size, "every imagined prediction": prediction_size}
+    return health.watch(quantities, unit=UNIT).replace(first=rollout.step)

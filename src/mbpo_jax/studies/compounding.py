@@ -13,10 +13,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mbpo_jax.driver.trained import Trained, load_trained
+from mbpo_jax.rollouts import trajectories
+from mbpo_jax.rollouts.trajectories import Trajectory
 from mbpo_jax.studies import episodes, imagination
 from mbpo_jax.studies.episodes import Episode
 from mbpo_jax.studies.finding import Finding
-from mbpo_jax.types import Array, Key, PyTree, WorldModel
+from mbpo_jax.types import Array, Key, PyTree
 
 MOST_DIMS_DRAWN = 4
 
@@ -39,18 +41,18 @@ def study(
       num_steps: length of the short ones, cut to half of the longest episode.
       num_starts: how many of them; rounded up likewise.
     Raises:
-      StorageFailure, ValueError: see `load_trained` and `imagination.world_model`.
+      StorageFailure, ValueError: see `load_trained` and `imagination.check`.
     """
     trained = load_trained(run_dir, seed, step)
-    world = imagination.world_model(trained)
+    imagination.check(trained)
     env = episodes.open_environment(trained)
     choose = episodes.calm_policy(trained, env)
     played = [episodes.play(env, choose, number, env.max_episode_steps) for number in range(10)]
     longest = max(played, key=lambda episode: len(episode.reward))
     scale = _scale(np.asarray(trained.replay.rows.obs[: int(trained.replay.size)]))
-    fan = _fan(trained, world, _piece(longest, 0, fan_steps), fan_rows)
+    fan = _fan(trained, _piece(longest, 0, fan_steps), fan_rows)
     num_steps = min(num_steps, max(1, len(longest.reward) // 2))
-    errors, exploded = _errors(trained, world, played, num_steps, num_starts, scale)
+    errors, exploded = _errors(trained, played, num_steps, num_starts, scale)
     numbers = {
         "env": trained.run.env,
         "seed": trained.seed,
@@ -77,16 +79,16 @@ def _scale(obs: np.ndarray) -> np.ndarray:
     return np.where(np.ptp(obs, axis=0) > 0.0, obs.std(0, dtype=np.float64), np.inf)
 
 
-def _fan(trained: Trained, world: WorldModel, episode: Episode, rows: int) -> dict[str, Any]:
+def _fan(trained: Trained, episode: Episode, rows: int) -> dict[str, Any]:
     """Mean and standard deviation [T + 1, O] of what the model makes of one action sequence."""
     rows = imagination.whole_shares(trained, rows)
     starts, actions = np.repeat(episode.obs[:1], rows, 0), np.repeat(episode.action[:, None], rows, 1)
-    imagined, exploded = _replayed(trained, world, starts, actions, jax.random.key(0))
+    imagined, exploded = _replayed(trained, starts, actions, jax.random.key(0))
     return {"real": episode.obs, "mean": imagined.mean(1), "std": imagined.std(1), "rows": rows, "exploded": exploded}
 
 
 def _errors(
-    trained: Trained, world: WorldModel, played: list[Episode], num_steps: int, num_starts: int, scale: np.ndarray
+    trained: Trained, played: list[Episode], num_steps: int, num_starts: int, scale: np.ndarray
 ) -> tuple[np.ndarray, float]:
     """Distance [num_steps, starts] of imagined from real states in units of `scale` [O], and the share that exploded.
 
@@ -98,7 +100,7 @@ def _errors(
     starts = [int(random.integers(len(usable[i].reward) - num_steps + 1)) for i in which]
     pieces = [_piece(usable[i], start, num_steps) for i, start in zip(which, starts)]
     obs, action = np.stack([piece.obs for piece in pieces], 1), np.stack([piece.action for piece in pieces], 1)
-    imagined, exploded = _replayed(trained, world, obs[0], action, jax.random.key(1))
+    imagined, exploded = _replayed(trained, obs[0], action, jax.random.key(1))
     squares = np.square((imagined[1:] - obs[1:]) / scale)
     return np.sqrt(np.sum(squares, axis=-1) / max(1, np.isfinite(scale).sum())), exploded
 
@@ -109,20 +111,20 @@ def _piece(episode: Episode, start: int, num_steps: int) -> Episode:
     return Episode(episode.obs[start : end + 1], episode.action[start:end], episode.reward[start:end], False)
 
 
-def _replayed(
-    trained: Trained, world: WorldModel, starts: np.ndarray, actions: np.ndarray, key: Key
-) -> tuple[np.ndarray, float]:
-    """States [T + 1, B, O] that the model imagines for given actions [T, B, A], past any end; share that exploded."""
+def _replayed(trained: Trained, starts: np.ndarray, actions: np.ndarray, key: Key) -> tuple[np.ndarray, float]:
+    """Returns states [T + 1, B, O] that the model imagines for actions [T, B, A], past any end; share that exploded."""
 
     @jax.jit
-    def replayed(model: PyTree, starts: Array, actions: Array) -> imagination.Imagined:
+    def replayed(state: PyTree, starts: Array, actions: Array) -> Trajectory:
+        assert trained.algorithm.dynamics is not None  # `imagination.check` has seen to it
+        dynamics = trained.algorithm.dynamics(state)
+
         def choose(key: Key, number: Array, obs: Array) -> Array:
             return actions[number]
 
-        dynamics = imagination.dynamics(trained, world, model)
-        return imagination.imagine(key, dynamics, choose, starts, len(actions), to_the_end=True)
+        return trajectories.unroll(key, dynamics, choose, starts, len(actions), past_end=True)
 
-    imagined = replayed(trained.state.model, jnp.asarray(starts), jnp.asarray(actions))
+    imagined = replayed(trained.state, jnp.asarray(starts), jnp.asarray(actions))
     return np.asarray(imagined.obs, np.float64), float(np.mean(imagined.exploded))
 
 

@@ -20,16 +20,17 @@ from matplotlib.figure import Figure
 from mbpo_jax import agents, backends, health, theory
 from mbpo_jax import replay as replay_lib
 from mbpo_jax.agents.sac import SacConfig
-from mbpo_jax.algorithms import mbpo
+from mbpo_jax.algorithms import mbpo, phases
 from mbpo_jax.driver.config import Diverged
 from mbpo_jax.driver.trained import Trained, load_trained
-from mbpo_jax.health import Health
+from mbpo_jax.health import Fault
+from mbpo_jax.models import gaussian
 from mbpo_jax.networks import Actor
 from mbpo_jax.replay import Replay
 from mbpo_jax.rollouts import branched
 from mbpo_jax.studies import episodes, imagination
 from mbpo_jax.studies.finding import Finding
-from mbpo_jax.types import FINISHED, Array, Key, PyTree, Transition
+from mbpo_jax.types import FINISHED, OWN, Array, Key, PyTree, Transition
 
 START_ROWS = 100_000  # of a round of one-step rollouts, as many as the paper's
 FIT, LEARN, VISIT = 0, 1, 2  # streams of keys
@@ -67,7 +68,7 @@ def study(
       Diverged: learning from one of the models went wrong.
     """
     trained = load_trained(run_dir, seed, step)
-    imagination.world_model(trained)
+    imagination.check(trained)
     if not isinstance(trained.config.agent, SacConfig):
         raise ValueError(f"the run must have SAC as its agent (--algorithm=mbpo), got {trained.run.algorithm}")
     discount, longest = trained.config.agent.discount, episodes.most_steps(trained)
@@ -105,7 +106,7 @@ class _Experiment:
         self._variances = jnp.concatenate([jnp.var(self._data.reward)[None], jnp.var(changes, axis=0)])
         config = trained.config.agent
         self._network = Actor(trained.spec.action_dim, config.hidden_units, config.num_hidden_layers)
-        self._world = imagination.world_model(trained)
+        self._world = gaussian.build(trained.config.model, trained.spec)
         self._agent = agents.build(config, trained.spec)
         self._learn = jax.jit(self._learn_once, static_argnames="num_updates")
         self._judge = jax.jit(self._judge_rows)
@@ -120,8 +121,8 @@ class _Experiment:
         for i in range(num_measurements + 1):
             if i:
                 key = jax.random.fold_in(jax.random.fold_in(self._root, LEARN), i)
-                agent, told = self._learn(key, agent, model, real, num_updates=updates_between)
-                self._heed(told, f"{num_rows} rows, update {(i - 1) * updates_between} to {i * updates_between}")
+                agent, faults = self._learn(key, agent, model, real, num_updates=updates_between)
+                self._check(faults, f"{num_rows} rows, update {(i - 1) * updates_between} to {i * updates_between}")
             actor = self._agent.actor(agent)
             visited, self._next_episode = episodes.collect(
                 self._env, self._exploring(actor), self._next_episode, self._visited_steps
@@ -138,21 +139,22 @@ class _Experiment:
             due = int(self._world.fit.due(model))
         return model
 
-    def _heed(self, told: Sequence[Health], when: str) -> None:
-        for trouble in filter(None, map(health.describe, told)):
-            raise Diverged(f"{trouble} ({when})")
+    def _check(self, faults: Sequence[Fault | None], when: str) -> None:
+        for text in filter(None, map(health.describe, faults)):
+            raise Diverged(f"{text} ({when})")
 
     def _learn_once(
         self, key: Key, agent: PyTree, model: PyTree, real: Replay, num_updates: int
-    ) -> tuple[PyTree, list[Health]]:
+    ) -> tuple[PyTree, list[Fault | None]]:
         """One-step rollouts of the policy from the data, and updates on a mixture, as MBPO's."""
         key_start, key_roll, key_batch, key_update = jax.random.split(key, 4)
         config, spec = self._trained.config, self._trained.spec
-        actor = self._agent.actor(agent)
-        imagined, of_rollout = branched.roll_out(
+        termination_fn = spec.termination_fn
+        assert termination_fn is not None  # an algorithm with a model has one
+        imagined, rolled = branched.roll_out(
             key_roll,
-            lambda key, obs: self._agent.act(key, actor, obs, True),
-            imagination.dynamics(self._trained, self._world, model),
+            phases.exploring(self._agent, agent),
+            phases.dynamics_of(self._world, self._world.belief(model), termination_fn),
             replay_lib.init(spec, START_ROWS),
             replay_lib.sample(key_start, real, (START_ROWS,)).obs,
             jnp.asarray(1),
@@ -160,16 +162,16 @@ class _Experiment:
             config.rollout_block_rows or backends.choices().block_rows,
         )
         num_real = mbpo.num_real_rows(config)
-        batches = mbpo.draw_batches(key_batch, real, imagined, num_updates, num_real, config.batch_size - num_real)
-        agent, of_update = self._agent.update(key_update, agent, batches)
-        return agent, [of_rollout["health"], of_update["health"]]
+        batches = phases.draw_mixed(key_batch, real, imagined, num_updates, num_real, config.batch_size - num_real)
+        agent, updated = self._agent.update(key_update, agent, batches, OWN)
+        return agent, [health.first_fault(rolled.watched), health.first_fault(updated.watched)]
 
     def _judge_rows(
         self, actor: PyTree, model: PyTree, visited: Transition, variances: Array
     ) -> tuple[Array, Array, Array]:
         """The numbers of a `Measurement`, all []."""
         kl = gaussian_kl(*self._distribution(actor, visited.obs), *self._distribution(self._data_actor, visited.obs))
-        mean, _ = self._world.predict(model, visited.obs, visited.action)
+        mean, _ = self._world.predict(self._world.belief(model), visited.obs, visited.action)
         target = jnp.concatenate([visited.reward[:, None], visited.next_obs - visited.obs], -1)
         error = jnp.mean(jnp.square(mean[model.elites] - target), axis=(0, 1))  # [D]
         varies = variances > CONSTANT

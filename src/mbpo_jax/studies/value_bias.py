@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from mbpo_jax import agents
 from mbpo_jax.driver.interaction import policy
 from mbpo_jax.driver.trained import Trained
 from mbpo_jax.studies import episodes, over_training
@@ -52,6 +51,8 @@ def study(run_dir: Path, seed: int | None = None, num_episodes: int = 10) -> Fin
 
 
 def _check(trained: Trained) -> None:
+    if trained.algorithm.critic is None:
+        raise ValueError(f"the run must have critics, got --algorithm={trained.run.algorithm}")
     if trained.config.agent.discount == 1.0:
         raise ValueError("--discount of the run must be below 1, got 1: what follows has no end")
     first = max(phase.first for phase in trained.algorithm.phases if phase.name == "update_agent")
@@ -67,9 +68,10 @@ class _Comparison:
         self._limit = episodes.most_steps(trained)
         self._tail = steps_of_tail(self._discount)
         self._env = episodes.open_environment(trained, self._tail)
-        agent = agents.build(trained.config.agent, trained.spec)
-        self._q_values = jax.jit(lambda state, obs, action: jnp.min(agent.q_values(state, obs, action), axis=0))
-        self._entropy_bonus = None if agent.entropy_bonus is None else jax.jit(agent.entropy_bonus)
+        critic = trained.algorithm.critic
+        assert critic is not None  # `_check` has seen to it
+        self._q_values = jax.jit(lambda state, obs, action: jnp.min(critic.q_values(state, obs, action), axis=0))
+        self._entropy_bonus = None if critic.entropy_bonus is None else jax.jit(critic.entropy_bonus)
         self._calm = policy.deterministic_act(trained.algorithm)
         self._exploring = episodes.exploring_policy(trained, jax.random.key(trained.seed))
 
@@ -89,11 +91,11 @@ class _Comparison:
         obs = np.zeros((capacity + 1, episode.obs.shape[1]), np.float32)
         action = np.zeros((capacity, episode.action.shape[1]), np.float32)
         obs[: length + 1], action[:length] = episode.obs, episode.action
-        q = np.asarray(self._q_values(trained.state.agent, obs[:-1], action), np.float64)
+        q = np.asarray(self._q_values(trained.state, obs[:-1], action), np.float64)
         bonus = np.zeros(length)
         if self._entropy_bonus is not None:
             key = jax.random.fold_in(jax.random.fold_in(jax.random.key(trained.seed), trained.step), number)
-            bonus = np.asarray(self._entropy_bonus(key, trained.state.agent, obs), np.float64)[1 : length + 1]
+            bonus = np.asarray(self._entropy_bonus(key, trained.state, obs), np.float64)[1 : length + 1]
         returns = discounted_returns(episode.reward, bonus, episode.terminal, self._discount)
         compared = min(length, self._limit)
         return q[:compared], returns[:compared]

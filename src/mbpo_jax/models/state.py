@@ -1,10 +1,10 @@
-"""The bootstrap ensemble's knobs and arrays."""
+"""The knobs and arrays of a learned ensemble."""
 
 import dataclasses
 
 from flax import struct
-from flax.training.train_state import TrainState
 
+from mbpo_jax.learner import Learner
 from mbpo_jax.normalizer import Normalizer
 from mbpo_jax.options import check, option
 from mbpo_jax.types import Array, PyTree
@@ -50,7 +50,7 @@ class GaussianConfig:
 
 
 class FitState(struct.PyTreeNode, kw_only=True):
-    """Where a fit stands between slices."""
+    """Where a fit stands between its programs."""
 
     running: Array  # [], bool
     num_rows: Array  # [], int32, real rows the fit is over
@@ -60,14 +60,27 @@ class FitState(struct.PyTreeNode, kw_only=True):
     epochs_since_improvement: Array  # [], int32
     best_params: PyTree  # [M, ...], each member's snapshot
     best_mse: Array  # [M], held-out error of the snapshots
-    train_loss: Array  # [M], of the last minibatch
 
 
-class GaussianState(struct.PyTreeNode, kw_only=True):
+class Belief(struct.PyTreeNode, kw_only=True):
+    """What predicting reads."""
+
+    params: PyTree  # [M, ...]
+    shared: PyTree  # what members share
+    inputs: Normalizer  # [I]
+    elites: Array  # [E], int32, best first
+
+
+class EnsembleState(struct.PyTreeNode, kw_only=True):
     """An ensemble, warm: parameters and optimiser moments carry over from one fit to the next."""
 
-    members: TrainState  # [M, ...]
-    log_var_bounds: TrainState  # {"max": [D], "min": [D]}, shared by all members
-    inputs: Normalizer  # of (obs, action)
+    members: Learner  # [M, ...]
+    shared: Learner  # of all members, such as the bounds of log-variances
+    inputs: Normalizer  # [I]
     elites: Array  # [E], int32, best first
     fit: FitState  # the fit that is under way, or how the last one ended
+
+
+def belief(model: EnsembleState) -> Belief:
+    """Returns the part of an ensemble that predicting reads."""
+    return Belief(params=model.members.params, shared=model.shared.params, inputs=model.inputs, elites=model.elites)

@@ -1,0 +1,184 @@
+"""The phases that algorithms are made of: fit a model, roll it out, update an agent.
+
+Each is `Programs` over fields of the caller's state, which it names or defaults to: `model`, `agent`, `imagined` (a
+`Replay` of imagined rows) and `rollout` (a `branched.Rollout`).
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from mbpo_jax import health, replay
+from mbpo_jax.replay import Replay
+from mbpo_jax.rollouts import branched
+from mbpo_jax.types import (
+    FINISHED,
+    OWN,
+    Agent,
+    Array,
+    Dynamics,
+    Key,
+    Learning,
+    PolicyFn,
+    ProgramFn,
+    Programs,
+    PyTree,
+    Report,
+    TerminationFn,
+    Transition,
+    WorldModel,
+)
+
+BatchesFn = Callable[[Key, PyTree, Replay], tuple[Transition, Report]]
+"""(key, state, real) -> (batches [G, B, ...], report of them)."""
+
+
+def over_field(field: str, programs: Programs) -> Programs:
+    """Makes programs of one field of a state programs of the whole state."""
+
+    def lift(run: ProgramFn) -> ProgramFn:
+        def program(key: Key, state: PyTree, real: Replay) -> tuple[PyTree, Report]:
+            part, report = run(key, getattr(state, field), real)
+            return state.replace(**{field: part}), report
+
+        return program
+
+    return Programs(tuple(map(lift, programs.functions)), lambda state: programs.due(getattr(state, field)))
+
+
+def fit_model(world: WorldModel, field: str = "model") -> Programs:
+    """Returns the phase that fits a world model to the real rows."""
+    return over_field(field, world.fit)
+
+
+# -- rollouts --------------------------------------------------------------------------------------------------------
+
+
+def dynamics_of(world: WorldModel, belief: PyTree, termination_fn: TerminationFn) -> Dynamics:
+    """Returns a learned model as dynamics: its elites take turns, and the task's own rule ends episodes."""
+
+    def step(key: Key, group: Array, obs: Array, action: Array) -> tuple[Array, Array, Array]:
+        next_obs, reward = world.sample(key, belief, group, obs, action)
+        return next_obs, reward, termination_fn(obs, action, next_obs)
+
+    return Dynamics(step, world.num_groups)
+
+
+def exploring(agent: Agent, state: PyTree) -> PolicyFn:
+    """Returns the policy of an agent with its exploration noise."""
+    actor = agent.actor(state)
+    return lambda key, obs: agent.act(key, actor, obs, True)
+
+
+def roll_out(
+    num_starts: int,
+    length: Callable[[Replay], Array],
+    limit: Callable[[Array], Array | int],
+    policy: Callable[[PyTree], PolicyFn],
+    dynamics: Callable[[PyTree], Dynamics],
+    termination_fn: TerminationFn,
+    max_block_rows: int,
+) -> Programs:
+    """Returns the phase that fills `state.imagined` with rollouts from real states, one step of all rows a program.
+
+    Args:
+      num_starts: real rows that are drawn to start from.
+      length: (real) -> steps [] of this round.
+      limit: (length) -> rows that may be in force in the buffer.
+      policy, dynamics: (state) -> what acts and what moves.
+      termination_fn: what is compared with the environment's own verdict on the rows that rollouts start from.
+    """
+
+    def start(key: Key, state: PyTree, real: Replay) -> tuple[PyTree, Report]:
+        key_start, _ = jax.random.split(key)
+        rows, num_steps = replay.sample(key_start, real, (num_starts,)), length(real)
+        rollout, watched = branched.start(rows.obs, num_steps, jnp.asarray(limit(num_steps)))
+        disagree = termination_fn(rows.obs, rows.action, rows.next_obs) != (rows.terminal > 0.5)
+        metrics = {
+            "length": rollout.length,
+            "buffer_rows_limit": rollout.limit,
+            "real_reward_min": jnp.min(rows.reward),
+            "real_reward_max": jnp.max(rows.reward),
+            "termination_disagreement_fraction": jnp.mean(disagree.astype(jnp.float32)),
+        }
+        return state.replace(rollout=rollout), Report(metrics, (watched,))
+
+    def step(key: Key, state: PyTree, real: Replay) -> tuple[PyTree, Report]:
+        _, key_roll = jax.random.split(key)
+        imagined, rollout, watched = branched.step(
+            key_roll, policy(state), dynamics(state), state.imagined, state.rollout, max_block_rows
+        )
+        report = Report(branched.metrics(rollout, imagined), (watched,))
+        return state.replace(imagined=imagined, rollout=rollout), report
+
+    return Programs((start, step), lambda state: jnp.where(branched.is_running(state.rollout), 1, FINISHED))
+
+
+# -- updates ---------------------------------------------------------------------------------------------------------
+
+
+def real_batches(num_batches: int, batch_size: int) -> BatchesFn:
+    """Returns a function that draws batches of real rows."""
+
+    def draw(key: Key, state: PyTree, real: Replay) -> tuple[Transition, Report]:
+        del state
+        batches = replay.sample(key, real, (num_batches, batch_size))
+        return batches, Report({}, (health.watch({"a real row": batches}, keep=1),))
+
+    return draw
+
+
+def mixed_batches(num_batches: int, num_real: int, num_imagined: int) -> BatchesFn:
+    """Returns a function that draws batches of exactly so many real rows, which come first, and imagined ones."""
+
+    def draw(key: Key, state: PyTree, real: Replay) -> tuple[Transition, Report]:
+        batches = draw_mixed(key, real, state.imagined, num_batches, num_real, num_imagined)
+        rows = {
+            "a real row": jax.tree.map(lambda leaf: leaf[:, :num_real], batches),
+            "an imagined row": jax.tree.map(lambda leaf: leaf[:, num_real:], batches),
+        }
+        metrics = {"real_row_fraction": jnp.asarray(num_real / (num_real + num_imagined))}
+        return batches, Report(metrics, (health.watch(rows, keep=1),))
+
+    return draw
+
+
+def draw_mixed(
+    key: Key, real: Replay, imagined: Replay, num_batches: int, num_real: int, num_imagined: int
+) -> Transition:
+    """Draws batches [num_batches, num_real + num_imagined, ...]: exactly so many rows of each kind in every batch."""
+    key_real, key_imagined = jax.random.split(key)
+    parts = []
+    if num_real:
+        parts.append(replay.sample(key_real, real, (num_batches, num_real)))
+    if num_imagined:
+        parts.append(replay.sample(key_imagined, imagined, (num_batches, num_imagined)))
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=1), *parts)
+
+
+def update_agent(
+    agent: Agent, batches: BatchesFn, learning: Callable[[PyTree], Learning] = lambda state: OWN
+) -> Programs:
+    """Returns the phase of G updates of `state.agent`.
+
+    Args:
+      learning: (state) -> targets or losses that are not the agent's own.
+    """
+    return Programs((functools.partial(_update_agent, agent, batches, learning),))
+
+
+def _update_agent(
+    agent: Agent,
+    batches: BatchesFn,
+    learning: Callable[[PyTree], Learning],
+    key: Key,
+    state: PyTree,
+    real: Replay,
+) -> tuple[PyTree, Report]:
+    key_batches, key_update = jax.random.split(key)
+    rows, drawn = batches(key_batches, state, real)
+    agent_state, updated = agent.update(key_update, state.agent, rows, learning(state))
+    report = Report(drawn.metrics | updated.metrics, (*drawn.watched, *updated.watched))
+    return state.replace(agent=agent_state), report

@@ -1,0 +1,34 @@
+"""The acting fields of an algorithm whose policy looks at the observation alone."""
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from mbpo_jax.types import Agent, Array, Critic, Key, PyTree
+
+
+def reactive(agent: Agent, part: Callable[[PyTree], PyTree] = operator.attrgetter("agent")) -> dict[str, Any]:
+    """Returns the fields of an `Algorithm` by which an agent acts, and judges, without carrying anything over.
+
+    Args:
+      part: (state) -> the agent's part of the algorithm's state.
+    """
+
+    def act(key: Key, actor: PyTree, carry: tuple[()], obs: Array, explore: bool) -> tuple[Array, tuple[()]]:
+        return agent.act(key, actor, obs[None], explore)[0], carry
+
+    return {
+        "actor": lambda state: agent.actor(part(state)),
+        "begin_episode": lambda key, actor: (),
+        "act": act,
+        "critic": None if agent.critic is None else _critic_of(agent.critic, part),
+    }
+
+
+def _critic_of(critic: Critic, part: Callable[[PyTree], PyTree]) -> Critic:
+    bonus = critic.entropy_bonus
+    return Critic(
+        q_values=lambda state, obs, action: critic.q_values(part(state), obs, action),
+        target_q_values=lambda state, obs, action: critic.target_q_values(part(state), obs, action),
+        entropy_bonus=None if bonus is None else lambda key, state, obs: bonus(key, part(state), obs),
+    )

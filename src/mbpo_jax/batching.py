@@ -1,0 +1,28 @@
+"""Loop bounds and branches that stay single when a function is batched over seeds.
+
+`jax.vmap` turns a loop whose bound differs between the batched calls into one that selects its whole carry at every
+turn, and a `lax.cond` into both of its branches. A bound or predicate that all calls share keeps them as they are:
+`largest` and `anywhere` give one. What the loop does for a call beyond its own bound must then change nothing.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from mbpo_jax.types import Array
+
+
+@jax.custom_batching.custom_vmap
+def largest(bound: Array) -> Array:
+    """Returns the largest of a number over the batched calls; outside of a batch the number itself."""
+    return bound
+
+
+@largest.def_vmap
+def _(axis_size: int, in_batched: list[bool], bound: Array) -> tuple[Array, bool]:
+    del axis_size
+    return largest(jnp.max(bound, axis=0)) if in_batched[0] else bound, False
+
+
+def anywhere(predicate: Array) -> Array:
+    """Returns whether a predicate holds in any of the batched calls; outside of a batch the predicate itself."""
+    return largest(predicate)

@@ -1,0 +1,24 @@
+"""Parameters and the optimiser that moves them."""
+
+import optax
+from flax import struct
+
+from mbpo_jax.types import PyTree
+
+
+class Learner(struct.PyTreeNode, kw_only=True):
+    """Parameters with the state of their optimiser."""
+
+    params: PyTree
+    opt_state: PyTree
+
+
+def init(optimizer: optax.GradientTransformation, params: PyTree) -> Learner:
+    """Returns a learner before its first step."""
+    return Learner(params=params, opt_state=optimizer.init(params))
+
+
+def step(optimizer: optax.GradientTransformation, learner: Learner, grads: PyTree) -> Learner:
+    """Takes one step of the optimiser along gradients of the shape of the parameters."""
+    updates, opt_state = optimizer.update(grads, learner.opt_state, learner.params)
+    return Learner(params=optax.apply_updates(learner.params, updates), opt_state=opt_state)

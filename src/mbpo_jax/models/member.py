@@ -1,0 +1,19 @@
+"""What a fit must know of one network of an ensemble."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from mbpo_jax.types import Array, Key, Metrics, PyTree
+
+
+class Member(NamedTuple):
+    """One network, the loss that fits it, and what all networks of the ensemble share."""
+
+    init: Callable[[Key], PyTree]  # (key) -> params
+    init_shared: Callable[[], PyTree]  # () -> parameters that members share; {} if there are none
+    loss: Callable[[PyTree, PyTree, Array, Array, Array], Array]
+    """(params, shared, x [B, I], y [B, D], weights [B] that sum to one) -> []."""
+    shared_loss: Callable[[PyTree], Array]  # (shared) -> [], counted once and not for each member
+    predict: Callable[[PyTree, PyTree, Array], tuple[Array, Array]]
+    """(params, shared, x [B, I]) -> (mean, log_var) [B, D]; a log_var of -inf is no noise."""
+    metrics: Callable[[PyTree], Metrics]  # (shared) -> what a reader may want to know of it

@@ -1,0 +1,70 @@
+"""A world model out of its parts: networks, an encoding, and the fit over both."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mbpo_jax import ensemble, learner, normalizer
+from mbpo_jax.learner import Learner
+from mbpo_jax.models import fitting, state
+from mbpo_jax.models.encoding import Encoding
+from mbpo_jax.models.member import Member
+from mbpo_jax.models.state import Belief, EnsembleState, GaussianConfig
+from mbpo_jax.types import Array, Key, PyTree, WorldModel
+
+
+def build(config: GaussianConfig, member: Member, encoding: Encoding) -> WorldModel:
+    """Returns the world model that an ensemble of such members learns."""
+    optimizer = optax.adam(config.model_learning_rate)
+    return WorldModel(
+        init=functools.partial(init, config, member, encoding, optimizer),
+        fit=fitting.build(config, member, encoding, optimizer),
+        belief=state.belief,
+        predict=functools.partial(predict, member, encoding),
+        sample=functools.partial(sample, member, encoding),
+        num_groups=config.num_elites,
+    )
+
+
+def init(
+    config: GaussianConfig, member: Member, encoding: Encoding, optimizer: optax.GradientTransformation, key: Key
+) -> EnsembleState:
+    """Returns an ensemble that has not been fitted."""
+
+    def init_member(key: Key) -> Learner:
+        return learner.init(optimizer, member.init(key))
+
+    members = ensemble.init_members(init_member, key, config.num_members)
+    return EnsembleState(
+        members=members,
+        shared=learner.init(optimizer, member.init_shared()),
+        inputs=normalizer.identity(encoding.num_inputs),
+        elites=jnp.arange(config.num_elites),
+        fit=fitting.no_fit(members.params, config.num_members),
+    )
+
+
+def predict(member: Member, encoding: Encoding, belief: Belief, obs: Array, action: Array) -> tuple[Array, Array]:
+    """Returns mean and log-variance of the targets, [M, B, D] each, by every member."""
+    one = functools.partial(_predict_one, member, encoding)
+    predicted: tuple[Array, Array] = ensemble.lift(one, (None, 0, None, None))(belief, belief.params, obs, action)
+    return predicted
+
+
+def sample(
+    member: Member, encoding: Encoding, key: Key, belief: Belief, group: Array, obs: Array, action: Array
+) -> tuple[Array, Array]:
+    """Draws (next_obs [B, O], reward [B]) from the elite number `group`."""
+    params = ensemble.member(belief.params, belief.elites[group])
+    mean, log_var = _predict_one(member, encoding, belief, params, obs, action)
+    target = mean + jnp.exp(0.5 * log_var) * jax.random.normal(key, mean.shape)
+    return encoding.decode(obs, action, target)
+
+
+def _predict_one(
+    member: Member, encoding: Encoding, belief: Belief, params: PyTree, obs: Array, action: Array
+) -> tuple[Array, Array]:
+    x = normalizer.normalize(belief.inputs, encoding.inputs(obs, action))
+    return member.predict(params, belief.shared, x)

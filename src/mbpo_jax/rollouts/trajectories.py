@@ -1,0 +1,80 @@
+"""Imagined trajectories of static length, all states of them kept: for targets, actor losses, scores and studies.
+
+Differentiable with respect to start states, actions and whatever the dynamics close over. `branched.py` is the fast way
+to fill a buffer.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from mbpo_jax import health
+from mbpo_jax.types import Array, Dynamics, Key
+
+ChooseFn = Callable[[Key, Array, Array], Array]  # (key, step [], obs [B, O]) -> action [B, A]
+Moved = tuple[Array, Array, Array]  # next_obs [B, O], reward [B], ends bool [B]
+
+
+class Trajectory(struct.PyTreeNode, kw_only=True):
+    """Holds trajectories of B rows over H steps. A row that has ended, or whose prediction exploded, stays there."""
+
+    obs: Array  # [H + 1, B, O]
+    action: Array  # [H, B, A]
+    reward: Array  # [H, B], 0 after the end
+    alive: Array  # [H, B], bool, whether the row took this step
+    exploded: Array  # [B], bool, whether it stopped since a prediction was not finite or beyond `health.LIMIT`
+
+
+def unroll(
+    key: Key,
+    dynamics: Dynamics,
+    choose: ChooseFn,
+    start_obs: Array,
+    num_steps: int,
+    redeal: bool = True,
+    past_end: bool = False,
+) -> Trajectory:
+    """Moves rows [B, O] `num_steps` on. Every version of the dynamics moves an equal share of them.
+
+    Args:
+      redeal: whether rows are dealt to the versions anew at each step (TS1), or once for the trajectory (TSinf).
+      past_end: whether rows go on where the termination function would end them.
+    References: Chua et al. 2018 (PETS), section 4.1; Janner et al. 2019 (MBPO), Appendix C, deals anew.
+    """
+    num_rows, key_once = start_obs.shape[0], jax.random.fold_in(key, num_steps)
+
+    def step(carry: Moved, number: Array) -> tuple[Moved, tuple[Array, ...]]:
+        obs, alive, exploded = carry
+        key_action, key_move = jax.random.split(jax.random.fold_in(key, number))
+        key_deal, key_noise = jax.random.split(key_move)
+        action = choose(key_action, number, obs)
+        next_obs, reward, ends = _move(key_deal if redeal else key_once, key_noise, dynamics, obs, action)
+        usable = health.magnitude((next_obs, reward), keep=1) < health.LIMIT  # nan is not below it
+        moves = alive & usable
+        next_obs = jnp.where(moves[:, None], next_obs, obs)
+        carry = next_obs, moves & (past_end | ~ends), exploded | (alive & ~usable)
+        return carry, (next_obs, action, jnp.where(moves, reward, 0.0), moves)
+
+    start = (start_obs, jnp.ones(num_rows, bool), jnp.zeros(num_rows, bool))
+    (_, _, exploded), (obs, action, reward, alive) = jax.lax.scan(step, start, jnp.arange(num_steps))
+    obs = jnp.concatenate([start_obs[None], obs])
+    return Trajectory(obs=obs, action=action, reward=reward, alive=alive, exploded=exploded)
+
+
+def _move(key_deal: Key, key_noise: Key, dynamics: Dynamics, obs: Array, action: Array) -> Moved:
+    """Moves rows [B, ...] by one step, each by the version of the dynamics that the deal gives it."""
+    num_rows, num_groups = obs.shape[0], dynamics.num_groups
+    share = -(-num_rows // num_groups)
+    places = jax.random.permutation(key_deal, share * num_groups)
+    rows = jnp.minimum(places, num_rows - 1).reshape(num_groups, share)  # shares are filled up with the last row
+
+    def move_share(group: Array) -> Moved:
+        mine = rows[group]
+        return dynamics.step_fn(jax.random.fold_in(key_noise, group), group, obs[mine], action[mine])
+
+    moved = jax.lax.map(move_share, jnp.arange(num_groups))
+    back = jnp.argsort(places)[:num_rows]
+    next_obs, reward, ends = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[back], moved)
+    return next_obs, reward, ends
