@@ -9,7 +9,7 @@ import jax
 import pytest
 
 from mbpo_jax import reproduce, sweep
-from mbpo_jax.driver import launcher
+from mbpo_jax.launch import launcher
 from mbpo_jax.reports import learning_curves
 from mbpo_jax.reports.learning_curves import LearningCurve
 

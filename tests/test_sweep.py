@@ -14,8 +14,8 @@ import pytest
 
 from mbpo_jax import sweep
 from mbpo_jax.driver import flags
-from mbpo_jax.driver.job import JobFailed, TrainingJob
 from mbpo_jax.driver.storage import metrics
+from mbpo_jax.launch.job import JobFailed, TrainingJob
 
 TINY = """\
 --algorithm=sac

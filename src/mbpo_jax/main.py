@@ -4,8 +4,8 @@ import os
 import sys
 import time
 
-from mbpo_jax.driver.command import failed
 from mbpo_jax.driver.stop import EXIT_STOPPED, StopRequest
+from mbpo_jax.launch.command import failed
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,8 +35,8 @@ def _main(argv: list[str], stop: StopRequest) -> int:
     if any(flag in ("--help", "-help", "--h", "-h") for flag in argv):
         print(flags.help_text())
         return 0
-    from mbpo_jax.driver import processes  # noqa: F401  (imports the rest)
     from mbpo_jax.driver.config import Diverged, EnvironmentFailure, StorageFailure
+    from mbpo_jax.launch import processes  # noqa: F401  (imports the rest)
 
     stop.heed()
     try:
@@ -46,7 +46,8 @@ def _main(argv: list[str], stop: StopRequest) -> int:
 
 
 def _run(argv: list[str]) -> int:
-    from mbpo_jax.driver import flags, processes
+    from mbpo_jax.driver import flags
+    from mbpo_jax.launch import processes
 
     run, algorithm_config = flags.parse(argv)
     began = time.monotonic()

@@ -7,7 +7,7 @@ deviation over seeds are drawn behind the run.
 import sys
 from pathlib import Path
 
-from mbpo_jax.driver.command import Parser, exit_status, failed
+from mbpo_jax.launch.command import Parser, exit_status, failed
 from mbpo_jax.reports import curves
 
 

@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mbpo_jax import options, sweep
-from mbpo_jax.driver import flags, launcher
-from mbpo_jax.driver.command import Parser, exit_status, failed, positive
+from mbpo_jax.driver import flags
 from mbpo_jax.driver.config import RESUMABLE_CHANGES, RunConfig, StorageFailure, default_algorithm_config
 from mbpo_jax.driver.storage import files, run_directory
+from mbpo_jax.launch import launcher
+from mbpo_jax.launch.command import Parser, exit_status, failed, positive
 from mbpo_jax.reports import comparison, comparison_figure, comparison_text, learning_curves, published
 from mbpo_jax.reports.comparison import Experiment
 from mbpo_jax.reports.learning_curves import LearningCurve

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mbpo_jax.driver.command import Parser, count, exit_status, failed, positive
 from mbpo_jax.driver.config import Diverged, EnvironmentFailure, StorageFailure
 from mbpo_jax.driver.storage import run_directory
+from mbpo_jax.launch.command import Parser, count, exit_status, failed, positive
 from mbpo_jax.reports import pictures, plain_json
 from mbpo_jax.studies import best_length, compounding, exploitation, policy_shift, value_bias, versions
 from mbpo_jax.studies.finding import Finding

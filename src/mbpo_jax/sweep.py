@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import absl.flags
 
-from mbpo_jax.driver import launcher
-from mbpo_jax.driver.command import Parser, count, exit_status, failed, positive
-from mbpo_jax.driver.job import TrainingJob
+from mbpo_jax.launch import launcher
+from mbpo_jax.launch.command import Parser, count, exit_status, failed, positive
+from mbpo_jax.launch.job import TrainingJob
 
 
 class Task(NamedTuple):

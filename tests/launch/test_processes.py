@@ -14,7 +14,8 @@ import tiny_runs
 
 import mbpo_jax
 from mbpo_jax import main as command_line
-from mbpo_jax.driver import flags, processes
+from mbpo_jax.driver import flags
+from mbpo_jax.launch import processes
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "clusters.md").read_text()

@@ -1,8 +1,8 @@
 import pytest
 
-from mbpo_jax.driver.command import exit_status, failed
 from mbpo_jax.driver.config import Broken, Diverged, NotFinite, StorageFailure
 from mbpo_jax.driver.stop import EXIT_STOPPED
+from mbpo_jax.launch.command import exit_status, failed
 
 
 def test_a_command_that_is_interrupted_says_so_in_a_line(capsys):

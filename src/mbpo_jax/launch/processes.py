@@ -20,10 +20,11 @@ from typing import Any, TextIO
 import jax
 from jax._src import distributed  # who am I, without starting a backend: there is no public name for it
 
-from mbpo_jax.driver import loop, parts
+from mbpo_jax.driver import loop
 from mbpo_jax.driver.config import RunConfig, default_algorithm_config
 from mbpo_jax.driver.seeds import use_cores
 from mbpo_jax.driver.storage import run_directory
+from mbpo_jax.launch import parts
 
 PREEMPTION_SERVICE = "jax_enable_preemption_service"  # takes SIGTERM, which is ours
 

@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mbpo_jax.driver.job import POLL_SECONDS, JobFailed, TrainingJob
 from mbpo_jax.driver.stop import EXIT_STOPPED, StopRequest
+from mbpo_jax.launch.job import POLL_SECONDS, JobFailed, TrainingJob
 
 EXIT_FAILED = 1
 MAX_TIMEOUTS = 100  # a job gets its time limit so many times more, saving in between
