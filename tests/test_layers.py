@@ -24,7 +24,6 @@ LEVEL_OF = {unit: level for level, units in LEVELS.items() for unit in units.spl
 SAME_LEVEL = {
     "driver": ("environments", "reports"),
     "reports": ("driver.storage.metrics", "driver.storage.files"),
-    "reproduce": ("sweep",),
 }
 """What a unit may import of its own level besides its own folder: a whole folder, or one file."""
 INSIDE_DRIVER = {
