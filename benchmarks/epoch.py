@@ -16,8 +16,8 @@ from typing import Any
 
 import phases
 from mbpo_jax.driver import flags
-from mbpo_jax.driver.processes import train
 from mbpo_jax.driver.storage import metrics
+from mbpo_jax.launch.processes import train
 
 WINDOW = 250  # environment steps: between fits, in every flagfile of the paper's
 

@@ -31,10 +31,10 @@ from mbpo_jax.driver.compile_counter import CompileCounter
 from mbpo_jax.driver.config import AUTO, RunConfig
 from mbpo_jax.driver.interaction.environment import Environment
 from mbpo_jax.driver.phase_runner import PhaseRunner
-from mbpo_jax.driver.processes import train
 from mbpo_jax.driver.seeds import SeedAxis, num_cores, use_cores
 from mbpo_jax.driver.storage import packing
 from mbpo_jax.driver.storage.checkpoint import Checkpoints
+from mbpo_jax.launch.processes import train
 from mbpo_jax.replay import Replay
 from mbpo_jax.types import Algorithm, PyTree, Spec, Transition
 

@@ -17,14 +17,13 @@ LEVELS = {
     2: "models rollouts planners agents",
     3: "algorithms",
     4: "driver environments reports",
-    5: "studies",
+    5: "launch studies",
     6: "main evaluate plot sweep reproduce study __init__",
 }
 LEVEL_OF = {unit: level for level, units in LEVELS.items() for unit in units.split()}
 SAME_LEVEL = {
     "driver": ("environments", "reports"),
     "reports": ("driver.storage.metrics", "driver.storage.files"),
-    "reproduce": ("sweep",),
 }
 """What a unit may import of its own level besides its own folder: a whole folder, or one file."""
 INSIDE_DRIVER = {
@@ -253,6 +252,10 @@ def test_nothing_that_runs_what_it_loads_and_no_uninitialised_memory(file):
         ("agents/sac.py", "from mbpo_jax import replay, rollouts", ["mbpo_jax.rollouts"]),
         ("driver/loop.py", "from mbpo_jax import environments\nfrom mbpo_jax.reports import curves", []),
         ("driver/loop.py", "import mbpo_jax", ["mbpo_jax"]),
+        ("driver/loop.py", "from mbpo_jax.launch import processes", ["mbpo_jax.launch.processes"]),
+        ("reports/curves.py", "from mbpo_jax.launch import command", ["mbpo_jax.launch.command"]),
+        ("launch/processes.py", "from mbpo_jax.driver import loop\nfrom mbpo_jax.launch import parts", []),
+        ("launch/processes.py", "from mbpo_jax import sweep, studies", ["mbpo_jax.studies", "mbpo_jax.sweep"]),
         (
             "reports/curves.py",
             "from mbpo_jax.driver.storage import metrics\nimport mbpo_jax.driver.storage.metrics",

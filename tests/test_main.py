@@ -226,9 +226,9 @@ def test_an_interrupt_saves_and_the_same_command_continues(tmp_path, capsys):
     (step,) = [int(saved.name) for saved in (tmp_path / "checkpoints").iterdir()]
     assert f"sac on Hopper-v5: {step:,} of 1,000,000 steps per seed\n" in out
     assert main(arguments(tmp_path, num_steps=step + 20, checkpoint_every_steps=10**6)) == 0
-    told = [(line["step"], line["seed"]) for line in metrics.read(path) if "replay/rows" in line]
+    places = [(line["step"], line["seed"]) for line in metrics.read(path) if "replay/rows" in line]
     wanted = sorted({*range(20, step + 20, 20), step + 20})
-    assert told == [(at, seed) for at in wanted for seed in (1, 2)]  # none twice, none missing
+    assert places == [(at, seed) for at in wanted for seed in (1, 2)]  # none twice, none missing
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -248,7 +248,7 @@ def test_a_signal_before_training_begins_is_one_line_too(tmp_path, number, delay
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("where", ["parse", "train"])
-def test_a_signal_is_heeded_where_nothing_can_crash(tmp_path, capsys, monkeypatch, number, where):
+def test_a_signal_stops_where_nothing_can_crash(tmp_path, capsys, monkeypatch, number, where):
     """It interrupts nothing: exceptions in the middle of compilers and imports crash them."""
     parse, build, passed = flags.parse, loop.SeedEnvironments, []
 
@@ -288,7 +288,7 @@ def test_signals_do_afterwards_what_they_did_before(tmp_path, capsys, monkeypatc
     assert capsys.readouterr().err == stopped
 
 
-def test_the_second_signal_ends_a_process_that_does_not_heed_the_first():
+def test_the_second_signal_ends_a_process_that_ignores_the_first():
     process = python("-c", STUBBORN)
     try:
         assert process.stdout.readline() == "waiting\n"

@@ -8,8 +8,9 @@ from pathlib import Path
 import jax
 import pytest
 
-from mbpo_jax import reproduce, sweep
-from mbpo_jax.driver import launcher
+from mbpo_jax import reproduce
+from mbpo_jax.launch import kept_curves, launcher, sweep_flags
+from mbpo_jax.launch.requested_run import read_request
 from mbpo_jax.reports import learning_curves
 from mbpo_jax.reports.learning_curves import LearningCurve
 
@@ -80,7 +81,7 @@ def keep(last_step, experiment="tiny", seed=0, algorithm="sac", env="InvertedPen
 
 def flags_of(flagfile, *added):
     """The flags that a curve of a flagfile has."""
-    return reproduce._wanted(Path(flagfile), list(added)).flags
+    return read_request(Path(flagfile), list(added)).flags
 
 
 def call(*words, flagfiles="tiny.flags"):
@@ -264,7 +265,7 @@ def test_flags_come_from_a_file_too_and_the_command_in_the_report_says_so(here):
     assert from_file["report.json"] == plain["report.json"]
 
 
-def test_reports_of_one_directory_share_its_curves_and_end_where_they_are_told(here):
+def test_reports_of_one_directory_share_its_curves_and_end_at_last_step(here):
     path = keep(12_000, experiment="hopper", algorithm="mbpo", env="Hopper-v5")
     assert call("--report_only", flagfiles="hopper.flags") == 0
     whole, kept = report(), path.read_bytes()
@@ -332,18 +333,18 @@ def test_a_curve_that_says_nothing_of_its_flags_is_taken_as_it_is(here):
 def test_only_published_mbpo_counts_in_the_aggregate(monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     names = ("hopper", "walker2d", "halfcheetah", "ant", "humanoid")
-    arguments, _ = sweep.parse(
+    arguments, _ = sweep_flags.parse(
         [
             "--flagfiles=" + ",".join(map(str, sorted(Path("experiments").glob("**/*.flags")))),
             f"--report_dir={tmp_path}",
             "--report_only",
         ],
-        reproduce._parser(),
+        reproduce.parser(),
     )
-    of_names = [reproduce._collect(arguments, reproduce._wanted(path, [])) for path in arguments.flagfiles]
+    of_names = [kept_curves.collect(arguments, read_request(path, [])) for path in arguments.flagfiles]
     assert {one.name for one in of_names if one.as_published} == set(names)
-    changed = reproduce._wanted(Path("experiments/hopper.flags"), ["--real_fraction=1"])
-    assert not reproduce._collect(arguments, changed).as_published
+    changed = read_request(Path("experiments/hopper.flags"), ["--real_fraction=1"])
+    assert not kept_curves.collect(arguments, changed).as_published
 
 
 def test_readme_s_command_parses(monkeypatch):
@@ -352,9 +353,9 @@ def test_readme_s_command_parses(monkeypatch):
     commands = [line for line in text.splitlines() if line.startswith("python -m mbpo_jax.reproduce ")]
     assert len(commands) >= 2
     for command in commands:
-        arguments, added = sweep.parse(shlex.split(command, comments=True)[3:], reproduce._parser())
+        arguments, added = sweep_flags.parse(shlex.split(command, comments=True)[3:], reproduce.parser())
         for flagfile in arguments.flagfiles:
-            assert reproduce._wanted(flagfile, added).flagfile == flagfile
+            assert read_request(flagfile, added).flagfile == flagfile
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "docs/reproduction").glob("*.md")), ids=lambda path: path.stem)
@@ -374,11 +375,11 @@ def test_the_reports_in_the_repository_are_of_the_curves_beside_them(monkeypatch
 def test_every_kept_curve_is_in_a_report_and_every_flagfile_of_reports_has_one():
     folder = ROOT / "docs/reproduction"
     reported = {tuple(path.parts[-2:]) for path in folder.glob("curves/*/*.json")}
-    told = set()
+    listed = set()
     for path in folder.glob("*.json"):
         for experiment in json.loads(path.read_text())["experiments"]:
-            told |= {(experiment["experiment"], f"seed_{curve['seed']}.json") for curve in experiment["curves"]}
-    assert told == reported
+            listed |= {(experiment["experiment"], f"seed_{curve['seed']}.json") for curve in experiment["curves"]}
+    assert listed == reported
     assert {path.stem for path in folder.glob("*.flags")} == {path.stem for path in folder.glob("*.md")}
 
 

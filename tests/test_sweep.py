@@ -1,5 +1,3 @@
-import dataclasses
-import fcntl
 import json
 import os
 import shlex
@@ -14,8 +12,8 @@ import pytest
 
 from mbpo_jax import sweep
 from mbpo_jax.driver import flags
-from mbpo_jax.driver.job import JobFailed, TrainingJob
 from mbpo_jax.driver.storage import metrics
+from mbpo_jax.launch import sweep_flags, sweep_jobs
 
 TINY = """\
 --algorithm=sac
@@ -182,119 +180,13 @@ def test_ctrl_c_or_a_closed_terminal_has_local_jobs_save_and_the_same_command_co
     assert lines(run_dir) == lines(finished[0] / "sweep/tiny/seeds_1")
 
 
-def test_a_job_that_fails_is_told_with_its_message(tmp_path):
+def test_a_job_that_fails_is_reported_with_its_message(tmp_path):
     status, out, err = ended(launch(tmp_path, "--", "--num_steps=many"))
     assert (status, err) == (1, ["mbpo_jax: 0 of 1 jobs finished"])
     assert out[0] == "failed    sweep/tiny/seeds_0  exit status 2; the last lines of sweep/jobs/tiny.seeds_0.log:"
     assert out[-1].startswith("mbpo_jax: error: ")
     assert "--num_steps=many" in out[-1]
     assert "a whole number" in out[-1]
-
-
-# -- a job alone, with commands that take no time ----------------------------------------------------------------
-
-
-@pytest.fixture
-def job(tmp_path):
-    """`job(shell script)`; the handlers that a job sets end with the test."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
-    handlers = [signal.getsignal(number) for number in numbers]
-    yield lambda script, is_local=True: TrainingJob(
-        ("sh", "-c", script, str(tmp_path)), Path("run"), tmp_path / "jobs/a.log", 2, is_local
-    )
-    for number, handler in zip(numbers, handlers, strict=True):
-        signal.signal(number, handler)
-
-
-def test_a_stop_that_nobody_asked_for_is_followed_by_another_start(job, tmp_path):
-    job('echo x >> "$0/starts"; test "$(wc -l < "$0/starts")" = 4 || exit 3')()
-    assert (tmp_path / "starts").read_text() == "x\n" * 4
-
-
-def test_only_so_often(job, tmp_path):
-    with pytest.raises(JobFailed, match="exit status 3"):
-        job('echo x >> "$0/starts"; exit 3')()
-    assert (tmp_path / "starts").read_text() == "x\n" * 4
-
-
-def test_another_status_ends_the_job_with_the_last_lines_of_this_attempt(job, tmp_path):
-    (tmp_path / "jobs").mkdir()
-    (tmp_path / "jobs/a.log").write_text("of yesterday\n")
-    with pytest.raises(JobFailed) as error:
-        job("echo one; echo two >&2; exit 5")()
-    assert str(error.value) == f"exit status 5; the last lines of {tmp_path}/jobs/a.log:\none\ntwo"
-
-
-def test_the_scheduler_s_signals_do_not_end_the_command(job, tmp_path):
-    # only builtins: the signal stays blocked, as in Python, where dash would let it in when it starts another process
-    job('kill -USR2 $$; : > "$0/lived"')()
-    assert (tmp_path / "lived").exists()
-
-
-def test_a_checkpoint_in_a_signal_handler_waits_for_the_command_to_save(job, tmp_path):
-    running = job('trap "sleep 0.3; echo saved > $0/saved; exit 3" INT; kill -USR2 $PPID; while :; do sleep 0.05; done')
-    requeued = []
-
-    def preempt(number, frame):  # as submitit's handler does
-        requeued.append(running.checkpoint())
-        sys.exit(1)
-
-    signal.signal(signal.SIGUSR2, preempt)
-    with pytest.raises(SystemExit):
-        running()
-    assert (tmp_path / "saved").exists()
-    assert requeued[0].function.command == running.command
-
-
-def test_a_command_that_does_not_save_in_time_is_killed(job, tmp_path):
-    running = job('trap "" INT; echo $$ > $0/pid; kill -USR2 $PPID; while :; do sleep 0.05; done')
-
-    def preempt(number, frame):
-        running.checkpoint()
-        sys.exit(1)
-
-    signal.signal(signal.SIGUSR2, preempt)
-    began = time.monotonic()
-    with pytest.raises(SystemExit):
-        running()
-    assert 1.5 <= time.monotonic() - began < 2.5  # of save_seconds=2
-    time.sleep(0.3)
-    assert not Path("/proc", (tmp_path / "pid").read_text().strip()).exists()
-
-
-@pytest.mark.parametrize("is_local", [True, False])
-def test_sigterm_ends_a_local_job_and_lets_one_on_slurm_go_on_until_it_is_killed(job, tmp_path, is_local):
-    script = 'test -e $0/stopped && exit 0; trap "touch $0/stopped; exit 3" INT; kill -TERM $PPID; sleep 5 & wait'
-    if is_local:
-        with pytest.raises(JobFailed, match="the same command continues"):
-            job(script, is_local)()
-    else:
-        job(script, is_local)()
-    assert (tmp_path / "stopped").exists()
-
-
-def test_a_signal_while_the_command_is_being_started_is_not_lost(job, monkeypatch):
-    start = subprocess.Popen
-
-    def start_and_hit(*args, **kwargs):
-        process = start(*args, **kwargs)
-        signal.raise_signal(signal.SIGTERM)
-        return process
-
-    monkeypatch.setattr(subprocess, "Popen", start_and_hit)
-    began = time.monotonic()
-    with pytest.raises(JobFailed, match="the same command continues"):
-        dataclasses.replace(job(""), command=("sleep", "5"))()
-    assert time.monotonic() - began < 2.0
-
-
-def test_two_jobs_never_run_in_one_directory(job, tmp_path):
-    (tmp_path / "jobs").mkdir()
-    with (tmp_path / "jobs/a.log").open("a") as log:
-        fcntl.flock(log, fcntl.LOCK_EX)
-        with pytest.raises(JobFailed, match="another job is running in run"):
-            job("touch $0/started")()
-    assert not (tmp_path / "started").exists()
 
 
 # -- what is submitted -------------------------------------------------------------------------------------------
@@ -337,10 +229,9 @@ def test_slurm_gets_one_array_with_what_was_asked_for(tmp_path):
 
 def test_the_command_is_one_that_a_person_would_type(tmp_path):
     (tmp_path / "a.flags").write_text("")
-    arguments, added = sweep.parse(
-        [f"--flagfiles={tmp_path}/a.flags", "--seeds=0,1", "--sweep_dir=out", "--seeds_per_job=2", "--", "--quiet"]
-    )
-    (job,) = sweep.plan(arguments, added)
+    words = (f"--flagfiles={tmp_path}/a.flags", "--seeds=0,1", "--sweep_dir=out", "--seeds_per_job=2")
+    arguments, added = sweep_flags.parse([*words, "--", "--quiet"], sweep.parser())
+    (job,) = sweep_jobs.plan(arguments, added)
     assert job.command == (
         *(sys.executable, "-m", "mbpo_jax.main", f"--flagfile={tmp_path}/a.flags"),
         *("--quiet", "--seeds=0,1", "--run_dir=out/a/seeds_0_1"),
@@ -354,8 +245,8 @@ def test_every_documented_command_parses(monkeypatch):
     commands = [line for line in text.splitlines() if line.startswith("python -m mbpo_jax.sweep ")]
     assert len(commands) >= 2
     for command in commands:
-        arguments, added = sweep.parse(shlex.split(command)[3:])
-        for job in sweep.plan(arguments, added):
+        arguments, added = sweep_flags.parse(shlex.split(command)[3:], sweep.parser())
+        for job in sweep_jobs.plan(arguments, added):
             flags.parse(list(job.command[3:]))
 
 

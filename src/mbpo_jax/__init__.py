@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from mbpo_jax.driver.config import RunConfig
     from mbpo_jax.driver.interaction.policy import Policy, load_policy
     from mbpo_jax.driver.loop import Result
-    from mbpo_jax.driver.processes import train
     from mbpo_jax.driver.trained import Trained, load_trained
+    from mbpo_jax.launch.processes import train
     from mbpo_jax.models.state import GaussianConfig
 
 __version__ = "0.1.0"
@@ -54,7 +54,7 @@ _HOMES = {
     "Trained": "driver.trained",
     "load_policy": "driver.interaction.policy",
     "load_trained": "driver.trained",
-    "train": "driver.processes",
+    "train": "launch.processes",
 }
 
 

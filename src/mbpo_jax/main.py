@@ -3,9 +3,13 @@
 import os
 import sys
 import time
+from typing import TYPE_CHECKING
 
-from mbpo_jax.driver.command import failed
 from mbpo_jax.driver.stop import EXIT_STOPPED, StopRequest
+from mbpo_jax.launch.command import report_error
+
+if TYPE_CHECKING:
+    from mbpo_jax.driver.loop import Result
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -31,22 +35,23 @@ def _main(argv: list[str], stop: StopRequest) -> int:
         print("mbpo_jax: starting", file=sys.stderr, flush=True)
     from mbpo_jax.driver import flags
 
-    stop.heed()
+    stop.raise_if_stopped()
     if any(flag in ("--help", "-help", "--h", "-h") for flag in argv):
         print(flags.help_text())
         return 0
-    from mbpo_jax.driver import processes  # noqa: F401  (imports the rest)
     from mbpo_jax.driver.config import Diverged, EnvironmentFailure, StorageFailure
+    from mbpo_jax.launch import processes  # noqa: F401  (imports the rest)
 
-    stop.heed()
+    stop.raise_if_stopped()
     try:
         return _run(argv)
     except (ValueError, Diverged, EnvironmentFailure, StorageFailure, OSError) as error:
-        return failed(error)
+        return report_error(error)
 
 
 def _run(argv: list[str]) -> int:
-    from mbpo_jax.driver import flags, processes
+    from mbpo_jax.driver import flags
+    from mbpo_jax.launch import processes
 
     run, algorithm_config = flags.parse(argv)
     began = time.monotonic()
@@ -59,8 +64,8 @@ def _run(argv: list[str]) -> int:
     return 0
 
 
-def summary_text(result, seconds: float) -> str:  # type: ignore[no-untyped-def]
-    """What a run prints at its end."""
+def summary_text(result: "Result", seconds: float) -> str:
+    """Returns the lines that a run prints at its end: each seed's returns, and where the time went."""
     summary = result.summary
     steps = f"{summary['step']:,} of {summary['num_steps']:,} steps per seed"
     lines = [f"{summary['algorithm']} on {summary['env']}: {steps}"]

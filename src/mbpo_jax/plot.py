@@ -7,12 +7,12 @@ deviation over seeds are drawn behind the run.
 import sys
 from pathlib import Path
 
-from mbpo_jax.driver.command import Parser, exit_status, failed
+from mbpo_jax.launch.command import Parser, exit_status, report_error
 from mbpo_jax.reports import curves
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Draws, and prints where; returns the exit status.
+    """Draws the curve and prints the path of the picture; returns the exit status.
 
     0 done, 2 wrong flags or a file that is missing or damaged, 3 stopped, 6 the picture cannot be written.
     """
@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
         arguments = parser.parse_args(argv)
         path = curves.draw_curves(arguments.run_dir, arguments.reference, arguments.output)
     except (OSError, ValueError) as error:
-        return failed(error)
+        return report_error(error)
     print(path)
     return 0
 

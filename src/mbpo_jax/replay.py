@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from mbpo_jax.types import Array, Key, Spec, Transition
+from mbpo_jax.types import Array, Key, PyTree, Spec, Transition
 
 
 class Replay(struct.PyTreeNode, kw_only=True):
@@ -41,6 +41,11 @@ def init(spec: Spec, capacity: int) -> Replay:
         size=jnp.zeros((), jnp.int32),
         num_added=jnp.zeros((), jnp.int32),
     )
+
+
+def is_replay(leaf: PyTree) -> bool:
+    """Whether a node of a tree is a buffer; the `is_leaf` of tree functions that treat buffers whole."""
+    return isinstance(leaf, Replay)
 
 
 def capacity(replay: Replay) -> int:

@@ -1,6 +1,6 @@
 """Small experiments on trained runs: `python -m mbpo_jax.study NAME --run_dir=RUN --output_dir=DIR`.
 
-Each prints a sentence of what was found and leaves NAME.json, the numbers, and NAME.png in the output directory.
+Each prints its finding in a sentence, and writes NAME.json, the numbers, and NAME.png into the output directory.
 """
 
 import argparse
@@ -10,16 +10,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mbpo_jax.driver.command import Parser, count, exit_status, failed, positive
 from mbpo_jax.driver.config import Diverged, EnvironmentFailure, StorageFailure
 from mbpo_jax.driver.storage import run_directory
+from mbpo_jax.launch.command import Parser, count, exit_status, make_writable, positive, report_error
 from mbpo_jax.reports import pictures, plain_json
 from mbpo_jax.studies import best_length, compounding, exploitation, policy_shift, value_bias, versions
 from mbpo_jax.studies.finding import Finding
 
 
 class Study(NamedTuple):
-    """A row of the table: from its function's parameters come the flags."""
+    """A study: its function, whose parameters become the flags, and a line for --help."""
 
     run: Callable[..., Finding]
     summary: str
@@ -60,23 +60,15 @@ def main(argv: list[str] | None = None) -> int:
     try:
         arguments = vars(_parser().parse_args(argv))
         study, output_dir = arguments.pop("study"), arguments.pop("output_dir")
-        _make(output_dir)
+        make_writable(output_dir, "output_dir")
         finding = STUDIES[study].run(**arguments)
         paths = output_dir / f"{study}.json", output_dir / f"{study}.png"
         run_directory.write_json(paths[0], plain_json.plain({"finding": finding.sentence} | finding.numbers))
         pictures.save(finding.figure, paths[1])
     except (ValueError, Diverged, EnvironmentFailure, StorageFailure, OSError) as error:
-        return failed(error)
+        return report_error(error)
     print(finding.sentence, *paths, sep="\n")
     return 0
-
-
-def _make(output_dir: Path) -> None:
-    """Before anything is measured."""
-    try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"--output_dir cannot be made: {error}") from error
 
 
 def _parser() -> Parser:
@@ -91,7 +83,7 @@ def _parser() -> Parser:
 
 
 def _add_flag(flags: argparse.ArgumentParser, parameter: inspect.Parameter) -> None:
-    """The flag of a study's parameter: its name, its type, and its default if it has one."""
+    """Adds the flag of a study's parameter: its name, its type, and its default if it has one."""
     kinds: dict[Any, Callable[[str], Any]] = {
         Path: Path,
         int: positive,

@@ -1,12 +1,11 @@
-"""XLA's compiled programs, kept between processes in a folder of this version on this machine.
+"""Keeps XLA's compiled programs between processes, so that a second start or a resumed run does not compile again.
 
-A second start, or a resumed run, then does not compile again. The folder's name holds everything that decides whether a
-program fits: versions, the processor's own features, the accelerators, XLA_FLAGS; so none is ever loaded where it does
-not belong, even on a home directory that machines share. The folder is private to its user, because what lies there is
-run.
+The folder's name is a hash of everything that decides whether a program fits (versions, processor features,
+accelerators, XLA_FLAGS), so that machines may share a home directory. The folder is private to its user, because what
+lies in it is executed.
 
-jax writes the file of a program in place, and once. One that a kill or a full disk cut off would be warned of, and
-compiled, at every later start: such files are removed.
+jax writes each program's file once and in place. A file cut off by a kill or a full disk would cause a warning and a
+compilation at every later start, so such files are removed.
 """
 
 import hashlib
@@ -23,21 +22,21 @@ from jax.experimental.compilation_cache import compilation_cache
 from mbpo_jax.driver.config import AUTO
 
 OFF = "off"
-CHECKED = "checked"  # a file as old as the last look at the others
-MIN_COMPILE_SECONDS = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"  # a user's own choice stays
+CHECKED = "checked"  # a file whose time is that of the last check of the others
+MIN_COMPILE_SECONDS = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"  # a user's own setting stays
 
 
 def use(directory: str) -> str | None:
-    """Keeps programs under `directory`; "auto" is the user's cache folder, "off" none.
+    """Keeps programs below `directory`; "auto" is the user's cache folder, "off" keeps none.
 
     A cache that the user gave to jax itself (JAX_COMPILATION_CACHE_DIR) stays.
     Returns:
-      Why there is none although one was asked for; None if all is well.
+      Why programs are not kept although they should be; None if all is well.
     """
     if directory == OFF or jax.config.values["jax_compilation_cache_dir"]:
         return None
     try:
-        base = _of_the_user() if directory == AUTO else Path(directory)
+        base = _user_folder() if directory == AUTO else Path(directory)
     except RuntimeError as error:  # neither HOME nor an entry among the users, as in some containers
         return f"compiled programs are not kept: {error}; --compile_cache=DIR names a folder"
     folder = base / f"xla-{fingerprint()}"
@@ -58,9 +57,9 @@ def use(directory: str) -> str | None:
 
 
 def _remove_damaged(folder: Path) -> None:
-    """Removes programs that cannot be unpacked, among those that were written since the last call.
+    """Removes programs that cannot be unpacked, among those written since the last call.
 
-    One that another process is writing at this moment may go, too; it is compiled again when it is wanted.
+    A file that another process is writing at this moment may be removed too; its program is compiled again when needed.
     """
     stamp, now = folder / CHECKED, time.time_ns()
     since = stamp.stat().st_mtime_ns if stamp.exists() else 0
@@ -70,18 +69,18 @@ def _remove_damaged(folder: Path) -> None:
                 decompress_executable(path.read_bytes())
         except FileNotFoundError:  # another process was faster
             continue
-        except Exception:  # each library of compression has errors of its own
+        except Exception:  # compression libraries raise errors of their own
             path.unlink(missing_ok=True)
     stamp.touch()
     os.utime(stamp, ns=(now, now))
 
 
-def _of_the_user() -> Path:
+def _user_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mbpo_jax"
 
 
 def fingerprint() -> str:
-    """A short name for everything that decides whether a compiled program fits."""
+    """Returns a hash of everything that decides whether a compiled program fits."""
     parts = [jax.__version__, jaxlib.__version__, platform.python_version(), platform.machine(), _processor()]
     devices = jax.local_devices()
     parts += [devices[0].client.platform_version, *sorted({device.device_kind for device in devices})]
@@ -90,7 +89,7 @@ def fingerprint() -> str:
 
 
 def _processor() -> str:
-    """The processor's model and features, where the system tells them."""
+    """Returns the processor's model and features, as far as the system names them."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Counts what XLA compiles, so that a run can show that each of its functions compiles once."""
+"""Counts XLA's compilations, so that a run can show that each of its functions compiles once."""
 
 import threading
 
@@ -18,14 +18,14 @@ class _Totals:
     def register(self) -> None:
         with self._lock:
             if not self._registered:
-                jax.monitoring.register_event_duration_secs_listener(self._hear)
+                jax.monitoring.register_event_duration_secs_listener(self._on_event)
                 self._registered = True
 
     def read(self) -> tuple[int, float]:
         with self._lock:
             return self._count, self._seconds
 
-    def _hear(self, event: str, duration_secs: float, **labels: str | int) -> None:
+    def _on_event(self, event: str, duration_secs: float, **labels: str | int) -> None:
         del labels
         if event == EVENT:
             with self._lock:
@@ -39,8 +39,8 @@ _TOTALS = _Totals()  # jax keeps its listeners per process, so their sum lives p
 class CompileCounter:
     """Backend compilations of this process, in any thread, since this counter was constructed.
 
-    A program that is fetched from jax's persistent cache counts as well, with the seconds that took: the
-    process did not have it, and a function that is traced twice must not hide behind a warm cache.
+    A program fetched from jax's persistent cache counts too, with the seconds that took: a function that is traced
+    twice must not hide behind a warm cache.
     """
 
     def __init__(self) -> None:

@@ -80,16 +80,16 @@ class _Trainer:
         self._compile()
         resident = memory.resident()
         self._roots = self._axis.keys(run.seeds)
-        stop.heed()
+        stop.raise_if_stopped()
         self._state = self._axis.lift(self._algorithm.init)(self._roots)
         self._replay = self._axis.place(
             self._axis.lift(self._new_buffer)(self._roots)
         )  # made from no key, so it would lie anywhere
         self._memory = memory.predict(self._state, self._replay, run.num_steps, resident)
-        stop.heed()
+        stop.raise_if_stopped()
         self._begin()
         offset = self._resume()
-        stop.heed()
+        stop.raise_if_stopped()
         if self.step > run.num_steps:
             raise ValueError(
                 f"num_steps must be {self.step} or more, where run_dir {run.directory!r} is already, got "

@@ -1,6 +1,4 @@
-"""How much memory a run will take: said before it starts, so that too small a machine shows at once; and a way to keep
-it from growing.
-"""
+"""Predicts and measures the memory of a run, so that too small a machine shows before training; frees pages."""
 
 import ctypes
 import math
@@ -14,19 +12,19 @@ from typing import NamedTuple
 import jax
 
 from mbpo_jax import replay as replay_lib
-from mbpo_jax.replay import Replay
+from mbpo_jax.replay import is_replay
 from mbpo_jax.types import Key, PyTree
 
-# What compiling and the calls' temporaries leave behind on CPU: measured, 130 MB less if everything was in the compile
+# Left behind on CPU by compilation and by temporaries of calls. Measured: 130 MB less if everything was in the compile
 # cache, 140 MB more if nothing was.
 COMPILATION_BYTES = 500 * 2**20
-COPIES_PER_CHECKPOINT = 3  # of the rows in force: on the host, in the writer, and read back
+COPIES_PER_CHECKPOINT = 3  # of the stored rows: on the host, in the writer, and read back
 
 
 class Prediction(NamedTuple):
-    """Bytes at the fullest moment of a run."""
+    """Bytes at the peak of a run."""
 
-    program: int  # this process before it had any array
+    program: int  # this process before it had any arrays
     compilation: int
     buffers: int
     networks: int
@@ -34,23 +32,25 @@ class Prediction(NamedTuple):
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """Sum of all parts."""
         return sum(self)
 
     def text(self) -> str:
-        """One line for the user."""
+        """Returns the prediction as one line."""
         parts = ", ".join(f"{name} {size / 1e6:.0f}" for name, size in self._asdict().items())
         return f"memory: {self.total / 1e6:.0f} MB expected at peak ({parts})"
 
 
 def predict(state: PyTree, replay: PyTree, num_steps: int, program: int) -> Prediction:
-    """What a run of these states and real rows of all seeds comes to.
+    """Predicts the peak of a run.
 
     Args:
-      num_steps: environment steps per seed: real rows beyond them are never written out.
+      state: the algorithm's state of all seeds.
+      replay: the real rows of all seeds.
+      num_steps: environment steps per seed; no more real rows are ever saved.
       program: `resident()` before the arrays were made.
     """
-    buffers = [leaf for leaf in jax.tree.leaves((state, replay), is_leaf=_is_replay) if _is_replay(leaf)]
+    buffers = [leaf for leaf in jax.tree.leaves((state, replay), is_leaf=is_replay) if is_replay(leaf)]
     all_buffers = sum(map(_nbytes, buffers))
     real = _nbytes(replay)
     filled = min(1.0, num_steps / _capacity(replay))
@@ -65,28 +65,28 @@ def predict(state: PyTree, replay: PyTree, num_steps: int, program: int) -> Pred
 
 
 def check_room(init: Callable[[Key], PyTree], num_seeds: int) -> None:
-    """Refuses, before anything is allocated, what cannot fit the memory of this machine.
+    """Refuses, before anything is allocated, arrays that do not fit the memory of this machine.
 
     Args:
-      init: makes the arrays of one seed; is traced only.
+      init: makes the arrays of one seed; only traced.
     Raises:
       ValueError: says how much is needed and how much there is.
     """
     shapes = jax.tree.leaves(jax.eval_shape(init, jax.random.key(0)))
     needed = num_seeds * sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in shapes)
-    there = _of_machine()
-    if there is not None and jax.default_backend() == "cpu" and needed > there:
+    available = _machine_bytes()
+    if available is not None and jax.default_backend() == "cpu" and needed > available:
         raise ValueError(
             "replay_capacity, rollout_batch, rollout_length_schedule, hidden_units and seeds must fit the memory: they "
-            f"ask for {needed / 1e9:.1f} GB, got {there / 1e9:.1f} GB"
+            f"ask for {needed / 1e9:.1f} GB, got {available / 1e9:.1f} GB"
         )
 
 
 def give_back() -> None:
-    """Has glibc give the pages that nothing lies on back to the system; elsewhere it does nothing.
+    """Makes glibc return free pages to the system; does nothing elsewhere.
 
-    It keeps freed blocks of up to 32 MB in its heaps. A checkpoint's copies of the buffers are of that size, and come
-    and go for the whole run among smaller blocks that stay: the holes that they leave would add up.
+    glibc keeps freed blocks of up to 32 MB in its heaps. A checkpoint's copies of the buffers are of that size and come
+    and go among smaller blocks that stay, so the holes would add up.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
@@ -94,19 +94,19 @@ def give_back() -> None:
 
 
 def resident() -> int:
-    """Bytes of this process that are in memory now."""
-    return _status("VmRSS") or peak()
+    """Returns the bytes of this process that are in memory now."""
+    return _proc_status("VmRSS") or peak()
 
 
 def peak() -> int:
-    """The most bytes of this process that were in memory at once."""
-    # Not `getrusage` where there is a choice: on Linux it begins with what the parent had.
+    """Returns the most bytes of this process that were in memory at once."""
+    # `getrusage` only where there is no /proc: on Linux it begins with the parent's value.
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return _status("VmHWM") or (most if sys.platform == "darwin" else most * 1024)
+    return _proc_status("VmHWM") or (most if sys.platform == "darwin" else most * 1024)
 
 
-def _status(name: str) -> int | None:
-    """Bytes that Linux tells of this process; None elsewhere."""
+def _proc_status(name: str) -> int | None:
+    """Returns a number of bytes from Linux's status of this process; None elsewhere."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
@@ -115,8 +115,8 @@ def _status(name: str) -> int | None:
     return None if kilobytes is None else int(kilobytes) * 1024
 
 
-def _of_machine() -> int | None:
-    """Bytes of memory that there are; None where the system does not tell."""
+def _machine_bytes() -> int | None:
+    """Returns the physical memory of this machine; None where the system does not say."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):
@@ -127,9 +127,5 @@ def _nbytes(tree: PyTree) -> int:
     return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
 
 
-def _is_replay(leaf: PyTree) -> bool:
-    return isinstance(leaf, Replay)
-
-
 def _capacity(replay: PyTree) -> int:
-    return replay_lib.capacity(jax.tree.leaves(replay, is_leaf=_is_replay)[0])
+    return replay_lib.capacity(jax.tree.leaves(replay, is_leaf=is_replay)[0])

@@ -1,4 +1,4 @@
-"""`--profile`: a trace of some environment steps, taken once everything has compiled."""
+"""Traces some environment steps (`--profile`) once everything has compiled."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ class Profiler:
         self._left, self._tracing = num_steps, False
 
     def before_step(self, warm: bool) -> str | None:
-        """Begins the trace at the first step that is `warm`, ends it after its last; returns what to tell the user."""
+        """Begins the trace at the first `warm` step, ends it `num_steps` later; returns a note for the user then."""
         if self._left == 0:
             return self.close()
         if warm and not self._tracing:
@@ -23,7 +23,7 @@ class Profiler:
         return None
 
     def close(self) -> str | None:
-        """Ends a trace that is under way, and writes it; returns what to tell the user."""
+        """Ends and writes a running trace; returns a note for the user if there was one."""
         if not self._tracing:
             return None
         self._tracing, self._left = False, 0

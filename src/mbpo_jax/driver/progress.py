@@ -1,7 +1,7 @@
-"""How far a run is: a bar on a terminal, plain lines anywhere else, and never a long silence.
+"""Shows the progress of a run: a bar on a terminal, plain lines elsewhere, and never a long silence.
 
-The training loop only stores numbers; a daemon thread draws them, so the display stays alive during a long
-compiled call. The time left comes from the recent rate: exploration steps cost far less than training steps.
+The training loop only stores numbers; a daemon thread draws them, so the display stays alive during a long compiled
+call. The time left comes from the recent rate, because exploration steps cost far less than training steps.
 """
 
 import contextlib
@@ -19,17 +19,17 @@ from rich import progress as rich_progress
 from rich.console import Console
 from rich.text import Text
 
-LINES_PER_RUN = 20  # where output is plain, every further 5% of the run earns a line before its heartbeat is due
+LINES_PER_RUN = 20  # of plain output: every further 5% of the run gets a line before its heartbeat is due
 
 
 @dataclasses.dataclass(frozen=True)
 class Pace:
-    """When things are drawn, in seconds, and the clock that says so."""
+    """When to draw, in seconds of `clock`."""
 
     heartbeat_s: float = 20.0  # longest silence of the plain output
-    min_gap_s: float = 5.0  # shortest time between the last thing printed and a plain status line
+    min_gap_s: float = 5.0  # shortest time between the last line printed and a plain status line
     window_s: float = 600.0  # wall time over which the rate is taken; longer than a fit and the steps until the next
-    tick_s: float = 0.25  # how often the thread looks
+    tick_s: float = 0.25  # between two draws of the thread
     clock: Callable[[], float] = time.monotonic
 
 
@@ -44,13 +44,13 @@ class RateWindow:
         self._samples: deque[tuple[float, int]] = deque()
 
     def restart(self) -> None:
-        """Forgets the past: what the run does from here on costs something else."""
+        """Forgets all samples; called when a step begins to cost something else."""
         self._samples.clear()
 
     def add(self, now: float, step: int) -> None:
-        """Stores one sample and drops those that left the window.
+        """Stores a sample and drops those that left the window.
 
-        A stretch without a single step (a long fit) keeps the samples before it, else the rate would be zero.
+        A stretch without a step (a long fit) keeps the samples before it; the rate would be zero otherwise.
         """
         samples = self._samples
         samples.append((now, step))
@@ -58,7 +58,7 @@ class RateWindow:
             samples.popleft()
 
     def rate(self) -> float | None:
-        """Steps per second, or None while no step was seen within the window."""
+        """Returns steps per second; None while the window has no step."""
         if len(self._samples) < 2:
             return None
         (start, first), (end, last) = self._samples[0], self._samples[-1]
@@ -66,7 +66,7 @@ class RateWindow:
 
 
 class View(NamedTuple):
-    """Everything the display says at one moment."""
+    """What the display shows at one moment."""
 
     step: int
     total: int
@@ -75,23 +75,23 @@ class View(NamedTuple):
     elapsed_s: float
 
     def eta(self) -> str:
-        """Time left at the present rate, as h:mm:ss; '-' while unknown."""
+        """Returns the time left at the present rate as h:mm:ss; '-' while unknown."""
         if self.step >= self.total:
             return _hms(0.0)
         return "-" if self.rate is None else _hms((self.total - self.step) / self.rate)
 
     def speed(self) -> str:
-        """The rate in three digits, with its unit."""
+        """Returns the rate in three digits, with its unit."""
         if self.rate is None:
             return "- steps/s"
         return f"{self.rate:,.0f} steps/s" if self.rate >= 100.0 else f"{self.rate:.3g} steps/s"
 
     def percent(self) -> int:
-        """Whole percents, rounded down: 100 means finished."""
+        """Returns whole percents, rounded down: 100 means finished."""
         return 100 * self.step // self.total
 
     def line(self) -> str:
-        """The plain status line, without its newline."""
+        """Returns the plain status line, without its newline."""
         return (
             f"step {self.step:,}/{self.total:,}  {self.percent()}%  {self.phase}  {self.speed()}"
             f"  elapsed {_hms(self.elapsed_s)}  ETA {self.eta()}"
@@ -112,7 +112,7 @@ class Progress:
         quiet: bool = False,
         pace: Pace = DEFAULT_PACE,
     ) -> None:
-        """Prepares the display; nothing is drawn before the `with` block.
+        """Prepares the display; draws nothing before the `with` block.
 
         Args:
           total_steps: real environment steps at the end of the run.
@@ -127,12 +127,12 @@ class Progress:
             raise ValueError(f"progress needs 0 <= step <= total > 0, got {initial_step} of {total_steps}")
         self._total, self._pace = total_steps, pace
         self._at = (initial_step, "start")  # one tuple, so that a reader never sees half an update
-        self._seen: set[str] = set()
-        self._num_seen = 0
+        self._phases: set[str] = set()
+        self._num_phases = 0
         self._window = RateWindow(pace.window_s)
         self._started = pace.clock()
         self._stream = stream or sys.stderr
-        self._surface = None if quiet else _surface(self._stream, total_steps, pace)
+        self._surface = None if quiet else _make_surface(self._stream, total_steps, pace)
         self._broken = False
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -160,10 +160,9 @@ class Progress:
             self._surface = None
 
     def update(self, step: int, phase: str) -> None:
-        """Says where the run is. Stores two values and draws nothing, so calls are nearly free."""
+        """Stores where the run is; draws nothing, so calls are nearly free."""
         self._at = (step, phase)
-        if phase not in self._seen:
-            self._seen.add(phase)
+        self._phases.add(phase)
 
     def note(self, text: str) -> None:
         """Prints a line of its own, above the bar where there is one."""
@@ -178,7 +177,7 @@ class Progress:
             self._guard(functools.partial(print, file=self._stream, flush=True), f"mbpo_jax: {text}")
 
     def poll(self, last: bool = False) -> None:
-        """Takes a sample for the rate and draws what is due now; the thread calls this every `tick_s`."""
+        """Samples the rate and draws what is due; the thread calls this every `tick_s`."""
         view = self._view()
         if self._surface is not None and not self._broken:
             self._guard(self._surface.show, view, last)
@@ -186,8 +185,8 @@ class Progress:
     def _view(self) -> View:
         step, phase = self._at
         now = self._pace.clock()
-        if len(self._seen) != self._num_seen:  # a phase ran for the first time: steps cost something else now
-            self._num_seen = len(self._seen)
+        if len(self._phases) != self._num_phases:  # a phase ran for the first time: steps cost something else now
+            self._num_phases = len(self._phases)
             self._window.restart()
         self._window.add(now, step)
         return View(step, self._total, phase, self._window.rate(), now - self._started)
@@ -196,15 +195,15 @@ class Progress:
         while not self._stop.wait(self._pace.tick_s):
             self.poll()
 
-    def _guard(self, draw: Callable[..., None], *what: Any) -> None:
+    def _guard(self, draw: Callable[..., None], *arguments: Any) -> None:
         try:
-            draw(*what)
-        except (OSError, ValueError):  # the stream hung up, is full or is closed; the run is worth more
+            draw(*arguments)
+        except (OSError, ValueError):  # the stream hung up, is full or is closed; the run goes on
             self._broken = True
 
 
 class _Lines:
-    """Plain lines, for logs and pipes."""
+    """Prints plain lines, for logs and pipes."""
 
     def __init__(self, stream: TextIO, pace: Pace) -> None:
         self._stream, self._pace = stream, pace
@@ -244,7 +243,7 @@ class _Lines:
 
 
 class _Bar:
-    """A bar that redraws itself in place, for terminals."""
+    """Redraws a bar in place, for terminals."""
 
     def __init__(self, console: Console, total: int) -> None:
         self._bar = rich_progress.Progress(
@@ -276,7 +275,7 @@ class _Bar:
         self._bar.stop()
 
 
-def _surface(stream: TextIO, total: int, pace: Pace) -> _Lines | _Bar:
+def _make_surface(stream: TextIO, total: int, pace: Pace) -> _Lines | _Bar:
     with contextlib.suppress(ValueError):  # a closed stream has no answer; its first line ends the display
         if stream.isatty():  # asked first: FORCE_COLOR makes rich take a pipe for a terminal
             console = Console(file=stream)

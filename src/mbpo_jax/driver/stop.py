@@ -1,9 +1,9 @@
-"""Stopping on request: the first SIGINT, SIGTERM or SIGHUP asks, a second SIGINT or SIGTERM ends the process at once.
+"""Stops on request: the first SIGINT, SIGTERM or SIGHUP asks, a second SIGINT or SIGTERM ends the process at once.
 
-A terminal that closes may send several SIGHUPs; under nohup they are ignored, as ever.
+A terminal that closes may send several SIGHUPs; under nohup they are ignored.
 
-Nothing is interrupted: an exception in the middle of a compiler, or of an extension that is being imported, crashes
-some of them. What takes long asks `requested`, or calls `heed`, wherever it could stop.
+Signals interrupt nothing, because an exception can crash a compiler or an extension that is being imported. Long work
+reads `requested`, or calls `raise_if_stopped`, wherever it can stop.
 """
 
 import signal
@@ -11,11 +11,11 @@ import threading
 from types import FrameType, TracebackType
 from typing import Self
 
-EXIT_STOPPED = 3  # status of a command that was stopped
+EXIT_STOPPED = 3  # exit status of a command that was stopped
 
 
 class StopRequest:
-    """A context in which the signals set `requested`. One inside another begins with what the outer one was asked."""
+    """A context in which the signals set `requested`; an inner one begins with the outer one's `requested`."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -35,12 +35,8 @@ class StopRequest:
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
-    def heed(self) -> None:
-        """Ends what has not begun yet.
-
-        Raises:
-          KeyboardInterrupt: if a stop was requested.
-        """
+    def raise_if_stopped(self) -> None:
+        """Raises KeyboardInterrupt if a stop was requested; for moments when there is nothing to save yet."""
         if self.requested:
             raise KeyboardInterrupt
 

@@ -1,7 +1,8 @@
-"""Reads run directories and tells of them.
+"""Reads run directories and reports on them.
 
-* `curves`: the picture of one run.
-* `comparison` (with `comparison_text` and `comparison_figure`): our runs beside the published numbers, from
-  `learning_curves`, `published` and `statistics`; its command is `mbpo_jax.reproduce`.
-* `pictures`, `plain_json`: files, whole or not at all, and strict.
+* `curves` draws one run.
+* `comparison` sets our runs beside published ones: `learning_curves` reads ours, `published` has the others, and
+  `statistics` summarises seeds. `comparison_files` writes it, as `comparison_text` and `comparison_figure` say it; the
+  command is `mbpo_jax.reproduce`.
+* `pictures` and `plain_json` write and read files: whole or not at all, and strict JSON.
 """

@@ -1,4 +1,4 @@
-"""Our runs beside the published ones, in numbers: a row for each experiment and step."""
+"""Compares our runs with published ones: a row of numbers for each experiment and step."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ MILESTONES = (
     *(25_000, 50_000, 75_000, 100_000, 125_000, 150_000, 200_000, 250_000, 300_000, 400_000, 500_000),
     *(1_000_000, 2_000_000, 3_000_000),
 )
-"""The published steps that get a row, besides those where our runs end."""
+"""Published steps that get a row, besides those where our runs end."""
 LAST_TENTH = "last tenth"
 NOT_PUBLISHED = "not published"
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """A flagfile and the curves of its seeds."""
+    """The curves of a flagfile's seeds."""
 
     name: str
     flagfile: str
@@ -30,28 +30,28 @@ class Experiment:
     env: str
     curves: tuple[LearningCurve, ...]  # by seed
     missing_seeds: tuple[int, ...] = ()  # asked for and without a curve
-    as_published: bool = False  # MBPO with the published settings, no ablation
-    until_step: int | None = None  # what comes later is not reported; None: all is
+    as_published: bool = False  # MBPO with the published settings, not an ablation
+    until_step: int | None = None  # later evaluations are not reported; None: all are
 
     @property
     def last_step(self) -> int:
-        """The last step of the longest curve; 0 without curves."""
+        """Last step of the longest curve; 0 without curves."""
         return max((curve.last_step for curve in self.curves), default=0)
 
     @property
     def common_step(self) -> int:
-        """The last step that all curves reach; 0 without curves."""
+        """Last step that all curves reach; 0 without curves."""
         return min((curve.last_step for curve in self.curves), default=0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One experiment at one step; None where nothing is known."""
+    """One experiment at one step; None: not known."""
 
     experiment: str
     step: int
     window: int | str  # steps before `step` that are averaged, or LAST_TENTH
-    values: dict[int, float]  # seed -> return, of the seeds that are there
+    values: dict[int, float]  # seed -> return, of the seeds that have one
     mean: float | None
     iqm: float | None
     interval: tuple[float, float] | None  # of the IQM, 95 %
@@ -71,9 +71,9 @@ class Aggregate:
 
 
 def compare(experiment: Experiment) -> list[Row]:
-    """The rows of an experiment: milestones that it reached, where it ends, and the published end if it is beyond.
+    """Returns the rows of an experiment: milestones that it reached, its end, and the published end if that is later.
 
-    The published end is the last published step that is reported on.
+    The published end is the last published step within `until_step`.
     """
     if not experiment.curves:
         return []
@@ -93,9 +93,9 @@ def compare(experiment: Experiment) -> list[Row]:
 
 
 def aggregate(experiments: Sequence[Experiment]) -> Aggregate | None:
-    """MBPO over environments, at the last published step with evaluations of every seed in its window.
+    """Aggregates MBPO over environments, at the last published step with evaluations of every seed in its window.
 
-    Of each environment the first experiment that is MBPO as published is taken.
+    Takes the first experiment of each environment that is MBPO as published.
 
     Returns:
       None if fewer than two environments are published, or they share no step.
@@ -120,14 +120,14 @@ def aggregate(experiments: Sequence[Experiment]) -> Aggregate | None:
 
 
 def settled_steps(experiment: Experiment) -> dict[int, int | None] | None:
-    """Seed -> the step where it settled, None if it did not; None where something is published, which says more."""
+    """Returns seed -> the step where it settled, None if it did not; None where returns are published."""
     if published.reference(experiment.algorithm, experiment.env):
         return None
     return {curve.seed: statistics.settled_step(curve.steps, curve.returns) for curve in experiment.curves}
 
 
 def _beside(experiment: Experiment, row: PublishedRow) -> Row:
-    """An experiment at the step, and in the window, of a published row."""
+    """Returns an experiment's row at the step, and in the window, of a published row."""
     values = _values(experiment, row)
     assert row.window_steps is not None and row.return_std is not None  # of `comparable`
     if not values:
@@ -151,10 +151,10 @@ def _beside(experiment: Experiment, row: PublishedRow) -> Row:
 
 
 def _last_tenth(experiment: Experiment, is_published: bool) -> Row:
-    """An experiment at its end, with nothing to compare."""
+    """Returns an experiment's row at its end, without a comparison."""
     step = experiment.common_step
     found = {curve.seed: statistics.last_value(curve.steps, curve.returns, step) for curve in experiment.curves}
-    values = {seed: value for seed, value in found.items() if value is not None}  # there is one, as one ends there
+    values = {seed: value for seed, value in found.items() if value is not None}  # not empty: one curve ends there
     column = list(values.values())
     return Row(
         experiment.name,
@@ -171,7 +171,7 @@ def _last_tenth(experiment: Experiment, is_published: bool) -> Row:
 
 
 def _values(experiment: Experiment, row: PublishedRow) -> dict[int, float]:
-    """Seed -> return, of the seeds that have reached a row's step and have evaluations in its window."""
+    """Returns seed -> return, of the seeds that reached a row's step and have evaluations in its window."""
     assert row.window_steps is not None
     found = {
         curve.seed: statistics.value_at(curve.steps, curve.returns, row.step, row.window_steps)
@@ -190,7 +190,7 @@ def _interval(strata: Sequence[Sequence[float]]) -> tuple[float, float] | None:
 
 
 def to_json(experiments: Sequence[Experiment]) -> dict[str, Any]:
-    """All numbers of the report, as strict JSON can hold them."""
+    """Returns all numbers of the report, as strict JSON can hold them."""
     whole = aggregate(experiments)
     value = {
         "experiments": [_provenance(experiment) for experiment in experiments],
@@ -206,7 +206,7 @@ def _plain_published(row: Row) -> dict[str, Any]:
 
 
 def _provenance(experiment: Experiment) -> dict[str, Any]:
-    """Everything of an experiment but its evaluations."""
+    """Returns everything about an experiment but its evaluations."""
     dropped = ("steps", "returns", "stds", "experiment", "algorithm", "env")
     curves = [
         {name: item for name, item in dataclasses.asdict(curve).items() if name not in dropped}

@@ -1,4 +1,4 @@
-"""The comparison as a picture: a panel for each environment, its experiments in front of the published band."""
+"""Draws a comparison: a panel for each environment, its experiments in front of the published band."""
 
 import bisect
 import math
@@ -26,7 +26,7 @@ CAPTION = (
 
 
 class MeanLine(NamedTuple):
-    """What is drawn of an experiment; [T] each."""
+    """Mean over seeds at T steps; [T] each."""
 
     steps: list[int]
     mean: statistics.Floats  # over seeds
@@ -34,12 +34,12 @@ class MeanLine(NamedTuple):
 
 
 def draw(experiments: Sequence[Experiment], path: Path) -> None:
-    """Writes the picture, whole or not at all."""
+    """Writes the picture of a comparison, whole or not at all."""
     pictures.save(figure(experiments), path)
 
 
 def figure(experiments: Sequence[Experiment]) -> Figure:
-    """A panel for each environment, in the order in which they come."""
+    """Returns a figure with a panel for each environment, in the order of the experiments."""
     envs = list(dict.fromkeys(experiment.env for experiment in experiments))
     columns = min(MOST_COLUMNS, len(envs))
     rows = math.ceil(len(envs) / columns)
@@ -52,10 +52,10 @@ def figure(experiments: Sequence[Experiment]) -> Figure:
 
 
 def mean_line(curves: Sequence[LearningCurve], window_steps: int | None) -> MeanLine:
-    """Mean and interval over seeds, at the steps at which every seed was evaluated.
+    """Returns mean and interval over seeds, at the steps where every seed was evaluated.
 
     Args:
-      window_steps: steps over which a seed's evaluations are averaged, exploration left out; None: as they are.
+      window_steps: steps over which a seed's evaluations are averaged, without exploration; None: not averaged.
     """
     steps = sorted(set.intersection(*(set(curve.steps) for curve in curves)))
     if window_steps is not None:
@@ -88,7 +88,7 @@ def _draw_panel(axes: Axes, env: str, experiments: Sequence[Experiment]) -> None
         axes.text(0.5, 0.5, "no evaluations yet", ha="center", va="center", transform=axes.transAxes)
     axes.set_xlim(0, 1.02 * last_step if last_step else None)
     if axes.get_legend_handles_labels()[0]:
-        below = (0.5, 0.0)  # and four heights of its letters further, where the axis's own words end
+        below = (0.5, 0.0)  # plus four font heights of padding, below the label of the axis
         axes.legend(loc="upper center", bbox_to_anchor=below, borderaxespad=4.0, fontsize="small", frameon=False)
 
 
@@ -102,9 +102,9 @@ def _draw_published(axes: Axes, rows: Sequence[published.PublishedRow]) -> None:
 
 
 def _draw_experiment(axes: Axes, experiment: Experiment, colour: str, window_steps: int | None) -> None:
-    """Thin lines: every evaluation of every seed. Thick line: mean over seeds; its band: 95 % bootstrap interval.
+    """Draws every evaluation (thin), the mean over seeds (thick) in its 95 % bootstrap interval (band).
 
-    Dotted: where the mean ends, each seed that ran further.
+    Where the mean ends, dotted lines continue with each seed that ran further.
     """
     for curve in experiment.curves:
         axes.plot(curve.steps, curve.returns, color=colour, alpha=0.35, linewidth=0.7, label=f"_seed {curve.seed}")

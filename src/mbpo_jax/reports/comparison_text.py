@@ -1,4 +1,4 @@
-"""The comparison as Markdown: a table for each environment, and where every number comes from."""
+"""Writes a comparison as Markdown: a table for each environment, and the origin of every number."""
 
 from collections.abc import Iterable, Sequence
 
@@ -21,10 +21,10 @@ COLUMNS = ("experiment", "step", "seeds", "mean", "IQM [95 %]", "each seed", "pu
 
 
 def report(experiments: Sequence[Experiment], command: str, picture: str) -> str:
-    """The text of the report.
+    """Returns the text of the report.
 
     Args:
-      command: what makes this report again.
+      command: makes this report again.
       picture: path of the figure, from the report's directory.
     """
     parts = [
@@ -68,7 +68,7 @@ def _cells(row: Row) -> list[str]:
 
 
 def _settled(experiment: Experiment) -> list[str]:
-    """One line, of an environment that nobody published: from where on each seed stays within 1 % of its best."""
+    """Returns a line on an unpublished environment: from which step on each seed stays within 1 % of its best."""
     steps = settled_steps(experiment)
     if not steps:
         return []
@@ -77,7 +77,7 @@ def _settled(experiment: Experiment) -> list[str]:
 
 
 def _provenance(experiment: Experiment) -> str:
-    """One line: flagfile, seeds with their commits, device, hours."""
+    """Returns a line with flagfile, seeds with their commits, device, and hours."""
     head = f"* {experiment.name}: `{experiment.flagfile}` ({experiment.algorithm})"
     if not experiment.curves:
         return f"{head}; nothing yet of the seeds {_list(experiment.missing_seeds)}"

@@ -1,6 +1,6 @@
-"""The learning curves of a run, drawn from its metrics.
+"""Draws the learning curves of a run from its metrics.
 
-matplotlib is used through its objects: no pyplot, so no global state and no display.
+Uses matplotlib's objects and not pyplot: no global state, no display.
 """
 
 import contextlib
@@ -15,25 +15,24 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mbpo_jax.driver.storage import metrics
+from mbpo_jax.driver.storage import files, metrics
 from mbpo_jax.reports import learning_curves, pictures, plain_json
 from mbpo_jax.reports.plain_json import within
 
 FILE_NAME = "curves.png"
-MAX_NAMED_SEEDS = 8  # beyond that, a legend entry each would hide the curves
-REFERENCE_POINTS = 201  # published curves are sampled at other steps for every seed; they meet on this grid
+MAX_NAMED_SEEDS = 8  # with more, a legend entry each would hide the curves
+REFERENCE_POINTS = 201  # of the grid on which published seeds, sampled at different steps, are averaged
 
 Curve = dict[int, float]  # environment step -> evaluation return
 
 
 def draw_curves(run_dir: str | os.PathLike[str], reference: Path | None = None, output: Path | None = None) -> Path:
-    """Draws the evaluation returns of a run into `output`, `<run_dir>/curves.png` by default, replacing it in one move.
+    """Draws the evaluation returns of a run; returns the path of the picture.
 
     Args:
       run_dir: directory of a run, with `metrics.jsonl`; `config.json` gives the title where it can be read.
       reference: published curves to compare with, a CSV file with the columns step,time,reward,seed.
-    Returns:
-      The path of the picture.
+      output: the picture, replaced in one move; `<run_dir>/curves.png` by default.
     Raises:
       ValueError: there is no `metrics.jsonl`, or it or the reference is damaged; names the file.
     """
@@ -42,7 +41,7 @@ def draw_curves(run_dir: str | os.PathLike[str], reference: Path | None = None, 
 
 
 def curves_figure(run_dir: str | os.PathLike[str], reference: Path | None = None) -> Figure:
-    """The figure that `draw_curves` saves: a line for each seed, their mean, and the reference."""
+    """Returns the figure that `draw_curves` saves: a line for each seed, their mean, and the reference."""
     run_dir = Path(run_dir)
     curves = _read_curves(run_dir / metrics.FILE_NAME)
     figure = Figure(figsize=(8.0, 5.0), layout="constrained")
@@ -73,13 +72,13 @@ def _draw_run(axes: Axes, curves: Mapping[int, Curve]) -> None:
         axes.plot(steps, [curve[step] for step in steps], marker=".", label=label, alpha=alpha, linewidth=1.2)
     if len(curves) > 1:
         steps = sorted(set.intersection(*(set(curve) for curve in curves.values())))
-        with np.errstate(invalid="ignore"):  # a seed that diverged leaves a gap in the mean, as it should
+        with np.errstate(invalid="ignore"):  # a seed that diverged leaves a gap in the mean
             means = [float(np.mean([curve[step] for curve in curves.values()])) for step in steps]
         axes.plot(steps, means, color="black", linewidth=2.2, marker=".", label=f"mean of {len(curves)} seeds")
 
 
 def _draw_reference(axes: Axes, path: Path, last_step: float) -> None:
-    """Mean and one standard deviation of the published seeds, over the steps that all of them cover."""
+    """Draws mean and one standard deviation of the published seeds, over the steps that all of them cover."""
     curves = [np.array(sorted(curve.items())).T for curve in _read_reference(path).values()]
     first = max(steps[0] for steps, _ in curves)
     last = min([last_step, *(steps[-1] for steps, _ in curves)])
@@ -123,10 +122,10 @@ def _finite(text: str) -> float:
 
 
 def _title(run_dir: Path) -> str:
-    """'<algorithm> on <env>', or the name of the directory where the configuration does not say."""
+    """Returns '<algorithm> on <env>', or the directory's name where the configuration has neither."""
     config: dict[str, Any] = {}
     with contextlib.suppress(ValueError):
-        config = plain_json.read(run_dir / learning_curves.CONFIG)
+        config = plain_json.read(run_dir / files.CONFIG)
     places = (config.get("run"), config)
     algorithm, env = (_first_text(within(place, key) for place in places) for key in ("algorithm", "env"))
     return f"{algorithm} on {env}" if algorithm and env else run_dir.resolve().name

@@ -1,6 +1,6 @@
-"""Learning curves: a seed's evaluations with where they come from, read from a run or from a small JSON file.
+"""Learning curves: a seed's evaluations and their origin, read from a run or from a small JSON file.
 
-The files live in the repository, so that tables and figures are made again from a checkout, without training.
+The files live in the repository, so that tables and figures can be made again from a checkout, without training.
 """
 
 import bisect
@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 
 from mbpo_jax import options
 from mbpo_jax.driver.storage import files, metrics
+from mbpo_jax.driver.storage.files import CONFIG, SUMMARY
 from mbpo_jax.reports import plain_json
 from mbpo_jax.reports.plain_json import within
 
 RETURN, STD = "eval/return_mean", "eval/return_std"
-CONFIG, SUMMARY = "config.json", "summary.json"
-LAST_STEP = 2**31 - 1  # as many steps as a run can have
-OPTIONAL = {"stds", "flags"}  # entries that a file may be without
-UNKNOWABLE = {"num_steps", "commit", "versions", "devices", "seconds"} | OPTIONAL  # those that may be None
+LAST_STEP = 2**31 - 1  # the most steps that a run can have
+OPTIONAL = {"stds", "flags"}  # entries that a file may lack
+NULLABLE = {"num_steps", "commit", "versions", "devices", "seconds"} | OPTIONAL  # entries that may be None
 
 
 class Evaluation(NamedTuple):
@@ -51,20 +51,20 @@ class LearningCurve:
 
     @property
     def last_step(self) -> int:
-        """That of the last evaluation."""
+        """Step of the last evaluation."""
         return self.steps[-1]
 
 
 def path_of(report_dir: Path, experiment: str, seed: int) -> Path:
-    """Where the curve of a seed is kept."""
+    """Returns where the curve of a seed is kept."""
     return report_dir / "curves" / experiment / f"seed_{seed}.json"
 
 
 def load_kept(path: Path, experiment: str, seed: int) -> LearningCurve | None:
-    """The curve of a seed that is kept in a file; None if there is none.
+    """Reads the curve of a seed from its file; None if there is none.
 
     Raises:
-      ValueError: the file is damaged, or the curve there is another one; names the file.
+      ValueError: the file is damaged, or holds another curve; names the file.
     """
     if not path.exists():
         return None
@@ -75,14 +75,14 @@ def load_kept(path: Path, experiment: str, seed: int) -> LearningCurve | None:
 
 
 def longer(kept: LearningCurve | None, ran: LearningCurve | None) -> LearningCurve | None:
-    """The longer of the curves in a file and in a run, that of the run if they are equally long; None: neither."""
+    """Returns the longer one of the curves in a file and in a run, the run's if they are equally long."""
     if kept is None or ran is None:
         return ran or kept
     return ran if ran.last_step >= kept.last_step else kept
 
 
 def until(curve: LearningCurve, last_step: int) -> LearningCurve | None:
-    """The evaluations of a curve up to a step, the wall time unknown if some are left out; None: there are none."""
+    """Cuts a curve after a step, which makes its wall time unknown; None if no evaluation is left."""
     end = bisect.bisect_right(curve.steps, last_step)
     if end in (0, len(curve.steps)):
         return curve if end else None
@@ -91,7 +91,7 @@ def until(curve: LearningCurve, last_step: int) -> LearningCurve | None:
 
 
 def read_run(run_dir: Path, experiment: str, seed: int) -> LearningCurve | None:
-    """The curve of a seed of a run, which may still be running; None before its first evaluation.
+    """Reads the curve of a seed from a run, which may still be running; None before its first evaluation.
 
     Raises:
       ValueError: a file of the run is damaged; names it.
@@ -124,7 +124,7 @@ def read_run(run_dir: Path, experiment: str, seed: int) -> LearningCurve | None:
 
 
 def step_of_summary(run_dir: Path) -> float:
-    """Environment steps when the summary was written; -1 if there is none, 0 if it does not say.
+    """Returns the environment steps when the summary was written; -1 without a summary, 0 if it does not say.
 
     Raises:
       ValueError: it is damaged; names the file.
@@ -134,7 +134,7 @@ def step_of_summary(run_dir: Path) -> float:
 
 
 def read_evaluations(path: Path) -> dict[int, dict[int, Evaluation]]:
-    """The evaluations in a file of metrics: seed -> step -> evaluation, by step.
+    """Reads the evaluations in a file of metrics: seed -> step -> evaluation, by step.
 
     Raises:
       ValueError: the file is missing or damaged; names it.
@@ -152,10 +152,10 @@ def load(path: Path) -> LearningCurve:
 
 
 def save(path: Path, curve: LearningCurve) -> None:
-    """Writes a curve's file, a line for each entry, whole or not at all; one that would not change is left alone."""
+    """Writes a curve's file, a line for each entry, whole or not at all; leaves it alone if nothing changed."""
     value = plain_json.plain(dataclasses.asdict(curve))
     if curve.flags is None:
-        del value["flags"]  # so that a file from before they were kept stays as it is
+        del value["flags"]  # a file older than this entry stays as it is
     entries = (f"  {json.dumps(name)}: {json.dumps(item, allow_nan=False)}" for name, item in value.items())
     text = ("{\n" + ",\n".join(entries) + "\n}\n").encode()
     if path.exists() and path.read_bytes() == text:
@@ -183,7 +183,7 @@ def _evaluations(records: list[dict[str, Any]], path: Path) -> dict[int, dict[in
 
 
 def _seconds(run_dir: Path, last_step: int, records: list[dict[str, Any]]) -> float | None:
-    """Wall time: what the summary says if it is not older than the curve, or else what the last line says of parts."""
+    """Returns the wall time: from the summary if that is as new as the curve, else from the last line of metrics."""
     if step_of_summary(run_dir) >= last_step:
         summary = plain_json.read(run_dir / SUMMARY)
         if summary.get("seconds") is not None:
@@ -196,7 +196,7 @@ def _seconds(run_dir: Path, last_step: int, records: list[dict[str, Any]]) -> fl
 
 
 def _knobs(config: dict[str, Any]) -> dict[str, Any] | None:
-    """Every knob in a run's configuration, those of nested sections too; None if it does not tell the algorithm's."""
+    """Returns every knob in a run's configuration, nested sections included; None if the algorithm's are not there."""
     run, algorithm = config.get("run"), config.get("algorithm")
     if not isinstance(run, dict) or not isinstance(algorithm, dict):
         return None
@@ -204,10 +204,10 @@ def _knobs(config: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _number(record: dict[str, Any], name: str, path: Path, finite: bool = False) -> float:
-    """A number in a file.
+    """Returns a number of a record.
 
     Raises:
-      ValueError: it is none, or has to be finite and is not; names the file.
+      ValueError: it is not a number, or not finite although it has to be; names the file.
     """
     if not _is_number(record[name]) or (finite and not math.isfinite(record[name])):
         raise ValueError(f"{path} is damaged: {name} must be a number, got {str(record[name])[:40]!r}")
@@ -215,7 +215,7 @@ def _number(record: dict[str, Any], name: str, path: Path, finite: bool = False)
 
 
 def _from_json(value: dict[str, Any], path: str | os.PathLike[str]) -> LearningCurve:
-    """A curve from JSON, checked.
+    """Makes a curve of JSON, checking every entry.
 
     Raises:
       ValueError: names the file and the entry.
@@ -236,9 +236,9 @@ def _from_json(value: dict[str, Any], path: str | os.PathLike[str]) -> LearningC
 
 
 def _fits(name: str, item: Any) -> bool:
-    """Whether an entry has the type that it should have."""
+    """Whether an entry has the right type."""
     if item is None:
-        return name in UNKNOWABLE
+        return name in NULLABLE
     if name == "flags":
         return isinstance(item, dict) and all(_is_knob(value) for value in item.values())
     if name == "versions":
@@ -269,7 +269,7 @@ def _is_step(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether it is one, and no whole number that is too large for a float."""
+    """Whether a value is a number, and not a whole one that is too large for a float."""
     return type(value) is float or (type(value) is int and abs(value) < 2**1000)
 
 

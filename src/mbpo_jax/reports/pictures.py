@@ -1,4 +1,4 @@
-"""Writes a picture whole or not at all."""
+"""Writes pictures, whole or not at all."""
 
 from pathlib import Path
 
@@ -8,10 +8,8 @@ from mbpo_jax.driver.storage import files
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Writes a figure to `path` as a PNG, and replaces what is there in one move.
+    """Writes a figure to `path` as a PNG, replacing an older one in one move; returns the path.
 
-    Returns:
-      The path of the picture.
     Raises:
       OSError: it could not be written; what was there before is as it was.
     """

@@ -1,4 +1,4 @@
-"""JSON of reports: strict when it is written, and named when it is damaged."""
+"""Makes values strict JSON, and reads JSON files with errors that name them."""
 
 import json
 import math
@@ -10,14 +10,14 @@ import numpy as np
 
 from mbpo_jax.driver.storage import files
 
-MOST_BYTES = 2**24  # more is no curve; a million steps, evaluated every 1,000, are a hundredth of it
+MOST_BYTES = 2**24  # a hundred times the size of a curve of a million steps, evaluated every 1,000
 
 
 def plain(value: Any) -> Any:
-    """A value as strict JSON can say it.
+    """Returns a value that strict JSON can hold.
 
-    Names of entries become text, tuples and arrays lists, numpy's numbers Python's, and `nan` and the infinities text,
-    as in metrics; all else is left as it is.
+    Names of entries become text, tuples and arrays lists, numpy's numbers Python's, and nan and the infinities text, as
+    in metrics; everything else stays as it is.
     """
     if isinstance(value, Mapping):
         return {str(name): plain(item) for name, item in value.items()}
@@ -29,7 +29,7 @@ def plain(value: Any) -> Any:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The object in a file.
+    """Reads the object in a file.
 
     Raises:
       ValueError: the file is missing or damaged; names it.
@@ -46,7 +46,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def within(value: Any, *names: str) -> Any:
-    """What lies below these names; None where there is no such thing."""
+    """Returns the entry at a path of names in nested mappings; None where there is none."""
     for name in names:
         value = value.get(name) if isinstance(value, Mapping) else None
     return value

@@ -1,4 +1,4 @@
-"""What a few seeds say: windowed returns, interquartile means, bootstrap intervals, verdicts beside published numbers.
+"""Summarises a few seeds: windowed returns, interquartile means, bootstrap intervals, verdicts on published numbers.
 
 References: Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice" (interquartile
 mean over all runs of all environments; bootstrap that resamples seeds within each environment; percentiles).
@@ -14,7 +14,7 @@ import scipy.stats
 Floats = npt.NDArray[np.float64]
 
 EXPLORATION_STEPS = 5_000
-"""The published MBPO logs have no evaluations up to here (but one at 0), so windows do not reach below it."""
+"""Windows begin here at the earliest: the published MBPO logs have no evaluations up to this step, except at 0."""
 TRIMMED_SHARE = 0.25  # of either end
 NUM_RESAMPLES = 10_000
 BOOTSTRAP_SEED = 0  # fixed, so that the same runs give the same report
@@ -25,13 +25,13 @@ NO_EVALUATION = "no evaluation in the window"
 
 
 def window_mean(steps: Sequence[int], returns: Sequence[float], start: float, stop: float) -> float | None:
-    """The mean of the evaluations at steps in (start, stop]; None if there is none."""
+    """Returns the mean of the evaluations at steps in (start, stop]; None if there are none."""
     inside = [value for step, value in zip(steps, returns, strict=True) if start < step <= stop]
     return float(np.mean(inside)) if inside else None
 
 
 def value_at(steps: Sequence[int], returns: Sequence[float], step: int, window_steps: int) -> float | None:
-    """A seed's value at a step: the mean of the `window_steps` steps up to it, exploration left out.
+    """Returns a seed's value at a step: the mean over the `window_steps` steps up to it, without exploration.
 
     None where the seed has not reached the step, or has no evaluation in the window.
     """
@@ -41,9 +41,10 @@ def value_at(steps: Sequence[int], returns: Sequence[float], step: int, window_s
 
 
 def last_value(steps: Sequence[int], returns: Sequence[float], step: int) -> float | None:
-    """The mean of the evaluations in the last tenth of the steps up to `step`, at least of the last one.
+    """Returns the mean of the evaluations in the last tenth of the steps up to `step`, or the last one if it has none.
 
-    For runs that are shorter than a window, and environments that nobody published. None where the first one is later.
+    For runs shorter than a window, and for environments without published returns. None where the first evaluation is
+    later than `step`.
     """
     known = [(at, value) for at, value in zip(steps, returns, strict=True) if at <= step]
     inside = [value for at, value in known if 10 * at > 9 * step]
@@ -53,26 +54,26 @@ def last_value(steps: Sequence[int], returns: Sequence[float], step: int) -> flo
 
 
 def settled_step(steps: Sequence[int], returns: Sequence[float]) -> int | None:
-    """The first step from which on every evaluation is within 1 % of the best one.
+    """Returns the first step from which on every evaluation is within 1 % of the best one.
 
-    None where the last evaluation is not; one that is not finite is neither the best nor near it.
+    None where the last evaluation is not. An evaluation that is not finite is neither the best nor near it.
     """
     best = max((value for value in returns if math.isfinite(value)), default=math.nan)
     settled = None
     for step, value in zip(reversed(steps), reversed(returns), strict=True):
-        if not abs(best - value) <= SETTLED_SHARE * abs(best):  # in these words, as nan is not
+        if not abs(best - value) <= SETTLED_SHARE * abs(best):  # `not <=` rather than `>`: nan ends the search
             break
         settled = step
     return settled
 
 
 def iqm(values: npt.ArrayLike, axis: int | None = None) -> npt.NDArray[np.float64]:
-    """The interquartile mean: that of the middle half, after floor(n / 4) values are cut off at either end."""
+    """Returns the interquartile mean: the mean without floor(n / 4) values at either end."""
     return np.asarray(scipy.stats.trim_mean(np.asarray(values, dtype=np.float64), TRIMMED_SHARE, axis=axis))
 
 
 def mean(values: npt.ArrayLike, axis: int | None = None) -> npt.NDArray[np.float64]:
-    """The mean, as a statistic for `bootstrap_interval`."""
+    """Returns the mean, as a statistic for `bootstrap_interval`."""
     return np.asarray(np.mean(np.asarray(values, dtype=np.float64), axis=axis))
 
 
@@ -82,10 +83,10 @@ def bootstrap_interval(
     num_resamples: int = NUM_RESAMPLES,
     seed: int = BOOTSTRAP_SEED,
 ) -> tuple[Floats, Floats] | None:
-    """The 95 % interval of a statistic over seeds, by percentiles of a stratified bootstrap.
+    """Returns the 95 % interval of a statistic over seeds, by percentiles of a stratified bootstrap.
 
     Args:
-      strata: the seeds of each environment, [n_k, ...] each; n_k may differ, what follows may not.
+      strata: the seeds of each environment, [n_k, ...] each; only n_k may differ.
       statistic: of all resampled seeds together, along `axis`.
     Returns:
       Lower and upper end, [...] each; None if no environment has two seeds, as one seed has no spread.
@@ -102,14 +103,14 @@ def bootstrap_interval(
 
 
 def percentile(value: float, published_mean: float, published_std: float) -> float:
-    """Where a value lies in a normal distribution, 0 to 100; with no spread 0, 50 or 100."""
+    """Returns the percentile of a value in a normal distribution, 0 to 100; without spread 0, 50 or 100."""
     if published_std == 0.0:
         return 50.0 * (1.0 + float(np.sign(value - published_mean)))
     return 100.0 * float(scipy.stats.norm.cdf(value, published_mean, published_std))
 
 
 def verdict(value: float, published_mean: float, published_std: float) -> str:
-    """Whether a mean lies within one published standard deviation of the published mean, its ends included."""
+    """Returns whether a mean lies inside, above or below one published standard deviation of the published mean."""
     if not math.isfinite(value):
         return NOT_FINITE
     if abs(value - published_mean) <= published_std:

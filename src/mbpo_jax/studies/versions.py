@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from mbpo_jax.driver.config import AUTO
 from mbpo_jax.driver.interaction.environment import EVALUATION, Environment
 from mbpo_jax.driver.trained import load_trained
 from mbpo_jax.studies import episodes
 from mbpo_jax.studies.episodes import Episode
 from mbpo_jax.studies.finding import Finding
-
-AUTO = "auto"
 
 
 def study(

@@ -235,7 +235,7 @@ def test_nothing_else_may_change():
     fields = {field.name for field in dataclasses.fields(RunConfig)}
     assert OTHER_VALUES.keys() | CHANGES.keys() == fields - {
         "num_processes"
-    }  # which tests/driver/test_processes.py has
+    }  # which tests/launch/test_processes.py has
     for name, value in OTHER_VALUES.items():
         with pytest.raises(ValueError, match=f"another run: {name} was "):
             check_same(SavedConfig(RUN, KNOBS), dataclasses.replace(RUN, **{name: value}), KNOBS)

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
+CONFIG, SUMMARY = "config.json", "summary.json"  # names in a run directory
+
 
 def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
     """Opens a file for reading and nothing else: a pipe, which would be waited for, or a device, which has no end.

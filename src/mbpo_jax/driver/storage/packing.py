@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from mbpo_jax import replay as replay_lib
-from mbpo_jax.replay import Replay
+from mbpo_jax.replay import Replay, is_replay
 from mbpo_jax.types import PyTree
 
 
@@ -36,7 +36,7 @@ def unpack(template: PyTree, packed: dict[str, Any]) -> PyTree:
             raise ValueError(f"an array is {saved.dtype}{saved.shape} where {fresh.dtype}{fresh.shape} is expected")
         return _put(saved, fresh)
 
-    return jax.tree.map(place, template, restored, is_leaf=_is_replay)
+    return jax.tree.map(place, template, restored, is_leaf=is_replay)
 
 
 def finite(tree: PyTree) -> dict[str, bool]:
@@ -53,7 +53,7 @@ def finite(tree: PyTree) -> dict[str, bool]:
 
 def without_buffers(tree: PyTree) -> PyTree:
     """The tree with None in the place of every buffer."""
-    return jax.tree.map(lambda leaf: None if isinstance(leaf, Replay) else leaf, tree, is_leaf=_is_replay)
+    return jax.tree.map(lambda leaf: None if is_replay(leaf) else leaf, tree, is_leaf=is_replay)
 
 
 def _put(value: np.ndarray, like: Any) -> Any:
@@ -61,13 +61,9 @@ def _put(value: np.ndarray, like: Any) -> Any:
     return jax.device_put(value, like.sharding if getattr(like, "committed", False) else None)  # shapes have none
 
 
-def _is_replay(leaf: Any) -> bool:
-    return isinstance(leaf, Replay)
-
-
 def _with_contents(tree: PyTree) -> PyTree:
     """The tree with its rows in the place of every buffer."""
-    return jax.tree.map(lambda leaf: _contents(leaf) if _is_replay(leaf) else leaf, tree, is_leaf=_is_replay)
+    return jax.tree.map(lambda leaf: _contents(leaf) if is_replay(leaf) else leaf, tree, is_leaf=is_replay)
 
 
 def _contents(buffer: Replay) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from mbpo_jax.algorithms import REGISTRY
 from mbpo_jax.driver.config import RESUMABLE_CHANGES, RunConfig, StorageFailure
 from mbpo_jax.driver.storage import files
 
-CONFIG, SUMMARY = "config.json", "summary.json"
+CONFIG, SUMMARY = files.CONFIG, files.SUMMARY
 MOST_CONFIG_BYTES = 2**20  # more is no config
 UNREMARKABLE = frozenset({"run_dir", "quiet"})  # changes of these need no notice
 

@@ -1,4 +1,4 @@
-"""The parts of a run directory: each is a complete run directory of some of the seeds, and together they become one."""
+"""The parts of a shared run: each process's run directory, and how all of them become one."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ from mbpo_jax.reports import curves
 
 
 def part_config(run: RunConfig, index: int) -> RunConfig:
-    """The run of one process: its seeds, in its part of the directory, and nothing of the other processes.
+    """Returns the run of one process: its seeds, in its part of the directory, without the other processes.
 
     Args:
       run: the whole run, with `num_processes` known.
@@ -33,13 +33,11 @@ def part_config(run: RunConfig, index: int) -> RunConfig:
 
 
 def gather(run: RunConfig, algorithm_config: Any) -> dict[str, Any] | None:
-    """Makes the parts of a run one, in its directory, if all of them are finished.
+    """Makes one run directory of all parts, if all of them are finished.
 
     Writes metrics.jsonl (the lines of all parts in the order in which one process would have written them), the
-    policies, config.json, curves.png and at last summary.json, each in one move. Whoever does it, and however
-    often, the outcome is the same. In the summary, `seconds` is the longest of the parts and `env_steps_per_second`
-    the rate of that one, `seconds_per_phase` is a mean over the parts, `compilations` a sum; `..._memory_bytes` are
-    those of the process that has most.
+    policies, config.json, curves.png and finally summary.json, each in one move. The outcome is the same whichever
+    process does it, and however often.
 
     Args:
       run: the whole run, with `num_processes` known.
@@ -49,27 +47,27 @@ def gather(run: RunConfig, algorithm_config: Any) -> dict[str, Any] | None:
       ValueError: a part was trained with other knobs.
       StorageFailure, OSError: a file could not be read or written.
     """
-    owns = [part_config(run, index) for index in range(run.num_processes)]
-    summaries = [_finished_summary(own) for own in owns]
-    if any(summary is None for summary in summaries):
+    parts = [part_config(run, index) for index in range(run.num_processes)]
+    summaries = [summary for summary in map(_finished_summary, parts) if summary is not None]
+    if len(summaries) < len(parts):
         return None
-    for own in owns:
-        run_directory.check_same(run_directory.read_config(Path(own.run_dir)), own, algorithm_config)
+    for part in parts:
+        run_directory.check_same(run_directory.read_config(Path(part.run_dir)), part, algorithm_config)
     run_dir = Path(run.directory)
     scratch = run_dir / f".gather_{run.process_id}"  # two processes may be here at once
     shutil.rmtree(scratch, ignore_errors=True)
     try:
-        summary = _merged_summary(run, [summary for summary in summaries if summary is not None])
-        _write(scratch, run, algorithm_config, [Path(own.run_dir) for own in owns], summary)
+        summary = _merge_summaries(run, summaries)
+        _write(scratch, run, algorithm_config, parts, summary)
         _move(scratch, run_dir)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return summary
 
 
-def _finished_summary(own: RunConfig) -> dict[str, Any] | None:
-    """What summary.json of a part says, if every seed has its evaluation at the last step."""
-    path = Path(own.run_dir) / run_directory.SUMMARY
+def _finished_summary(part: RunConfig) -> dict[str, Any] | None:
+    """Returns a part's summary; None unless every seed has its evaluation at the last step."""
+    path = Path(part.run_dir) / run_directory.SUMMARY
     try:
         summary: dict[str, Any] = json.loads(path.read_text())
         ends = [outcome["final"] and outcome["final"]["step"] for outcome in summary["seeds"].values()]
@@ -77,10 +75,11 @@ def _finished_summary(own: RunConfig) -> dict[str, Any] | None:
         return None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StorageFailure(f"cannot read {path}: {type(error).__name__}: {error}") from error
-    return summary if all(end == own.num_steps for end in ends) else None
+    return summary if all(end == part.num_steps for end in ends) else None
 
 
-def _merged_summary(run: RunConfig, summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _merge_summaries(run: RunConfig, summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Merges summaries: the clock of the slowest part, mean seconds per phase, the largest memory of a process."""
     outcomes = {seed: outcome for summary in summaries for seed, outcome in summary["seeds"].items()}
     seconds = max(summary["seconds"] for summary in summaries)
     phases = dict.fromkeys(name for summary in summaries for name in summary["seconds_per_phase"])
@@ -98,40 +97,42 @@ def _merged_summary(run: RunConfig, summaries: Sequence[dict[str, Any]]) -> dict
     }
 
 
-def _merged_lines(parts: Sequence[Path], seeds: Sequence[int]) -> bytes:
-    """The lines of all parts by step; within a step the first line of every seed, then the second of every seed."""
+def _merge_lines(run_dirs: Sequence[Path], seeds: Sequence[int]) -> bytes:
+    """Merges metrics by step; within a step the first line of every seed comes first, then the second of every seed."""
     order = {seed: i for i, seed in enumerate(seeds)}
     keyed: list[tuple[tuple[int, int, int], bytes]] = []
-    for path in (part / metrics.FILE_NAME for part in parts):
-        told: Counter[tuple[int, int]] = Counter()
+    for path in (run_dir / metrics.FILE_NAME for run_dir in run_dirs):
+        num_lines: Counter[tuple[int, int]] = Counter()
         try:
             for line in path.read_bytes().splitlines(keepends=True):
                 record = json.loads(line)
-                place = (record["step"], record["seed"])
-                keyed.append(((place[0], told[place], order[place[1]]), line))
-                told[place] += 1
+                step, seed = record["step"], record["seed"]
+                keyed.append(((step, num_lines[step, seed], order[seed]), line))
+                num_lines[step, seed] += 1
         except (ValueError, KeyError, TypeError) as error:
             raise StorageFailure(f"cannot read {path}: {type(error).__name__}: {error}") from error
     return b"".join(line for _, line in sorted(keyed))
 
 
-def _write(scratch: Path, run: RunConfig, config: Any, parts: Sequence[Path], summary: dict[str, Any]) -> None:
+def _write(scratch: Path, run: RunConfig, config: Any, parts: Sequence[RunConfig], summary: dict[str, Any]) -> None:
+    """Fills the scratch directory with the files of the whole run."""
     scratch.mkdir()
     run_directory.write_config(scratch, dataclasses.replace(run, process_id=0), config)
-    (scratch / metrics.FILE_NAME).write_bytes(_merged_lines(parts, run.seeds))
-    for index, part in enumerate(parts):
-        for seed in part_config(run, index).seeds:
+    (scratch / metrics.FILE_NAME).write_bytes(_merge_lines([Path(part.run_dir) for part in parts], run.seeds))
+    for part in parts:
+        for seed in part.seeds:
             for best in (False, True):
                 path = policy.policy_path(scratch, seed, best)
                 path.parent.mkdir(exist_ok=True)
-                if (saved := policy.policy_path(part, seed, best)).exists():  # none is best where returns are nan
+                saved = policy.policy_path(Path(part.run_dir), seed, best)
+                if saved.exists():  # none is best where returns are nan
                     shutil.copyfile(saved, path)
     curves.draw_curves(scratch)
     run_directory.write_json(scratch / run_directory.SUMMARY, summary)
 
 
 def _move(scratch: Path, run_dir: Path) -> None:
-    """Each file in one move; summary.json, which says that all is there, at last."""
+    """Moves each file in one step; summary.json, which says that the run is complete, comes last."""
     files = [path.relative_to(scratch) for path in scratch.rglob("*") if path.is_file()]
     for file in sorted(files, key=lambda file: file.name == run_directory.SUMMARY):
         (run_dir / file).parent.mkdir(exist_ok=True)

@@ -14,7 +14,8 @@ import tiny_runs
 
 import mbpo_jax
 from mbpo_jax import main as command_line
-from mbpo_jax.driver import flags, processes
+from mbpo_jax.driver import flags
+from mbpo_jax.launch import processes, rendezvous
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "clusters.md").read_text()
@@ -69,11 +70,11 @@ def run_together(commands, **environments):
         for i, command in enumerate(commands)
     ]
     try:
-        told = [process.communicate(timeout=120) for process in started]
+        texts = [process.communicate(timeout=120) for process in started]
     finally:
         for process in started:
             process.kill()
-    return [(process.returncode, *texts) for process, texts in zip(started, told, strict=True)]
+    return [(process.returncode, *pair) for process, pair in zip(started, texts, strict=True)]
 
 
 def assert_is_the_run_of_one_process(run_dir, one_process):
@@ -143,9 +144,9 @@ def test_a_part_is_a_run_of_its_own(shared, tmp_path):
 def test_a_stopped_process_leaves_the_other_alone_and_both_continue(tmp_path, mbpo_run):
     run_dir = tmp_path / "run"
     first, second = page_commands(run_dir)
-    (ok, _, told), (stopped, _, reason) = run_together([first, ["-c", STOPPED_AT_100, *second[2:]]])
-    assert (ok, stopped) == (0, 3), (told, reason)
-    assert f"this part is finished; the process that finishes last gathers all in {run_dir}\n" in told
+    (ok, _, err), (stopped, _, reason) = run_together([first, ["-c", STOPPED_AT_100, *second[2:]]])
+    assert (ok, stopped) == (0, 3), (err, reason)
+    assert f"this part is finished; the process that finishes last gathers all in {run_dir}\n" in err
     assert reason.endswith("mbpo_jax: stopped and saved; the same command continues\n")
     assert {path.name for path in run_dir.iterdir()} == {"part_0_of_2", "part_1_of_2", "config.json"}
     assert json.loads((run_dir / "part_1_of_2" / "summary.json").read_text())["step"] == 100
@@ -229,7 +230,7 @@ def test_no_launch_and_another_number_of_processes_are_refused(shared):
 @pytest.fixture
 def met(monkeypatch):
     """This process is number 0 of 2."""
-    monkeypatch.setattr(processes, "_meet", lambda *given: (0, 2, "127.0.0.1:1"))
+    monkeypatch.setattr(rendezvous, "_meet", lambda *given: (0, 2, "127.0.0.1:1"))
 
 
 def test_other_seeds_and_a_run_without_processes_are_refused(met, shared, capsys):

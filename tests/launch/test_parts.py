@@ -8,9 +8,10 @@ import shutil
 import pytest
 import tiny_runs
 
-from mbpo_jax.driver import flags, loop, parts
+from mbpo_jax.driver import flags, loop
 from mbpo_jax.driver.config import RunConfig, StorageFailure
 from mbpo_jax.driver.storage import metrics
+from mbpo_jax.launch import parts
 
 PLACE = {"distributed": "true", "coordinator": "127.0.0.1:1", "num_processes": 2, "process_id": 0}
 
@@ -84,7 +85,7 @@ def test_the_clocks_of_the_parts_become_one():
         }
 
     run = RunConfig(seeds=(7, 8, 9), num_steps=100)
-    assert parts._merged_summary(run, [part({"7": "a", "9": "c"}, 4.0, 1.0, 5), part({"8": "b"}, 5.0, 2.0, 6)]) == {
+    assert parts._merge_summaries(run, [part({"7": "a", "9": "c"}, 4.0, 1.0, 5), part({"8": "b"}, 5.0, 2.0, 6)]) == {
         "algorithm": "mbpo",
         "step": 100,
         "seeds": {"7": "a", "8": "b", "9": "c"},
@@ -103,6 +104,6 @@ def test_lines_are_in_the_order_of_one_process(tmp_path):
                 for word in ("log", "eval") if step == 10 else ("log",):
                     for seed in seeds:
                         writer.write(step, seed, {word: 1})
-    lines = parts._merged_lines([tmp_path / "a", tmp_path / "b"], (5, 4, 3)).decode().splitlines()
-    told = [(line["step"], *(list(line)[2:]), line["seed"]) for line in map(json.loads, lines)]
-    assert told == [(step, word, seed) for step, word in ((9, "log"), (10, "log"), (10, "eval")) for seed in (5, 4, 3)]
+    lines = parts._merge_lines([tmp_path / "a", tmp_path / "b"], (5, 4, 3)).decode().splitlines()
+    order = [(line["step"], *(list(line)[2:]), line["seed"]) for line in map(json.loads, lines)]
+    assert order == [(step, word, seed) for step, word in ((9, "log"), (10, "log"), (10, "eval")) for seed in (5, 4, 3)]

@@ -1,0 +1,60 @@
+"""Collects the curves of a reproduction, from runs and from the report's directory, which keeps them."""
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+from mbpo_jax.launch import sweep_jobs
+from mbpo_jax.launch.requested_run import RequestedRun, check_curve, curve_flags
+from mbpo_jax.reports import learning_curves, published
+from mbpo_jax.reports.comparison import Experiment
+from mbpo_jax.reports.learning_curves import LearningCurve
+
+
+def collect(arguments: argparse.Namespace, requested: RequestedRun) -> Experiment:
+    """Returns a flagfile's curves up to --last_step; whole, they are kept in the report's directory.
+
+    Raises:
+      ValueError: a curve is damaged, or is not of the run asked for.
+    """
+    flagfile, run = requested.flagfile, requested.run
+    run_dirs = {}
+    if arguments.sweep_dir is not None:
+        tasks = (task for task in sweep_jobs.tasks(arguments) if task.flagfile == flagfile)
+        run_dirs = {seed: task.run_dir for task in tasks for seed in task.seeds}
+    curves = {seed: longest(arguments, requested, seed, run_dirs.get(seed)) for seed in sorted(arguments.seeds)}
+    for seed, curve in curves.items():
+        if curve is not None:
+            learning_curves.save(learning_curves.path_of(arguments.report_dir, flagfile.stem, seed), curve)
+    if arguments.last_step is not None:
+        curves = {seed: curve and learning_curves.until(curve, arguments.last_step) for seed, curve in curves.items()}
+    return Experiment(
+        name=flagfile.stem,
+        flagfile=str(flagfile),
+        algorithm=run.algorithm,
+        env=run.env,
+        curves=tuple(curve for curve in curves.values() if curve is not None),
+        missing_seeds=tuple(seed for seed, curve in curves.items() if curve is None),
+        as_published=published.is_published_mbpo(run.algorithm, run.env, requested.flags),
+        until_step=arguments.last_step,
+    )
+
+
+def longest(
+    arguments: argparse.Namespace, requested: RequestedRun, seed: int, run_dir: Path | None
+) -> LearningCurve | None:
+    """Returns the longer one of a seed's curves in its run and in the report's directory; None if there is neither.
+
+    Raises:
+      ValueError: one of them is damaged, or is not of the run asked for.
+    """
+    experiment = requested.flagfile.stem
+    path = learning_curves.path_of(arguments.report_dir, experiment, seed)
+    kept = learning_curves.load_kept(path, experiment, seed)
+    of_run = None if run_dir is None else learning_curves.read_run(run_dir, experiment, seed)
+    if of_run is not None and of_run.flags is not None:
+        of_run = dataclasses.replace(of_run, flags=curve_flags(of_run.flags))
+    for curve, place in ((of_run, run_dir), (kept, path)):
+        if curve is not None:
+            check_curve(curve, f"{place}", requested)
+    return learning_curves.longer(kept, of_run)

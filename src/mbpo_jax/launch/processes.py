@@ -1,0 +1,88 @@
+"""Trains a run, alone or together with other processes, on one host or many, that share its seeds.
+
+Each process trains its seeds in a part of the run directory that is a complete run directory itself; the process that
+finishes last gathers the parts.
+"""
+
+import dataclasses
+import functools
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TextIO
+
+import jax
+
+from mbpo_jax.driver import loop
+from mbpo_jax.driver.config import RunConfig, default_algorithm_config
+from mbpo_jax.driver.seeds import use_cores
+from mbpo_jax.driver.storage import run_directory
+from mbpo_jax.launch import parts, rendezvous
+
+
+def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = None) -> loop.Result:
+    """Trains as `loop.train` does, with the seeds shared between processes where `run.distributed` says so.
+
+    Returns:
+      The result of the whole run in the process that finished last and gathered the parts; that of its own part in the
+      other processes, and where a stop was requested. Giving all commands again continues.
+    Raises:
+      ValueError, EnvironmentFailure, Diverged, StorageFailure: as `loop.train`.
+    """
+    config = default_algorithm_config(run) if algorithm_config is None else algorithm_config
+    if not run.distributed:
+        _start_backend(len(run.seeds))
+        return loop.train(run, config, stream)
+    notify = functools.partial(_notify, run, stream)
+    notify("waits for the other processes of this launch")
+    share = rendezvous.join(run)
+    _start_backend(len(share.seeds))
+    notify(f"process {share.index} of {share.count} trains seeds {', '.join(map(str, share.seeds))}")
+    whole = dataclasses.replace(run, coordinator=share.coordinator, num_processes=share.count, process_id=share.index)
+    part = parts.part_config(whole, share.index)
+    with _claimed(whole, part, config):
+        result = loop.train(part, config, stream)
+    if not result.finished:
+        return result
+    summary = parts.gather(whole, config)
+    if summary is None:
+        notify(f"this part is finished; the process that finishes last gathers all in {run.directory}")
+        return result
+    return loop.Result(Path(run.directory), summary, True)
+
+
+def _notify(run: RunConfig, stream: TextIO | None, text: str) -> None:
+    if not run.quiet:
+        print(f"mbpo_jax: {text}", file=stream or sys.stderr, flush=True)
+
+
+def _start_backend(num_seeds: int) -> None:
+    """Starts jax's backend; refuses one that spans several processes, where orbax saves what the first one has only."""
+    use_cores(num_seeds)  # the last moment for it
+    if jax.process_count() > 1:
+        raise ValueError(
+            f"distributed must not make one jax of {jax.process_count()} processes: leave out "
+            "jax.distributed.initialize, and on a TPU pod set TPU_PROCESS_BOUNDS=1,1,1 and "
+            "TPU_CHIPS_PER_PROCESS_BOUNDS to the chips of one host (docs/clusters.md)"
+        )
+
+
+@contextmanager
+def _claimed(whole: RunConfig, part: RunConfig, algorithm_config: Any) -> Iterator[None]:
+    """Refuses the directory of another run; process 0 marks a new one, and takes the mark back if no part begins."""
+    run_dir, path = Path(whole.directory), Path(whole.directory) / run_directory.CONFIG
+    is_new = whole.process_id == 0 and not path.exists()
+    if path.exists():
+        run_directory.check_same(run_directory.read_config(run_dir), whole, algorithm_config)
+    if is_new:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        run_directory.write_config(run_dir, whole, algorithm_config)
+    try:
+        yield
+    except BaseException:
+        if is_new and not (Path(part.run_dir) / run_directory.CONFIG).exists():
+            path.unlink(missing_ok=True)
+            with suppress(OSError):  # not empty: parts of other processes
+                run_dir.rmdir()
+        raise

@@ -1,0 +1,85 @@
+"""What a reproduction asks for: the run of each flagfile, and the knobs that its curves must have been made with."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mbpo_jax import options
+from mbpo_jax.driver import flags
+from mbpo_jax.driver.config import RESUMABLE_CHANGES, RunConfig, StorageFailure, default_algorithm_config
+from mbpo_jax.driver.storage import run_directory
+from mbpo_jax.launch import sweep_jobs
+from mbpo_jax.reports.learning_curves import LearningCurve
+
+NOT_OF_A_CURVE = RESUMABLE_CHANGES | {"algorithm", "env", "seeds", "num_processes"}
+"""Knobs that do not say which curve it is, or have a field of their own in it."""
+
+
+class RequestedRun(NamedTuple):
+    """The run that a flagfile asks for."""
+
+    flagfile: Path
+    run: RunConfig
+    algorithm_config: Any
+
+    @property
+    def flags(self) -> dict[str, Any]:
+        """Returns knob -> value, as the curves have them."""
+        return curve_flags(run_directory.identity(self.run, self.algorithm_config))
+
+    @property
+    def default_flags(self) -> dict[str, Any]:
+        """Returns what a curve was made with where its file lacks a knob: it is older than that knob."""
+        return curve_flags(run_directory.identity(RunConfig(), default_algorithm_config(self.run)))
+
+
+def read_request(flagfile: Path, added: list[str]) -> RequestedRun:
+    """Reads a flagfile, with the flags `added` to it.
+
+    Raises:
+      ValueError: names the flagfile, the flag and what is allowed.
+    """
+    try:
+        return RequestedRun(flagfile, *flags.parse([f"--flagfile={flagfile}", *added]))
+    except ValueError as error:
+        raise ValueError(f"{flagfile}: {error}") from error
+
+
+def curve_flags(knobs: dict[str, Any]) -> dict[str, Any]:
+    """Returns the knobs of a run that say which curve it draws."""
+    return {name: value for name, value in knobs.items() if name not in NOT_OF_A_CURVE}
+
+
+def check_curve(curve: LearningCurve, place: str, requested: RequestedRun) -> None:
+    """Refuses a curve of another algorithm, environment or flags; one without recorded flags is accepted.
+
+    Raises:
+      ValueError: names the place, and each knob with its old and new value.
+    """
+    run = requested.run
+    if (curve.algorithm, curve.env) != (run.algorithm, run.env):
+        raise ValueError(
+            f"{place} holds {curve.algorithm} on {curve.env}, but {requested.flagfile} asks for {run.algorithm} on "
+            f"{run.env}"
+        )
+    if curve.flags is None:
+        return
+    differ = options.differences(requested.default_flags | curve.flags, requested.flags)
+    if differ:
+        raise ValueError(
+            f"{place} was made with other flags than {requested.flagfile} and what follows -- ask for: "
+            f"{'; '.join(differ.values())}. Give the old values, or other directories to start anew"
+        )
+
+
+def check_run(requested: RequestedRun, task: sweep_jobs.Task, added: list[str]) -> None:
+    """Refuses a run directory whose run has other flags than those asked for.
+
+    Raises:
+      ValueError: names the flags that differ.
+    """
+    try:
+        saved = run_directory.read_config(task.run_dir)
+    except StorageFailure:  # no run yet, or one of an older version; if it has to go on, it says what is wrong
+        return
+    run, config = flags.parse([f"--flagfile={requested.flagfile}", *added, *sweep_jobs.own_flags(task)])
+    run_directory.check_same(saved, run, config)

@@ -1,0 +1,103 @@
+"""The flags of a sweep: what is launched, and how."""
+
+import argparse
+from pathlib import Path
+
+import absl.flags
+
+from mbpo_jax.launch.command import Parser, count, positive
+
+SLURM_ONLY = ("detach", "slurm_partition", "slurm_account", "slurm_qos", "memory_gb_per_job")
+SET_BY_SWEEP = ("seeds", "run_dir")  # on every command line that the sweep runs
+
+
+def build_parser(prog: str, description: str | None, sweep_dir_required: bool = True) -> Parser:
+    """Returns a parser that knows the flags of a sweep; a command may add flags of its own."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = Parser(prog=prog, description=description, formatter_class=raw, allow_abbrev=False)
+    add = parser.add_argument
+    add("--flagfile", help="Read more of these flags from this file, one a line.")
+    add(
+        "--flagfiles",
+        required=True,
+        action="extend",
+        type=_paths,
+        help="Flagfiles of what is trained, separated by commas; given again, it adds more.",
+    )
+    add("--seeds", type=_seeds, default=[0], help="Seeds, separated by commas. Default: 0.")
+    add("--seeds_per_job", type=positive, default=1, help="Seeds that share a job and its process. Default: 1.")
+    add(
+        "--sweep_dir",
+        required=sweep_dir_required,
+        type=Path,
+        help="Directory of the runs; shared by all machines of a cluster.",
+    )
+    add("--executor", choices=("local", "slurm"), default="local", help="Where jobs run. Default: local.")
+    limit_help = "Time limit of a job until it is requeued. Default: 1440."
+    add("--timeout_minutes", type=positive, default=1440, help=limit_help)
+    save_help = "What is left of it when a job begins to save. Default: 120."
+    add("--save_seconds", type=positive, default=120, help=save_help)
+    add("--cpus_per_job", type=positive, default=2, help="Cores of a job. Default: 2.")
+    add("--gpus_per_job", type=count, default=0, help="GPUs of a job; with any, one local job runs at a time.")
+    add("--memory_gb_per_job", type=positive, help="Memory of a job, on SLURM. Default: the partition's.")
+    add("--slurm_partition", help="Default: the cluster's.")
+    add("--slurm_account", help="Default: yours.")
+    add("--slurm_qos", help="Default: the cluster's.")
+    add("--detach", action="store_true", help="Return after submission to SLURM.")
+    return parser
+
+
+def parse(argv: list[str], parser: Parser) -> tuple[argparse.Namespace, list[str]]:
+    """Parses and checks the flags of a sweep.
+
+    Args:
+      argv: without the program's name.
+      parser: from `build_parser`.
+    Returns:
+      The flags before `--`, with `is_local`, and those after it, which every run of the sweep gets.
+    Raises:
+      ValueError: names the flag, its value and what is allowed.
+    """
+    split = argv.index("--") if "--" in argv else len(argv)
+    try:
+        own = absl.flags.FlagValues().read_flags_from_files(argv[:split])
+    except (absl.flags.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"--flagfile must be a text file that can be read: {error}") from error
+    arguments, added = parser.parse_args(own), argv[split + 1 :]
+    arguments.is_local = arguments.executor == "local"
+    _check(arguments)
+    for argument in added:
+        if argument.partition("=")[0].lstrip("-") in SET_BY_SWEEP:
+            raise ValueError(f"what follows -- must not be --seeds or --run_dir, which the sweep sets, got {argument}")
+    return arguments, added
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    for flagfile in arguments.flagfiles:
+        if not flagfile.is_file():
+            raise ValueError(f"--flagfiles must be files that can be read, got '{flagfile}'")
+    for name, values in (("flagfiles", [file.stem for file in arguments.flagfiles]), ("seeds", arguments.seeds)):
+        if len(set(values)) < len(values):
+            raise ValueError(f"--{name} must differ from one another, got {','.join(map(str, values))}")
+    if 60 * arguments.timeout_minutes <= arguments.save_seconds:
+        raise ValueError(
+            f"--save_seconds must be less than --timeout_minutes={arguments.timeout_minutes} (in seconds: "
+            f"{60 * arguments.timeout_minutes}), got {arguments.save_seconds}"
+        )
+    for name in SLURM_ONLY:
+        if arguments.is_local and getattr(arguments, name):
+            raise ValueError(f"--{name} is not read by --executor=local; leave it out")
+
+
+def _paths(text: str) -> list[Path]:
+    return [Path(part) for part in text.split(",")]
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        seeds = [int(part) for part in text.split(",")]
+    except ValueError:
+        seeds = [-1]
+    if not all(0 <= seed <= 2**31 - 1 for seed in seeds):
+        raise argparse.ArgumentTypeError(f"must be whole numbers of 0 or more separated by commas, got {text!r}")
+    return seeds
