@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from mbpo_jax import options, sweep
 from mbpo_jax.driver import flags, launcher
 from mbpo_jax.driver.command import Parser, exit_status, failed, positive
-from mbpo_jax.driver.config import RESUMABLE_CHANGES, RunConfig, StorageFailure, default_algorithm_config
+from mbpo_jax.driver.config import RESUMABLE_CHANGES, RunConfig, StorageFailure
 from mbpo_jax.driver.storage import files, run_directory
 from mbpo_jax.reports import comparison, comparison_figure, comparison_text, learning_curves, published
 from mbpo_jax.reports.comparison import Experiment
@@ -44,13 +44,13 @@ class Wanted(NamedTuple):
 
     @property
     def flags(self) -> dict[str, Any]:
-        """Knob -> value, as the curves have them."""
+        """Full path of a knob -> value, as the curves have them."""
         return _of_a_curve(run_directory.identity(self.run, self.algorithm_config))
 
     @property
     def default_flags(self) -> dict[str, Any]:
         """What a curve has been made with where its file does not know a knob: it is older than that knob."""
-        return _of_a_curve(run_directory.identity(RunConfig(), default_algorithm_config(self.run)))
+        return _of_a_curve(run_directory.default_identity(self.run, self.algorithm_config))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -223,7 +223,8 @@ def _check_asked_for(curve: LearningCurve, place: str, one: Wanted) -> None:
         )
     if curve.flags is None:
         return
-    differ = options.differences(one.default_flags | curve.flags, one.flags)
+    known = options.with_paths(curve.flags, one.flags)
+    differ = options.differences(one.default_flags | known, one.flags)
     if differ:
         raise ValueError(
             f"{place} was made with other flags than {one.flagfile} and what follows -- ask for: "

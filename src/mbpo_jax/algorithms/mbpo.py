@@ -12,12 +12,10 @@ import jax.numpy as jnp
 from flax import struct
 
 from mbpo_jax import agents, backends, health, replay, schedules
-from mbpo_jax.agents.ddpg import DdpgConfig
 from mbpo_jax.agents.sac import SacConfig
-from mbpo_jax.agents.td3 import Td3Config
 from mbpo_jax.health import Health
 from mbpo_jax.models import gaussian
-from mbpo_jax.options import check, option
+from mbpo_jax.options import check, chosen_section, option
 from mbpo_jax.replay import Replay
 from mbpo_jax.rollouts import branched
 from mbpo_jax.types import (
@@ -38,8 +36,8 @@ from mbpo_jax.types import (
 
 
 @dataclasses.dataclass(frozen=True)
-class _Knobs:
-    """Knobs of MBPO with any agent. The defaults are the paper's for the MuJoCo tasks."""
+class MbpoConfig:
+    """Knobs of MBPO. The defaults are the paper's for the MuJoCo tasks; its agent is SAC."""
 
     exploration_steps: int = option(5000, "Environment steps of uniformly random actions before learning.", minimum=1)
     min_replay_rows: int = option(1000, "Real rows that the agent's updates wait for.", minimum=1)
@@ -67,6 +65,7 @@ class _Knobs:
         "or 'auto' for the environments that are known.",
     )
     model: gaussian.GaussianConfig = gaussian.GaussianConfig()
+    agent: agents.AgentConfig = chosen_section(SacConfig(), "Agent that acts and learns.", agents.CONFIG_CLASSES)
 
     def __post_init__(self) -> None:
         check(self)
@@ -78,28 +77,15 @@ class _Knobs:
             )
 
 
-@dataclasses.dataclass(frozen=True)
-class MbpoConfig(_Knobs):
-    """Knobs of MBPO as published: its agent is SAC."""
+TINY = {
+    "exploration_steps": 40, "min_replay_rows": 40, "replay_capacity": 400, "epoch_steps": 20, "fit_every_steps": 10,
+    "rollout_batch": 30, "updates_per_step": 2, "batch_size": 16, "real_fraction": 0.25,
+    "model.num_members": 3, "model.num_elites": 2, "model.model_hidden_units": 8,
+    "model.model_weight_decays": (5e-5, 1e-4), "agent.hidden_units": 8, "agent.num_hidden_layers": 1,
+}  # fmt: skip
+"""Changes of the defaults, by full path, with which tests run every phase within seconds."""
 
-    agent: SacConfig = SacConfig()
-
-
-@dataclasses.dataclass(frozen=True)
-class MbpoDdpgConfig(_Knobs):
-    """Knobs of MBPO with DDPG as its agent."""
-
-    agent: DdpgConfig = DdpgConfig()
-
-
-@dataclasses.dataclass(frozen=True)
-class MbpoTd3Config(_Knobs):
-    """Knobs of MBPO with TD3 as its agent."""
-
-    agent: Td3Config = Td3Config()
-
-
-Config: TypeAlias = MbpoConfig | MbpoDdpgConfig | MbpoTd3Config
+Config: TypeAlias = MbpoConfig
 
 
 class Starts(struct.PyTreeNode, kw_only=True):

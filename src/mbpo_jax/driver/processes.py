@@ -21,7 +21,7 @@ import jax
 from jax._src import distributed  # who am I, without starting a backend: there is no public name for it
 
 from mbpo_jax.driver import loop, parts
-from mbpo_jax.driver.config import RunConfig, default_algorithm_config
+from mbpo_jax.driver.config import RunConfig, resolve_algorithm_config
 from mbpo_jax.driver.seeds import use_cores
 from mbpo_jax.driver.storage import run_directory
 
@@ -47,7 +47,7 @@ def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = 
     Raises:
       ValueError, EnvironmentFailure, Diverged, StorageFailure: as `loop.train`.
     """
-    config = default_algorithm_config(run) if algorithm_config is None else algorithm_config
+    config = resolve_algorithm_config(run, algorithm_config)
     if not run.distributed:
         _begin_jax(len(run.seeds))
         return loop.train(run, config, stream)

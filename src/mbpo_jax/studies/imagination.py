@@ -34,7 +34,7 @@ def world_model(trained: Trained) -> WorldModel:
       ValueError: its algorithm learns none, or this checkpoint has none that is whole.
     """
     if not hasattr(trained.state, "model"):
-        with_models = [name for name, member in REGISTRY.items() if hasattr(member.config_class(), "model")]
+        with_models = [name for name, member in REGISTRY.items() if hasattr(member.default_config(), "model")]
         raise ValueError(
             f"the run must have a model (--algorithm one of {', '.join(with_models)}), got {trained.run.algorithm}"
         )
