@@ -3,49 +3,28 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from mbpo_jax.agents.ddpg import DdpgConfig
-    from mbpo_jax.agents.sac import SacConfig
-    from mbpo_jax.agents.td3 import Td3Config
-    from mbpo_jax.algorithms.mbpo import MbpoConfig, MbpoDdpgConfig, MbpoTd3Config
-    from mbpo_jax.algorithms.model_free import ModelFreeDdpgConfig, ModelFreeSacConfig, ModelFreeTd3Config
-    from mbpo_jax.driver.config import RunConfig
-    from mbpo_jax.driver.interaction.policy import Policy, load_policy
-    from mbpo_jax.driver.loop import Result
-    from mbpo_jax.driver.trained import Trained, load_trained
-    from mbpo_jax.launch.processes import train
-    from mbpo_jax.models.state import GaussianConfig
+if TYPE_CHECKING:  # what type checkers read; at run time, `__getattr__` imports a name's module
+    from mbpo_jax.agents.ddpg import DdpgConfig as DdpgConfig
+    from mbpo_jax.agents.sac import SacConfig as SacConfig
+    from mbpo_jax.agents.td3 import Td3Config as Td3Config
+    from mbpo_jax.algorithms.mbpo import MbpoConfig as MbpoConfig
+    from mbpo_jax.algorithms.model_free import ModelFreeConfig as ModelFreeConfig
+    from mbpo_jax.driver.config import RunConfig as RunConfig
+    from mbpo_jax.driver.interaction.policy import Policy as Policy
+    from mbpo_jax.driver.interaction.policy import load_policy as load_policy
+    from mbpo_jax.driver.loop import Result as Result
+    from mbpo_jax.driver.trained import Trained as Trained
+    from mbpo_jax.driver.trained import load_trained as load_trained
+    from mbpo_jax.launch.processes import train as train
+    from mbpo_jax.models.state import GaussianConfig as GaussianConfig
 
 __version__ = "0.1.0"
-__all__ = [
-    "DdpgConfig",
-    "GaussianConfig",
-    "MbpoConfig",
-    "MbpoDdpgConfig",
-    "MbpoTd3Config",
-    "ModelFreeDdpgConfig",
-    "ModelFreeSacConfig",
-    "ModelFreeTd3Config",
-    "Policy",
-    "Result",
-    "RunConfig",
-    "SacConfig",
-    "Td3Config",
-    "Trained",
-    "load_policy",
-    "load_trained",
-    "train",
-]
 
-_HOMES = {
+_MODULES = {
     "DdpgConfig": "agents.ddpg",
     "GaussianConfig": "models.state",
     "MbpoConfig": "algorithms.mbpo",
-    "MbpoDdpgConfig": "algorithms.mbpo",
-    "MbpoTd3Config": "algorithms.mbpo",
-    "ModelFreeDdpgConfig": "algorithms.model_free",
-    "ModelFreeSacConfig": "algorithms.model_free",
-    "ModelFreeTd3Config": "algorithms.model_free",
+    "ModelFreeConfig": "algorithms.model_free",
     "Policy": "driver.interaction.policy",
     "Result": "driver.loop",
     "RunConfig": "driver.config",
@@ -56,9 +35,10 @@ _HOMES = {
     "load_trained": "driver.trained",
     "train": "launch.processes",
 }
+__all__ = [*_MODULES]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'mbpo_jax' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"mbpo_jax.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(f"mbpo_jax.{_MODULES[name]}"), name)

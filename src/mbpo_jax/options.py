@@ -1,15 +1,32 @@
 """Knobs: one `option(...)` line gives a field of a frozen dataclass its default, its help text and its range.
 
-Flags, `--help`, `config.json` and the checks of the Python API are all derived from these lines.
+Flags, `--help`, `config.json` and the checks of the Python API are all derived from these lines. A config may hold
+other configs, its sections. A knob's full path names the sections around it: `discount` of the section `agent` is
+`agent.discount`. A section can be one of several classes, chosen by name (`chosen_section`); the path of the section,
+`agent`, then stands for the name.
 """
 
 import dataclasses
 import math
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 MOST = 2**31 - 1  # of any whole number: counters and indices on the device have 32 bits
+CHOICE = "choice"  # in JSON, the entry of a section that says which one was chosen; no knob has this name
+
+
+@dataclasses.dataclass(frozen=True)
+class Knob:
+    """What is known of a knob."""
+
+    name: str
+    type: Any
+    default: Any
+    help: str
+    minimum: float = -math.inf
+    maximum: float = math.inf
+    choices: Collection[str] = ()  # where there are any, nothing else is allowed
 
 
 def option(
@@ -18,19 +35,28 @@ def option(
     *,
     minimum: float = -math.inf,
     maximum: float = math.inf,
-    choices: tuple[str, ...] = (),
+    choices: Collection[str] = (),
 ) -> Any:
-    """A dataclass field with a default, a help text (with its unit) and an allowed range, ends included."""
+    """Declares a knob: a dataclass field with a default, a help text (with its unit) and a range, ends included."""
     return dataclasses.field(
         default=default, metadata={"help": help, "minimum": minimum, "maximum": maximum, "choices": choices}
     )
 
 
-def allowed(field: dataclasses.Field[Any]) -> str:
-    """The values a knob takes, in words, for error messages and `--help`."""
-    low, high = field.metadata["minimum"], field.metadata["maximum"]
-    if field.metadata["choices"]:
-        return "one of " + ", ".join(field.metadata["choices"])
+def chosen_section(default: Any, help: str, classes: Mapping[str, type]) -> Any:
+    """Declares a section that is a config of one of several classes.
+
+    Args:
+      default: an instance of one of them.
+      classes: by the name that chooses them.
+    """
+    return dataclasses.field(default=default, metadata={"section_help": help, "classes": classes})
+
+
+def allowed(knob: Knob) -> str:
+    """Returns what a knob may be, in words, for error messages and `--help`."""
+    if knob.choices:
+        return "one of " + ", ".join(knob.choices)
     kind = {
         bool: "true or false",
         int: "a whole number",
@@ -39,16 +65,19 @@ def allowed(field: dataclasses.Field[Any]) -> str:
         float | None: "a number, or 'auto'",
         tuple[int, ...]: "whole numbers separated by commas",
         tuple[float, ...]: "numbers separated by commas",
-    }[field.type]  # type: ignore[index]
-    if math.isinf(low) and math.isinf(high):
+    }[knob.type]
+    if math.isinf(knob.minimum) and math.isinf(knob.maximum):
         return kind
-    if math.isinf(high):
-        return f"{kind}, {_exactly(low)} or more"
-    return f"{kind} in [{_exactly(low)}, {_exactly(high)}]"
+    if math.isinf(knob.maximum):
+        return f"{kind}, {_exactly(knob.minimum)} or more"
+    return f"{kind} in [{_exactly(knob.minimum)}, {_exactly(knob.maximum)}]"
 
 
 def _exactly(bound: float) -> str:
     return str(bound) if isinstance(bound, int) else f"{bound:g}"
+
+
+# -- checks ------------------------------------------------------------------------------------------------------
 
 
 def check(config: Any) -> None:
@@ -57,60 +86,192 @@ def check(config: Any) -> None:
     Raises:
       ValueError: names the knob, its value and what is allowed.
     """
-    for field in knobs(type(config)):
+    for knob in knobs(type(config)):
+        check_value(knob, getattr(config, knob.name))
+    for field in _section_fields(config):
         value = getattr(config, field.name)
-        if not _fits(field, value):
-            raise ValueError(f"{field.name} must be {allowed(field)}, got {value!r}")
-        numbers = value if isinstance(value, tuple) else (value,)
-        if field.type in (int, tuple[int, ...]) and max(numbers) > MOST:
-            raise ValueError(f"{field.name} must be at most {MOST}, got {value!r}")
+        classes = field.metadata.get("classes", {field.name: type(field.default)})
+        if type(value) not in classes.values():
+            names = " or ".join(section_class.__name__ for section_class in classes.values())
+            raise ValueError(f"{field.name} must be a {names}, got {value!r}")
 
 
-def knobs(config_class: type) -> list[dataclasses.Field[Any]]:
-    """The fields of a config class that are knobs, with their types resolved; nested configs are left out."""
-    hints = typing.get_type_hints(config_class)
-    fields = [field for field in dataclasses.fields(config_class) if "help" in field.metadata]
-    for field in fields:
-        field.type = hints[field.name]
-    return fields
+def check_value(knob: Knob, value: Any, name: str | None = None) -> None:
+    """Checks a value against a knob's type and range.
+
+    Args:
+      name: what the knob is called in the message; its own name if left out.
+    Raises:
+      ValueError: names the knob, the value and what is allowed.
+    """
+    name = knob.name if name is None else name
+    if not _fits(knob, value):
+        raise ValueError(f"{name} must be {allowed(knob)}, got {value!r}")
+    numbers = value if isinstance(value, tuple) else (value,)
+    if knob.type in (int, tuple[int, ...]) and max(numbers) > MOST:
+        raise ValueError(f"{name} must be at most {MOST}, got {value!r}")
 
 
-def sections(config_class: type) -> dict[str, type]:
-    """The nested configs of a config class, by field name."""
-    hints = typing.get_type_hints(config_class)
-    fields = dataclasses.fields(config_class)
-    return {field.name: hints[field.name] for field in fields if dataclasses.is_dataclass(hints[field.name])}
-
-
-def flat(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Every knob by its name alone, those of nested sections too."""
-    found: dict[str, Any] = {}
-    for name, item in value.items():
-        found |= flat(item) if isinstance(item, dict) else {name: item}
-    return found
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
-    """For each knob that differs, by name: what it was and what it is."""
-    names = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
-    return {name: f"{name} was {old.get(name)!r}, is {new.get(name, 'not known')!r}" for name in names}
-
-
-def _fits(field: dataclasses.Field[Any], value: Any) -> bool:
-    low, high = field.metadata["minimum"], field.metadata["maximum"]
-    if field.metadata["choices"]:
-        return value in field.metadata["choices"]
-    if field.type in (bool, str):
-        return isinstance(value, field.type)  # type: ignore[arg-type]
+def _fits(knob: Knob, value: Any) -> bool:
+    if knob.choices:
+        return isinstance(value, str) and value in knob.choices
+    if knob.type in (bool, str):
+        return isinstance(value, knob.type)
     if value is None:
-        return field.type == float | None
-    if field.type in (tuple[int, ...], tuple[float, ...]):
-        is_list = isinstance(value, tuple) and bool(value)
-        return is_list and all(_is_number(v, field.type == tuple[int, ...]) and low <= v <= high for v in value)
-    return _is_number(value, field.type is int) and low <= value <= high
+        return bool(knob.type == float | None)
+    whole = knob.type in (int, tuple[int, ...])
+    if knob.type not in (tuple[int, ...], tuple[float, ...]):
+        return _is_number(value, whole) and knob.minimum <= value <= knob.maximum
+    return (
+        isinstance(value, tuple)
+        and bool(value)
+        and all(_is_number(item, whole) and knob.minimum <= item <= knob.maximum for item in value)
+    )
 
 
 def _is_number(value: Any, whole: bool) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return isinstance(value, int) or (not whole and math.isfinite(value))
+
+
+# -- the knobs of a config ---------------------------------------------------------------------------------------
+
+
+def knobs(config_class: type) -> list[Knob]:
+    """Returns the knobs of a config class, in order; those of its sections are left out."""
+    hints = typing.get_type_hints(config_class)
+    fields = [field for field in dataclasses.fields(config_class) if "help" in field.metadata]
+    return [Knob(name=field.name, type=hints[field.name], default=field.default, **field.metadata) for field in fields]
+
+
+def sections(config: Any) -> dict[str, Any]:
+    """Returns the sections of a config, by field name."""
+    return {field.name: getattr(config, field.name) for field in _section_fields(config)}
+
+
+def tree(config: Any) -> dict[str, Knob]:
+    """Returns every knob of a config and of its sections by full path; the defaults are what the config holds.
+
+    A chosen section is a knob too, before those inside it: its value is the name.
+    """
+    found = {knob.name: dataclasses.replace(knob, default=getattr(config, knob.name)) for knob in knobs(type(config))}
+    for field in _section_fields(config):
+        section = getattr(config, field.name)
+        if "classes" in field.metadata:
+            found[field.name] = _choice_knob(field, section)
+        found |= {f"{field.name}.{path}": knob for path, knob in tree(section).items()}
+    return found
+
+
+def values(config: Any) -> dict[str, Any]:
+    """Returns the value of every knob by full path; of a chosen section, its name."""
+    return {path: knob.default for path, knob in tree(config).items()}
+
+
+def choices(config: Any) -> dict[str, str]:
+    """Returns the name that each chosen section of a config has, by the section's field."""
+    chosen = (field for field in _section_fields(config) if "classes" in field.metadata)
+    return {field.name: _choice_knob(field, getattr(config, field.name)).default for field in chosen}
+
+
+def replace(config: Any, changes: Mapping[str, Any]) -> Any:
+    """Returns a config with other values.
+
+    Args:
+      changes: by full path; a section that another name is given for begins with the defaults of its class.
+    Raises:
+      ValueError: names the knob by its full path, and its value; or a path that is none.
+    """
+    own: dict[str, Any] = {}
+    inside: dict[str, dict[str, Any]] = {name: {} for name in sections(config)}
+    known = {knob.name for knob in knobs(type(config))} | choices(config).keys()
+    for path, value in changes.items():
+        name, _, rest = path.partition(".")
+        if rest and name in inside:
+            inside[name][rest] = value
+        elif path in known:
+            own[path] = value
+        else:
+            raise ValueError(f"{path} is not a knob of {type(config).__name__}, got {value!r}")
+    for field in _section_fields(config):
+        section = getattr(config, field.name)
+        if field.name in own:
+            section = _choose(field, section, own[field.name])
+        try:
+            own[field.name] = replace(section, inside[field.name])
+        except ValueError as error:
+            raise ValueError(f"{field.name}.{error}") from error
+    return dataclasses.replace(config, **own)
+
+
+def _choose(field: dataclasses.Field[Any], section: Any, name: Any) -> Any:
+    """Returns the section if it is the one of this name, or the one of this name at its defaults."""
+    check_value(_choice_knob(field, section), name)
+    section_class = field.metadata["classes"][name]
+    return section if type(section) is section_class else section_class()
+
+
+def _choice_knob(field: dataclasses.Field[Any], section: Any) -> Knob:
+    """Returns the knob that a chosen section is; its default is the name that is chosen."""
+    names = {section_class: name for name, section_class in field.metadata["classes"].items()}
+    return Knob(field.name, str, names[type(section)], field.metadata["section_help"], choices=tuple(names.values()))
+
+
+def _section_fields(config: Any) -> Iterator[dataclasses.Field[Any]]:
+    return (field for field in dataclasses.fields(config) if dataclasses.is_dataclass(field.default))
+
+
+# -- as JSON, and by name ----------------------------------------------------------------------------------------
+
+
+def nested(config: Any) -> dict[str, Any]:
+    """Returns a config as nested dicts; that of a chosen section says which it is, under `CHOICE`."""
+    value = {knob.name: getattr(config, knob.name) for knob in knobs(type(config))}
+    chosen = choices(config)
+    for name, section in sections(config).items():
+        value[name] = ({CHOICE: chosen[name]} if name in chosen else {}) | nested(section)
+    return value
+
+
+def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns the values in nested dicts (see `nested`) by full path."""
+    found: dict[str, Any] = {}
+    for name, item in value.items():
+        if isinstance(item, Mapping):
+            found |= flat(item, f"{prefix}{name}.")
+        else:
+            found[prefix.removesuffix(".") if name == CHOICE and prefix else prefix + name] = item
+    return found
+
+
+def meanings(paths: Iterable[str]) -> dict[str, list[str]]:
+    """Returns, by name, the full paths that it may mean: a path means itself, its last word every path that ends so."""
+    found: dict[str, list[str]] = {}
+    for path in paths:
+        found.setdefault(path.rpartition(".")[2], []).append(path)
+    return found | {path: [path] for path in paths}
+
+
+def short_names(paths: Iterable[str]) -> dict[str, str]:
+    """Returns what each path is called: its last word where that means nothing else, or else the path itself."""
+    paths = list(paths)
+    found = meanings(paths)
+    words = {path: path.rpartition(".")[2] for path in paths}
+    return {path: word if found[word] == [path] else path for path, word in words.items()}
+
+
+def with_paths(old: Mapping[str, Any], paths: Iterable[str]) -> dict[str, Any]:
+    """Returns values by full path where they go by last words, as older versions wrote them.
+
+    A name that may mean several paths, or none, stays as it is.
+    """
+    found = meanings(paths)
+    return {found[name][0] if len(found.get(name, ())) == 1 else name: value for name, value in old.items()}
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
+    """Returns, for each knob that differs, by full path, what it was and what it is."""
+    paths = [path for path in sorted(old.keys() | new.keys()) if old.get(path) != new.get(path)]
+    names = short_names(old.keys() | new.keys())
+    return {path: f"{names[path]} was {old.get(path)!r}, is {new.get(path, 'not known')!r}" for path in paths}

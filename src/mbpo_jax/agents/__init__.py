@@ -1,20 +1,30 @@
-"""What acts and learns: each file but `critics`, what they share, builds one `Agent` and has a row in BUILDERS."""
+"""What acts and learns: each file but `critics`, what they share, builds one `Agent` and has a row in AGENTS."""
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from mbpo_jax.agents import ddpg, sac, td3
 from mbpo_jax.types import Agent, Spec
 
 AgentConfig: TypeAlias = sac.SacConfig | ddpg.DdpgConfig | td3.Td3Config
 
-BUILDERS: dict[type, Callable[[Any, Spec], Agent]] = {
-    sac.SacConfig: sac.build,
-    ddpg.DdpgConfig: ddpg.build,
-    td3.Td3Config: td3.build,
+
+class AgentEntry(NamedTuple):
+    """An agent that `--agent` can choose."""
+
+    config_class: type
+    build: Callable[[Any, Spec], Agent]
+
+
+AGENTS: dict[str, AgentEntry] = {
+    "sac": AgentEntry(sac.SacConfig, sac.build),
+    "ddpg": AgentEntry(ddpg.DdpgConfig, ddpg.build),
+    "td3": AgentEntry(td3.Td3Config, td3.build),
 }
+CONFIG_CLASSES: dict[str, type] = {name: entry.config_class for name, entry in AGENTS.items()}
 
 
 def build(config: AgentConfig, spec: Spec) -> Agent:
-    """The agent that these knobs are of."""
-    return BUILDERS[type(config)](config, spec)
+    """Builds the agent that has these knobs."""
+    builders = {entry.config_class: entry.build for entry in AGENTS.values()}
+    return builders[type(config)](config, spec)

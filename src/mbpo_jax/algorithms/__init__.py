@@ -1,33 +1,80 @@
 """What composes: a file for each way to compose, and a row in REGISTRY for each algorithm."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from mbpo_jax import options, terminations
 from mbpo_jax.algorithms import mbpo, model_free
 from mbpo_jax.types import Algorithm, Spec
 
 
 class Entry(NamedTuple):
-    """A row of the registry: from it come flags, `--help`, and the contract tests."""
+    """A row of the registry: from it come flags, `--help`, the contract tests, and what reports compare with."""
 
     config_class: type
     build: Callable[[Any, Spec], Algorithm]
-    summary: str
+    summary: str  # for --help
+    tiny: Mapping[str, Any]  # changes of the defaults, by full path, with which the contract tests take seconds
+    agent: str | None = None  # the one agent of this row (a name in AGENTS); None: --agent chooses, or there is none
+    published: tuple[str, ...] = ()  # names in published.csv, best first, of what runs are compared with
+    spec: Spec = Spec(obs_dim=4, action_dim=2, termination_fn=terminations.never)  # of the contract tests
+
+    def default_config(self) -> Any:
+        """Returns the knobs at their defaults."""
+        config = self.config_class()
+        return config if self.agent is None else options.replace(config, {"agent": self.agent})
+
+    def tiny_config(self) -> Any:
+        """Returns the knobs of the contract tests."""
+        return options.replace(self.default_config(), self.tiny)
 
 
 REGISTRY: dict[str, Entry] = {
-    "mbpo": Entry(mbpo.MbpoConfig, mbpo.build, "Model-based policy optimisation (Janner et al. 2019)"),
-    "mbpo_ddpg": Entry(mbpo.MbpoDdpgConfig, mbpo.build, "MBPO with DDPG as its agent, exploration noise in rollouts"),
-    "mbpo_td3": Entry(mbpo.MbpoTd3Config, mbpo.build, "MBPO with TD3 as its agent, exploration noise in rollouts"),
+    "mbpo": Entry(
+        mbpo.MbpoConfig,
+        mbpo.build,
+        "Model-based policy optimisation (Janner et al. 2019)",
+        mbpo.TINY,
+        published=("MBPO",),
+    ),
+    "mbpo_ddpg": Entry(
+        mbpo.MbpoConfig,
+        mbpo.build,
+        "MBPO with DDPG as its agent, exploration noise in rollouts",
+        mbpo.TINY,
+        agent="ddpg",
+        published=("MBPO",),
+    ),
+    "mbpo_td3": Entry(
+        mbpo.MbpoConfig,
+        mbpo.build,
+        "MBPO with TD3 as its agent, exploration noise in rollouts",
+        mbpo.TINY,
+        agent="td3",
+        published=("MBPO",),
+    ),
     "sac": Entry(
-        model_free.ModelFreeSacConfig, model_free.build, "Soft actor-critic, model-free (Haarnoja et al. 2018)"
+        model_free.ModelFreeConfig,
+        model_free.build,
+        "Soft actor-critic, model-free (Haarnoja et al. 2018)",
+        model_free.TINY,
+        agent="sac",
+        published=("SAC", "MBPO"),
     ),
     "ddpg": Entry(
-        model_free.ModelFreeDdpgConfig,
+        model_free.ModelFreeConfig,
         model_free.build,
         "Deep deterministic policy gradients, model-free (Lillicrap et al. 2015)",
+        model_free.TINY,
+        agent="ddpg",
+        published=("DDPG", "MBPO"),
     ),
     "td3": Entry(
-        model_free.ModelFreeTd3Config, model_free.build, "Twin delayed DDPG, model-free (Fujimoto et al. 2018)"
+        model_free.ModelFreeConfig,
+        model_free.build,
+        "Twin delayed DDPG, model-free (Fujimoto et al. 2018)",
+        model_free.TINY,
+        agent="td3",
+        published=("TD3", "MBPO"),
     ),
 }

@@ -7,28 +7,25 @@ Deviations from the official code, with their reasons: docs/deviations.md.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import TypeAlias
 
 import jax
 from flax import struct
 
 from mbpo_jax import agents, backends, replay, schedules
-from mbpo_jax.agents.ddpg import DdpgConfig
 from mbpo_jax.agents.sac import SacConfig
-from mbpo_jax.agents.td3 import Td3Config
 from mbpo_jax.algorithms import phases
 from mbpo_jax.algorithms.reactive import reactive
 from mbpo_jax.models import gaussian
 from mbpo_jax.models.state import EnsembleState, GaussianConfig
-from mbpo_jax.options import check, option
+from mbpo_jax.options import check, chosen_section, option
 from mbpo_jax.replay import Replay
 from mbpo_jax.rollouts import branched
 from mbpo_jax.types import Agent, Algorithm, Array, Dynamics, Key, Phase, PyTree, Spec, WorldModel
 
 
 @dataclasses.dataclass(frozen=True)
-class _Knobs:
-    """Knobs of MBPO with any agent. The defaults are the paper's for the MuJoCo tasks."""
+class MbpoConfig:
+    """Knobs of MBPO. The defaults are the paper's for the MuJoCo tasks; its agent is SAC."""
 
     exploration_steps: int = option(5000, "Environment steps of uniformly random actions before learning.", minimum=1)
     min_replay_rows: int = option(1000, "Real rows that the agent's updates wait for.", minimum=1)
@@ -56,6 +53,7 @@ class _Knobs:
         "or 'auto' for the environments that are known.",
     )
     model: GaussianConfig = GaussianConfig()
+    agent: agents.AgentConfig = chosen_section(SacConfig(), "Agent that acts and learns.", agents.CONFIG_CLASSES)
 
     def __post_init__(self) -> None:
         check(self)
@@ -67,28 +65,13 @@ class _Knobs:
             )
 
 
-@dataclasses.dataclass(frozen=True)
-class MbpoConfig(_Knobs):
-    """Knobs of MBPO as published: its agent is SAC."""
-
-    agent: SacConfig = SacConfig()
-
-
-@dataclasses.dataclass(frozen=True)
-class MbpoDdpgConfig(_Knobs):
-    """Knobs of MBPO with DDPG as its agent."""
-
-    agent: DdpgConfig = DdpgConfig()
-
-
-@dataclasses.dataclass(frozen=True)
-class MbpoTd3Config(_Knobs):
-    """Knobs of MBPO with TD3 as its agent."""
-
-    agent: Td3Config = Td3Config()
-
-
-Config: TypeAlias = MbpoConfig | MbpoDdpgConfig | MbpoTd3Config
+TINY = {
+    "exploration_steps": 40, "min_replay_rows": 40, "replay_capacity": 400, "epoch_steps": 20, "fit_every_steps": 10,
+    "rollout_batch": 30, "updates_per_step": 2, "batch_size": 16, "real_fraction": 0.25,
+    "model.num_members": 3, "model.num_elites": 2, "model.model_hidden_units": 8,
+    "model.model_weight_decays": (5e-5, 1e-4), "agent.hidden_units": 8, "agent.num_hidden_layers": 1,
+}  # fmt: skip
+"""Changes of the defaults, by full path, with which tests run every phase within seconds."""
 
 
 class MbpoState(struct.PyTreeNode, kw_only=True):
@@ -100,23 +83,23 @@ class MbpoState(struct.PyTreeNode, kw_only=True):
     rollout: branched.Rollout  # the round of rollouts that is under way, or how the last one ended
 
 
-def uses_model(config: Config) -> bool:
+def uses_model(config: MbpoConfig) -> bool:
     """Returns whether any row of a batch is imagined; if not, no model is learnt."""
     return num_real_rows(config) < config.batch_size
 
 
-def num_real_rows(config: Config) -> int:
+def num_real_rows(config: MbpoConfig) -> int:
     """Returns the real rows in a batch, rounded down: 12 of 256 at a share of 0.05."""
     return int(config.batch_size * config.real_fraction)
 
 
-def imagined_rows_limit(config: Config, length: Array | int) -> Array | int:
+def imagined_rows_limit(config: MbpoConfig, length: Array | int) -> Array | int:
     """Returns the rows of `retain_epochs` epochs of rollouts of this length: what may be in force at the moment."""
     rows_per_step = config.rollout_batch * config.epoch_steps * config.retain_epochs // config.fit_every_steps
     return length * max(rows_per_step, config.rollout_batch)
 
 
-def build(config: Config, spec: Spec) -> Algorithm:
+def build(config: MbpoConfig, spec: Spec) -> Algorithm:
     """Returns MBPO with the agent of the config.
 
     Raises:
@@ -137,7 +120,7 @@ def build(config: Config, spec: Spec) -> Algorithm:
     )
 
 
-def init(config: Config, spec: Spec, agent: Agent, world: WorldModel, key: Key) -> MbpoState:
+def init(config: MbpoConfig, spec: Spec, agent: Agent, world: WorldModel, key: Key) -> MbpoState:
     """Returns everything before the first fit and update."""
     key_model, key_agent = jax.random.split(key)
     longest = config.rollout_length_schedule[-1]
@@ -150,13 +133,13 @@ def init(config: Config, spec: Spec, agent: Agent, world: WorldModel, key: Key) 
     )
 
 
-def rollout_length(config: Config, real: Replay) -> Array:
+def rollout_length(config: MbpoConfig, real: Replay) -> Array:
     """Returns the scheduled rollout length [] in the epoch that the number of real rows tells."""
     epoch = (real.num_added - config.exploration_steps) // config.epoch_steps
     return schedules.linear_int(epoch, config.rollout_length_schedule)  # type: ignore[arg-type]
 
 
-def _model_phases(config: Config, spec: Spec, agent: Agent, world: WorldModel) -> tuple[Phase, Phase]:
+def _model_phases(config: MbpoConfig, spec: Spec, agent: Agent, world: WorldModel) -> tuple[Phase, Phase]:
     """Returns the phases that fit the model, and fill the buffer of imagined rows with the current policy's."""
     if spec.termination_fn is None:
         raise ValueError("termination_fn is not known for this environment")

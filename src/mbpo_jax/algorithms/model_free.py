@@ -4,55 +4,36 @@ References: Haarnoja et al. 2018b (SAC); Lillicrap et al. 2015 (DDPG); Fujimoto 
 """
 
 import dataclasses
-from typing import TypeAlias
 
 from flax import struct
 
 from mbpo_jax import agents
-from mbpo_jax.agents.ddpg import DdpgConfig
 from mbpo_jax.agents.sac import SacConfig
-from mbpo_jax.agents.td3 import Td3Config
 from mbpo_jax.algorithms import phases
 from mbpo_jax.algorithms.reactive import reactive
-from mbpo_jax.options import check, option
+from mbpo_jax.options import check, chosen_section, option
 from mbpo_jax.types import Algorithm, Phase, PyTree, Spec
 
 
 @dataclasses.dataclass(frozen=True)
-class _Knobs:
-    """Knobs of every agent as an algorithm of its own."""
+class ModelFreeConfig:
+    """Knobs of an agent as an algorithm of its own."""
 
     exploration_steps: int = option(5000, "Environment steps of uniformly random actions before learning.", minimum=1)
     replay_capacity: int = option(1_000_000, "Maximum number of real rows kept; the oldest give way.", minimum=1)
     updates_per_step: int = option(1, "Agent updates per environment step.", minimum=1)
     batch_size: int = option(256, "Rows of an agent update.", minimum=1)
+    agent: agents.AgentConfig = chosen_section(SacConfig(), "Agent that acts and learns.", agents.CONFIG_CLASSES)
 
     def __post_init__(self) -> None:
         check(self)
 
 
-@dataclasses.dataclass(frozen=True)
-class ModelFreeSacConfig(_Knobs):
-    """Knobs of SAC as an algorithm of its own."""
-
-    agent: SacConfig = SacConfig()
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelFreeDdpgConfig(_Knobs):
-    """Knobs of DDPG as an algorithm of its own."""
-
-    agent: DdpgConfig = DdpgConfig()
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelFreeTd3Config(_Knobs):
-    """Knobs of TD3 as an algorithm of its own."""
-
-    agent: Td3Config = Td3Config()
-
-
-Config: TypeAlias = ModelFreeSacConfig | ModelFreeDdpgConfig | ModelFreeTd3Config
+TINY = {
+    "exploration_steps": 40, "replay_capacity": 400, "updates_per_step": 2, "batch_size": 16,
+    "agent.hidden_units": 8, "agent.num_hidden_layers": 1,
+}  # fmt: skip
+"""Changes of the defaults, by full path, with which tests run every phase within seconds."""
 
 
 class ModelFreeState(struct.PyTreeNode, kw_only=True):
@@ -61,7 +42,7 @@ class ModelFreeState(struct.PyTreeNode, kw_only=True):
     agent: PyTree
 
 
-def build(config: Config, spec: Spec) -> Algorithm:
+def build(config: ModelFreeConfig, spec: Spec) -> Algorithm:
     """Returns the config's agent as an algorithm."""
     agent = agents.build(config.agent, spec)
     updates = phases.update_agent(agent, phases.real_batches(config.updates_per_step, config.batch_size))

@@ -4,6 +4,7 @@ import dataclasses
 import re
 from typing import Any
 
+from mbpo_jax import options
 from mbpo_jax.algorithms import REGISTRY
 from mbpo_jax.options import check, option
 
@@ -52,7 +53,7 @@ class StorageFailure(RuntimeError):
 class RunConfig:
     """What to run, for how long, and where its files go."""
 
-    algorithm: str = option("mbpo", "Algorithm to train.", choices=tuple(REGISTRY))
+    algorithm: str = option("mbpo", "Algorithm to train.", choices=REGISTRY)
     env: str = option("InvertedPendulum-v5", "Gymnasium id with Box observations and actions; module:Id imports first.")
     seeds: tuple[int, ...] = option(
         (0,), "Seeds; one independent agent each, in one process unless --distributed.", minimum=0, maximum=2**31 - 1
@@ -166,9 +167,22 @@ RESUMABLE_CHANGES = frozenset(
 )
 
 
-def default_algorithm_config(run: RunConfig) -> Any:
-    """The knobs, at their defaults, of the algorithm that `run` names."""
-    return REGISTRY[run.algorithm].config_class()
+def resolve_algorithm_config(run: RunConfig, config: Any = None) -> Any:
+    """Returns the knobs of the algorithm that `run` names: `config`, checked, or the defaults if it is None.
+
+    Raises:
+      ValueError: the config is of another algorithm, or its agent is not the one of this row of the registry.
+    """
+    entry = REGISTRY[run.algorithm]
+    if config is None:
+        return entry.default_config()
+    if not isinstance(config, entry.config_class):
+        wanted = entry.config_class.__name__
+        raise ValueError(f"algorithm_config must be a {wanted} for {run.algorithm}, got {config!r}")
+    if entry.agent not in (None, options.choices(config).get("agent")):
+        wanted = type(entry.default_config().agent).__name__
+        raise ValueError(f"agent must be {entry.agent} (a {wanted}) for {run.algorithm}, got {config.agent!r}")
+    return config
 
 
 def _check_processes(run: RunConfig) -> None:

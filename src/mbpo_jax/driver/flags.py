@@ -1,6 +1,11 @@
-"""Command-line flags, generated from the frozen config dataclasses: a flag for each knob, with its name."""
+"""Command-line flags, generated from the frozen config dataclasses: a flag for each knob.
 
-import dataclasses
+A flag is called as its knob where no other knob of the algorithm has that name (`--discount`), and else by the full
+path (`--backward_model.num_members`); the full path always works. What a flag means is decided by the algorithm and the
+sections that are chosen, `--algorithm` and `--agent`: absl reads every value as text, which is then parsed as the knob
+of that algorithm says.
+"""
+
 import math
 from typing import Any
 
@@ -9,106 +14,77 @@ from absl import flags
 from mbpo_jax import options
 from mbpo_jax.algorithms import REGISTRY
 from mbpo_jax.driver.config import AUTO, RunConfig
+from mbpo_jax.options import Knob
+
+FLAGFILE, HELP = "Read more flags from this file, one a line.", "Show this help."
+OWN_FLAGS = ("flagfile", "help", "h")
 
 
 class FlagsError(ValueError):
     """The command line or a flagfile cannot be used; the message is one line for the user."""
 
 
-class _KnobParser(flags.ArgumentParser[Any]):
-    """Text to the type of a knob."""
-
-    def __init__(self, field: dataclasses.Field[Any]) -> None:
-        self._field = field
-        self.syntactic_help = options.allowed(field)
-
-    def flag_type(self) -> str:
-        """Shown by --help."""
-        return options.allowed(self._field)
-
-    def parse(self, argument: Any) -> Any:
-        """The knob's value.
-
-        Raises:
-          ValueError: says what is allowed.
-        """
-        if not isinstance(argument, str):
-            return argument
-        try:
-            return _convert(self._field.type, argument.strip())
-        except ValueError as error:
-            raise ValueError(f"must be {options.allowed(self._field)}") from error
-
-
 def define() -> flags.FlagValues:
-    """The flags of the run and of every algorithm in the registry."""
-    values = flags.FlagValues()
-    flags.DEFINE_string("flagfile", "", "Read more flags from this file, one a line.", flag_values=values)
-    flags.DEFINE_boolean("help", False, "Show this help.", short_name="h", flag_values=values)
-    for name, fields in _flag_fields().items():
-        field = next(iter(fields.values()))
-        # Defaults differ between algorithms, so a flag has none; what is not given is left to the dataclass.
-        flag: flags.Flag[Any] = flags.Flag(
-            _KnobParser(field), None, name, None, _describe(fields), boolean=field.type is bool
-        )
-        flags.DEFINE_flag(flag, flag_values=values, module_name="mbpo_jax")
-    return values
+    """Returns the flags of the run and of every algorithm in the registry; their values are lists of texts."""
+    found = flags.FlagValues()
+    flags.DEFINE_string("flagfile", "", FLAGFILE, flag_values=found)
+    flags.DEFINE_boolean("help", False, HELP, short_name="h", flag_values=found)
+    kinds: dict[str, list[Any]] = {}
+    for readers in _readers().values():
+        for knobs in readers.values():
+            for name, paths in options.meanings(knobs).items():
+                kinds.setdefault(name, []).extend(knobs[path].type for path in paths)
+    for name, types in kinds.items():
+        boolean = all(kind is bool for kind in types)
+        text: flags.ArgumentParser[str] = flags.ArgumentParser()
+        flag = flags.MultiFlag(text, None, name, None, None, boolean=boolean)
+        flags.DEFINE_flag(flag, flag_values=found, module_name="mbpo_jax")
+    return found
 
 
 def parse(argv: list[str]) -> tuple[RunConfig, Any]:
-    """The configs that a command line asks for.
+    """Returns the configs that a command line asks for.
 
     Args:
       argv: without the program's name.
     Raises:
       FlagsError: names the flag or file, the value, and what is allowed.
     """
-    values = define()
-    rest = _read(values, argv)
-    if values["help"].value:
+    found = define()
+    rest = _read(found, argv)
+    if found["help"].value:
         raise FlagsError("--help stands alone on the command line, got it in a flagfile or from Python")
     if rest:
         raise FlagsError(f"every argument must be a --flag=value, got {rest[0]!r}")
-    given = {
-        name: values[name].value for name in values if values[name].present and name not in ("flagfile", "help", "h")
-    }
     try:
-        run_names = {field.name for field in options.knobs(RunConfig)}
-        run = RunConfig(**{name: value for name, value in given.items() if name in run_names})
-        config_class = REGISTRY[run.algorithm].config_class
-        readable = run_names | set(_knobs_of(config_class))
-        for name in given:
-            if name not in readable:
-                text = _text(given[name])
-                raise ValueError(f"{name}={text} is not read by --algorithm={run.algorithm}; leave it out")
-        return run, _build(config_class, given)
+        return _configs({name: found[name].value for name in found if found[name].present and name not in OWN_FLAGS})
     except ValueError as error:
         raise FlagsError(_one_line(f"--{error}")) from error
 
 
 def help_text() -> str:
-    """What --help prints."""
-    values = define()
+    """Returns what --help prints."""
     width = 2 + max(map(len, REGISTRY))
     members = "\n".join(f"  {name:{width}}{member.summary}" for name, member in REGISTRY.items())
     usage = "usage: python -m mbpo_jax.main [--flagfile=FILE] [--flag=value ...]"
     lines = [usage, "", "algorithms:", members, "", "flags:"]
-    for name in sorted(values):
-        if len(name) > 1:
-            lines.append(f"  --{name}\n      {values[name].help}")
+    texts = {name: _describe(readers) for name, readers in _documented().items()}
+    texts |= {"flagfile": [FLAGFILE], "help": [HELP]}
+    for name, paragraphs in sorted(texts.items()):
+        lines += [f"  --{name}", *(f"      {paragraph}" for paragraph in paragraphs)]
     return "\n".join(lines)
 
 
-def _read(values: flags.FlagValues, argv: list[str]) -> list[str]:
+def _read(found: flags.FlagValues, argv: list[str]) -> list[str]:
     """Sets the flags; returns the arguments that are none."""
     try:
-        arguments = values.read_flags_from_files(argv, force_gnu=False)
+        arguments = found.read_flags_from_files(argv, force_gnu=False)
         # absl passes over these two in silence, and a run would begin without what its caller meant.
         if any(argument.partition("=")[0].lstrip("-") == "undefok" for argument in arguments):
             raise FlagsError("--undefok is not a flag; --help lists them")
         if any(argument in ("--flagfile=", "-flagfile=") for argument in argv):
             raise FlagsError("--flagfile must be a file that can be read, got ''")
-        return values(["mbpo_jax", *arguments])[1:]
+        return found(["mbpo_jax", *arguments])[1:]
     except FlagsError:
         raise
     except flags.UnrecognizedFlagError as error:
@@ -120,44 +96,75 @@ def _read(values: flags.FlagValues, argv: list[str]) -> list[str]:
         raise FlagsError(_one_line(error)) from error
 
 
-def _flag_fields() -> dict[str, dict[str, dataclasses.Field[Any]]]:
-    """Per flag, the knobs that it sets, by the algorithm that reads them; "" for those of the run."""
-    found: dict[str, dict[str, dataclasses.Field[Any]]] = {
-        field.name: {"": field} for field in options.knobs(RunConfig)
-    }
-    for algorithm, member in REGISTRY.items():
-        for name, field in _knobs_of(member.config_class).items():
-            found.setdefault(name, {})[algorithm] = field
-    return found
+# -- from texts to configs ---------------------------------------------------------------------------------------
 
 
-def _describe(fields: dict[str, dataclasses.Field[Any]]) -> str:
-    """A flag's help: meaning, what is allowed, and the default of each algorithm that reads it."""
-    field = next(iter(fields.values()))
-    defaults = {reader: _text(knob.default) for reader, knob in fields.items()}
-    if len(set(defaults.values())) == 1:
-        default = _text(field.default)
-    else:
-        default = ", ".join(f"{value} ({reader})" for reader, value in defaults.items())
-    note = "" if "" in fields else f" [{', '.join(fields)}]"
-    return f"{field.metadata['help']}{note} Allowed: {options.allowed(field)}. Default: {default}."
+def _configs(given: dict[str, list[str]]) -> tuple[RunConfig, Any]:
+    """Returns the configs of flags that were given, each with every value it was given, the last of which counts.
+
+    Raises:
+      ValueError: names the flag without its dashes, the value, and what is allowed.
+    """
+    run_knobs = options.tree(RunConfig())
+    named = given.get("algorithm", [run_knobs["algorithm"].default])
+    algorithm = [_value(run_knobs["algorithm"], "algorithm", text) for text in named][-1]
+    entry = REGISTRY[algorithm]
+    config = entry.default_config()
+    chooses = [name for name in _open_choices(algorithm) if name in given]
+    config = options.replace(config, {name: given[name][-1].strip() for name in chooses})
+    reader = " ".join([f"--algorithm={algorithm}", *(f"--{name}={given[name][-1].strip()}" for name in chooses)])
+    knobs = _knobs_of(algorithm, config)
+    found = options.meanings(knobs)
+    changes: dict[str, Any] = {}
+    for name, texts in given.items():
+        paths = found.get(name, [])
+        if len(paths) > 1:
+            raise ValueError(f"{name} is ambiguous with {reader}: give {' or '.join(f'--{path}' for path in paths)}")
+        if not paths:
+            raise ValueError(f"{name}={texts[-1]} is not read by {reader}{_why(algorithm, name)}; leave it out")
+        if paths[0] in changes:
+            raise ValueError(f"{name} and --{options.short_names(knobs)[paths[0]]} are one flag; leave one of them out")
+        changes[paths[0]] = [_value(knobs[paths[0]], name, text) for text in texts][-1]
+    run = options.replace(RunConfig(), {path: value for path, value in changes.items() if path in run_knobs})
+    try:
+        return run, options.replace(config, {path: value for path, value in changes.items() if path not in run_knobs})
+    except ValueError as error:  # what sections say of several knobs; it begins with the path of one
+        path, _, words = str(error).partition(" ")
+        raise ValueError(f"{options.short_names(knobs).get(path, path)} {words}") from error
 
 
-def _knobs_of(config_class: type) -> dict[str, dataclasses.Field[Any]]:
-    """The knobs of a config and of its sections, by name; a name used twice is a mistake of ours."""
-    found = {field.name: field for field in options.knobs(config_class)}
-    for section in options.sections(config_class).values():
-        for name, field in _knobs_of(section).items():
-            if name in found:
-                raise TypeError(f"{config_class.__name__} has the knob {name} twice")
-            found[name] = field
-    return found
+def _why(algorithm: str, name: str) -> str:
+    agent = REGISTRY[algorithm].agent
+    return f", whose agent is {agent}" if name == "agent" and agent is not None else ""
 
 
-def _build(config_class: type, given: dict[str, Any]) -> Any:
-    arguments = {name: _build(section, given) for name, section in options.sections(config_class).items()}
-    arguments |= {field.name: given[field.name] for field in options.knobs(config_class) if field.name in given}
-    return config_class(**arguments)
+def _open_choices(algorithm: str) -> list[str]:
+    """Returns the chosen sections of an algorithm whose names are flags."""
+    entry = REGISTRY[algorithm]
+    return [name for name in options.choices(entry.default_config()) if name != "agent" or entry.agent is None]
+
+
+def _knobs_of(algorithm: str, config: Any) -> dict[str, Knob]:
+    """Returns the knobs that are flags of a run of an algorithm with these sections, by full path."""
+    own, run = options.tree(config), options.tree(RunConfig())
+    if both := own.keys() & run.keys():
+        raise TypeError(f"{', '.join(sorted(both))}: knobs of {type(config).__name__} have names of the run's own")
+    closed = options.choices(config).keys() - _open_choices(algorithm)
+    return run | {path: knob for path, knob in own.items() if path not in closed}
+
+
+def _value(knob: Knob, name: str, text: str) -> Any:
+    """Returns a knob's value.
+
+    Raises:
+      ValueError: names the flag, the text and what is allowed.
+    """
+    try:
+        value = _convert(knob.type, text.strip())
+    except ValueError as error:
+        raise ValueError(f"{name}={text} must be {options.allowed(knob)}") from error
+    options.check_value(knob, value, name)
+    return value
 
 
 def _convert(kind: Any, text: str) -> Any:
@@ -184,7 +191,7 @@ def _number(text: str) -> float:
 
 
 def _whole(text: str) -> int:
-    """A whole number, also written 400_000 or 4e5."""
+    """Returns a whole number, also of 400_000 or 4e5."""
     try:
         return int(text)
     except ValueError:
@@ -192,6 +199,62 @@ def _whole(text: str) -> int:
         if value != int(value):
             raise
         return int(value)
+
+
+# -- what --help says --------------------------------------------------------------------------------------------
+
+
+def _readers() -> dict[str, dict[str, dict[str, Knob]]]:
+    """Returns, by algorithm, whoever reads flags (`mbpo --agent=td3`), and the knobs that they set, by full path."""
+    found: dict[str, dict[str, dict[str, Knob]]] = {}
+    for algorithm, entry in REGISTRY.items():
+        default = entry.default_config()
+        readers = {}
+        for name in _open_choices(algorithm):
+            for choice in options.tree(default)[name].choices:
+                knobs = _knobs_of(algorithm, options.replace(default, {name: choice}))
+                readers[f"{algorithm} --{name}={choice}"] = knobs | {name: options.tree(default)[name]}
+        found[algorithm] = readers or {algorithm: _knobs_of(algorithm, default)}
+    return found
+
+
+def _documented() -> dict[str, dict[str, Knob]]:
+    """Returns, by flag, the knob that it sets for each reader; "" reads those of the run."""
+    run = options.tree(RunConfig())
+    found = {name: {"": knob} for name, knob in run.items()}
+    for algorithm, readers in _readers().items():
+        flags_of: dict[str, dict[str, Knob]] = {}
+        for reader, knobs in readers.items():
+            for path, name in options.short_names(knobs).items():
+                if path not in run:
+                    flags_of.setdefault(name, {})[reader] = knobs[path]
+        for name, known in flags_of.items():
+            everywhere = len(known) == len(readers) and _are_equal(list(known.values()))
+            known = {algorithm: next(iter(known.values()))} if everywhere else known
+            found[name] = found.get(name, {}) | known
+    return found
+
+
+def _are_equal(items: list[Any]) -> bool:
+    return all(item == items[0] for item in items)
+
+
+def _describe(readers: dict[str, Knob]) -> list[str]:
+    """Returns a flag's help: meaning, what is allowed, and the defaults; a paragraph for each meaning that it has."""
+    groups: dict[tuple[str, str], dict[str, Knob]] = {}
+    for reader, knob in readers.items():
+        groups.setdefault((knob.help, options.allowed(knob)), {})[reader] = knob
+    return [_paragraph(meaning, allowed, knobs) for (meaning, allowed), knobs in groups.items()]
+
+
+def _paragraph(meaning: str, allowed: str, readers: dict[str, Knob]) -> str:
+    defaults = {reader: _text(knob.default) for reader, knob in readers.items()}
+    if _are_equal(list(defaults.values())):
+        default = next(iter(defaults.values()))
+    else:
+        default = ", ".join(f"{value} ({reader})" for reader, value in defaults.items())
+    note = "" if "" in readers else f" [{', '.join(readers)}]"
+    return f"{meaning}{note} Allowed: {allowed}. Default: {default}."
 
 
 def _text(value: Any) -> str:

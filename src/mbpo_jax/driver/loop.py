@@ -9,7 +9,7 @@ from mbpo_jax import backends
 from mbpo_jax import replay as replay_lib
 from mbpo_jax.algorithms import REGISTRY
 from mbpo_jax.driver import compile_cache, memory
-from mbpo_jax.driver.config import RunConfig, StorageFailure, default_algorithm_config, diverged
+from mbpo_jax.driver.config import RunConfig, StorageFailure, diverged, resolve_algorithm_config
 from mbpo_jax.driver.interaction import policy
 from mbpo_jax.driver.interaction.acting import Acting
 from mbpo_jax.driver.interaction.environment import check_termination_fn, resolve_termination_fn
@@ -48,10 +48,7 @@ def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = 
       EnvironmentFailure, Diverged, StorageFailure: see `driver.config`.
       KeyboardInterrupt: a stop was requested before anything began.
     """
-    config = default_algorithm_config(run) if algorithm_config is None else algorithm_config
-    expected = REGISTRY[run.algorithm].config_class
-    if not isinstance(config, expected):
-        raise ValueError(f"algorithm_config must be a {expected.__name__} for {run.algorithm}, got {config!r}")
+    config = resolve_algorithm_config(run, algorithm_config)
     cache_problem = compile_cache.use(run.compile_cache)
     with ExitStack() as stack:
         stop = stack.enter_context(StopRequest())

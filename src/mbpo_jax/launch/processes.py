@@ -15,7 +15,7 @@ from typing import Any, TextIO
 import jax
 
 from mbpo_jax.driver import loop
-from mbpo_jax.driver.config import RunConfig, default_algorithm_config
+from mbpo_jax.driver.config import RunConfig, resolve_algorithm_config
 from mbpo_jax.driver.seeds import use_cores
 from mbpo_jax.driver.storage import run_directory
 from mbpo_jax.launch import parts, rendezvous
@@ -30,7 +30,7 @@ def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = 
     Raises:
       ValueError, EnvironmentFailure, Diverged, StorageFailure: as `loop.train`.
     """
-    config = default_algorithm_config(run) if algorithm_config is None else algorithm_config
+    config = resolve_algorithm_config(run, algorithm_config)
     if not run.distributed:
         _start_backend(len(run.seeds))
         return loop.train(run, config, stream)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from mbpo_jax import options
 from mbpo_jax.driver import flags
-from mbpo_jax.driver.config import RESUMABLE_CHANGES, RunConfig, StorageFailure, default_algorithm_config
+from mbpo_jax.driver.config import RESUMABLE_CHANGES, RunConfig, StorageFailure
 from mbpo_jax.driver.storage import run_directory
 from mbpo_jax.launch import sweep_jobs
 from mbpo_jax.reports.learning_curves import LearningCurve
@@ -23,13 +23,13 @@ class RequestedRun(NamedTuple):
 
     @property
     def flags(self) -> dict[str, Any]:
-        """Returns knob -> value, as the curves have them."""
+        """Returns full path of a knob -> value, as the curves have them."""
         return curve_flags(run_directory.identity(self.run, self.algorithm_config))
 
     @property
     def default_flags(self) -> dict[str, Any]:
         """Returns what a curve was made with where its file lacks a knob: it is older than that knob."""
-        return curve_flags(run_directory.identity(RunConfig(), default_algorithm_config(self.run)))
+        return curve_flags(run_directory.default_identity(self.run, self.algorithm_config))
 
 
 def read_request(flagfile: Path, added: list[str]) -> RequestedRun:
@@ -63,7 +63,8 @@ def check_curve(curve: LearningCurve, place: str, requested: RequestedRun) -> No
         )
     if curve.flags is None:
         return
-    differ = options.differences(requested.default_flags | curve.flags, requested.flags)
+    known = options.with_paths(curve.flags, requested.flags)
+    differ = options.differences(requested.default_flags | known, requested.flags)
     if differ:
         raise ValueError(
             f"{place} was made with other flags than {requested.flagfile} and what follows -- ask for: "

@@ -47,7 +47,8 @@ class LearningCurve:
     steps: tuple[int, ...]  # of evaluations, increasing, exploration included
     returns: tuple[float, ...]  # mean over the episodes of each evaluation
     stds: tuple[float, ...] | None = None  # over those episodes
-    flags: dict[str, Any] | None = None  # knob -> value as in JSON; files from before they were kept have none
+    flags: dict[str, Any] | None = None
+    """Full path of a knob -> value as in JSON. Older files have the knob's name alone, the oldest no flags."""
 
     @property
     def last_step(self) -> int:
@@ -196,7 +197,7 @@ def _seconds(run_dir: Path, last_step: int, records: list[dict[str, Any]]) -> fl
 
 
 def _knobs(config: dict[str, Any]) -> dict[str, Any] | None:
-    """Returns every knob in a run's configuration, nested sections included; None if the algorithm's are not there."""
+    """Returns every knob in a run's configuration by full path; None if it does not have the algorithm's."""
     run, algorithm = config.get("run"), config.get("algorithm")
     if not isinstance(run, dict) or not isinstance(algorithm, dict):
         return None

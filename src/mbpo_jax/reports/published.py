@@ -23,9 +23,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mbpo_jax.algorithms import REGISTRY
+
 PATH = Path(__file__).with_name("published.csv")
 MBPO = "MBPO"
-NAMES = {"sac": "SAC", "td3": "TD3", "ddpg": "DDPG"}  # of algorithms that are set beside their own kind
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "Hopper": {"rollout_length_schedule": [20, 150, 1, 15], "updates_per_step": 20},
@@ -77,20 +78,29 @@ def comparable(algorithm: str, env: str) -> tuple[PublishedRow, ...]:
 
 
 def reference(algorithm: str, env: str) -> tuple[PublishedRow, ...]:
-    """What a run is set beside: rows of its own algorithm for sac, td3 and ddpg where there are any, of MBPO else."""
-    own = comparable(NAMES[algorithm], env) if algorithm in NAMES else ()
-    return own or comparable(MBPO, env)
+    """Returns what a run is set beside: the rows of the first of `Entry.published` that has any for the environment.
+
+    Args:
+      algorithm: a name in the registry; one that is not there, or has nothing published, is set beside nothing.
+      env: a Gymnasium id.
+    """
+    names = REGISTRY[algorithm].published if algorithm in REGISTRY else ()
+    return next(filter(None, (comparable(name, env) for name in names)), ())
 
 
 def is_published_mbpo(algorithm: str, env: str, flags: Mapping[str, Any]) -> bool:
-    """Whether an experiment is MBPO as published, and no ablation of it.
+    """Returns whether an experiment is MBPO as published, and no ablation of it.
 
     Args:
       env: a Gymnasium id.
-      flags: knob -> value as in JSON.
+      flags: full path of a knob -> value as in JSON.
     """
     settings = SETTINGS.get(environment_of(env))
-    if algorithm != "mbpo" or settings is None or flags.get("real_fraction") != REAL_FRACTION:
+    if (
+        (algorithm, flags.get("agent", "sac")) != ("mbpo", "sac")
+        or settings is None
+        or flags.get("real_fraction") != REAL_FRACTION
+    ):
         return False
     return all(flags.get(name) == value for name, value in settings.items())
 

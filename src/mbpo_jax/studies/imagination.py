@@ -19,7 +19,7 @@ def dynamics(trained: Trained) -> Dynamics:
 def check(trained: Trained) -> None:
     """Refuses a run that has no model; raises as `dynamics`."""
     if trained.algorithm.dynamics is None:
-        with_models = [name for name, member in REGISTRY.items() if hasattr(member.config_class(), "model")]
+        with_models = [name for name, member in REGISTRY.items() if hasattr(member.default_config(), "model")]
         raise ValueError(
             f"the run must have a model (--algorithm one of {', '.join(with_models)}), got {trained.run.algorithm}"
         )

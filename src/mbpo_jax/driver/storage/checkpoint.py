@@ -129,7 +129,8 @@ class Checkpoints:
     def _check_identity(self, saved: dict[str, Any] | None) -> None:
         if self._identity is None:
             return
-        differ = options.differences({**self._defaults, **(saved or {})}, self._identity)
+        known = options.with_paths(saved or {}, self._identity)
+        differ = options.differences({**self._defaults, **known}, self._identity)
         if saved is None or differ:
             raise ValueError(f"it belongs to another run: {'; '.join(differ.values())}")
 

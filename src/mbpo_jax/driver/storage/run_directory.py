@@ -3,7 +3,6 @@
 Files are written beside their place and renamed, so that none is ever half there.
 """
 
-import dataclasses
 import importlib.metadata
 import json
 import platform
@@ -39,8 +38,8 @@ def write_json(path: Path, value: Any) -> None:
 def write_config(run_dir: Path, run: RunConfig, algorithm: Any) -> None:
     """Writes every resolved knob, the versions of what computes, the commit if known, and the device."""
     value = {
-        "run": dataclasses.asdict(run),
-        "algorithm": dataclasses.asdict(algorithm),
+        "run": options.nested(run),
+        "algorithm": options.nested(algorithm),
         "versions": _versions(),
         "commit": _commit(),
         "device": {
@@ -60,8 +59,8 @@ def read_config(run_dir: Path) -> SavedConfig:
     path = run_dir / CONFIG
     try:
         value = json.loads(files.read_text(path, MOST_CONFIG_BYTES))
-        run = _from_dict(RunConfig, value["run"])
-        algorithm = _from_dict(REGISTRY[run.algorithm].config_class, value["algorithm"])
+        run = _from_json(RunConfig(), value["run"])
+        algorithm = _from_json(REGISTRY[run.algorithm].default_config(), value["algorithm"])
         return SavedConfig(run, algorithm, dict(value["versions"]) if "versions" in value else None)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise StorageFailure(f"cannot read {path}: {type(error).__name__}: {error}") from error
@@ -77,13 +76,13 @@ def check_same(saved: SavedConfig, run: RunConfig, algorithm: Any) -> list[str]:
     """
     old, new = _knobs(saved.run, saved.algorithm), _knobs(run, algorithm)
     differ = options.differences(old, new)
-    refused = [told for name, told in differ.items() if name not in RESUMABLE_CHANGES]
+    refused = [text for path, text in differ.items() if path not in RESUMABLE_CHANGES]
     if refused:
         raise ValueError(
             f"run_dir {run.directory!r} holds another run: {'; '.join(refused)}. Give the old values to "
             "resume it, or another --run_dir to start a new one"
         )
-    notices = [told for name, told in differ.items() if name not in UNREMARKABLE]
+    notices = [text for path, text in differ.items() if path not in UNREMARKABLE]
     if saved.versions is not None:
         now = _versions()
         changed = [f"{name} was {saved.versions.get(name)}, is {now[name]}" for name in now]
@@ -94,25 +93,35 @@ def check_same(saved: SavedConfig, run: RunConfig, algorithm: Any) -> list[str]:
 
 
 def identity(run: RunConfig, algorithm: Any) -> dict[str, Any]:
-    """JSON that says which run this is: every knob that may not change."""
-    knobs = {name: value for name, value in _knobs(run, algorithm).items() if name not in RESUMABLE_CHANGES}
-    plain: dict[str, Any] = json.loads(json.dumps(knobs))
-    return plain
+    """Returns JSON that says which run this is: every knob that may not change, by full path."""
+    return _lasting(_knobs(run, algorithm))
+
+
+def default_identity(run: RunConfig, algorithm: Any) -> dict[str, Any]:
+    """Returns what an older version, which did not know some of the knobs of `identity`, had in their place.
+
+    These are their defaults, in the sections that `algorithm` has; and where it does not say which section was
+    chosen, the one that the algorithm has by default.
+    """
+    default = REGISTRY[run.algorithm].default_config()
+    same_sections = options.replace(default, options.choices(algorithm))
+    return _lasting(_knobs(RunConfig(), same_sections) | options.choices(default))
 
 
 def _knobs(run: RunConfig, algorithm: Any) -> dict[str, Any]:
-    return options.flat(dataclasses.asdict(run)) | options.flat(dataclasses.asdict(algorithm))
+    return options.values(run) | options.values(algorithm)
 
 
-def _from_dict(config_class: type, value: dict[str, Any]) -> Any:
-    nested = options.sections(config_class)
-    arguments = {}
-    for name, item in value.items():
-        if name in nested:
-            arguments[name] = _from_dict(nested[name], item)
-        else:
-            arguments[name] = tuple(item) if isinstance(item, list) else item
-    return config_class(**arguments)
+def _lasting(knobs: dict[str, Any]) -> dict[str, Any]:
+    kept = {path: value for path, value in knobs.items() if path not in RESUMABLE_CHANGES}
+    plain: dict[str, Any] = json.loads(json.dumps(kept))
+    return plain
+
+
+def _from_json(default: Any, value: dict[str, Any]) -> Any:
+    """Returns the config that was written; what an older version did not know is as in `default`."""
+    knobs = options.flat(value).items()
+    return options.replace(default, {path: tuple(item) if isinstance(item, list) else item for path, item in knobs})
 
 
 def _versions() -> dict[str, str]:

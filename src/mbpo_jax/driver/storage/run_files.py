@@ -4,7 +4,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from mbpo_jax.driver.config import RunConfig, StorageFailure, default_algorithm_config
+from mbpo_jax.driver.config import RunConfig, StorageFailure
 from mbpo_jax.driver.storage import checkpoint, lock, metrics, run_directory
 
 
@@ -31,10 +31,8 @@ class RunFiles:
         if unlocked is not None:
             self.warnings.append(unlocked)
         self._compare(run, config)
-        defaults = run_directory.identity(RunConfig(), default_algorithm_config(run))
-        self.checkpoints = checkpoint.Checkpoints(
-            self.run_dir, run.checkpoints_kept, run_directory.identity(run, config), defaults
-        )
+        identity, defaults = run_directory.identity(run, config), run_directory.default_identity(run, config)
+        self.checkpoints = checkpoint.Checkpoints(self.run_dir, run.checkpoints_kept, identity, defaults)
 
     def newest(self) -> checkpoint.Saved | None:
         """The newest sound checkpoint that goes with the rest of the directory; None where a run begins.
