@@ -31,14 +31,14 @@ def _main(argv: list[str], stop: StopRequest) -> int:
         print("mbpo_jax: starting", file=sys.stderr, flush=True)
     from mbpo_jax.driver import flags
 
-    stop.heed()
+    stop.raise_if_stopped()
     if any(flag in ("--help", "-help", "--h", "-h") for flag in argv):
         print(flags.help_text())
         return 0
     from mbpo_jax.driver import processes  # noqa: F401  (imports the rest)
     from mbpo_jax.driver.config import Diverged, EnvironmentFailure, StorageFailure
 
-    stop.heed()
+    stop.raise_if_stopped()
     try:
         return _run(argv)
     except (ValueError, Diverged, EnvironmentFailure, StorageFailure, OSError) as error:

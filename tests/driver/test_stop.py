@@ -12,7 +12,7 @@ def test_a_terminal_that_closes_asks_for_a_stop_however_often_it_says_so(hangs_u
             signal.raise_signal(signal.SIGHUP)
         assert stop.requested
         with pytest.raises(KeyboardInterrupt):
-            stop.heed()
+            stop.raise_if_stopped()
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
 
 

@@ -15,6 +15,7 @@ from mbpo_jax import agents, backends, health, replay, schedules
 from mbpo_jax.agents.ddpg import DdpgConfig
 from mbpo_jax.agents.sac import SacConfig
 from mbpo_jax.agents.td3 import Td3Config
+from mbpo_jax.algorithms.reactive import reactive
 from mbpo_jax.health import Health
 from mbpo_jax.models import gaussian
 from mbpo_jax.options import check, option
@@ -156,7 +157,11 @@ def build(config: Config, spec: Spec) -> Algorithm:
       ValueError: a model is used and the spec has no termination function.
     """
     if uses_model(config) and spec.termination_fn is None:
-        raise ValueError("termination_fn is not known for this environment")
+        raise ValueError(
+            "termination_fn is not known for this environment: pass --termination_fn=package.module:function, a "
+            "function of (obs, action, next_obs), each [B, ...], to bool [B], or --termination_fn=never if episodes "
+            "only end by time limit"
+        )
     model, agent = gaussian.build(config.model, spec), agents.build(config.agent, spec)
     longest = config.rollout_length_schedule[-1]
     imagined_capacity = int(imagined_rows_limit(config, longest)) if uses_model(config) else 1
@@ -178,9 +183,6 @@ def build(config: Config, spec: Spec) -> Algorithm:
 
         return fit_model
 
-    def act(key: Key, actor: PyTree, carry: tuple[()], obs: Array, explore: bool) -> tuple[Array, tuple[()]]:
-        return agent.act(key, actor, obs, explore), carry
-
     first = config.exploration_steps
     phases: tuple[Phase, ...] = (
         Phase("update_agent", 1, max(first, config.min_replay_rows), Programs((_update_agent(config, agent),))),
@@ -194,9 +196,7 @@ def build(config: Config, spec: Spec) -> Algorithm:
         )
     return Algorithm(
         init=init,
-        actor=lambda state: agent.actor(state.agent),
-        begin_episode=lambda actor: (),
-        act=act,
+        **reactive(agent),
         phases=phases,
         exploration_steps=first,
         replay_capacity=config.replay_capacity,

@@ -13,9 +13,10 @@ from mbpo_jax import agents, health, replay
 from mbpo_jax.agents.ddpg import DdpgConfig
 from mbpo_jax.agents.sac import SacConfig
 from mbpo_jax.agents.td3 import Td3Config
+from mbpo_jax.algorithms.reactive import reactive
 from mbpo_jax.options import check, option
 from mbpo_jax.replay import Replay
-from mbpo_jax.types import Algorithm, Array, Key, Metrics, Phase, Programs, PyTree, Spec
+from mbpo_jax.types import Algorithm, Key, Metrics, Phase, Programs, PyTree, Spec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,9 +69,6 @@ def build(config: Config, spec: Spec) -> Algorithm:
     def init(key: Key) -> ModelFreeState:
         return ModelFreeState(agent=agent.init(key))
 
-    def act(key: Key, actor: PyTree, carry: tuple[()], obs: Array, explore: bool) -> tuple[Array, tuple[()]]:
-        return agent.act(key, actor, obs, explore), carry
-
     def update_agent(key: Key, state: ModelFreeState, real: Replay) -> tuple[ModelFreeState, Metrics]:
         key_batches, key_update = jax.random.split(key)
         batches = replay.sample(key_batches, real, (config.updates_per_step, config.batch_size))
@@ -80,9 +78,7 @@ def build(config: Config, spec: Spec) -> Algorithm:
 
     return Algorithm(
         init=init,
-        actor=lambda state: agent.actor(state.agent),
-        begin_episode=lambda actor: (),
-        act=act,
+        **reactive(agent),
         phases=(Phase("update_agent", 1, config.exploration_steps, Programs((update_agent,))),),
         exploration_steps=config.exploration_steps,
         replay_capacity=config.replay_capacity,

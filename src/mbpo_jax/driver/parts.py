@@ -117,7 +117,8 @@ def _merged_lines(parts: Sequence[Path], seeds: Sequence[int]) -> bytes:
 
 def _write(scratch: Path, run: RunConfig, config: Any, parts: Sequence[Path], summary: dict[str, Any]) -> None:
     scratch.mkdir()
-    run_directory.write_config(scratch, dataclasses.replace(run, process_id=0), config)
+    task = run_directory.read_config(parts[0]).task
+    run_directory.write_config(scratch, dataclasses.replace(run, process_id=0), config, task)
     (scratch / metrics.FILE_NAME).write_bytes(_merged_lines(parts, run.seeds))
     for index, part in enumerate(parts):
         for seed in part_config(run, index).seeds:

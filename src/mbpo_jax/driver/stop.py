@@ -3,7 +3,7 @@
 A terminal that closes may send several SIGHUPs; under nohup they are ignored, as ever.
 
 Nothing is interrupted: an exception in the middle of a compiler, or of an extension that is being imported, crashes
-some of them. What takes long asks `requested`, or calls `heed`, wherever it could stop.
+some of them. What takes long asks `requested`, or calls `raise_if_stopped`, wherever it could stop.
 """
 
 import signal
@@ -35,12 +35,8 @@ class StopRequest:
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
-    def heed(self) -> None:
-        """Ends what has not begun yet.
-
-        Raises:
-          KeyboardInterrupt: if a stop was requested.
-        """
+    def raise_if_stopped(self) -> None:
+        """Raises KeyboardInterrupt if a stop was requested: for what has not begun yet."""
         if self.requested:
             raise KeyboardInterrupt
 

@@ -50,12 +50,12 @@ def test_a_loaded_policy_repeats_the_last_evaluation_bit_for_bit(request, run, s
 
 def test_a_loaded_policy_acts_as_the_state_in_the_checkpoint_does(mbpo_run):
     algorithm, spec = tiny_runs.build_mbpo()
-    act = policy.deterministic_act(algorithm)
+    acting = policy.deterministic(algorithm)
     obs = observations(20, spec.obs_dim)
     for seed in (0, 1):
         actor = tiny_runs.saved(mbpo_run).arrays[str(seed)]["state"]["agent"]["actor"]["params"]
         low, high = np.float32([-3.0]), np.float32([3.0])
-        in_memory, loaded = Policy(act, algorithm, actor, low, high), load_policy(mbpo_run, seed)
+        in_memory, loaded = Policy(acting, actor, low, high), load_policy(mbpo_run, seed)
         actions = [loaded(o) for o in obs]
         assert all(action.dtype == np.float32 and action.shape == (1,) for action in actions)
         tiny_runs.assert_same_bits(actions, [in_memory(o) for o in obs])
@@ -71,7 +71,7 @@ def test_evaluation_does_not_explore(mbpo_run):
     hidden = np.maximum(obs @ network["Dense_0"]["kernel"] + network["Dense_0"]["bias"], 0.0)
     mean = (hidden @ network["Dense_1"]["kernel"] + network["Dense_1"]["bias"])[:, :1]
     np.testing.assert_allclose([loaded.normalized_action(o) for o in obs], np.tanh(mean), rtol=1e-5, atol=1e-6)
-    again = Policy(policy.deterministic_act(algorithm), algorithm, actor, *bounds)
+    again = Policy(policy.deterministic(algorithm), actor, *bounds)
     tiny_runs.assert_same_bits([again(o) for o in obs], [loaded(o) for o in obs])
 
 
@@ -115,8 +115,8 @@ class Counting:
     algorithm = Algorithm(
         init=None,
         actor=None,
-        begin_episode=lambda actor: actor,
-        act=lambda key, actor, carry, obs, explore: (0.1 * carry * np.ones((1, 2), np.float32), carry + 1.0),
+        begin_episode=lambda key, actor: actor,
+        act=lambda key, actor, carry, obs, explore: (0.1 * carry * np.ones(2, np.float32), carry + 1.0),
         phases=(),
         exploration_steps=1,
         replay_capacity=1,
@@ -124,8 +124,7 @@ class Counting:
 
 
 def test_what_is_carried_begins_anew_at_reset():
-    act = policy.deterministic_act(Counting.algorithm)
-    acting = Policy(act, Counting.algorithm, np.float32(2.0), np.float32([-1, 0]), np.float32([1, 10]))
+    acting = Policy(policy.deterministic(Counting.algorithm), np.float32(2.0), np.float32([-1, 0]), np.float32([1, 10]))
     first, second = acting(np.zeros(3)), acting(np.zeros(3))
     np.testing.assert_allclose(first, [0.2, 6.0], rtol=1e-6)
     np.testing.assert_allclose(second, [0.3, 6.5], rtol=1e-6)

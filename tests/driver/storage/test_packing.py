@@ -46,7 +46,7 @@ def test_a_real_state_comes_back_bit_for_bit(mbpo_run):
     assert (int(state.imagined.size), int(state.agent.actor.step)) == (192, 101)  # a state that has learnt
     assert bool(jnp.any(state.agent.actor.opt_state[0].nu["_Mlp_0"]["Dense_0"]["kernel"] > 0.0))
     tiny_runs.assert_same_bits(pack(state), packed["state"])
-    real = unpack(replay_lib.init(spec, algorithm.replay_capacity), packed["replay"])
+    real = unpack(replay_lib.init(spec, algorithm.replay_capacity, episodes=True), packed["replay"])
     assert (int(real.size), int(real.num_added)) == (100, 160)
     tiny_runs.assert_same_bits(pack(real), packed["replay"])
     # every leaf is from the file: none is left as it was initialised by chance

@@ -116,8 +116,7 @@ class Checkpoints:
                 self._check_identity(content["identity"])
                 if found is None:
                     fits(content["record"])
-                    bundled = _read_arrays(self._directory / name / ARRAYS)
-                    found = Saved(bundle.unbundle(bundled, content["layout"]), content["record"])
+                    found = _read(self._directory / name, content)
                 self._scores[name] = content["score"]
             except Exception as error:  # whatever the storage raises for damaged files
                 if found is None:
@@ -175,7 +174,7 @@ def load(run_dir: Path, step: int | None = None) -> Saved:
     name = next(name for name in _names(directory) if step is None or _place(name)[0] == step)
     try:
         content = _checked(directory, name)
-        return Saved(bundle.unbundle(_read_arrays(directory / name / ARRAYS), content["layout"]), content["record"])
+        return _read(directory / name, content)
     except Exception as error:  # whatever the storage raises for damaged files
         raise StorageFailure(f"cannot read the checkpoint {directory / name}: {first_line(error)}") from error
 
@@ -195,6 +194,20 @@ def _checked(directory: Path, name: str, with_files: bool = True) -> dict[str, A
     if content["name"] != name:
         raise ValueError(f"it was checkpoint {content['name']} when it was written")
     return content
+
+
+def _read(path: Path, content: dict[str, Any]) -> Saved:
+    """Reads the arrays of a checkpoint whose manifest was found sound."""
+    arrays = bundle.unbundle(_read_arrays(path / ARRAYS), content["layout"])
+    return Saved(_from_format_1(arrays) if content["format"] == 1 else arrays, content["record"])
+
+
+def _from_format_1(arrays: dict[str, Any]) -> dict[str, Any]:
+    """Returns the arrays of all seeds in today's format: of the real rows there, none is known to begin an episode."""
+    for seed_arrays in arrays.values():
+        if "replay" in seed_arrays:
+            seed_arrays["replay"]["first"] = np.zeros(seed_arrays["replay"]["rows"]["reward"].shape, bool)
+    return arrays
 
 
 def _place(name: str) -> tuple[int, int]:

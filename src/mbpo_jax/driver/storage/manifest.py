@@ -13,7 +13,8 @@ from typing import Any
 from mbpo_jax.driver.storage import files
 
 FILE_NAME = "manifest.json"
-FORMAT = 1  # of checkpoints; another one is not read
+FORMAT = 2  # of checkpoints
+READABLE = (1, 2)  # format 1 does not say which rows of a buffer began an episode
 MOST_BYTES = 100 * 2**20  # of a manifest: more is no manifest
 
 
@@ -61,8 +62,8 @@ def _read_unchecked(path: Path) -> dict[str, Any]:
         raise ValueError(f"{FILE_NAME} is damaged") from error
     if not sound:
         raise ValueError(f"{FILE_NAME} is damaged")
-    if version != FORMAT:
-        raise ValueError(f"it has format {version}, this version reads format {FORMAT}")
+    if version not in READABLE:
+        raise ValueError(f"it has format {version}, this version reads formats {' and '.join(map(str, READABLE))}")
     return content
 
 
