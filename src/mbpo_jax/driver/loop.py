@@ -12,9 +12,9 @@ from mbpo_jax.driver import compile_cache, memory
 from mbpo_jax.driver import setup as setups
 from mbpo_jax.driver.config import RunConfig, default_algorithm_config, diverged
 from mbpo_jax.driver.interaction import policy
-from mbpo_jax.driver.interaction import task as tasks
 from mbpo_jax.driver.interaction.evaluate import Evaluation
 from mbpo_jax.driver.interaction.policy import Policy
+from mbpo_jax.driver.interaction.simulator import spaces_to_json
 from mbpo_jax.driver.keeper import Keeper, Position, Restored
 from mbpo_jax.driver.phase_runner import PhaseRunner
 from mbpo_jax.driver.profiler import Profiler
@@ -55,7 +55,7 @@ def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = 
         stop = stack.enter_context(StopRequest())
         record = Record(run.seeds)
         setup = setups.build(run, config, stack)
-        task = tasks.spaces_to_json(setup.task.spaces)
+        task = spaces_to_json(setup.task.spaces)
         files = RunFiles(run, config, task, stack)
         stop.raise_if_stopped()
         keeper, restored, prediction = _begin_or_resume(setup, record, files, stop)

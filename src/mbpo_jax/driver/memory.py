@@ -34,17 +34,17 @@ class Prediction(NamedTuple):
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """Returns the sum of the parts."""
         return sum(self)
 
     def text(self) -> str:
-        """One line for the user."""
+        """Returns one line for the user."""
         parts = ", ".join(f"{name} {size / 1e6:.0f}" for name, size in self._asdict().items())
         return f"memory: {self.total / 1e6:.0f} MB expected at peak ({parts})"
 
 
 def predict(state: PyTree, replay: PyTree, num_steps: int, program: int) -> Prediction:
-    """What a run of these states and real rows of all seeds comes to.
+    """Predicts the memory of a run with these states and real rows of all seeds.
 
     Args:
       num_steps: environment steps per seed: real rows beyond them are never written out.
@@ -83,7 +83,7 @@ def check_room(init: Callable[[Key], PyTree], num_seeds: int) -> None:
 
 
 def give_back() -> None:
-    """Has glibc give the pages that nothing lies on back to the system; elsewhere it does nothing.
+    """Returns unused pages of glibc's heaps to the system; elsewhere it does nothing.
 
     It keeps freed blocks of up to 32 MB in its heaps. A checkpoint's copies of the buffers are of that size, and come
     and go for the whole run among smaller blocks that stay: the holes that they leave would add up.
@@ -94,19 +94,19 @@ def give_back() -> None:
 
 
 def resident() -> int:
-    """Bytes of this process that are in memory now."""
+    """Returns the bytes of this process that are in memory now."""
     return _status("VmRSS") or peak()
 
 
 def peak() -> int:
-    """The most bytes of this process that were in memory at once."""
+    """Returns the most bytes of this process that were in memory at once."""
     # Not `getrusage` where there is a choice: on Linux it begins with what the parent had.
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return _status("VmHWM") or (most if sys.platform == "darwin" else most * 1024)
 
 
 def _status(name: str) -> int | None:
-    """Bytes that Linux tells of this process; None elsewhere."""
+    """Returns a number of bytes from Linux's status of this process; None elsewhere."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
@@ -116,7 +116,7 @@ def _status(name: str) -> int | None:
 
 
 def _of_machine() -> int | None:
-    """Bytes of memory that there are; None where the system does not tell."""
+    """Returns the bytes of memory of this machine; None where the system does not say."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):

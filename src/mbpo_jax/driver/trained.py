@@ -1,4 +1,4 @@
-"""A run as it stood at a checkpoint: its model, its agent and its real rows, for whoever wants to look inside."""
+"""A run at one of its checkpoints, opened for analysis: its model, its agent and its real rows."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,6 +8,7 @@ import jax
 from mbpo_jax import replay as replay_lib
 from mbpo_jax.driver.config import NEVER, RunConfig, StorageFailure
 from mbpo_jax.driver.interaction import task as tasks
+from mbpo_jax.driver.interaction.simulator import spaces_from_json
 from mbpo_jax.driver.storage import checkpoint, packing, run_directory
 from mbpo_jax.replay import Replay
 from mbpo_jax.types import Algorithm, PyTree, Spec
@@ -60,7 +61,7 @@ def load_trained(run_dir: str | Path, seed: int | None = None, step: int | None 
 def _sizes(kept: run_directory.SavedConfig, arrays: dict[str, Any]) -> Spec:
     """Returns the sizes that the run kept in `config.json`; of an older run, those of its arrays."""
     if kept.task is not None:
-        return tasks.spec_of(tasks.spaces_from_json(kept.task))
+        return tasks.spec_of(spaces_from_json(kept.task))
     return Spec(arrays["obs"].shape[0], arrays["episode_actions"].shape[1])
 
 

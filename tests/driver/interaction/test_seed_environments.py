@@ -120,6 +120,10 @@ def test_a_run_goes_on_without_the_episodes_that_were_not_finite(tmp_path, capsy
         assert rows["obs"][:, 0].tolist() == [*range(5), *range(3), *range(5), *range(5), 0, 1]
         assert all(np.isfinite(leaf).all() for leaf in rows.values())
         np.testing.assert_array_equal(rows["next_obs"][:, 0], rows["obs"][:, 0] + 1)
+        # nothing of the episode that is given up marks its end, so the beginning of the next one does
+        first = tiny_runs.saved(tmp_path).arrays[str(seed)]["replay"]["first"]
+        np.testing.assert_array_equal(first, rows["obs"][:, 0] == 0)
+        assert (first.sum(), rows["terminal"].sum()) == (5, 0)
     told = capsys.readouterr().err.splitlines()
     assert len(told) == 4  # although the run is quiet
     assert "step 8: an episode is given up: environment odd_worlds:odd/NanReward-v0 gave a value that is not" in told[0]

@@ -130,3 +130,16 @@ def test_what_is_not_finite_is_found_by_name_in_buffers_too():
         odd = made.rows.replace(reward=made.rows.reward.at[1].set(bad))
         assert not finite(pack({"buffer": made.replace(rows=odd)}))["buffer/rows/reward"]
     assert finite(without_buffers(tree)).keys() == {"w", "deep/best"}
+
+
+def test_which_rows_began_an_episode_comes_back_by_age():
+    made = replay_lib.init(SPEC, 4, episodes=True)
+    for number in range(6):  # slots hold 4, 5, 2, 3
+        made = replay_lib.add(made, rows(number), first=jnp.array([number % 3 == 0]))
+    packed = pack(made)
+    assert packed["first"].tolist() == [False, True, False, False]  # rows 2 to 5
+    back = unpack(replay_lib.init(SPEC, 6, episodes=True), packed)
+    assert back.first.tolist() == [False, True, False, False, False, False]
+    tiny_runs.assert_same_bits(pack(back), packed)
+    with pytest.raises(ValueError, match="first"):
+        unpack(made, {name: value for name, value in packed.items() if name != "first"})

@@ -141,7 +141,7 @@ class Environment:
         return step
 
     def repeat(self, episode: int, actions: np.ndarray, episode_return: float) -> np.ndarray:
-        """Goes to where the journal [T, A] of an episode ended; returns the observation there."""
+        """Repeats an episode from its journal [T, A]; returns the observation at its end."""
         obs = self.reset(episode)
         for action in actions:
             obs = self.step(action).next_obs

@@ -21,6 +21,7 @@ import numpy as np
 from mbpo_jax.driver.config import AUTO, NEVER, StorageFailure
 from mbpo_jax.driver.interaction import environment
 from mbpo_jax.driver.interaction import task as tasks
+from mbpo_jax.driver.interaction.simulator import spaces_from_json
 from mbpo_jax.driver.storage import files, run_directory
 from mbpo_jax.types import Algorithm, Array, Key, PyTree, Spec, TerminationFn
 
@@ -104,7 +105,7 @@ def save_policy(path: Path, actor: PyTree, obs_dim: int, low: np.ndarray, high: 
 
 
 def policy_path(run_dir: str | Path, seed: int, best: bool = False) -> Path:
-    """Where a run keeps the newest, or the best evaluated, policy of a seed."""
+    """Returns where a run keeps the newest, or the best evaluated, policy of a seed."""
     return Path(run_dir) / "policies" / (f"seed_{seed}_best.npz" if best else f"seed_{seed}.npz")
 
 
@@ -176,7 +177,7 @@ def _check_arrays(expected: dict[str, Any], members: dict[str, "_Member"]) -> No
 
 
 class _Member(NamedTuple):
-    """What an archive says about one of its arrays, and what its size bears out."""
+    """An array as its archive describes it, once the size of the file agrees."""
 
     info: zipfile.ZipInfo
     shape: tuple[int, ...]
@@ -184,7 +185,7 @@ class _Member(NamedTuple):
 
 
 def _members(archive: zipfile.ZipFile, file_bytes: int) -> dict[str, _Member]:
-    """The arrays that an archive holds, by name, read from their headers.
+    """Returns the arrays that an archive holds, by name, read from their headers.
 
     Raises:
       ValueError: a member is not as `numpy.savez` writes it, or claims to be larger than it is.
@@ -233,7 +234,7 @@ def _spec(archive: zipfile.ZipFile, members: dict[str, _Member], saved: run_dire
         raise ValueError(f"{OBS_DIM} is {obs_dim.dtype}{obs_dim.shape} where a whole number is expected")
     spec = Spec(int(_read(archive, obs_dim)), low.shape[0])
     if saved.task is not None:
-        kept = tasks.spec_of(tasks.spaces_from_json(saved.task))
+        kept = tasks.spec_of(spaces_from_json(saved.task))
         if kept != spec:
             raise ValueError(f"it is of {spec.obs_dim} observations and {spec.action_dim} actions, not {kept[:2]}")
     return spec
@@ -242,6 +243,6 @@ def _spec(archive: zipfile.ZipFile, members: dict[str, _Member], saved: run_dire
 def _check_bounds(low: np.ndarray, high: np.ndarray, saved: run_directory.SavedConfig) -> None:
     if saved.task is None:
         return
-    spaces = tasks.spaces_from_json(saved.task)
+    spaces = spaces_from_json(saved.task)
     if not (np.array_equal(low, spaces.action_low) and np.array_equal(high, spaces.action_high)):
         raise ValueError("its action bounds are not those of the run")

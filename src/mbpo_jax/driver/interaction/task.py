@@ -4,12 +4,10 @@
 """
 
 import importlib
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from mbpo_jax import terminations
 from mbpo_jax.algorithms import REGISTRY
@@ -95,33 +93,3 @@ def check_termination_fn(termination_fn: TerminationFn, name: str, spec: Spec) -
     if shape != (num_rows,) or dtype != jnp.bool_:
         got = type(ends).__name__ if shape is None else f"{dtype} {list(shape)}"
         raise ValueError(f"{must}, got {got}")
-
-
-def spaces_to_json(spaces: Spaces) -> dict[str, Any]:
-    """Returns spaces as `config.json` keeps them."""
-    return {
-        "obs_dim": spaces.obs_dim,
-        "action_low": spaces.action_low.tolist(),
-        "action_high": spaces.action_high.tolist(),
-        "max_episode_steps": spaces.max_episode_steps,
-    }
-
-
-def spaces_from_json(value: Mapping[str, Any]) -> Spaces:
-    """Returns the spaces that `config.json` kept.
-
-    Raises:
-      ValueError, KeyError, TypeError: it holds something else.
-    """
-    obs_dim, max_episode_steps = (_positive(value, name) for name in ("obs_dim", "max_episode_steps"))
-    low, high = (np.asarray(value[name], np.float64) for name in ("action_low", "action_high"))
-    if low.ndim != 1 or low.shape != high.shape or not np.isfinite([low, high]).all():
-        raise ValueError(f"the action bounds must be two lists of numbers, got {low.tolist()} and {high.tolist()}")
-    return Spaces(obs_dim, low, high, max_episode_steps)
-
-
-def _positive(value: Mapping[str, Any], name: str) -> int:
-    number = value[name]
-    if type(number) is not int or number < 1:
-        raise ValueError(f"{name} must be a whole number, 1 or more, got {number!r}")
-    return number

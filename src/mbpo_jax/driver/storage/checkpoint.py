@@ -36,7 +36,7 @@ class Saved(NamedTuple):
 
 
 def accept(record: dict[str, Any]) -> None:
-    """`fits` of `restore_latest` that finds no fault with any record."""
+    """Accepts any record, as `fits` of `restore_latest`."""
 
 
 class Checkpoints:
@@ -101,10 +101,10 @@ class Checkpoints:
         self._delete_old()
 
     def restore_latest(self, fits: Callable[[dict[str, Any]], None] = accept) -> Saved | None:
-        """The newest sound checkpoint; None if there is none at all. `passed_over` tells of newer ones.
+        """Returns the newest sound checkpoint; None if there is none at all. `passed_over` says why not a newer one.
 
         Args:
-          fits: raises ValueError or OSError if the rest of the run directory does not go with a record.
+          fits: raises ValueError or OSError if the rest of the run directory does not fit a record.
         Raises:
           StorageFailure: there are checkpoints, but none is sound.
         """
@@ -133,11 +133,11 @@ class Checkpoints:
             raise ValueError(f"it belongs to another run: {'; '.join(differ.values())}")
 
     def _unused_name(self, step: int) -> str:
-        taken = {_place(name)[1] for name in _names(self._directory) if _place(name)[0] == step}
-        return f"{step}.{max(taken) + 1}" if taken else str(step)
+        used = {_place(name)[1] for name in _names(self._directory) if _place(name)[0] == step}
+        return f"{step}.{max(used) + 1}" if used else str(step)
 
     def _delete_old(self) -> None:
-        """Deletes sound checkpoints that are neither new nor best; a new name first, so that none is half there."""
+        """Deletes sound checkpoints that are neither new nor best, each renamed first, so that none is half there."""
         newest_first = sorted(self._scores, key=_place, reverse=True)
         scored = [name for name in reversed(newest_first) if self._scores[name] is not None]
         best = max(scored, key=lambda name: self._scores[name] or 0.0, default=None)
@@ -154,7 +154,7 @@ class Checkpoints:
 
 
 def steps(run_dir: Path) -> list[int]:
-    """The environment steps of all checkpoints that lie in a run directory, oldest first; changes nothing there."""
+    """Returns the environment steps of all checkpoints in a run directory, oldest first; changes nothing there."""
     directory = run_dir / FOLDER
     return sorted({_place(name)[0] for name in _names(directory)}) if directory.is_dir() else []
 
@@ -180,12 +180,12 @@ def load(run_dir: Path, step: int | None = None) -> Saved:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, cut to a line."""
+    """Returns the first line of an error's message, cut to 300 characters."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 def _names(directory: Path) -> list[str]:
-    """Of all checkpoints, newest first; anything else that lies there is not ours."""
+    """Returns the names of all checkpoints, newest first; other files are ignored."""
     return sorted(filter(NAME.fullmatch, os.listdir(directory)), key=_place, reverse=True)
 
 
@@ -224,7 +224,7 @@ def _checkpointer() -> ocp.Checkpointer:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Orbax reports every file, and prints the traceback of every error that it raises too."""
+    """Silences orbax, which reports every file, and prints the traceback of every error besides raising it."""
     loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
     before = [logger.level for logger in loggers]
     try:
@@ -237,7 +237,7 @@ def _silence() -> Iterator[None]:
 
 
 def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Each by itself: of several that are under way, the failure of one leaves the others in a loop that was closed."""
+    """Writes arrays one by one: where several are written at once, one that fails leaves the others hanging."""
     path.mkdir()
     with _silence():
         for name, array in arrays.items():
@@ -251,7 +251,7 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def _check_room(directory: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Raises if they cannot fit: a disk that is full is easier to tell before than in the middle."""
+    """Raises OSError if the arrays cannot fit: a full disk is easier to explain before than in the middle."""
     needed = sum(array.nbytes for array in arrays.values())
     free = shutil.disk_usage(directory).free
     if free < needed:

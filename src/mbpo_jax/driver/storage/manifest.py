@@ -28,10 +28,10 @@ def write(directory: Path, content: dict[str, Any]) -> None:
 
 
 def read(directory: Path, with_files: bool = True) -> dict[str, Any]:
-    """The content of a manifest that fits its own checksum, after what it says of the files was found to be true.
+    """Reads the content of a manifest, once its own checksum and those of the files were found to be right.
 
     Args:
-      with_files: whether the files are looked at, every byte of them.
+      with_files: whether the files are read and checked, every byte of them.
     Raises:
       ValueError, OSError: says which file is damaged, missing or not part of it.
     """
@@ -50,7 +50,7 @@ def read(directory: Path, with_files: bool = True) -> dict[str, Any]:
 
 
 def _read_unchecked(path: Path) -> dict[str, Any]:
-    """The content of a manifest, which fits its own checksum."""
+    """Reads the content of a manifest and checks it against its own checksum only."""
     if path.is_symlink() or not path.is_file():
         raise ValueError(f"{FILE_NAME} is missing")
     try:
