@@ -48,7 +48,7 @@ PICKLING = ("multiprocessing", "concurrent.futures.ProcessPoolExecutor", "concur
 """What sends objects between processes pickles them; processes here exchange bytes."""
 MAY_IMPORT_BY_NAME = {
     "__init__.py": "the package's own modules",
-    "driver/interaction/environment.py": "what --termination_fn names",
+    "driver/interaction/task.py": "what --termination_fn names",
 }
 SEEDED_RANDOM = {"Generator", "PCG64", "SeedSequence"}
 """What may be used of numpy.random; default_rng may where it is given a seed."""

@@ -10,7 +10,7 @@ import pytest
 
 import mbpo_jax
 from mbpo_jax.driver import flags
-from mbpo_jax.driver.interaction.environment import resolve_termination_fn
+from mbpo_jax.driver.interaction.task import resolve_termination_fn
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -296,3 +296,29 @@ def test_seeds_in_one_batch_keep_their_own_heads_and_windows():
     one, other = (jax.tree.map(lambda leaf, i=i: leaf[i], after) for i in range(2))
     assert contents(one) == [1, 2, 10, 11]
     assert contents(other) == [4, 5, 6, 7, 20]
+
+
+def test_which_rows_began_an_episode_is_kept_with_them(variant):
+    buffer = replay.init(SPEC, 4, episodes=True)
+    for names, first in (([0, 1], [True, False]), ([2, 3, 4], [False, True, False])):
+        buffer = variant(replay.add)(buffer, named(names), first=jnp.array(first))
+    assert contents(buffer) == [1, 2, 3, 4]
+    assert buffer.first.tolist() == [False, False, False, True]  # slots hold 4, 1, 2, 3
+    buffer = variant(replay.add)(buffer, named([5, 6]), 1, first=jnp.array([True, True]))
+    assert buffer.first.tolist() == [False, True, False, True]  # and row 6 was not written
+
+
+def test_draws_do_not_depend_on_whether_episodes_are_kept():
+    plain, kept = replay.init(SPEC, 5), replay.init(SPEC, 5, episodes=True)
+    plain, kept = add(plain, named(range(4))), add(kept, named(range(4)), first=jnp.zeros(4, bool))
+    drawn = [names_of(sample(jax.random.key(3), buffer, (20,))).tolist() for buffer in (plain, kept)]
+    assert drawn[0] == drawn[1]
+
+
+def test_buffers_that_keep_episodes_ask_for_them_and_others_refuse_them():
+    with pytest.raises(ValueError, match="first must be given"):
+        replay.add(replay.init(SPEC, 4, episodes=True), named([1]))
+    with pytest.raises(ValueError, match="first must be given"):
+        replay.add(replay.init(SPEC, 4), named([1]), first=jnp.array([True]))
+    with pytest.raises(AssertionError):
+        replay.add(replay.init(SPEC, 4, episodes=True), named([1, 2]), first=jnp.array([True]))

@@ -19,10 +19,15 @@ class Replay(struct.PyTreeNode, kw_only=True):
     head: Array  # [], int32, where the next row goes
     size: Array  # [], int32, rows in force
     num_added: Array  # [], int32, rows ever added
+    first: Array | None = None  # [N], bool, whether a row began an episode; None where rows are of no episode
 
 
-def init(spec: Spec, capacity: int) -> Replay:
-    """An empty buffer of `capacity` rows, allocated in full so that too little memory shows at once."""
+def init(spec: Spec, capacity: int, episodes: bool = False) -> Replay:
+    """Returns an empty buffer of `capacity` rows, allocated in full so that too little memory shows at once.
+
+    Args:
+      episodes: whether it keeps which rows began an episode.
+    """
 
     def zeros(*shape: int) -> Array:
         return jnp.zeros((capacity, *shape), jnp.float32)
@@ -40,6 +45,7 @@ def init(spec: Spec, capacity: int) -> Replay:
         head=jnp.zeros((), jnp.int32),
         size=jnp.zeros((), jnp.int32),
         num_added=jnp.zeros((), jnp.int32),
+        first=jnp.zeros(capacity, bool) if episodes else None,
     )
 
 
@@ -53,30 +59,44 @@ def capacity(replay: Replay) -> int:
     return replay.rows.reward.shape[-1]
 
 
-def add(replay: Replay, rows: Transition, count: Array | int | None = None, limit: Array | int | None = None) -> Replay:
+def add(
+    replay: Replay,
+    rows: Transition,
+    count: Array | int | None = None,
+    limit: Array | int | None = None,
+    first: Array | None = None,
+) -> Replay:
     """Adds the first `count` of `rows` [B, ...]; the oldest rows give way.
 
     Args:
       rows: at most as many as the capacity.
       count: [], int, may be traced; all rows by default. The others are not written.
       limit: [], int, may be traced; rows that may be in force, the capacity by default.
+      first: [B], bool, whether a row began an episode; for buffers that keep it, and for no others.
     """
     num_rows, num_slots = rows.reward.shape[0], capacity(replay)
     for new, slots in zip(jax.tree.leaves(rows), jax.tree.leaves(replay.rows)):
         chex.assert_shape(new, (num_rows, *slots.shape[1:]))  # [B, 1] would be written to every column
+    if (first is None) != (replay.first is None):
+        raise ValueError("first must be given where the buffer keeps which rows began an episode, and only there")
+    if first is not None:
+        chex.assert_shape(first, (num_rows,))
     if num_rows > num_slots:
         raise ValueError(f"{num_rows} rows at once do not fit a buffer of {num_slots}")
     count = jnp.asarray(num_rows if count is None else count, jnp.int32)
     limit = jnp.asarray(num_slots if limit is None else limit, jnp.int32)
     place = jnp.arange(num_rows)
     slot = jnp.where(place < count, (replay.head + place) % num_slots, num_slots)  # past the end: dropped
+
+    def write(slots: Array, new: Array) -> Array:
+        return slots.at[slot].set(new, mode="drop", unique_indices=True)
+
     return Replay(
-        rows=jax.tree.map(
-            lambda slots, new: slots.at[slot].set(new, mode="drop", unique_indices=True), replay.rows, rows
-        ),
+        rows=jax.tree.map(write, replay.rows, rows),
         head=(replay.head + count) % num_slots,
         size=jnp.minimum(replay.size + count, jnp.minimum(limit, num_slots)),
         num_added=replay.num_added + count,
+        first=None if replay.first is None or first is None else write(replay.first, first),
     )
 
 

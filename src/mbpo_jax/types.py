@@ -171,9 +171,9 @@ class Algorithm(NamedTuple):
 
     init: Callable[[Key], PyTree]  # (key) -> state
     actor: Callable[[PyTree], PyTree]  # (state) -> what acting reads; this is what a saved policy holds
-    begin_episode: Callable[[PyTree], PyTree]  # (actor) -> carry; () for reactive policies, the plan for planners
+    begin_episode: Callable[[Key, PyTree], PyTree]  # (key, actor) -> carry; () where the observation alone decides
     act: Callable[[Key, PyTree, PyTree, Array, bool], tuple[Array, PyTree]]
-    """(key, actor, carry, obs [B, O], explore) -> (action [B, A], carry)."""
+    """(key, actor, carry, obs [O], explore) -> (action [A], carry); whoever has many observations lifts it."""
     phases: tuple[Phase, ...]
     exploration_steps: int  # environment steps of uniformly random actions before `act` is asked
     replay_capacity: int  # most real rows kept

@@ -1,6 +1,7 @@
 """What every row of the registry promises the driver."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -113,13 +114,26 @@ def test_phases_depend_on_their_key_and_on_nothing_else(built):
 def test_acting(built):
     algorithm, state, _ = built
     actor = algorithm.actor(state)
-    carry, obs = algorithm.begin_episode(actor), jnp.ones((1, 4))
-    calm = [algorithm.act(jax.random.key(k), actor, carry, obs, False)[0] for k in (0, 1)]
-    wild = [algorithm.act(jax.random.key(k), actor, carry, obs, True)[0] for k in (0, 1)]
-    assert calm[0].shape == (1, 2)
-    np.testing.assert_array_equal(calm[0], calm[1])
-    assert not np.array_equal(wild[0], wild[1])
-    assert (np.abs(wild[0]) <= 1).all()
+    carry, obs = algorithm.begin_episode(jax.random.key(2), actor), jnp.ones(4)
+    deterministic = [algorithm.act(jax.random.key(k), actor, carry, obs, False)[0] for k in (0, 1)]
+    exploring = [algorithm.act(jax.random.key(k), actor, carry, obs, True)[0] for k in (0, 1)]
+    assert deterministic[0].shape == (2,)
+    np.testing.assert_array_equal(deterministic[0], deterministic[1])
+    assert not np.array_equal(exploring[0], exploring[1])
+    assert (np.abs(exploring[0]) <= 1).all()
+
+
+def test_what_is_carried_begins_by_a_key_and_keeps_its_structure(built):
+    """Else the second step of an episode would compile again."""
+    algorithm, state, _ = built
+    actor = algorithm.actor(state)
+    begun = jax.eval_shape(algorithm.begin_episode, jax.random.key(0), actor)
+    for explore in (False, True):
+        _, carry = jax.eval_shape(
+            functools.partial(algorithm.act, explore=explore), jax.random.key(0), actor, begun, jnp.ones(4)
+        )
+        assert jax.tree.structure(carry) == jax.tree.structure(begun)
+        assert kinds(carry) == kinds(begun)
 
 
 def test_no_rows_knobs_pass_for_those_of_another():

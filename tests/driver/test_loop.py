@@ -65,7 +65,7 @@ def test_what_a_policy_carries_goes_on_inside_an_episode(tmp_path, monkeypatch):
             action, _ = agent.act(key, actor, (), obs, explore)
             return action / (1.0 + carry["steps"]), {"steps": carry["steps"] + 1.0}
 
-        return agent._replace(begin_episode=lambda actor: {"steps": jnp.zeros(())}, act=act)
+        return agent._replace(begin_episode=lambda key, actor: {"steps": jnp.zeros(())}, act=act)
 
     monkeypatch.setitem(REGISTRY, "sac", entry._replace(build=build))
     knobs = tiny_runs.SAC | {"env": "Swimmer-v5", "max_episode_steps": 200, "eval_every_steps": 100}

@@ -106,10 +106,10 @@ devices = jax.devices()
 assert len(devices) == 2, devices
 
 def look_and_save(self):
-    for i, arrays in enumerate(zip(self._roots, self._state, self._replay, strict=True)):
+    for i, arrays in enumerate(zip(self.setup.roots, self.arrays.state, self.arrays.replay, strict=True)):
         places = {frozenset(leaf.devices()) for leaf in jax.tree.leaves(arrays)}
         assert places == {frozenset([devices[i]])}, (i, places)
-    print("looked at step", self.step)
+    print("looked at step", self.position.step)
     save(self)
 
 loop._Trainer._save = look_and_save

@@ -24,10 +24,10 @@ def test_what_is_loaded_acts_as_the_policy_that_the_run_saved(run, seed, request
     assert (trained.seed, trained.step) == (seed, trained.run.num_steps)
     actor = trained.algorithm.actor(trained.state)
     saved = policy.load_policy(run_dir, seed)
-    act = policy.deterministic_act(trained.algorithm)
+    act = policy.deterministic(trained.algorithm).act
     for obs in np.random.default_rng(0).normal(size=(5, trained.spec.obs_dim)).astype(np.float32):
-        action, _ = act(actor, (), obs[None])
-        np.testing.assert_array_equal(action[0], saved.normalized_action(obs))
+        action, _ = act(0, 0, actor, (), obs)
+        np.testing.assert_array_equal(action, saved.normalized_action(obs))
 
 
 def test_the_state_and_the_rows_are_those_of_the_checkpoint(mbpo_run):

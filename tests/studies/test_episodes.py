@@ -19,9 +19,9 @@ def env(trained):
     env.close()
 
 
-def test_episodes_of_the_calm_policy_are_those_of_the_evaluation(trained, env, run_dir):
+def test_episodes_of_the_deterministic_policy_are_those_of_the_evaluation(trained, env, run_dir):
     """Same starts, same policy, same return to the last bit that metrics.jsonl tells."""
-    choose = episodes.calm_policy(trained, env)
+    choose = episodes.deterministic_policy(trained, env)
     played = [episodes.play(env, choose, number, 5) for number in range(2)]
     told = [line for line in tiny_runs.lines(run_dir, seed=3) if "eval/return_mean" in line][-1]
     assert np.mean([episode.reward.sum() for episode in played]) == told["eval/return_mean"]
@@ -29,7 +29,7 @@ def test_episodes_of_the_calm_policy_are_those_of_the_evaluation(trained, env, r
 
 
 def test_an_episode_is_one_chain_and_ends_where_it_should(trained, env):
-    choose = episodes.calm_policy(trained, env)
+    choose = episodes.deterministic_policy(trained, env)
     whole = episodes.play(env, choose, 1, 100)
     assert len(whole.reward) <= 5  # the time limit of the run
     assert whole.obs.shape == (len(whole.reward) + 1, 4)

@@ -52,7 +52,9 @@ def test_critics_that_promise_a_constant_too_much_are_off_by_it(run_dir, finding
         return agent._replace(q_values=lambda *args: agent.q_values(*args) + 7.0)
 
     monkeypatch.setattr(value_bias.agents, "build", too_high)
-    monkeypatch.setattr(value_bias.episodes, "calm_policy", None)  # where entropy counts, the policy acts with noise
+    monkeypatch.setattr(
+        value_bias.episodes, "deterministic_policy", None
+    )  # where entropy counts, the policy acts with noise
     higher = value_bias.study(run_dir, num_episodes=3).numbers["points"]
     for before, after in zip(finding.numbers["points"], higher, strict=True):
         assert after["return_mean"] == before["return_mean"]

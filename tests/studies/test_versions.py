@@ -30,7 +30,9 @@ def test_version_4_of_a_task_is_there_and_observes_as_much(body):
 
 def test_version_4_of_the_pendulum_moves_the_same_and_pays_one_for_the_last_step(run_dir, monkeypatch):
     """Known of the two: v5 gives 0 for the step that ends the episode, v4 gave 1."""
-    monkeypatch.setattr(versions.episodes, "calm_policy", lambda trained, env: lambda obs: np.ones(1))  # it falls
+    monkeypatch.setattr(
+        versions.episodes, "deterministic_policy", lambda trained, env: lambda obs: np.ones(1)
+    )  # it falls
     numbers = versions.study(run_dir, seed=3, num_episodes=6).numbers
     assert numbers["other_env"] == "InvertedPendulum-v4"
     assert numbers["same_actions_state_difference"] == 0.0

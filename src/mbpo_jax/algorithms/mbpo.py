@@ -142,7 +142,11 @@ def rollout_length(config: MbpoConfig, real: Replay) -> Array:
 def _model_phases(config: MbpoConfig, spec: Spec, agent: Agent, world: WorldModel) -> tuple[Phase, Phase]:
     """Returns the phases that fit the model, and fill the buffer of imagined rows with the current policy's."""
     if spec.termination_fn is None:
-        raise ValueError("termination_fn is not known for this environment")
+        raise ValueError(
+            "termination_fn is not known for this environment: pass --termination_fn=package.module:function, a "
+            "function of (obs, action, next_obs), each [B, ...], to bool [B], or --termination_fn=never if episodes "
+            "only end by time limit"
+        )
     roll_out = phases.roll_out(
         num_starts=config.rollout_batch,
         length=functools.partial(rollout_length, config),

@@ -14,7 +14,7 @@ AUTO = "auto"
 
 
 class EnvironmentFailure(RuntimeError):
-    """The environment gave something that cannot be learnt from, or nothing at all."""
+    """An environment failed: it raised, gave numbers that cannot be learnt from, or gave nothing at all."""
 
     exit_status = 5
 
@@ -33,13 +33,13 @@ class Broken(EnvironmentFailure):
 
 
 class Diverged(RuntimeError):
-    """Learning produced a number that is not finite, or one that is out of all bounds (`health.LIMIT`)."""
+    """Learning gave a number that is not finite, or one beyond `health.LIMIT`."""
 
     exit_status = 4
 
 
 def diverged(what: str, seed: int) -> Diverged:
-    """The error that stops the run of a seed, before anything that is `what` is saved."""
+    """Returns the error that stops a run before what went wrong with a seed is saved; `what` begins its message."""
     return Diverged(f"{what} (seed {seed}); the newest checkpoint is from before. {DIVERGENCE_ADVICE}")
 
 
@@ -186,7 +186,7 @@ def resolve_algorithm_config(run: RunConfig, config: Any = None) -> Any:
 
 
 def _check_processes(run: RunConfig) -> None:
-    """The three that say which process this is come together, and with `distributed`."""
+    """Raises ValueError unless the knobs that say which process this is come together, and with `distributed`."""
     given = {
         "coordinator": run.coordinator != "",
         "num_processes": run.num_processes > 0,

@@ -1,32 +1,32 @@
 """The driver: steps the environments, runs the phases when they are due, evaluates, logs, saves."""
 
+import dataclasses
 import functools
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-from mbpo_jax import backends
-from mbpo_jax import replay as replay_lib
-from mbpo_jax.algorithms import REGISTRY
 from mbpo_jax.driver import compile_cache, memory
-from mbpo_jax.driver.config import RunConfig, StorageFailure, diverged, resolve_algorithm_config
+from mbpo_jax.driver import setup as setups
+from mbpo_jax.driver.config import RunConfig, diverged, resolve_algorithm_config
 from mbpo_jax.driver.interaction import policy
-from mbpo_jax.driver.interaction.acting import Acting
-from mbpo_jax.driver.interaction.environment import check_termination_fn, resolve_termination_fn
 from mbpo_jax.driver.interaction.evaluate import Evaluation
-from mbpo_jax.driver.interaction.seed_environments import SeedEnvironments
+from mbpo_jax.driver.interaction.policy import Policy
+from mbpo_jax.driver.interaction.simulator import spaces_to_json
+from mbpo_jax.driver.keeper import Keeper, Position, Restored
 from mbpo_jax.driver.phase_runner import PhaseRunner
 from mbpo_jax.driver.profiler import Profiler
 from mbpo_jax.driver.progress import Progress
 from mbpo_jax.driver.record import Record
-from mbpo_jax.driver.seeds import SeedAxis
+from mbpo_jax.driver.setup import Arrays, Setup
 from mbpo_jax.driver.stop import StopRequest
-from mbpo_jax.driver.storage import checkpoint, packing, run_directory
+from mbpo_jax.driver.storage import run_directory
 from mbpo_jax.driver.storage.metrics import MetricsWriter
 from mbpo_jax.driver.storage.run_files import RunFiles
-from mbpo_jax.health import Health, describe
+from mbpo_jax.health import Fault, describe
 from mbpo_jax.reports import curves
-from mbpo_jax.types import Algorithm, Key, PyTree
+from mbpo_jax.types import Phase
 
 
 class Result(NamedTuple):
@@ -52,287 +52,207 @@ def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = 
     cache_problem = compile_cache.use(run.compile_cache)
     with ExitStack() as stack:
         stop = stack.enter_context(StopRequest())
-        trainer = _Trainer(run, config, stack, stop)
-        progress = stack.enter_context(Progress(run.num_steps, trainer.step, stream=stream, quiet=run.quiet))
-        if cache_problem is not None:
-            progress.note(cache_problem)
+        record = Record(run.seeds)
+        setup = setups.build(run, config, stack)
+        task = spaces_to_json(setup.task.spaces)
+        files = RunFiles(run, config, task, stack)
+        stop.raise_if_stopped()
+        keeper, restored, prediction = _begin_or_resume(setup, record, files, stop)
+
+        run_directory.write_config(files.run_dir, run, config, task)
+        writer = stack.enter_context(MetricsWriter(files.run_dir, restored.metrics_offset, run.tensorboard))
+        profiler = Profiler(files.run_dir, run.profile)
+        stack.callback(profiler.close)
+        progress = stack.enter_context(Progress(run.num_steps, restored.position.step, stream, run.quiet))
+        trainer = _Trainer(setup, keeper, record, writer, profiler, progress, stop, restored.position, restored.arrays)
+        del restored  # the trainer replaces its arrays
+        notes = (cache_problem, prediction.text(), *files.notes)
         try:
-            finished = trainer.train(progress)
+            finished = trainer.train(files.warnings, [note for note in notes if note is not None])
         except ValueError as error:  # knobs were checked before: this is no user's mistake and needs its traceback
-            raise RuntimeError(f"a function failed at step {trainer.step}") from error
-        return Result(trainer.run_dir, trainer.summarise(), finished)
+            raise RuntimeError(f"a function failed at step {trainer.position.step}") from error
+        summary = record.summary(run, trainer.position.step)
+        summary |= {"predicted_memory_bytes": prediction.total, "peak_memory_bytes": memory.peak()}
+        run_directory.write_json(files.run_dir / run_directory.SUMMARY, summary)
+        curves.draw_curves(files.run_dir)
+        return Result(files.run_dir, summary, finished)
 
 
+def _begin_or_resume(
+    setup: Setup, record: Record, files: RunFiles, stop: StopRequest
+) -> tuple[Keeper, Restored, memory.Prediction]:
+    """Makes the arrays of a run and begins its first episodes, or brings both back to the newest checkpoint."""
+    run, resident = setup.run, memory.resident()
+    fresh = setups.first_arrays(setup)
+    prediction = memory.predict(fresh.state, fresh.replay, run.num_steps, resident)
+    stop.raise_if_stopped()
+    setup.envs.begin()
+    keeper = Keeper(setup, record, files, fresh.state)
+    restored = keeper.restore(fresh)
+    stop.raise_if_stopped()
+    step = restored.position.step
+    if step > run.num_steps:
+        raise ValueError(
+            f"num_steps must be {step} or more, where run_dir {run.directory!r} is already, got {run.num_steps}"
+        )
+    return keeper, restored, prediction
+
+
+@dataclasses.dataclass
 class _Trainer:
-    """A run in memory. `step`, `phase` and `phase_done` say exactly how far it is."""
+    """A run in memory: what it works with, and what changes with every step."""
 
-    def __init__(self, run: RunConfig, config: Any, stack: ExitStack, stop: StopRequest) -> None:
-        self.run, self.run_dir = run, Path(run.directory)
-        self._config, self._stop = config, stop
-        self._record = Record(run.seeds)
-        self._envs = SeedEnvironments(run, stack)
-        self._algorithm = self._build_algorithm()
-        memory.check_room(lambda key: (self._algorithm.init(key), self._new_buffer(key)), len(run.seeds))
-        self._files = RunFiles(run, config, stack)
-        self._compile()
-        resident = memory.resident()
-        self._roots = self._axis.keys(run.seeds)
-        stop.raise_if_stopped()
-        self._state = self._axis.lift(self._algorithm.init)(self._roots)
-        self._replay = self._axis.place(
-            self._axis.lift(self._new_buffer)(self._roots)
-        )  # made from no key, so it would lie anywhere
-        self._memory = memory.predict(self._state, self._replay, run.num_steps, resident)
-        stop.raise_if_stopped()
-        self._begin()
-        offset = self._resume()
-        stop.raise_if_stopped()
-        if self.step > run.num_steps:
-            raise ValueError(
-                f"num_steps must be {self.step} or more, where run_dir {run.directory!r} is already, got "
-                f"{run.num_steps}"
-            )
-        run_directory.write_config(self.run_dir, run, config)
-        self._writer = stack.enter_context(MetricsWriter(self.run_dir, offset, run.tensorboard))
-        self._profiler = Profiler(self.run_dir, run.profile)
-        stack.callback(self._profiler.close)
+    setup: Setup
+    keeper: Keeper
+    record: Record
+    writer: MetricsWriter
+    profiler: Profiler
+    progress: Progress
+    stop: StopRequest
+    position: Position
+    arrays: Arrays
+    unsaved: bool = False  # whether anything happened since the newest checkpoint
+    warm: frozenset[str] = frozenset()  # phases that this process has run, and so compiled
 
-    def train(self, progress: Progress) -> bool:
-        """Runs to the end, or until a stop is requested, and saves; returns whether the end was reached."""
-        self._progress = progress
-        for warning in self._files.warnings:
-            progress.warn(warning)
-        self._warn_of_failures()  # in the first episodes, or those that were repeated
-        for note in (self._memory.text(), *self._files.notes):
-            progress.note(note)
-        while self.step < self.run.num_steps or self.phase is not None:
-            if self.phase is None:
-                if self._stop.requested:
+    def train(self, warnings: Iterable[str], notes: Iterable[str]) -> bool:
+        """Runs to the end, or until a stop is requested, and saves; returns whether the end was reached.
+
+        Args:
+          warnings, notes: what the user is to know before the first step.
+        """
+        for warning in warnings:
+            self.progress.warn(warning)
+        self._warn_of_failures("an episode")  # the first ones, or those that were repeated
+        for note in notes:
+            self.progress.note(note)
+        run = self.setup.run
+        while self.position.step < run.num_steps or self.position.phase is not None:
+            if self.position.phase is None:
+                if self.stop.requested:
                     break
-                self._tell(self._profiler.before_step(not self._cold))
+                all_warm = len(self.warm) == len(self.setup.phases)
+                self._note(self.profiler.before_step(all_warm))
                 self._step_environments()
-            if not self._run_phases() or not self._after_step():
+            if not (self._run_phases() and self._evaluate_and_log()):
                 break
-        self._tell(self._profiler.close())
+        self._note(self.profiler.close())
         self._save()
-        return self.step == self.run.num_steps and self.phase is None
-
-    def _tell(self, note: str | None) -> None:
-        if note is not None:
-            self._progress.note(note)
-
-    def summarise(self) -> dict[str, Any]:
-        """Writes summary.json and curves.png."""
-        summary = self._record.summary(self.run, self.step)
-        summary |= {"predicted_memory_bytes": self._memory.total, "peak_memory_bytes": memory.peak()}
-        run_directory.write_json(self.run_dir / run_directory.SUMMARY, summary)
-        curves.draw_curves(self.run_dir)
-        return summary
-
-    # -- setting up ------------------------------------------------------------------------------------------
-
-    def _build_algorithm(self) -> Algorithm:
-        name = getattr(self._config, "termination_fn", None)
-        spec = self._envs.spec()
-        if name is not None:
-            termination_fn = resolve_termination_fn(name, self.run.env)
-            check_termination_fn(termination_fn, name, spec)
-            spec = self._envs.spec(termination_fn)
-        return REGISTRY[self.run.algorithm].build(self._config, spec)
-
-    def _new_buffer(self, key: Key) -> replay_lib.Replay:
-        """An empty buffer of real rows; reads no key."""
-        return replay_lib.init(self._envs.spec(), self._algorithm.replay_capacity)
-
-    def _compile(self) -> None:
-        algorithm, run = self._algorithm, self.run
-        options = backends.deterministic_options() if run.deterministic else {}
-        self._axis = SeedAxis(len(run.seeds), run.seed_lifting, options)
-        self._acting = Acting(algorithm, self._axis, self._envs, run.seeds)
-        self._add = self._axis.lift(replay_lib.add, donate=(0,))
-        phase_options = backends.compiler_options(run.compiler_options, [phase.name for phase in algorithm.phases])
-        self._phases = [
-            PhaseRunner(self._axis, i, phase, phase_options[phase.name]) for i, phase in enumerate(algorithm.phases)
-        ]
-
-    def _begin(self) -> None:
-        self.step = 0
-        # Index of the phase that is under way at `step`; their number: evaluation and lines are; None between steps.
-        self.phase: int | None = None
-        self.phase_done = [False] * len(self.run.seeds)
-        self._unsaved = False  # whether something happened since the newest checkpoint
-        self._cold = {phase.name for phase in self._algorithm.phases}  # not yet run, or compiled, by this process
-        self._finite_at_first = packing.finite(self._axis.to_host(packing.without_buffers(self._state))[0])
-        self._envs.begin()
-        self._acting.begin(self._state)
-
-    # -- one step --------------------------------------------------------------------------------------------
+        return self.position.step == run.num_steps and self.position.phase is None
 
     def _step_environments(self) -> None:
-        self._progress.update(self.step, "explore" if self._acting.explores(self.step) else "act")
-        with self._record.timed("env_step"):
-            taken = self._acting.step(self._roots, self.step, self._state)
-            self._replay = self._add(self._replay, self._axis.join([step.row for step in taken]))
-        self._warn_of_failures()
-        for i, step in enumerate(taken):
-            if step.ended:
-                self._record.episode_ended(i, step.episode_return)
-        self.step += 1
-        self.phase, self.phase_done, self._unsaved = 0, [False] * len(taken), True
+        """Steps every seed once and stores the rows."""
+        setup, step = self.setup, self.position.step
+        state, replay, carry = self.arrays
+        self.progress.update(step, "explore" if setup.acting.explores(step) else "act")
+        with self.record.timed("env_step"):
+            results, carry = setup.acting.step(setup.roots, step, state, carry)
+            rows, first = (setup.axis.join(values) for values in zip(*((r.row, r.first) for r in results)))
+            self.arrays = Arrays(state, setup.add(replay, rows, first), carry)
+        self._warn_of_failures("an episode")
+        for i, result in enumerate(results):
+            if result.ended:
+                self.record.episode_ended(i, result.episode_return)
+        self.position, self.unsaved = self.position.after_step(), True
 
     def _run_phases(self) -> bool:
-        """Runs what is due, going on where a stop left off; returns whether all of it was done."""
-        assert self.phase is not None
-        while self.phase < len(self._phases):
-            runner = self._phases[self.phase]
-            phase = runner.phase
-            if self.step >= phase.first and (self.step - phase.first) % phase.every == 0:
-                self._progress.update(self.step, phase.name)
-                with self._record.timed(phase.name):
-                    self._state, told = runner.run(
-                        self._roots,
-                        self.step,
-                        self._state,
-                        self._replay,
-                        self.phase_done,
-                        self._asked_to_stop,
-                        functools.partial(self._heed, phase.name),
-                    )
-                self._record.remember(phase.name, told)
-                self._cold.discard(phase.name)
-                if not all(self.phase_done):
-                    return False
-            self.phase, self.phase_done = self.phase + 1, [False] * len(self.run.seeds)
+        """Runs what is due, from where a stop left off; returns False if a stop was requested before its end."""
+        phases = self.setup.phases
+        while self.position.phase is not None and self.position.phase < len(phases):
+            runner = phases[self.position.phase]
+            if _is_due(runner.phase, self.position.step) and not self._run_phase(runner):
+                return False
+            self.position = self.position.after_phase()
         return True
 
-    def _asked_to_stop(self) -> bool:
-        """Asked before every program; unless it says yes, the program changes the state."""
-        self._unsaved = self._unsaved or not self._stop.requested
-        return self._stop.requested
+    def _run_phase(self, runner: PhaseRunner) -> bool:
+        name, step, done = runner.phase.name, self.position.step, list(self.position.phase_done)
+        self.progress.update(step, name)
+        with self.record.timed(name):
+            state, metrics = runner.run(
+                self.setup.roots,
+                step,
+                self.arrays.state,
+                self.arrays.replay,
+                done,
+                self._should_stop,
+                functools.partial(self._check_fault, name),
+            )
+        self.arrays = self.arrays._replace(state=state)
+        self.position = dataclasses.replace(self.position, phase_done=tuple(done))
+        self.record.add_metrics(name, metrics)
+        self.warm |= {name}
+        return all(done)
 
-    def _heed(self, phase: str, i: int, health: Health) -> None:
+    def _should_stop(self) -> bool:
+        """Returns whether a stop was requested; asked before every program, which changes the state if not."""
+        self.unsaved = self.unsaved or not self.stop.requested
+        return self.stop.requested
+
+    def _check_fault(self, phase: str, i: int, fault: Fault) -> None:
         """Stops a run whose learning has gone wrong, before anything of it is saved."""
-        trouble = describe(health)
-        if trouble is not None:
-            raise diverged(f"{phase}: {trouble} of environment step {self.step}", self.run.seeds[i])
+        text = describe(fault)
+        if text is not None:
+            raise diverged(f"{phase}: {text} of environment step {self.position.step}", self.setup.run.seeds[i])
 
-    def _after_step(self) -> bool:
-        """Evaluates, writes lines and saves where that is due; returns whether all of it was done."""
-        run, last = self.run, self.step == self.run.num_steps
-        outcomes = None
-        if self.step % run.eval_every_steps == 0 or last:
-            outcomes = self._evaluate()
-            if outcomes is None:
-                return False
-        if self.step % run.log_every_steps == 0 or last:
-            rows = min(self.step, self._algorithm.replay_capacity)
-            self._record.write_lines(self._writer, self.step, rows, self._envs.faults())
-        if outcomes is not None:
-            self._tell_evaluation(outcomes)
-        self.phase, self._unsaved = None, True
-        if self.step % run.checkpoint_every_steps == 0:
+    def _evaluate_and_log(self) -> bool:
+        """Evaluates, writes lines and saves where that is due; returns False if a stop was requested before its end."""
+        run, step = self.setup.run, self.position.step
+        last = step == run.num_steps
+        evaluated = self._evaluate() if step % run.eval_every_steps == 0 or last else []
+        if evaluated is None:
+            return False
+        if step % run.log_every_steps == 0 or last:
+            num_rows = min(step, self.setup.algorithm.replay_capacity)
+            self.record.write_lines(self.writer, step, num_rows, self.setup.envs.failure_counts())
+        for i, (acted, outcome) in enumerate(evaluated):
+            self._report_evaluation(i, acted, outcome)
+        self.position, self.unsaved = self.position.between_steps(), True
+        if step % run.checkpoint_every_steps == 0:
             self._save()
         return True
 
-    # -- what a run tells and keeps --------------------------------------------------------------------------
-
-    def _evaluate(self) -> list[Evaluation] | None:
-        """None if a stop was requested; the whole of it is done again then, with the same outcome."""
-        self._progress.update(self.step, "evaluate")
-        with self._record.timed("evaluate"):
-            self._policies = self._acting.policies(self._state)
-            outcomes = self._envs.evaluate(self._policies, self.run.eval_episodes, lambda: self._stop.requested)
+    def _evaluate(self) -> list[tuple[Policy, Evaluation]] | None:
+        """Evaluates the policy of every seed; returns None if a stop was requested: all of it is repeated then."""
+        self.progress.update(self.position.step, "evaluate")
+        with self.record.timed("evaluate"):
+            policies = self.setup.acting.policies(self.arrays.state)
+            num_episodes = self.setup.run.eval_episodes
+            outcomes = self.setup.envs.evaluate(policies, num_episodes, lambda: self.stop.requested)
         self._warn_of_failures("an evaluation episode")
-        return outcomes
+        return None if outcomes is None else list(zip(policies, outcomes, strict=True))
 
-    def _warn_of_failures(self, of_what: str = "an episode") -> None:
-        for failure in self._envs.forgiven():
-            self._progress.warn(f"step {self.step:,}: {of_what} is given up: {failure}")
-
-    def _tell_evaluation(self, outcomes: list[Evaluation]) -> None:
-        """Lines of metrics, and the policies that were evaluated."""
-        env = self._envs.first
-        for i, (seed, mine, outcome) in enumerate(zip(self.run.seeds, self._policies, outcomes, strict=True)):
-            values = outcome.metrics()
-            self._writer.write(self.step, seed, values)
-            complete = len(outcome.returns) == self.run.eval_episodes
-            is_best = self._record.add_evaluation(i, self.step, values["eval/return_mean"], complete)
-            for best in (False, True) if is_best else (False,):
-                path = policy.policy_path(self.run_dir, seed, best)
-                policy.save_policy(path, mine.actor, env.obs_dim, env.action_low, env.action_high)
-            self._progress.note(
-                f"step {self.step:,}  seed {seed}  evaluation return {values['eval/return_mean']:.1f} "
-                f"+- {values['eval/return_std']:.1f} over {len(outcome.returns)} episodes"
-            )
+    def _report_evaluation(self, i: int, acted: Policy, outcome: Evaluation) -> None:
+        """Writes a line of metrics of seed number `i`, and the policy that was evaluated."""
+        run, step, spaces = self.setup.run, self.position.step, self.setup.envs.spaces
+        seed, values = run.seeds[i], outcome.metrics()
+        self.writer.write(step, seed, values)
+        complete = len(outcome.returns) == run.eval_episodes
+        is_best = self.record.add_evaluation(i, step, values["eval/return_mean"], complete)
+        for best in (False, True) if is_best else (False,):
+            path = policy.policy_path(run.directory, seed, best)
+            policy.save_policy(path, acted.actor, spaces.obs_dim, spaces.action_low, spaces.action_high)
+        self.progress.note(
+            f"step {step:,}  seed {seed}  evaluation return {values['eval/return_mean']:.1f} "
+            f"+- {values['eval/return_std']:.1f} over {len(outcome.returns)} episodes"
+        )
 
     def _save(self) -> None:
         """Writes a checkpoint, unless the newest one is of this very moment."""
-        if not self._unsaved:
+        if not self.unsaved:
             return
-        self._progress.update(self.step, "checkpoint")
-        self._record.check_finite(self.step)  # lines of metrics may be further apart than checkpoints
-        with self._record.timed("checkpoint"):
-            self._writer.sync()
-            self._files.checkpoints.save(self.step, self._arrays(), self._position(), self._record.score(self.step))
-            memory.give_back()
-        self._unsaved = False
+        self.progress.update(self.position.step, "checkpoint")
+        with self.record.timed("checkpoint"):
+            self.keeper.save(self.position, self.arrays, self.writer)
+        self.unsaved = False
 
-    def _arrays(self) -> dict[str, Any]:
-        """What a checkpoint holds of each seed, on the host."""
-        arrays = {}
-        parts = (self._axis.to_host(part) for part in (self._state, self._replay, self._acting.carry))
-        for i, (seed, state, replay, carry) in enumerate(zip(self.run.seeds, *parts)):
-            mine = {"state": packing.pack(state), "replay": packing.pack(replay), "carry": packing.pack(carry)}
-            self._check_finite(seed, mine)
-            arrays[str(seed)] = mine | self._envs.arrays(i)
-        return arrays
+    def _warn_of_failures(self, what: str) -> None:
+        for failure in self.setup.envs.take_failures():
+            self.progress.warn(f"step {self.position.step:,}: {what} is given up: {failure}")
 
-    def _check_finite(self, seed: int, arrays: dict[str, Any]) -> None:
-        """Nothing that is not finite is saved, but for what begins so: an infinite best loss so far."""
-        for name, is_finite in packing.finite(arrays).items():
-            if not is_finite and self._finite_at_first.get(name.removeprefix("state/"), True):
-                raise diverged(f"{name} is not finite at step {self.step}", seed)
+    def _note(self, text: str | None) -> None:
+        if text is not None:
+            self.progress.note(text)
 
-    def _position(self) -> dict[str, Any]:
-        return {
-            "step": self.step,
-            "phase": self.phase,
-            "phase_done": self.phase_done,
-            "metrics_offset": self._writer.offset,
-            "metrics_crc32": self._writer.crc32,
-            "environments": self._envs.record(),
-            "record": self._record.to_json(),
-        }
 
-    def _resume(self) -> int | None:
-        """Goes on from the newest checkpoint, if there is any; returns the length of metrics.jsonl there."""
-        saved = self._files.newest()
-        try:
-            return None if saved is None else self._restore(saved)
-        except ValueError as error:
-            raise StorageFailure(
-                f"the newest checkpoint in {self.run_dir} does not fit this version of the software: {error}"
-            ) from error
-
-    def _restore(self, saved: checkpoint.Saved) -> int:
-        """Puts everything back to where a checkpoint was taken; returns the length of metrics.jsonl there."""
-        position, seeds = saved.record, [saved.arrays[str(seed)] for seed in self.run.seeds]
-
-        def restore(fresh: PyTree, name: str) -> PyTree:
-            values = self._axis.split(fresh)
-            restored = [packing.unpack(v, arrays.get(name, {})) for v, arrays in zip(values, seeds)]
-            return self._axis.place(self._axis.join(restored))
-
-        self._state, self._replay = restore(self._state, "state"), restore(self._replay, "replay")
-        self._acting.carry = restore(self._acting.carry, "carry")
-        self.step, self.phase, self.phase_done = position["step"], position["phase"], position["phase_done"]
-        self._record.restore(position["record"])
-        for i, (seed, arrays) in enumerate(zip(self.run.seeds, seeds)):
-            if not self._envs.restore(i, arrays, position["environments"]):
-                self._files.warnings.append(
-                    f"seed {seed}: env {self.run.env} did not repeat its running episode; a new one begins, and the "
-                    "run is not what it would have been without the interruption"
-                )
-                self._acting.begin_episodes(self._state, [i])
-        offset: int = position["metrics_offset"]
-        return offset
+def _is_due(phase: Phase, step: int) -> bool:
+    return step >= phase.first and (step - phase.first) % phase.every == 0

@@ -1,4 +1,4 @@
-"""What a run tells of itself: metrics since the last line, episodes, evaluations, seconds."""
+"""What a run reports: metrics since the last line, episodes, evaluations, seconds."""
 
 import math
 import time
@@ -15,7 +15,7 @@ from mbpo_jax.types import PyTree
 
 
 class Record:
-    """Kept per seed, in the order of `seeds`; part of every checkpoint, so that a resumed run tells the same."""
+    """Kept per seed, in the order of `seeds`; part of every checkpoint, so that a resumed run reports the same."""
 
     def __init__(self, seeds: Sequence[int]) -> None:
         self._seeds = tuple(seeds)
@@ -34,8 +34,8 @@ class Record:
         yield
         self._seconds[name] = self._seconds.get(name, 0.0) + time.monotonic() - began
 
-    def remember(self, phase: str, metrics: Sequence[PyTree | None]) -> None:
-        """Keeps the newest metrics of a phase, one entry a seed; None: that seed did nothing."""
+    def add_metrics(self, phase: str, metrics: Sequence[PyTree | None]) -> None:
+        """Keeps the newest metrics of a phase, one entry a seed; None: that seed did not run it."""
         for pending, values in zip(self._pending, metrics, strict=True):
             if values is not None:
                 pending |= {f"{phase}/{key}": value for key, value in values.items()}
@@ -44,11 +44,11 @@ class Record:
         """Notes the return of a training episode of seed number `i`."""
         self._returns[i].append(episode_return)
 
-    def write_lines(self, writer: MetricsWriter, step: int, num_rows: int, faults: Sequence[dict[str, int]]) -> None:
-        """Writes a line for each seed and forgets what it told.
+    def write_lines(self, writer: MetricsWriter, step: int, num_rows: int, failures: Sequence[dict[str, int]]) -> None:
+        """Writes a line for each seed, after which its metrics and returns start anew.
 
         Args:
-          faults: what the environments of each seed have been forgiven.
+          failures: how often the environments of each seed have failed, by metric.
         Raises:
           Diverged: after the line was written, if a number in it is not finite.
         """
@@ -59,13 +59,13 @@ class Record:
             if self._returns[i]:
                 values["train/return_mean"] = np.asarray(np.mean(self._returns[i]))
                 values["train/episodes"] = np.asarray(len(self._returns[i]))
-            values |= {f"env/{name}": np.asarray(count) for name, count in faults[i].items()}
+            values |= {f"env/{name}": np.asarray(count) for name, count in failures[i].items()}
             writer.write(step, seed, values | seconds | {"compilations": self._compilations.count})
         self.check_finite(step)
         self._pending, self._returns = [{} for _ in self._seeds], [[] for _ in self._seeds]
 
     def check_finite(self, step: int) -> None:
-        """Refuses to go on, or to save, after a phase that gave numbers which are not finite.
+        """Refuses to go on, or to save, where metrics are not finite.
 
         Raises:
           Diverged: names the number, the step and the seed.
@@ -79,7 +79,7 @@ class Record:
         """Notes an evaluation of seed number `i`; returns whether it is the best so far.
 
         Args:
-          complete: whether no episode of it was given up. One that is not is best only until there is one that is.
+          complete: whether no episode of it was given up; one with gaps is best only until there is one without.
         """
         best = max(map(_rank, self._evaluations[i]), default=(False, -np.inf))
         evaluation = {"step": step, "return_mean": return_mean} | ({} if complete else {"complete": False})
@@ -87,7 +87,7 @@ class Record:
         return _rank(evaluation) > best
 
     def score(self, step: int) -> float | None:
-        """Mean over seeds of the evaluations at this very step; None if one lacks episodes or it is no number."""
+        """Returns the mean over seeds of the evaluations at `step`; None if one lacks episodes or it is not finite."""
         latest = [evaluations[-1] for evaluations in self._evaluations if evaluations]
         if len(latest) < len(self._seeds) or any(evaluation["step"] != step for evaluation in latest):
             return None
@@ -97,7 +97,7 @@ class Record:
         return score if np.isfinite(score) else None
 
     def summary(self, run: RunConfig, step: int) -> dict[str, Any]:
-        """What summary.json holds."""
+        """Returns what summary.json holds."""
         seconds = self._elapsed()
         outcomes = {
             str(seed): {
@@ -119,7 +119,7 @@ class Record:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """The record as a checkpoint holds it."""
+        """Returns the record as a checkpoint holds it."""
         pending = [{name: np.asarray(value).tolist() for name, value in values.items()} for values in self._pending]
         return {
             "evaluations": self._evaluations,
@@ -130,7 +130,7 @@ class Record:
         }
 
     def restore(self, value: dict[str, Any]) -> None:
-        """The inverse of `to_json`."""
+        """Takes over what `to_json` returned."""
         self._evaluations, self._pending, self._returns = value["evaluations"], value["pending"], value["returns"]
         self._seconds, self._seconds_before = dict(value["seconds"]), value["seconds_total"]
         self._began = time.monotonic()
@@ -140,6 +140,6 @@ class Record:
 
 
 def _rank(evaluation: dict[str, Any]) -> tuple[bool, float]:
-    """What the best evaluation has most of."""
+    """Returns by what evaluations are compared, the best being the greatest."""
     return_mean = evaluation["return_mean"]
     return evaluation.get("complete", True) and math.isfinite(return_mean), return_mean

@@ -1,4 +1,4 @@
-"""A run as it stood at a checkpoint: its model, its agent and its real rows, for whoever wants to look inside."""
+"""A run at one of its checkpoints, opened for analysis: its model, its agent and its real rows."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import jax
 
 from mbpo_jax import replay as replay_lib
-from mbpo_jax.algorithms import REGISTRY
-from mbpo_jax.driver.config import RunConfig, StorageFailure
-from mbpo_jax.driver.interaction import environment
+from mbpo_jax.driver.config import NEVER, RunConfig, StorageFailure
+from mbpo_jax.driver.interaction import task as tasks
+from mbpo_jax.driver.interaction.simulator import spaces_from_json
 from mbpo_jax.driver.storage import checkpoint, packing, run_directory
 from mbpo_jax.replay import Replay
 from mbpo_jax.types import Algorithm, PyTree, Spec
@@ -37,28 +37,36 @@ def load_trained(run_dir: str | Path, seed: int | None = None, step: int | None 
       StorageFailure: names the file that is missing or does not fit, or the seeds that there are.
       ValueError: what `--termination_fn` of the run names cannot be imported.
     """
-    run, config, _ = run_directory.read_config(Path(run_dir))
+    kept = run_directory.read_config(Path(run_dir))
+    run, config = kept.run, kept.algorithm
     seed = run.seeds[0] if seed is None else seed
     if seed not in run.seeds:
         raise StorageFailure(f"no seed {seed} in {run_dir}; seeds there: {', '.join(map(str, run.seeds))}")
     saved = checkpoint.load(Path(run_dir), step)
-    name = getattr(config, "termination_fn", environment.NEVER)
-    termination_fn = environment.resolve_termination_fn(name, run.env)
+    name = getattr(config, "termination_fn", NEVER)
+    termination_fn = tasks.resolve_termination_fn(name, run.env)
     try:
         arrays = saved.arrays[str(seed)]
-        spec = Spec(arrays["obs"].shape[0], arrays["episode_actions"].shape[1], termination_fn)
-        algorithm = REGISTRY[run.algorithm].build(config, spec)
+        spec = _sizes(kept, arrays)._replace(termination_fn=termination_fn)
+        algorithm = tasks.build(run, config, spec)
         state = _unpack_state(jax.eval_shape(algorithm.init, jax.random.key(0)), arrays["state"])
         rows = arrays["replay"]
-        replay = packing.unpack(replay_lib.init(spec, max(int(rows["size"]), 1)), rows)
+        replay = packing.unpack(replay_lib.init(spec, max(int(rows["size"]), 1), episodes=True), rows)
     except (KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
-        told = f"step {saved.record['step']} in {run_dir} does not fit its config: {type(error).__name__}"
-        raise StorageFailure(f"the checkpoint of {told}: {checkpoint.first_line(error)}") from error
+        where = f"step {saved.record['step']} in {run_dir} does not fit its config: {type(error).__name__}"
+        raise StorageFailure(f"the checkpoint of {where}: {checkpoint.first_line(error)}") from error
     return Trained(run, config, seed, saved.record["step"], spec, algorithm, state, replay)
 
 
+def _sizes(kept: run_directory.SavedConfig, arrays: dict[str, Any]) -> Spec:
+    """Returns the sizes that the run kept in `config.json`; of an older run, those of its arrays."""
+    if kept.task is not None:
+        return tasks.spec_of(spaces_from_json(kept.task))
+    return Spec(arrays["obs"].shape[0], arrays["episode_actions"].shape[1])
+
+
 def _unpack_state(shapes: PyTree, packed: dict[str, Any]) -> PyTree:
-    """The state without its buffers: gigabytes that nothing but training reads."""
+    """Returns the state without its buffers: gigabytes that nothing but training reads."""
     kept = packing.without_buffers(shapes)
     names = [name for name in packed if getattr(kept, name) is None]
     return packing.unpack(kept, packed | dict.fromkeys(names))

@@ -117,7 +117,8 @@ def _merge_lines(run_dirs: Sequence[Path], seeds: Sequence[int]) -> bytes:
 def _write(scratch: Path, run: RunConfig, config: Any, parts: Sequence[RunConfig], summary: dict[str, Any]) -> None:
     """Fills the scratch directory with the files of the whole run."""
     scratch.mkdir()
-    run_directory.write_config(scratch, dataclasses.replace(run, process_id=0), config)
+    task = run_directory.read_config(Path(parts[0].run_dir)).task
+    run_directory.write_config(scratch, dataclasses.replace(run, process_id=0), config, task)
     (scratch / metrics.FILE_NAME).write_bytes(_merge_lines([Path(part.run_dir) for part in parts], run.seeds))
     for part in parts:
         for seed in part.seeds:

@@ -46,7 +46,7 @@ def study(
     trained = load_trained(run_dir, seed, step)
     imagination.check(trained)
     env = episodes.open_environment(trained)
-    choose = episodes.calm_policy(trained, env)
+    choose = episodes.deterministic_policy(trained, env)
     played = [episodes.play(env, choose, number, env.max_episode_steps) for number in range(10)]
     longest = max(played, key=lambda episode: len(episode.reward))
     scale = _scale(np.asarray(trained.replay.rows.obs[: int(trained.replay.size)]))

@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from mbpo_jax.driver.trained import Trained
 from mbpo_jax.types import Array, PyTree, Transition
 
 ACTION_KEY = 7  # folded into a study's key for the noise of real actions
+BEGIN_KEY = 0  # folded into the key of an action for the carry that it begins with
 
 
 class Episode(NamedTuple):
@@ -43,29 +44,28 @@ def most_steps(trained: Trained) -> int:
         return env.max_episode_steps
 
 
-def calm_policy(
-    trained: Trained, env: Environment, act: Callable[..., Any] | None = None
+def deterministic_policy(
+    trained: Trained, env: Environment, acting: policy.Deterministic | None = None
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """The policy as evaluations use it: observation [O] to action [A] in [-1, 1].
+    """Returns the policy as evaluations use it: observation [O] to action [A] in [-1, 1].
 
     Args:
-      act: from `policy.deterministic_act`, where it has been compiled before.
+      acting: from `policy.deterministic`, where it has been compiled before.
     """
-    algorithm = trained.algorithm
-    act = policy.deterministic_act(algorithm) if act is None else act
-    return policy.Policy(
-        act, algorithm, algorithm.actor(trained.state), env.action_low, env.action_high
-    ).normalized_action
+    acting = policy.deterministic(trained.algorithm) if acting is None else acting
+    actor = trained.algorithm.actor(trained.state)
+    return policy.Policy(acting, actor, env.action_low, env.action_high).normalized_action
 
 
 def exploring_policy(trained: Trained, key: jax.Array) -> Callable[[PyTree], Callable[[np.ndarray], np.ndarray]]:
-    """For each actor, the policy as training uses it, with noise; every action has noise of its own."""
+    """Returns the policy of an actor as training uses it, with noise; every action has noise of its own."""
     algorithm, numbers = trained.algorithm, itertools.count()
 
     @jax.jit
     def act(actor: PyTree, number: int, obs: Array) -> Array:
         own = jax.random.fold_in(jax.random.fold_in(key, ACTION_KEY), number)
-        return algorithm.act(own, actor, algorithm.begin_episode(actor), obs[None], True)[0][0]
+        carry = algorithm.begin_episode(jax.random.fold_in(own, BEGIN_KEY), actor)
+        return algorithm.act(own, actor, carry, obs, True)[0]
 
     def of_actor(actor: PyTree) -> Callable[[np.ndarray], np.ndarray]:
         def choose(obs: np.ndarray) -> np.ndarray:

@@ -72,12 +72,12 @@ class _Comparison:
         assert critic is not None  # `_check` has seen to it
         self._q_values = jax.jit(lambda state, obs, action: jnp.min(critic.q_values(state, obs, action), axis=0))
         self._entropy_bonus = None if critic.entropy_bonus is None else jax.jit(critic.entropy_bonus)
-        self._calm = policy.deterministic_act(trained.algorithm)
+        self._acting = policy.deterministic(trained.algorithm)
         self._exploring = episodes.exploring_policy(trained, jax.random.key(trained.seed))
 
     def __call__(self, trained: Trained) -> dict[str, Any]:
         if self._entropy_bonus is None:
-            choose = episodes.calm_policy(trained, self._env, self._calm)
+            choose = episodes.deterministic_policy(trained, self._env, self._acting)
         else:
             choose = self._exploring(trained.algorithm.actor(trained.state))
         played = [episodes.play(self._env, choose, i, self._limit + self._tail) for i in range(self._num_episodes)]

@@ -44,7 +44,7 @@ def study(
             f"other_env must have {sizes[0][0]} observations and {sizes[0][1]} actions, as {trained.run.env} has, got "
             f"{name} with {sizes[1][0]} and {sizes[1][1]}"
         )
-    choose = episodes.calm_policy(trained, own)
+    choose = episodes.deterministic_policy(trained, own)
     here = [episodes.play(own, choose, number, limit) for number in range(num_episodes)]
     there = [episodes.play(other, choose, number, limit) for number in range(num_episodes)]
     repeated = [repeat(other, episode, number) for number, episode in enumerate(here)]

@@ -1,23 +1,12 @@
 import signal
 from unittest import mock
 
-import jax.numpy as jnp
 import numpy as np
 import odd_worlds
 import pytest
 
-from mbpo_jax import terminations
 from mbpo_jax.driver.config import Broken, Diverged, EnvironmentFailure, NotFinite
-from mbpo_jax.driver.interaction.environment import (
-    EVALUATION,
-    TRAINING,
-    Environment,
-    Limits,
-    check_termination_fn,
-    rescale,
-    resolve_termination_fn,
-)
-from mbpo_jax.types import Spec
+from mbpo_jax.driver.interaction.environment import EVALUATION, TRAINING, Environment, Limits, rescale
 
 
 @pytest.fixture
@@ -244,61 +233,6 @@ def test_the_journal_holds_the_running_episode_only(make):
     assert env.episode_return == (0.0 + 0.5) + (2.0 + 0.0)
     env.reset()
     assert (env.actions, env.episode_return, env.episode) == ([], 0.0, 1)
-
-
-def test_termination_functions_by_name():
-    assert resolve_termination_fn("never", "Whatever-v0") is terminations.never
-    assert resolve_termination_fn("auto", "Hopper-v5") is terminations.hopper
-    assert resolve_termination_fn("auto", "HalfCheetah-v5") is terminations.never
-    # a name that is given wins over what is known
-    assert resolve_termination_fn("mbpo_jax.terminations:ant", "Hopper-v5") is terminations.ant
-    ended = resolve_termination_fn("auto", "mbpo_jax/AntTruncatedObs-v5")(None, None, jnp.zeros((1, 27)))
-    assert ended.tolist() == [True]
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["", "never ", "hopper", "math", "math:", ":never", "math:pi", "math:nope", "no_such_module:f", ".x:f"],
-)
-def test_a_termination_function_that_cannot_be_had_is_refused(name):
-    with pytest.raises(ValueError, match="termination_fn must be 'auto', 'never' or package.module:function") as caught:
-        resolve_termination_fn(name, "Hopper-v5")
-    assert f"got {name!r}" in str(caught.value)
-
-
-def test_a_module_that_cannot_even_be_parsed_is_named_with_its_error(tmp_path, monkeypatch):
-    (tmp_path / "half_written_rules.py").write_text("def ended(obs, action, next_obs:\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ValueError, match=r"got 'half_written_rules:ended' \(SyntaxError"):
-        resolve_termination_fn("half_written_rules:ended", "Hopper-v5")
-
-
-@pytest.mark.parametrize(
-    ("rule", "complaint"),
-    [
-        (lambda obs, action, next_obs: next_obs[:, 1:2] > 0.2, r"got bool \[3, 1\]"),
-        (lambda obs, action, next_obs: next_obs[:, 1], r"got float32 \[3\]"),
-        (lambda obs, action, next_obs: next_obs[0, 1] > 0.2, r"got bool \[\]"),
-        (lambda obs, action, next_obs: None, "got NoneType"),
-        (lambda obs, action: obs[:, 0] > 0.0, "but it raised TypeError"),
-        (lambda obs, action, next_obs: bool(next_obs[0, 0] > 0.0), "but it raised TracerBoolConversionError"),
-    ],
-)
-def test_a_termination_function_of_another_form_is_refused_before_anything_is_trained(rule, complaint):
-    with pytest.raises(ValueError, match=rf"termination_fn 'my:rule' must return bool \[3\] for 3 rows, .*{complaint}"):
-        check_termination_fn(rule, "my:rule", Spec(4, 2))
-
-
-def test_a_termination_function_of_the_right_form_is_taken():
-    check_termination_fn(terminations.never, "never", Spec(4, 2))
-    check_termination_fn(terminations.hopper, "auto", Spec(11, 3))
-
-
-def test_an_unknown_environment_is_told_how_to_pass_a_termination_function():
-    with pytest.raises(ValueError) as caught:
-        resolve_termination_fn("auto", "MyRobot-v0")
-    for words in ("'MyRobot-v0'", "--termination_fn=package.module:function", "--termination_fn=never"):
-        assert words in str(caught.value)
 
 
 # -- environments that break -----------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ class Echo:
     def __init__(self):
         self.steps = 0
 
-    def reset(self):
+    def reset(self, episode):
         self.steps = 0
 
     def normalized_action(self, obs):
@@ -89,7 +89,7 @@ def test_an_episode_with_a_fault_is_left_out_and_the_others_are_as_ever(make, fa
     env = make("Planned", 1, 1)
     outcome = evaluate(Echo(), env, 0, 3)
     assert (env.nonfinite_episodes, env.restarts) == counters
-    (failure,) = env.forgiven
+    (failure,) = env.failures
     assert f"of episode {at[0]} " in str(failure)
     assert outcome == Evaluation([r for i, r in enumerate(healthy.returns) if i != at[0]], [5, 5])
     assert evaluate(Echo(), env, 0, 3) == healthy  # the world has begun other episodes by now
@@ -113,7 +113,7 @@ def test_a_stopped_evaluation_has_counted_nothing(make):
     odd_worlds.PLANS[:] = [world_with((0, 2), reward=np.nan)]
     env = make("Planned", 5, 5)
     assert evaluate(Echo(), env, 0, 3, lambda: env.episode == 2) is None
-    assert (env.nonfinite_episodes, env.restarts, env.forgiven) == (0, 0, [])
+    assert (env.nonfinite_episodes, env.restarts, env.failures) == (0, 0, [])
 
 
 def test_a_policy_that_diverged_is_not_the_environments_failure(make):

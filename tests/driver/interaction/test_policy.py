@@ -1,4 +1,5 @@
 import io
+import json
 import os
 import shutil
 import struct
@@ -6,10 +7,14 @@ import warnings
 import zipfile
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_runs
 
+from mbpo_jax import terminations
+from mbpo_jax.algorithms import REGISTRY
 from mbpo_jax.driver.config import StorageFailure
 from mbpo_jax.driver.interaction import evaluate, policy
 from mbpo_jax.driver.interaction.environment import EVALUATION, Environment
@@ -50,12 +55,12 @@ def test_a_loaded_policy_repeats_the_last_evaluation_bit_for_bit(request, run, s
 
 def test_a_loaded_policy_acts_as_the_state_in_the_checkpoint_does(mbpo_run):
     algorithm, spec = tiny_runs.build_mbpo()
-    act = policy.deterministic_act(algorithm)
+    acting = policy.deterministic(algorithm)
     obs = observations(20, spec.obs_dim)
     for seed in (0, 1):
         actor = tiny_runs.saved(mbpo_run).arrays[str(seed)]["state"]["agent"]["actor"]["params"]
         low, high = np.float32([-3.0]), np.float32([3.0])
-        in_memory, loaded = Policy(act, algorithm, actor, low, high), load_policy(mbpo_run, seed)
+        in_memory, loaded = Policy(acting, actor, low, high), load_policy(mbpo_run, seed)
         actions = [loaded(o) for o in obs]
         assert all(action.dtype == np.float32 and action.shape == (1,) for action in actions)
         tiny_runs.assert_same_bits(actions, [in_memory(o) for o in obs])
@@ -71,7 +76,7 @@ def test_evaluation_does_not_explore(mbpo_run):
     hidden = np.maximum(obs @ network["Dense_0"]["kernel"] + network["Dense_0"]["bias"], 0.0)
     mean = (hidden @ network["Dense_1"]["kernel"] + network["Dense_1"]["bias"])[:, :1]
     np.testing.assert_allclose([loaded.normalized_action(o) for o in obs], np.tanh(mean), rtol=1e-5, atol=1e-6)
-    again = Policy(policy.deterministic_act(algorithm), algorithm, actor, *bounds)
+    again = Policy(policy.deterministic(algorithm), actor, *bounds)
     tiny_runs.assert_same_bits([again(o) for o in obs], [loaded(o) for o in obs])
 
 
@@ -115,8 +120,8 @@ class Counting:
     algorithm = Algorithm(
         init=None,
         actor=None,
-        begin_episode=lambda actor: actor,
-        act=lambda key, actor, carry, obs, explore: (0.1 * carry * np.ones((1, 2), np.float32), carry + 1.0),
+        begin_episode=lambda key, actor: actor,
+        act=lambda key, actor, carry, obs, explore: (0.1 * carry * np.ones(2, np.float32), carry + 1.0),
         phases=(),
         exploration_steps=1,
         replay_capacity=1,
@@ -124,13 +129,54 @@ class Counting:
 
 
 def test_what_is_carried_begins_anew_at_reset():
-    act = policy.deterministic_act(Counting.algorithm)
-    acting = Policy(act, Counting.algorithm, np.float32(2.0), np.float32([-1, 0]), np.float32([1, 10]))
+    acting = Policy(policy.deterministic(Counting.algorithm), np.float32(2.0), np.float32([-1, 0]), np.float32([1, 10]))
     first, second = acting(np.zeros(3)), acting(np.zeros(3))
     np.testing.assert_allclose(first, [0.2, 6.0], rtol=1e-6)
     np.testing.assert_allclose(second, [0.3, 6.5], rtol=1e-6)
     acting.reset()
     np.testing.assert_array_equal(acting(np.zeros(3)), first)
+
+
+class Drawing:
+    """An algorithm that draws its actions, and what it carries, whether it explores or not, as a planner would."""
+
+    algorithm = Algorithm(
+        init=None,
+        actor=None,
+        begin_episode=lambda key, actor: jax.random.uniform(key, (2,)),
+        act=lambda key, actor, carry, obs, explore: (actor * (carry + jax.random.uniform(key, (2,))), carry),
+        phases=(),
+        exploration_steps=1,
+        replay_capacity=1,
+    )
+
+
+def test_what_a_policy_draws_differs_between_steps_and_between_episodes_and_comes_again():
+    acting = policy.deterministic(Drawing.algorithm)
+
+    def actions(*episodes):
+        drawing, drawn = Policy(acting, np.float32(0.5), -np.ones(2), np.ones(2)), []
+        for episode in episodes:
+            drawing.reset(episode)
+            drawn += [drawing.normalized_action(np.zeros(3)).tolist() for _ in range(3)]
+        return drawn
+
+    drawn = actions(0, 1)
+    assert len({tuple(action) for action in drawn}) == 6
+    assert actions(0, 1) == drawn
+    assert actions(1) == drawn[3:]
+    counting_on = actions(0, None)
+    assert counting_on == drawn
+    assert actions(0, 0) == drawn[:3] * 2
+
+
+def test_two_evaluations_of_a_policy_that_draws_agree():
+    drawing = Policy(policy.deterministic(Drawing.algorithm), np.float32(0.5), -np.ones(2), np.ones(2))
+    env = Environment("odd_worlds:odd/World-v0", 17, EVALUATION)
+    outcomes = [evaluate.evaluate(drawing, env, 0, 3) for _ in range(2)]
+    assert outcomes[0] == outcomes[1]
+    assert len(set(outcomes[0].returns)) == 3
+    env.close()
 
 
 # -- files -------------------------------------------------------------------------------------------------------
@@ -251,6 +297,75 @@ def test_files_that_are_no_policy_are_refused_by_name_and_run_nothing(copy, tmp_
     assert marker.exists()  # the trap does work
     path.write_bytes(good)
     load_policy(copy, 1)
+
+
+# -- the task that a policy was trained for ----------------------------------------------------------------------
+
+
+def rewritten(run_dir, **changes):
+    """Changes config.json: sections, or knobs of sections."""
+    path = run_dir / "config.json"
+    value = json.loads(path.read_text())
+    for section, knobs in changes.items():
+        value[section] = value[section] | knobs
+    path.write_text(json.dumps(value))
+
+
+def test_a_policy_of_a_run_that_kept_no_task_loads_from_its_arrays(copy):
+    obs = observations(3, 4)
+    before = [load_policy(copy)(o) for o in obs]
+    value = json.loads((copy / "config.json").read_text())
+    del value["task"]
+    (copy / "config.json").write_text(json.dumps(value))
+    tiny_runs.assert_same_bits([load_policy(copy)(o) for o in obs], before)
+
+
+@pytest.mark.parametrize(
+    "task", [{"obs_dim": 5}, {"action_low": [-3.5]}, {"action_high": [3.0, 3.0]}, {"action_low": "none"}]
+)
+def test_a_policy_of_other_spaces_than_the_run_kept_is_refused(copy, task):
+    rewritten(copy, task=task)
+    with pytest.raises(StorageFailure, match="cannot load a policy from .*seed_0.npz: ValueError"):
+        load_policy(copy)
+
+
+def planning(build):
+    """An algorithm whose actions depend on where episodes end, as those of a planner do."""
+
+    def built(config, spec):
+        algorithm = build(config, spec)
+
+        def act(key, actor, carry, obs, explore):
+            action, carry = algorithm.act(key, actor, carry, obs, explore)
+            ends = spec.termination_fn(obs[None], action[None], obs[None])[0]
+            return jnp.where(ends, 1.0, action), carry
+
+        return algorithm._replace(act=act)
+
+    return built
+
+
+def test_a_rule_of_ones_own_is_asked_for_where_a_policy_plans_with_it_and_nowhere_else(copy, monkeypatch):
+    obs, named = observations(1, 4)[0], {"algorithm": {"termination_fn": "no_such_module:ends"}}
+    known = load_policy(copy).normalized_action(obs)
+    rewritten(copy, **named)
+    tiny_runs.assert_same_bits(load_policy(copy).normalized_action(obs), known)  # it looks at observations alone
+    entry = REGISTRY["mbpo"]
+    monkeypatch.setitem(REGISTRY, "mbpo", entry._replace(build=planning(entry.build)))
+    with pytest.raises(ValueError, match="termination_fn must be given .*'no_such_module:ends'"):
+        load_policy(copy)
+    ends, never = (lambda obs, action, next_obs: next_obs[:, 0] < 1e9), terminations.never
+    assert load_policy(copy, termination_fn=ends).normalized_action(obs) == 1.0
+    tiny_runs.assert_same_bits(load_policy(copy, termination_fn=never).normalized_action(obs), known)
+
+
+def test_a_planning_policy_ends_imagined_episodes_by_the_rule_that_is_known(copy, monkeypatch):
+    entry = REGISTRY["mbpo"]
+    monkeypatch.setitem(REGISTRY, "mbpo", entry._replace(build=planning(entry.build)))
+    fallen, upright = np.float32([0.0, 1.0, 0.0, 0.0]), np.zeros(4, np.float32)
+    loaded = load_policy(copy)  # of an InvertedPendulum
+    assert loaded.normalized_action(fallen) == 1.0
+    assert loaded.normalized_action(upright) != 1.0
 
 
 # -- archives that claim more than they are ----------------------------------------------------------------------

@@ -7,7 +7,7 @@ import tiny_runs
 
 from mbpo_jax.driver.config import Broken, NotFinite, RunConfig
 from mbpo_jax.driver.interaction.environment import EVALUATION, Environment
-from mbpo_jax.driver.interaction.seed_environments import GivenUp, SeedEnvironments, Taken
+from mbpo_jax.driver.interaction.seed_environments import FailedStep, SeedEnvironments, StepResult
 from mbpo_jax.driver.storage import metrics
 
 
@@ -25,15 +25,15 @@ def test_seeds_step_together_and_each_is_its_own_environment(opened):
     ends = 0
     for number in range(10):
         actions = [np.float32([0.1 * number]), np.float32([-0.1 * number])]
-        for i, taken in enumerate(envs.step([0, 1], actions)):
+        for i, result in enumerate(envs.step([0, 1], actions)):
             step = alone[i].step(actions[i])
-            np.testing.assert_array_equal(taken.row.obs[0], obs[i])
-            np.testing.assert_array_equal(taken.row.next_obs[0], step.next_obs)
-            assert (taken.row.reward[0], taken.row.terminal[0]) == (step.reward, float(step.terminal))
-            assert taken.episode_return == alone[i].episode_return
-            assert taken.ended == (step.terminal or step.truncated)
-            ends += taken.ended
-            obs[i] = alone[i].begin() if taken.ended else step.next_obs
+            np.testing.assert_array_equal(result.row.obs[0], obs[i])
+            np.testing.assert_array_equal(result.row.next_obs[0], step.next_obs)
+            assert (result.row.reward[0], result.row.terminal[0]) == (step.reward, float(step.terminal))
+            assert result.episode_return == alone[i].episode_return
+            assert result.ended == (step.terminal or step.truncated)
+            ends += result.ended
+            obs[i] = alone[i].begin() if result.ended else step.next_obs
             np.testing.assert_array_equal(envs.obs[i], obs[i])
     assert ends == 4
     before = envs.obs[0]
@@ -47,14 +47,14 @@ def test_a_step_that_fails_is_given_up_and_stands_at_the_next_episode(opened):
     envs = opened(env="odd_worlds:odd/NanReward-v0", seeds=(6,), env_nonfinite_episodes=1)
     envs.begin()
     outcomes = list(itertools.chain(*(envs.step([0], [np.zeros(2)]) for _ in range(9))))
-    assert [type(outcome) for outcome in outcomes] == [Taken] * 8 + [GivenUp]
-    assert [type(failure) for failure in envs.forgiven()] == [NotFinite]
+    assert [type(outcome) for outcome in outcomes] == [StepResult] * 8 + [FailedStep]
+    assert [type(failure) for failure in envs.take_failures()] == [NotFinite]
     healthy = Environment("odd_worlds:odd/NanReward-v0", 6)
     np.testing.assert_array_equal(envs.obs[0], healthy.reset(2))
-    assert envs.faults() == [{"nonfinite_episodes": 1, "restarts": 0}]
+    assert envs.failure_counts() == [{"nonfinite_episodes": 1, "restarts": 0}]
 
 
-def test_where_seeds_stand_comes_back_with_what_they_were_forgiven(opened):
+def test_where_seeds_stand_comes_back_with_how_often_they_failed(opened):
     knobs = {"env": "odd_worlds:odd/NanReward-v0", "seeds": (6, 7), "env_nonfinite_episodes": 2}
     envs = opened(**knobs)
     envs.begin()
@@ -63,20 +63,20 @@ def test_where_seeds_stand_comes_back_with_what_they_were_forgiven(opened):
     again = opened(**knobs)
     again.begin()
     # odd worlds count episodes of theirs, so that the repeated one is sound
-    assert [again.restore(i, envs.arrays(i), envs.record()) for i in (0, 1)] == [True, True]
+    assert [again.restore(i, envs.arrays(i), envs.to_json()) for i in (0, 1)] == [True, True]
     for i in (0, 1):
         np.testing.assert_array_equal(again.obs[i], envs.obs[i])
         assert again.arrays(i).keys() == {"obs", "episode_actions"}
         np.testing.assert_array_equal(again.arrays(i)["episode_actions"], envs.arrays(i)["episode_actions"])
-    assert again.record() == envs.record()
-    assert again.faults() == envs.faults() == [{"nonfinite_episodes": 1, "restarts": 0}] * 2
+    assert again.to_json() == envs.to_json()
+    assert again.failure_counts() == envs.failure_counts() == [{"nonfinite_episodes": 1, "restarts": 0}] * 2
 
 
 def test_an_evaluation_of_all_seeds_is_whole_or_none(opened):
     envs = opened(env="InvertedPendulum-v5", seeds=(3, 8), max_episode_steps=4)
 
     class Still:
-        def reset(self):
+        def reset(self, episode):
             pass
 
         def normalized_action(self, obs):
@@ -120,6 +120,10 @@ def test_a_run_goes_on_without_the_episodes_that_were_not_finite(tmp_path, capsy
         assert rows["obs"][:, 0].tolist() == [*range(5), *range(3), *range(5), *range(5), 0, 1]
         assert all(np.isfinite(leaf).all() for leaf in rows.values())
         np.testing.assert_array_equal(rows["next_obs"][:, 0], rows["obs"][:, 0] + 1)
+        # nothing of the episode that is given up marks its end, so the beginning of the next one does
+        first = tiny_runs.saved(tmp_path).arrays[str(seed)]["replay"]["first"]
+        np.testing.assert_array_equal(first, rows["obs"][:, 0] == 0)
+        assert (first.sum(), rows["terminal"].sum()) == (5, 0)
     told = capsys.readouterr().err.splitlines()
     assert len(told) == 4  # although the run is quiet
     assert "step 8: an episode is given up: environment odd_worlds:odd/NanReward-v0 gave a value that is not" in told[0]

@@ -237,7 +237,18 @@ def test_a_manifest_of_another_format_is_not_read(tmp_path):
     path.write_text(json.dumps({"sha256": manifest._digest(content), "content": content}))
     reader = Checkpoints(tmp_path, 3)
     assert reader.restore_latest().record == {"step": 10}
-    assert "it has format 99, this version reads format 1" in reader.passed_over[0]
+    assert "it has format 99, this version reads formats 1 and 2" in reader.passed_over[0]
+
+
+def test_a_checkpoint_of_format_1_is_read_with_no_beginning_of_an_episode_known(tmp_path, monkeypatch):
+    replay = {"rows": {"reward": np.float32([1.0, 2.0, 3.0])}, "size": np.int32(3)}
+    with monkeypatch.context() as patched:
+        patched.setattr(manifest, "FORMAT", 1)
+        Checkpoints(tmp_path, 3).save(5, {"0": {"replay": replay, "state": {"x": np.zeros(2)}}}, {"step": 5})
+    for saved in (Checkpoints(tmp_path, 3).restore_latest(), checkpoint.load(tmp_path)):
+        assert saved.arrays["0"].keys() == {"replay", "state"}
+        assert saved.arrays["0"]["replay"].keys() == {"rows", "size", "first"}
+        np.testing.assert_array_equal(saved.arrays["0"]["replay"]["first"], np.zeros(3, bool), strict=True)
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def test_a_real_state_comes_back_bit_for_bit(mbpo_run):
     assert (int(state.imagined.size), int(state.agent.actor.step)) == (192, 101)  # a state that has learnt
     assert bool(jnp.any(state.agent.actor.opt_state[0].nu["_Mlp_0"]["Dense_0"]["kernel"] > 0.0))
     tiny_runs.assert_same_bits(pack(state), packed["state"])
-    real = unpack(replay_lib.init(spec, algorithm.replay_capacity), packed["replay"])
+    real = unpack(replay_lib.init(spec, algorithm.replay_capacity, episodes=True), packed["replay"])
     assert (int(real.size), int(real.num_added)) == (100, 160)
     tiny_runs.assert_same_bits(pack(real), packed["replay"])
     # every leaf is from the file: none is left as it was initialised by chance
@@ -130,3 +130,16 @@ def test_what_is_not_finite_is_found_by_name_in_buffers_too():
         odd = made.rows.replace(reward=made.rows.reward.at[1].set(bad))
         assert not finite(pack({"buffer": made.replace(rows=odd)}))["buffer/rows/reward"]
     assert finite(without_buffers(tree)).keys() == {"w", "deep/best"}
+
+
+def test_which_rows_began_an_episode_comes_back_by_age():
+    made = replay_lib.init(SPEC, 4, episodes=True)
+    for number in range(6):  # slots hold 4, 5, 2, 3
+        made = replay_lib.add(made, rows(number), first=jnp.array([number % 3 == 0]))
+    packed = pack(made)
+    assert packed["first"].tolist() == [False, True, False, False]  # rows 2 to 5
+    back = unpack(replay_lib.init(SPEC, 6, episodes=True), packed)
+    assert back.first.tolist() == [False, True, False, False, False, False]
+    tiny_runs.assert_same_bits(pack(back), packed)
+    with pytest.raises(ValueError, match="first"):
+        unpack(made, {name: value for name, value in packed.items() if name != "first"})

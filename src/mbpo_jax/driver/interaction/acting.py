@@ -1,110 +1,113 @@
-"""How the agents of all seeds act: in their environments while they train, and when they are evaluated."""
+"""How the policies of all seeds act: in training, with exploration, and as they are evaluated, without."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import jax
 import numpy as np
 
 from mbpo_jax.driver.config import diverged
-from mbpo_jax.driver.interaction.policy import Policy, deterministic_act
-from mbpo_jax.driver.interaction.seed_environments import GivenUp, SeedEnvironments, Taken
+from mbpo_jax.driver.interaction.policy import Policy, compute_arrays, deterministic
+from mbpo_jax.driver.interaction.seed_environments import FailedStep, SeedEnvironments, StepResult
 from mbpo_jax.driver.seeds import SeedAxis
 from mbpo_jax.types import Algorithm, Array, Key, PyTree
 
-ACT, EXPLORE = 0, 1  # streams of keys; those of the phases begin at `phase_runner.FIRST_STREAM`
+ACT, EXPLORE, BEGIN = 0, 1, 2  # streams of keys; those of the phases begin at `phase_runner.FIRST_STREAM`
 
 
 class Acting:
-    """`carry` is what the policies of all seeds carry from step to step of their running episodes."""
+    """Steps the environments of all seeds with the actions of their policies.
+
+    A policy's carry begins with its first action in an episode, and so after the phases that were due before it.
+    """
 
     def __init__(self, algorithm: Algorithm, axis: SeedAxis, envs: SeedEnvironments, seeds: Sequence[int]) -> None:
-        self._algorithm, self._axis, self._envs, self._seeds = algorithm, axis, envs, seeds
-        self.carry: PyTree = None
-        action_dim = envs.first.action_dim
+        self._algorithm, self._axis, self._envs, self._seeds = algorithm, axis, envs, tuple(seeds)
+        action_dim = envs.spaces.action_low.size
+
+        def begin(root: Key, step: Array, actor: PyTree) -> PyTree:
+            return algorithm.begin_episode(_key(root, BEGIN, step), actor)
 
         def act(root: Key, step: Array, actor: PyTree, carry: PyTree, obs: Array) -> tuple[Array, PyTree]:
-            key = jax.random.fold_in(jax.random.fold_in(root, ACT), step)
-            action, carry = algorithm.act(key, actor, carry, obs[None], True)
-            return action[0], carry
+            return algorithm.act(_key(root, ACT, step), actor, carry, obs, True)
 
         def explore(root: Key, step: Array) -> Array:
-            key = jax.random.fold_in(jax.random.fold_in(root, EXPLORE), step)
-            return jax.random.uniform(key, (action_dim,), minval=-1.0, maxval=1.0)
+            return jax.random.uniform(_key(root, EXPLORE, step), (action_dim,), minval=-1.0, maxval=1.0)
 
+        self._begin = axis.lift(begin, shared=(1,))
         self._act = axis.lift(act, shared=(1,), outputs=2)
         self._explore = axis.lift(explore, shared=(1,))
-        self._evaluation_act = deterministic_act(algorithm)
+        self._deterministic = deterministic(algorithm)
         self._host = jax.local_devices(backend="cpu")[0]
 
     def actors(self, state: PyTree) -> PyTree:
-        """The part of the states of all seeds that acting reads."""
+        """Returns the part of the states of all seeds that acting reads."""
         return self._algorithm.actor(state) if self._axis.batched else tuple(map(self._algorithm.actor, state))
 
     def explores(self, step: int) -> bool:
-        """Whether the actions of a step are drawn uniformly, without a policy."""
+        """Returns whether the actions of a step are drawn uniformly, without a policy."""
         return step < self._algorithm.exploration_steps
 
-    def begin(self, state: PyTree) -> None:
-        """Begins the first episode of every seed."""
-        self.carry = self._axis.join(list(map(self._algorithm.begin_episode, self._axis.to_host(self.actors(state)))))
+    def first_carry(self, roots: PyTree, state: PyTree) -> PyTree:
+        """Returns a carry of all seeds, as the policies of `state` begin."""
+        return compute_arrays(self._begin, roots, 0, self.actors(state))
 
-    def begin_episodes(self, state: PyTree, which: Sequence[int]) -> None:
-        """Puts the carry of the seeds `which` to the beginning of an episode."""
-        if not which:
-            return
-        actors, carries = self._axis.to_host(self.actors(state)), self._axis.split(self.carry)
-        for i in which:
-            carries[i] = self._algorithm.begin_episode(actors[i])
-        self.carry = self._axis.join(carries)
-
-    def step(self, roots: PyTree, step: int, state: PyTree) -> list[Taken]:
-        """A step of every seed. One whose environment fails begins another episode and acts again.
+    def step(self, roots: PyTree, step: int, state: PyTree, carry: PyTree) -> tuple[list[StepResult], PyTree]:
+        """Steps every seed once. One whose environment fails begins another episode and acts again.
 
         Args:
           step: environment steps taken before.
+          carry: what the policies carry from step to step of their running episodes.
+        Returns:
+          What happened to each seed, and the carry.
         Raises:
           Diverged: an action is not finite.
           EnvironmentFailure: an environment failed more often than is allowed.
         """
-        taken: dict[int, Taken] = {}
+        results: dict[int, StepResult] = {}
         waiting = list(range(len(self._seeds)))
         while waiting:
-            actions = self._actions(roots, step, state, waiting)
+            actions, carry = self._actions(roots, step, state, carry, waiting)
             outcomes = self._envs.step(waiting, [actions[i] for i in waiting])
-            failed = []
-            for i, outcome in zip(waiting, outcomes):
-                if isinstance(outcome, GivenUp):
-                    failed.append(i)
-                else:
-                    taken[i] = outcome
-            waiting = failed
-            self.begin_episodes(state, failed)
-        self.begin_episodes(state, [i for i, outcome in taken.items() if outcome.ended])
-        return [taken[i] for i in range(len(taken))]
+            results |= {i: outcome for i, outcome in zip(waiting, outcomes) if isinstance(outcome, StepResult)}
+            waiting = [i for i, outcome in zip(waiting, outcomes) if isinstance(outcome, FailedStep)]
+        return [results[i] for i in range(len(results))], carry
 
     def policies(self, state: PyTree) -> list[Policy]:
-        """The policies that every seed is evaluated with."""
-        low, high = self._envs.first.action_low, self._envs.first.action_high
-        # One observation at a time, which the host's own device is the quickest for.
+        """Returns the policies that every seed is evaluated with."""
+        spaces = self._envs.spaces
+        # One observation at a time, for which the host's own device is the quickest.
         actors = [jax.device_put(actor, self._host) for actor in self._axis.to_host(self.actors(state))]
-        return [Policy(self._evaluation_act, self._algorithm, actor, low, high) for actor in actors]
+        return [Policy(self._deterministic, actor, spaces.action_low, spaces.action_high) for actor in actors]
 
-    def _actions(self, roots: PyTree, step: int, state: PyTree, which: list[int]) -> list[np.ndarray]:
-        """An action of every seed; only the seeds in `which` count as having acted."""
+    def _actions(
+        self, roots: PyTree, step: int, state: PyTree, carry: PyTree, which: Collection[int]
+    ) -> tuple[list[np.ndarray], PyTree]:
+        """Returns an action [A] of every seed, on the host, and the carry, where only the seeds `which` have acted."""
         if self.explores(step):
-            return self._axis.to_host(self._explore(roots, step))
-        obs = self._axis.join(self._envs.obs)
-        actions, carry = self._act(roots, step, self.actors(state), self.carry, obs)
-        if len(which) < len(self._seeds):
-            old, new = self._axis.split(self.carry), self._axis.split(carry)
-            carry = self._axis.join([new[i] if i in which else old[i] for i in range(len(old))])
-        self.carry = carry
+            return self._axis.to_host(self._explore(roots, step)), carry
+        actors = self.actors(state)
+        # Where exploration ends, policies come into running episodes.
+        new = [i for i in which if self._envs.at_start(i) or step == self._algorithm.exploration_steps]
+        if new:
+            carry = self._replaced(carry, compute_arrays(self._begin, roots, step, actors), new)
+        actions, after = self._act(roots, step, actors, carry, self._axis.join(self._envs.obs))
         on_host = self._axis.to_host(actions)
-        self._check(on_host, step)
-        return on_host
+        self._check_finite(on_host, step)
+        return on_host, self._replaced(carry, after, which)
 
-    def _check(self, actions: list[np.ndarray], step: int) -> None:
-        """Stops a run whose policy is broken before the environment is blamed."""
+    def _replaced(self, old: PyTree, new: PyTree, which: Collection[int]) -> PyTree:
+        """Returns `old` of all seeds with the seeds `which` taken from `new`."""
+        if len(which) == len(self._seeds):
+            return new
+        pairs = zip(self._axis.split(old), self._axis.split(new))
+        return self._axis.join([mine[i in which] for i, mine in enumerate(pairs)])
+
+    def _check_finite(self, actions: list[np.ndarray], step: int) -> None:
+        """Raises Diverged where a policy is broken, before its environment is blamed."""
         for seed, action in zip(self._seeds, actions, strict=True):
             if not np.isfinite(action).all():
                 raise diverged(f"the policy's action is not finite at environment step {step + 1}", seed)
+
+
+def _key(root: Key, stream: int, step: Array) -> Key:
+    return jax.random.fold_in(jax.random.fold_in(root, stream), step)

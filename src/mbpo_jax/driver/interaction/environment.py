@@ -4,29 +4,16 @@ Actions are in [-1, 1] outside and rescaled here. Episode n of a seed is reset w
 a running episode can be repeated from its number and its actions alone: that is what a checkpoint holds.
 
 An environment may fail. `reset` and `step` raise then; `recover` gives up the running episode and begins the next
-one, in a new instance if need be, as often as the limits allow. What was learnt from is never a faulty step.
+one, in a new instance if need be, as often as the limits allow. Nothing is ever learnt from a faulty step.
 """
 
-import importlib
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from mbpo_jax import terminations
-from mbpo_jax.driver.config import (
-    AUTO,
-    DIVERGENCE_ADVICE,
-    NEVER,
-    Broken,
-    Diverged,
-    EnvironmentFailure,
-    NotFinite,
-)
+from mbpo_jax.driver.config import DIVERGENCE_ADVICE, Broken, Diverged, EnvironmentFailure, NotFinite
 from mbpo_jax.driver.interaction.environment_process import SimulatorProcess
 from mbpo_jax.driver.interaction.simulator import Failure, Simulator, Spaces, Step, Unfit
-from mbpo_jax.types import Spec, TerminationFn
 
 TRAINING, EVALUATION = 0, 1  # streams of episode seeds
 
@@ -60,16 +47,16 @@ class Environment:
         self._env_id, self._seed, self._stream = env_id, seed, stream
         self._wanted_limit, self._timeout_s, self._limits = max_episode_steps, timeout_s, limits
         self._simulator: Simulator | SimulatorProcess | None = self._make()
-        self._spaces = self._simulator.spaces
-        self.obs_dim, self.action_dim = self._spaces.obs_dim, self._spaces.action_low.size
-        self.action_low, self.action_high = self._spaces.action_low, self._spaces.action_high
-        self.max_episode_steps = self._spaces.max_episode_steps
+        self.spaces = self._simulator.spaces
+        self.obs_dim, self.action_dim = self.spaces.obs_dim, self.spaces.action_low.size
+        self.action_low, self.action_high = self.spaces.action_low, self.spaces.action_high
+        self.max_episode_steps = self.spaces.max_episode_steps
         self.episode = -1  # number of the running episode
         self.actions: list[np.ndarray] = []  # [A] each, of the running episode
         self.episode_return = 0.0
         self.nonfinite_episodes = 0  # given up because of a value that is not finite
         self.restarts = 0  # times that the environment was made anew
-        self.forgiven: list[EnvironmentFailure] = []  # what both count, until somebody takes note and empties it
+        self.failures: list[EnvironmentFailure] = []  # those counted above that nobody has taken for reporting yet
 
     def begin(self) -> np.ndarray:
         """Begins the next episode that can be begun, recovering from faults; returns its first observation [O]."""
@@ -102,13 +89,13 @@ class Environment:
             if self.nonfinite_episodes >= self._limits.nonfinite_episodes:
                 raise _beyond(failure, done, flag, self._limits.nonfinite_episodes) from failure
             self.nonfinite_episodes += 1
-            self.forgiven.append(failure)
+            self.failures.append(failure)
             return
         done, flag = f"it had been made anew {self.restarts} times", "env_restarts"
         if self.restarts >= self._limits.restarts:
             raise _beyond(failure, done, flag, self._limits.restarts) from failure
         self.restarts += 1
-        self.forgiven.append(failure)
+        self.failures.append(failure)
         self.close()
 
     def reset(self, episode: int | None = None) -> np.ndarray:
@@ -130,7 +117,7 @@ class Environment:
         return obs
 
     def step(self, action: np.ndarray) -> Step:
-        """Takes one step with an action [A] in [-1, 1].
+        """Takes one step with an action [A] in [-1, 1], and adds it to the journal.
 
         Raises:
           Diverged: the action is not finite, so that the environment is not to blame for what it would do.
@@ -154,7 +141,7 @@ class Environment:
         return step
 
     def repeat(self, episode: int, actions: np.ndarray, episode_return: float) -> np.ndarray:
-        """Goes to where the journal [T, A] of an episode ended; returns the observation there."""
+        """Repeats an episode from its journal [T, A]; returns the observation at its end."""
         obs = self.reset(episode)
         for action in actions:
             obs = self.step(action).next_obs
@@ -162,7 +149,7 @@ class Environment:
         return obs
 
     def close(self) -> None:
-        """Frees what the simulator holds, its process included. Raises nothing."""
+        """Frees what the simulator holds, its process included; raises nothing."""
         if self._simulator is not None:
             self._simulator.close()
             self._simulator = None
@@ -176,12 +163,12 @@ class Environment:
             raise self._broken(failure, self._at_making()) from failure
 
     def _make_anew(self) -> Simulator | SimulatorProcess:
-        """As `_make`; that it does not fit, or is another one than before, is no mistake of the user's any more."""
+        """Makes the environment once more. Raises Broken, not Unfit, if it has changed: the user chose it well."""
         try:
             simulator = self._make()
         except Unfit as unfit:
             raise self._broken(Failure(f"did not fit any more ({unfit})"), self._at_making()) from unfit
-        if not _same(simulator.spaces, self._spaces):
+        if not _same(simulator.spaces, self.spaces):
             simulator.close()
             raise self._broken(Failure("had other spaces than before"), self._at_making())
         return simulator
@@ -208,63 +195,12 @@ class Environment:
 
 
 def rescale(action: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """An action [A] in [-1, 1] in the environment's own bounds."""
+    """Returns an action [A] in [-1, 1] in the environment's own bounds."""
     return low + 0.5 * (np.asarray(action, np.float64) + 1.0) * (np.asarray(high, np.float64) - low)
 
 
-def resolve_termination_fn(name: str, env_id: str) -> TerminationFn:
-    """The termination function that `--termination_fn` names.
-
-    Raises:
-      ValueError: the environment is not known and none is given, or the given one cannot be imported.
-    """
-    if name == NEVER:
-        return terminations.never
-    if name == AUTO:
-        known = terminations.lookup(env_id)
-        if known is None:
-            raise ValueError(
-                f"termination_fn is not known for env {env_id!r}: pass "
-                "--termination_fn=package.module:function, a function of (obs, action, next_obs), each "
-                "[B, ...], to bool [B], or --termination_fn=never if episodes only end by time limit"
-            )
-        return known
-    module, _, function = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), function)
-        if not callable(found):
-            raise TypeError(f"{function} is not a function")
-        return found
-    except Exception as error:  # whatever a module raises that is imported
-        raise ValueError(
-            "termination_fn must be 'auto', 'never' or package.module:function that can be imported, got "
-            f"{name!r} ({type(error).__name__}: {error})"
-        ) from error
-
-
-def check_termination_fn(termination_fn: TerminationFn, name: str, spec: Spec) -> None:
-    """Tries a termination function on the shapes that it will see.
-
-    Args:
-      name: what `--termination_fn` was.
-    Raises:
-      ValueError: it raises, or does not return bool [B].
-    """
-    num_rows = 3
-    obs, action = (jax.ShapeDtypeStruct((num_rows, dim), jnp.float32) for dim in (spec.obs_dim, spec.action_dim))
-    must = f"termination_fn {name!r} must return bool [{num_rows}] for {num_rows} rows"
-    try:
-        ends = jax.eval_shape(termination_fn, obs, action, obs)
-    except Exception as error:  # whatever a user's function raises
-        raise ValueError(f"{must}, but it raised {type(error).__name__}: {error}") from error
-    shape, dtype = getattr(ends, "shape", None), getattr(ends, "dtype", None)
-    if shape != (num_rows,) or dtype != jnp.bool_:
-        got = type(ends).__name__ if shape is None else f"{dtype} {list(shape)}"
-        raise ValueError(f"{must}, got {got}")
-
-
 def _beyond(failure: EnvironmentFailure, done: str, flag: str, limit: int) -> EnvironmentFailure:
-    """What to raise where the limit of a flag is reached."""
+    """Returns the error that says that the limit of a flag is reached."""
     line = f"{failure}; {done} before, and --{flag}={limit} allows no more"
     if isinstance(failure, Broken):
         return _broken(line, failure.environment_traceback)

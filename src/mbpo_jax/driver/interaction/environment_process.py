@@ -23,7 +23,15 @@ from concurrent.futures import ThreadPoolExecutor
 import gymnasium
 import numpy as np
 
-from mbpo_jax.driver.interaction.simulator import Failure, Simulator, Spaces, Step, Unfit
+from mbpo_jax.driver.interaction.simulator import (
+    Failure,
+    Simulator,
+    Spaces,
+    Step,
+    Unfit,
+    spaces_from_json,
+    spaces_to_json,
+)
 
 START, RESET, STEP = 0, 1, 2  # requests: JSON; the seed; the action [A] in float64
 MADE, STEPPED, UNFIT, FAILED = 3, 4, 5, 6  # replies: JSON, but for STEPPED: OUTCOME and the observation [O]
@@ -32,7 +40,7 @@ SEED = struct.Struct("<Q")
 OUTCOME = struct.Struct("<d??")  # reward, terminal, truncated
 
 START_SECONDS = 60  # an environment may import a lot, once
-CLOSE_SECONDS = 5  # for its last words; also how long we wait for the kernel to bury it
+CLOSE_SECONDS = 5  # to close itself; also how long we wait for the kernel to end it
 STDERR = 2  # where prints of the environment go
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -66,7 +74,7 @@ class SimulatorProcess:
         return self._outcome(STEP, np.ascontiguousarray(action, np.float64).tobytes())
 
     def close(self) -> None:
-        """Lets the environment close itself, for a moment; then there is no process any more."""
+        """Gives the environment CLOSE_SECONDS to close itself, then kills its process."""
         self._connection.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(CLOSE_SECONDS)
@@ -79,10 +87,8 @@ class SimulatorProcess:
             "registered": env_id in gymnasium.registry,
             "path": sys.path,
         }
-        made = json.loads(self._ask(START, json.dumps(request).encode(), max(START_SECONDS, self._timeout_s)))
-        dtype = np.dtype(made["action_dtype"])
-        low, high = np.array(made["action_low"], dtype), np.array(made["action_high"], dtype)
-        return Spaces(made["obs_dim"], low, high, made["max_episode_steps"])
+        made = self._ask(START, json.dumps(request).encode(), max(START_SECONDS, self._timeout_s))
+        return spaces_from_json(json.loads(made))
 
     def _outcome(self, kind: int, request: bytes) -> Step:
         payload = self._ask(kind, request, self._timeout_s)
@@ -90,7 +96,7 @@ class SimulatorProcess:
         return Step(obs, *OUTCOME.unpack_from(payload))
 
     def _ask(self, kind: int, request: bytes, seconds: int) -> bytes:
-        """The payload of the reply."""
+        """Sends a request and returns the payload of the reply."""
         try:
             _send(self._connection, kind, request)
             reply, payload = _receive(self._connection, seconds)
@@ -116,7 +122,7 @@ class SimulatorProcess:
         return f"lost its process to signal {-status} ({signal.strsignal(-status)})"
 
     def _kill(self) -> None:
-        """Ends the process, if it has not ended, and those that the environment started; waits for the former."""
+        """Kills the process, unless it has ended, with those that the environment started; waits for its end."""
         if self._process.poll() is None:
             with contextlib.suppress(OSError):  # it ended just now
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -125,7 +131,7 @@ class SimulatorProcess:
 
 
 def _connect() -> tuple[socket.socket, subprocess.Popen[bytes]]:
-    """A new process, and our end of the connection to it."""
+    """Starts a process; returns our end of the connection to it, and the process."""
     ours, theirs = socket.socketpair()
     with theirs:
         try:
@@ -161,19 +167,19 @@ def _send(connection: socket.socket, kind: int, payload: bytes) -> None:
 
 
 def _receive(connection: socket.socket, seconds: int | None = None) -> tuple[int, bytes]:
-    """The next frame; see `_read`."""
+    """Reads the next frame; see `_read`."""
     size, kind = HEADER.unpack(_read(connection, HEADER.size, seconds))
     return kind, _read(connection, size, seconds)
 
 
 def _read(connection: socket.socket, size: int, seconds: int | None) -> bytes:
-    """So many bytes.
+    """Reads exactly `size` bytes.
 
-    Seconds are counted one by one by a socket with a timeout of a second: a scheduler that suspends the run
-    for hours costs one of them.
+    The socket has a timeout of one second, and its timeouts are counted: where a scheduler suspends the run for hours,
+    that counts as one.
 
     Raises:
-      TimeoutError: so many seconds passed, if not None.
+      TimeoutError: `seconds` passed; never, if None.
       EOFError: the other side is gone.
     """
     content, passed = bytearray(), 0
@@ -201,7 +207,7 @@ def main(arguments: list[str]) -> None:
     for number in STOP_SIGNALS:  # they are meant for the run, which decides what becomes of us
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-    faulthandler.enable()  # a crash tells on stderr in which line
+    faulthandler.enable()  # a crash prints its line on stderr
     with socket.socket(fileno=descriptor) as connection, contextlib.suppress(EOFError, ConnectionError):
         _serve(connection)
 
@@ -225,7 +231,7 @@ def _serve(connection: socket.socket) -> None:
     except Failure as failure:
         return _send_failure(connection, failure)
     with contextlib.closing(simulator):
-        _send(connection, MADE, _spaces_text(simulator.spaces))
+        _send(connection, MADE, json.dumps(spaces_to_json(simulator.spaces)).encode())
         while True:
             kind, payload = _receive(connection)
             try:
@@ -249,12 +255,6 @@ def _answer(simulator: Simulator, kind: int, payload: bytes) -> Step:
     if kind == RESET:
         return Step(simulator.reset(*SEED.unpack(payload)), 0.0, False, False)
     return simulator.step(np.frombuffer(payload, np.float64))
-
-
-def _spaces_text(spaces: Spaces) -> bytes:
-    bounds = {"action_low": spaces.action_low.tolist(), "action_high": spaces.action_high.tolist()}
-    others = {"obs_dim": spaces.obs_dim, "max_episode_steps": spaces.max_episode_steps}
-    return json.dumps(others | bounds | {"action_dtype": spaces.action_low.dtype.str}).encode()
 
 
 def _send_failure(connection: socket.socket, failure: Failure) -> None:

@@ -17,7 +17,7 @@ class Evaluation(NamedTuple):
     lengths: list[int]
 
     def metrics(self) -> dict[str, float]:
-        """What a line of metrics says of it."""
+        """Returns what a line of metrics says of it."""
         return {
             "eval/return_mean": float(np.mean(self.returns)),
             "eval/return_std": float(np.std(self.returns)),
@@ -34,7 +34,7 @@ def evaluate(
     num_episodes: int,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Evaluation | None:
-    """Runs the episodes numbered from `first_episode` on; the same numbers start from the same states.
+    """Runs the episodes numbered from `first_episode` on; the same numbers give the same starts and draws.
 
     Args:
       num_episodes: 1 or more.
@@ -44,12 +44,12 @@ def evaluate(
     Raises:
       EnvironmentFailure: it failed more often than its limits allow, or in every episode.
     """
-    counters, outcome = (env.nonfinite_episodes, env.restarts, list(env.forgiven)), Evaluation([], [])
+    counters, outcome = (env.nonfinite_episodes, env.restarts, list(env.failures)), Evaluation([], [])
     failure: EnvironmentFailure | None = None
     for episode in range(first_episode, first_episode + num_episodes):
         try:
             if not _play(policy, env, episode, should_stop):
-                env.nonfinite_episodes, env.restarts, env.forgiven = counters
+                env.nonfinite_episodes, env.restarts, env.failures = counters
                 return None
         except EnvironmentFailure as error:
             failure = error
@@ -63,9 +63,9 @@ def evaluate(
 
 
 def _play(policy: Policy, env: Environment, episode: int, should_stop: Callable[[], bool]) -> bool:
-    """Whether the episode ran to its end."""
+    """Plays one episode; returns False if it was stopped before its end."""
     obs, ended = env.reset(episode), False
-    policy.reset()
+    policy.reset(episode)
     while not ended:
         if should_stop():
             return False

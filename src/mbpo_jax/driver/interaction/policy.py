@@ -5,6 +5,7 @@ stranger: what its archive claims is compared with the size of the file, and wit
 describes, before any array is made.
 """
 
+import functools
 import math
 import os
 import zipfile
@@ -17,42 +18,82 @@ import flax.traverse_util
 import jax
 import numpy as np
 
-from mbpo_jax.algorithms import REGISTRY
-from mbpo_jax.driver.config import StorageFailure
+from mbpo_jax.driver.config import AUTO, NEVER, StorageFailure
 from mbpo_jax.driver.interaction import environment
+from mbpo_jax.driver.interaction import task as tasks
+from mbpo_jax.driver.interaction.simulator import spaces_from_json
 from mbpo_jax.driver.storage import files, run_directory
-from mbpo_jax.types import Algorithm, PyTree, Spec
+from mbpo_jax.types import Algorithm, Array, Key, PyTree, Spec, TerminationFn
 
 ACTION_LOW, ACTION_HIGH, OBS_DIM = "action_low", "action_high", "obs_dim"
+
+
+class Deterministic(NamedTuple):
+    """An algorithm's acting without exploration, compiled once for any number of policies.
+
+    What is drawn all the same (the candidates of a planner, ties) depends on the numbers of episode and step alone.
+    """
+
+    begin: Callable[[int, PyTree], PyTree]  # (episode, actor) -> carry
+    act: Callable[[int, int, PyTree, PyTree, np.ndarray], tuple[Array, PyTree]]
+    """(episode, step of it, actor, carry, obs [O]) -> (action [A], carry)."""
+
+
+def deterministic(algorithm: Algorithm) -> Deterministic:
+    """Returns the acting of an algorithm's policies as they are evaluated."""
+
+    def keys(episode: Array | int) -> tuple[Key, Key]:
+        key_begin, key_act = jax.random.split(jax.random.fold_in(jax.random.key(0), episode))
+        return key_begin, key_act
+
+    def begin(episode: Array | int, actor: PyTree) -> PyTree:
+        return algorithm.begin_episode(keys(episode)[0], actor)
+
+    def act(episode: Array | int, step: Array | int, actor: PyTree, carry: PyTree, obs: Array) -> tuple[Array, PyTree]:
+        return algorithm.act(jax.random.fold_in(keys(episode)[1], step), actor, carry, obs, False)
+
+    return Deterministic(functools.partial(compute_arrays, jax.jit(begin)), jax.jit(act))
+
+
+def compute_arrays(fn: Callable[..., Any], *args: Any) -> PyTree:
+    """Returns what a compiled function returns; compiles and runs nothing where that holds no arrays."""
+    shapes = jax.eval_shape(fn, *args)
+    return fn(*args) if jax.tree.leaves(shapes) else shapes
 
 
 class Policy:
     """Acts deterministically, in the environment's action bounds. Call `reset` where an episode begins."""
 
-    def __init__(
-        self, act: Callable[..., Any], algorithm: Algorithm, actor: PyTree, low: np.ndarray, high: np.ndarray
-    ) -> None:
-        self._act, self._algorithm, self.actor = act, algorithm, actor
-        self._low, self._high = low, high
-        self.reset()
+    def __init__(self, acting: Deterministic, actor: PyTree, low: np.ndarray, high: np.ndarray) -> None:
+        self.actor = actor
+        self._acting, self._low, self._high = acting, low, high
+        self._episode, self._step = 0, 0
+        self._carry = acting.begin(0, actor)
 
-    def reset(self) -> None:
-        """Forgets what was carried over from the steps before (plans; nothing, for reactive policies)."""
-        self._carry = self._algorithm.begin_episode(self.actor)
+    def reset(self, episode: int | None = None) -> None:
+        """Begins an episode: drops what was carried over from the steps before.
+
+        Args:
+          episode: its number, by which a stochastic planner repeats its draws; that after the last one by default.
+        """
+        self._episode, self._step = self._episode + 1 if episode is None else episode, 0
+        self._carry = self._acting.begin(self._episode, self.actor)
+
+    def trace(self, obs_dim: int) -> None:
+        """Raises now what acting would raise when it is compiled; computes nothing."""
+        obs = np.zeros(obs_dim, np.float32)
+        jax.eval_shape(self._acting.act, self._episode, self._step, self.actor, self._carry, obs)
 
     def normalized_action(self, obs: np.ndarray) -> np.ndarray:
-        """The action [A] in [-1, 1] for an observation [O]."""
-        action, self._carry = self._act(self.actor, self._carry, np.asarray(obs, np.float32).reshape(1, -1))
-        return np.asarray(action)[0]
+        """Returns the action [A] in [-1, 1] for an observation [O]."""
+        obs = np.asarray(obs, np.float32).reshape(-1)
+        action, self._carry = self._acting.act(self._episode, self._step, self.actor, self._carry, obs)
+        self._step += 1
+        return np.asarray(action)
 
     def __call__(self, obs: np.ndarray) -> np.ndarray:
-        """The action [A], float32, in the environment's bounds, for an observation [O]."""
+        """Returns the action [A], float32, in the environment's bounds, for an observation [O]."""
         return environment.rescale(self.normalized_action(obs), self._low, self._high).astype(np.float32)
-
-
-def deterministic_act(algorithm: Algorithm) -> Callable[..., Any]:
-    """Compiles `algorithm.act` without exploration: (actor, carry, obs [1, O]) -> (action [1, A], carry)."""
-    return jax.jit(lambda actor, carry, obs: algorithm.act(jax.random.key(0), actor, carry, obs, False))
 
 
 def save_policy(path: Path, actor: PyTree, obs_dim: int, low: np.ndarray, high: np.ndarray) -> None:
@@ -64,38 +105,58 @@ def save_policy(path: Path, actor: PyTree, obs_dim: int, low: np.ndarray, high: 
 
 
 def policy_path(run_dir: str | Path, seed: int, best: bool = False) -> Path:
-    """Where a run keeps the newest, or the best evaluated, policy of a seed."""
+    """Returns where a run keeps the newest, or the best evaluated, policy of a seed."""
     return Path(run_dir) / "policies" / (f"seed_{seed}_best.npz" if best else f"seed_{seed}.npz")
 
 
-def load_policy(run_dir: str | Path, seed: int | None = None, best: bool = False) -> Policy:
-    """Loads a policy that a run saved, on any device; runs no code from the directory.
+def load_policy(
+    run_dir: str | Path, seed: int | None = None, best: bool = False, termination_fn: TerminationFn | None = None
+) -> Policy:
+    """Loads a policy that a run saved, on any device; imports and runs no code from the directory.
+
+    So it does not import the function that a run's `--termination_fn=module:function` names either. Policies that look
+    at the observation alone need none. One that plans, in a learnt model that ends episodes by this function, is given
+    it here.
 
     Args:
       seed: which agent; the run's first seed by default.
       best: the policy of the best evaluation instead of the newest.
+      termination_fn: takes the place of the run's own.
     Raises:
       StorageFailure: names the file that is missing or does not fit.
+      ValueError: the policy plans with the run's own termination function, which was not given.
     """
-    config = run_directory.read_config(Path(run_dir))
-    run, knobs = config.run, config.algorithm
-    path = policy_path(run_dir, run.seeds[0] if seed is None else seed, best)
+    saved = run_directory.read_config(Path(run_dir))
+    path = policy_path(run_dir, saved.run.seeds[0] if seed is None else seed, best)
     try:
         with files.open_regular(path) as file, zipfile.ZipFile(file) as archive:
             members = _members(archive, os.fstat(file.fileno()).st_size)
-            spec = _spec(archive, members, run.env)
-            algorithm = REGISTRY[run.algorithm].build(knobs, spec)
+            spec = _spec(archive, members, saved)._replace(termination_fn=termination_fn or _termination_fn(saved))
+            algorithm = tasks.build(saved.run, saved.algorithm, spec)
             template = jax.eval_shape(lambda key: algorithm.actor(algorithm.init(key)), jax.random.key(0))
             _check_arrays(_flat(template), members)
             arrays = {name: _read(archive, member) for name, member in members.items()}
         low, high = arrays[ACTION_LOW], arrays[ACTION_HIGH]
+        _check_bounds(low, high, saved)
         actor_arrays = {name: arrays[name] for name in _flat(template)}
         actor = flax.serialization.from_state_dict(
             template, flax.traverse_util.unflatten_dict(actor_arrays, sep="/")["actor"]
         )
     except Exception as error:  # a damaged file: NumPy, zipfile, zlib and flax each raise their own
         raise StorageFailure(f"cannot load a policy from {path}: {type(error).__name__}: {error}") from error
-    return Policy(deterministic_act(algorithm), algorithm, jax.tree.map(jax.numpy.asarray, actor), low, high)
+    policy = Policy(deterministic(algorithm), jax.tree.map(jax.numpy.asarray, actor), low, high)
+    policy.trace(spec.obs_dim)
+    return policy
+
+
+def _termination_fn(saved: run_directory.SavedConfig) -> TerminationFn | None:
+    """Returns the rule that the run ended imagined episodes by; one that raises ValueError if it would be imported."""
+    name = getattr(saved.algorithm, "termination_fn", NEVER)
+
+    def not_imported(obs: Array, action: Array, next_obs: Array) -> Array:
+        raise ValueError(f"termination_fn must be given to load this policy, which plans with the run's own, {name!r}")
+
+    return tasks.resolve_termination_fn(name, saved.run.env) if name in (AUTO, NEVER) else not_imported
 
 
 def _flat(actor: PyTree) -> dict[str, Any]:
@@ -116,7 +177,7 @@ def _check_arrays(expected: dict[str, Any], members: dict[str, "_Member"]) -> No
 
 
 class _Member(NamedTuple):
-    """What an archive says about one of its arrays, and what its size bears out."""
+    """An array as its archive describes it, once the size of the file agrees."""
 
     info: zipfile.ZipInfo
     shape: tuple[int, ...]
@@ -124,7 +185,7 @@ class _Member(NamedTuple):
 
 
 def _members(archive: zipfile.ZipFile, file_bytes: int) -> dict[str, _Member]:
-    """The arrays that an archive holds, by name, read from their headers.
+    """Returns the arrays that an archive holds, by name, read from their headers.
 
     Raises:
       ValueError: a member is not as `numpy.savez` writes it, or claims to be larger than it is.
@@ -164,11 +225,24 @@ def _read(archive: zipfile.ZipFile, member: _Member) -> np.ndarray:
         return np.lib.format.read_array(file, allow_pickle=False)
 
 
-def _spec(archive: zipfile.ZipFile, members: dict[str, _Member], env: str) -> Spec:
+def _spec(archive: zipfile.ZipFile, members: dict[str, _Member], saved: run_directory.SavedConfig) -> Spec:
+    """Returns the sizes that `config.json` keeps, once the archive agrees; those of the archive for an older run."""
     low, high, obs_dim = members[ACTION_LOW], members[ACTION_HIGH], members[OBS_DIM]
     if len(low.shape) != 1 or low.shape != high.shape:
         raise ValueError(f"the action bounds are {low.shape} and {high.shape}")
     if obs_dim.shape != () or obs_dim.dtype.kind not in "iu":
         raise ValueError(f"{OBS_DIM} is {obs_dim.dtype}{obs_dim.shape} where a whole number is expected")
-    # A termination function matters to learning only, so any will do here.
-    return Spec(int(_read(archive, obs_dim)), low.shape[0], environment.resolve_termination_fn("never", env))
+    spec = Spec(int(_read(archive, obs_dim)), low.shape[0])
+    if saved.task is not None:
+        kept = tasks.spec_of(spaces_from_json(saved.task))
+        if kept != spec:
+            raise ValueError(f"it is of {spec.obs_dim} observations and {spec.action_dim} actions, not {kept[:2]}")
+    return spec
+
+
+def _check_bounds(low: np.ndarray, high: np.ndarray, saved: run_directory.SavedConfig) -> None:
+    if saved.task is None:
+        return
+    spaces = spaces_from_json(saved.task)
+    if not (np.array_equal(low, spaces.action_low) and np.array_equal(high, spaces.action_high)):
+        raise ValueError("its action bounds are not those of the run")

@@ -11,25 +11,27 @@ from mbpo_jax.driver.config import Broken, EnvironmentFailure, NotFinite, RunCon
 from mbpo_jax.driver.interaction import evaluate
 from mbpo_jax.driver.interaction.environment import EVALUATION, TRAINING, Environment, Limits, Step
 from mbpo_jax.driver.interaction.policy import Policy
+from mbpo_jax.driver.interaction.simulator import Spaces
 from mbpo_jax.driver.seeds import num_cores
-from mbpo_jax.types import Spec, TerminationFn, Transition
+from mbpo_jax.types import Transition
 
-HEARING_S = 0.1  # Python's main thread, which alone hears signals, does not always wake up for them
+SIGNAL_CHECK_S = 0.1  # Python's main thread, which alone handles signals, does not always wake up for them
 
 
-class Taken(NamedTuple):
+class StepResult(NamedTuple):
     """A step of one seed."""
 
     row: Transition  # a batch of one, on the host
+    first: np.ndarray  # [1], bool: whether the step began an episode
     next_start: np.ndarray  # [O], to go on from: of the next episode if this one ended
     ended: bool
     episode_return: float  # so far
 
 
-class GivenUp(NamedTuple):
-    """A step that failed, and with it its episode; nothing of it is stored."""
+class FailedStep(NamedTuple):
+    """A step that the environment failed in. Its episode is given up, and nothing of the step is stored."""
 
-    start: np.ndarray  # [O], of the next episode
+    next_start: np.ndarray  # [O], of the next episode
 
 
 class SeedEnvironments:
@@ -49,56 +51,52 @@ class SeedEnvironments:
         # MuJoCo lets go of the interpreter while it steps.
         workers = min(len(run.seeds), num_cores())
         self._pool = None if workers == 1 else stack.enter_context(ThreadPoolExecutor(workers))
+        self.spaces: Spaces = self._training[0].spaces
         self.obs: list[np.ndarray] = []
-
-    @property
-    def first(self) -> Environment:
-        """One of them, for what all have in common."""
-        return self._training[0]
-
-    def spec(self, termination_fn: TerminationFn | None = None) -> Spec:
-        """What an algorithm must know of them."""
-        return Spec(self.first.obs_dim, self.first.action_dim, termination_fn)
 
     def begin(self) -> None:
         """Begins the first episodes."""
         self.obs = [env.begin() for env in self._training]
 
-    def step(self, which: Sequence[int], actions: Sequence[np.ndarray]) -> list[Taken | GivenUp]:
-        """One step of each of the seeds `which`, with actions [A] in [-1, 1]; where an episode ended the next begins.
+    def at_start(self, i: int) -> bool:
+        """Returns whether the running episode of seed number `i` has had no step yet."""
+        return not self._training[i].actions
+
+    def step(self, which: Sequence[int], actions: Sequence[np.ndarray]) -> list[StepResult | FailedStep]:
+        """Steps the seeds `which` with actions [A] in [-1, 1]; where an episode ended the next one begins.
 
         Raises:
           EnvironmentFailure: an environment failed more often than is allowed.
         """
         envs, starts = [self._training[i] for i in which], [self.obs[i] for i in which]
-        results = self._together(_take, envs, starts, actions)
+        results: list[StepResult | FailedStep] = self._together(_step, envs, starts, actions)
         for i, result in zip(which, results):
-            self.obs[i] = result.next_start if isinstance(result, Taken) else result.start
+            self.obs[i] = result.next_start
         return results
 
     def evaluate(
         self, policies: Sequence[Policy], num_episodes: int, should_stop: Callable[[], bool]
     ) -> list[evaluate.Evaluation] | None:
-        """An evaluation of every seed; None if it was stopped."""
+        """Evaluates every seed; returns None if that was stopped."""
 
-        def of_seed(policy: Policy, env: Environment) -> evaluate.Evaluation | None:
+        def evaluate_seed(policy: Policy, env: Environment) -> evaluate.Evaluation | None:
             return evaluate.evaluate(policy, env, 0, num_episodes, should_stop)
 
-        outcomes = self._together(of_seed, policies, self._evaluation)
+        outcomes = self._together(evaluate_seed, policies, self._evaluation)
         finished = [outcome for outcome in outcomes if outcome is not None]
         return finished if len(finished) == len(outcomes) else None
 
     def _together(self, fn: Callable[..., Any], *arguments: Sequence[Any]) -> list[Any]:
-        """`fn` of each seed's arguments, at the same time."""
+        """Returns `fn` of each seed's arguments, computed at the same time."""
         if self._pool is None:
             return list(map(fn, *arguments))
         futures = [self._pool.submit(fn, *given) for given in zip(*arguments, strict=True)]
-        while wait(futures, HEARING_S).not_done:  # a signal that came to another thread is heard at each turn
+        while wait(futures, SIGNAL_CHECK_S).not_done:  # a signal that came to another thread is handled at each turn
             pass
         return [future.result() for future in futures]
 
-    def faults(self) -> list[dict[str, int]]:
-        """What has been forgiven so far, for each seed."""
+    def failure_counts(self) -> list[dict[str, int]]:
+        """Returns how often the environments of each seed have failed so far, by metric."""
         return [
             {
                 "nonfinite_episodes": train.nonfinite_episodes + evaluation.nonfinite_episodes,
@@ -107,16 +105,16 @@ class SeedEnvironments:
             for train, evaluation in zip(self._training, self._evaluation)
         ]
 
-    def forgiven(self) -> list[EnvironmentFailure]:
-        """The failures that episodes were given up for since this was asked last."""
+    def take_failures(self) -> list[EnvironmentFailure]:
+        """Returns the failures that episodes were given up for since the last call."""
         failures = []
         for env in (*self._training, *self._evaluation):
-            failures += env.forgiven
-            env.forgiven = []
+            failures += env.failures
+            env.failures = []
         return failures
 
     def arrays(self, i: int) -> dict[str, np.ndarray]:
-        """What a checkpoint holds of seed number `i`: where it stands, and the actions that led there."""
+        """Returns what a checkpoint holds of seed number `i`: where it stands, and the actions that led there."""
         env = self._training[i]
         actions = np.asarray(env.actions, np.float32).reshape(-1, env.action_dim)
         return {
@@ -124,8 +122,8 @@ class SeedEnvironments:
             "episode_actions": np.concatenate([actions, np.zeros((1, env.action_dim), np.float32)]),
         }
 
-    def record(self) -> dict[str, Any]:
-        """The rest of what a checkpoint holds, as JSON."""
+    def to_json(self) -> dict[str, Any]:
+        """Returns the rest of what a checkpoint holds."""
         return {
             "episodes": [env.episode for env in self._training],
             "episode_returns": [env.episode_return for env in self._training],
@@ -135,7 +133,11 @@ class SeedEnvironments:
         }
 
     def restore(self, i: int, arrays: dict[str, np.ndarray], record: dict[str, Any]) -> bool:
-        """Brings seed number `i` back to where it stood; False if its episode does not repeat: a new one began."""
+        """Brings seed number `i` back to where it stood; returns False if its episode does not repeat: a new one began.
+
+        Args:
+          record: what `to_json` returned.
+        """
         env = self._training[i]
         for mine, saved in zip((env, self._evaluation[i]), record["faults"]):
             mine.nonfinite_episodes, mine.restarts = saved[i]
@@ -152,18 +154,19 @@ class SeedEnvironments:
         return False
 
 
-def _take(env: Environment, obs: np.ndarray, action: np.ndarray) -> Taken | GivenUp:
+def _step(env: Environment, obs: np.ndarray, action: np.ndarray) -> StepResult | FailedStep:
+    first = np.asarray([not env.actions])
     try:
         step = env.step(action)
     except (NotFinite, Broken) as failure:
-        return GivenUp(env.recover(failure))
+        return FailedStep(env.recover(failure))
     ended, episode_return = step.terminal or step.truncated, env.episode_return
     next_start = env.begin() if ended else step.next_obs
-    return Taken(_row(obs, action, step), next_start, ended, episode_return)
+    return StepResult(_row(obs, action, step), first, next_start, ended, episode_return)
 
 
 def _row(obs: np.ndarray, action: np.ndarray, step: Step) -> Transition:
-    """A batch of one transition, on the host. A time limit is not terminal."""
+    """Returns a batch of one transition, on the host. A time limit is not terminal."""
     leaves: dict[str, Any] = {
         "obs": obs,
         "action": action,

@@ -1,4 +1,4 @@
-"""What Gymnasium gives, checked for its form: the part of an environment that may run in a process of its own.
+"""A Gymnasium environment whose form is checked: the part of `Environment` that may run in a process of its own.
 
 Imports no jax, so that such a process starts quickly. Values may be anything, form may not: numbers, of the
 shape that the spaces promise. Whatever else happens is a `Failure`, which says what and keeps the traceback.
@@ -7,7 +7,7 @@ shape that the spaces promise. Whatever else happens is a `Failure`, which says 
 import contextlib
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -35,6 +35,33 @@ class Spaces(NamedTuple):
     action_low: np.ndarray  # [A], of the action space's dtype
     action_high: np.ndarray
     max_episode_steps: int  # the one in force, the environment's own or the run's
+
+
+def spaces_to_json(spaces: Spaces) -> dict[str, Any]:
+    """Returns spaces as `config.json` keeps them, and as they travel between processes."""
+    return {
+        "obs_dim": spaces.obs_dim,
+        "action_low": spaces.action_low.tolist(),
+        "action_high": spaces.action_high.tolist(),
+        "action_dtype": spaces.action_low.dtype.str,
+        "max_episode_steps": spaces.max_episode_steps,
+    }
+
+
+def spaces_from_json(value: Mapping[str, Any]) -> Spaces:
+    """Returns the spaces that `spaces_to_json` wrote down.
+
+    Raises:
+      ValueError, KeyError, TypeError: it is something else.
+    """
+    dtype = np.dtype(str(value["action_dtype"]))
+    low, high = (np.asarray(value[name], dtype) for name in ("action_low", "action_high"))
+    if dtype.kind not in NUMBER_KINDS or low.ndim != 1 or low.shape != high.shape or not np.isfinite([low, high]).all():
+        raise ValueError(f"action bounds must be two lists of numbers, got {low.tolist()} and {high.tolist()}")
+    for name in ("obs_dim", "max_episode_steps"):
+        if type(value[name]) is not int or value[name] < 1:
+            raise ValueError(f"{name} must be a whole number, 1 or more, got {value[name]!r}")
+    return Spaces(value["obs_dim"], low, high, value["max_episode_steps"])
 
 
 class Unfit(ValueError):
@@ -84,12 +111,12 @@ class Simulator:
             return Step(self._observation(obs), _number("reward", reward), *flags)
 
     def close(self) -> None:
-        """Frees what the environment holds. It is given up, so its last words do not matter."""
+        """Frees what the environment holds. It is no longer used, so nothing that it raises matters."""
         with contextlib.suppress(Exception, SystemExit):
             self._env.close()
 
     def _observation(self, obs: Any) -> np.ndarray:
-        """A copy: some environments write every observation into the same array."""
+        """Returns a copy [O]: some environments write every observation into the same array."""
         given = np.asarray(obs)
         if given.dtype.kind not in NUMBER_KINDS:
             raise Failure(f"gave an observation that is no array of numbers, {_kind(obs)} of {given.dtype},")
@@ -98,13 +125,13 @@ class Simulator:
                 f"gave an observation of {given.size} numbers where its space has {self.spaces.obs_dim} "
                 f"(shape {given.shape}, not {self._obs_shape})"
             )
-        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which the caller looks for
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which the caller checks for
             return given.astype(np.float32).reshape(-1)
 
 
 @contextlib.contextmanager
 def _blaming() -> Iterator[None]:
-    """Whatever is raised inside is a failure of the environment. Some raise what is no Exception (SystemExit)."""
+    """Turns whatever is raised inside into a Failure; some environments raise SystemExit, which is no Exception."""
     try:
         yield
     except (KeyboardInterrupt, Failure, Unfit):

@@ -15,7 +15,7 @@ LARGE_BYTES = 2**20  # such arrays stay as they are
 
 
 def bundle(tree: dict[str, Any]) -> tuple[dict[str, np.ndarray], list[list[Any]]]:
-    """A flat dict with one vector for all small arrays of a type, and every large array by itself.
+    """Returns a flat dict with one vector for all small arrays of a type, and every large array by itself.
 
     Args:
       tree: nested dicts of arrays; dicts may be empty, arrays may not all be.
@@ -39,9 +39,9 @@ def bundle(tree: dict[str, Any]) -> tuple[dict[str, np.ndarray], list[list[Any]]
 
 
 def unbundle(bundled: dict[str, np.ndarray], layout: list[list[Any]]) -> dict[str, Any]:
-    """The inverse of `bundle`."""
+    """Returns the nested dict that was bundled."""
     flat: dict[tuple[str, ...], Any] = {}
-    taken: dict[str, int] = defaultdict(int)
+    used: dict[str, int] = defaultdict(int)  # elements of each vector
     num_large = 0
     for path, dtype, shape in layout:
         if dtype is None:
@@ -49,8 +49,8 @@ def unbundle(bundled: dict[str, np.ndarray], layout: list[list[Any]]) -> dict[st
             continue
         size = math.prod(shape)
         if size * np.dtype(dtype).itemsize < LARGE_BYTES:
-            vector, begin = bundled[f"small_{dtype}"], taken[dtype]
-            taken[dtype] += size
+            vector, begin = bundled[f"small_{dtype}"], used[dtype]
+            used[dtype] += size
             flat[tuple(path)] = vector[begin : begin + size].reshape(shape)
         else:
             flat[tuple(path)] = bundled[f"large_{num_large}"]

@@ -36,7 +36,7 @@ class Saved(NamedTuple):
 
 
 def accept(record: dict[str, Any]) -> None:
-    """`fits` of `restore_latest` that finds no fault with any record."""
+    """Accepts any record, as `fits` of `restore_latest`."""
 
 
 class Checkpoints:
@@ -101,10 +101,10 @@ class Checkpoints:
         self._delete_old()
 
     def restore_latest(self, fits: Callable[[dict[str, Any]], None] = accept) -> Saved | None:
-        """The newest sound checkpoint; None if there is none at all. `passed_over` tells of newer ones.
+        """Returns the newest sound checkpoint; None if there is none at all. `passed_over` says why not a newer one.
 
         Args:
-          fits: raises ValueError or OSError if the rest of the run directory does not go with a record.
+          fits: raises ValueError or OSError if the rest of the run directory does not fit a record.
         Raises:
           StorageFailure: there are checkpoints, but none is sound.
         """
@@ -116,8 +116,7 @@ class Checkpoints:
                 self._check_identity(content["identity"])
                 if found is None:
                     fits(content["record"])
-                    bundled = _read_arrays(self._directory / name / ARRAYS)
-                    found = Saved(bundle.unbundle(bundled, content["layout"]), content["record"])
+                    found = _read(self._directory / name, content)
                 self._scores[name] = content["score"]
             except Exception as error:  # whatever the storage raises for damaged files
                 if found is None:
@@ -135,11 +134,11 @@ class Checkpoints:
             raise ValueError(f"it belongs to another run: {'; '.join(differ.values())}")
 
     def _unused_name(self, step: int) -> str:
-        taken = {_place(name)[1] for name in _names(self._directory) if _place(name)[0] == step}
-        return f"{step}.{max(taken) + 1}" if taken else str(step)
+        used = {_place(name)[1] for name in _names(self._directory) if _place(name)[0] == step}
+        return f"{step}.{max(used) + 1}" if used else str(step)
 
     def _delete_old(self) -> None:
-        """Deletes sound checkpoints that are neither new nor best; a new name first, so that none is half there."""
+        """Deletes sound checkpoints that are neither new nor best, each renamed first, so that none is half there."""
         newest_first = sorted(self._scores, key=_place, reverse=True)
         scored = [name for name in reversed(newest_first) if self._scores[name] is not None]
         best = max(scored, key=lambda name: self._scores[name] or 0.0, default=None)
@@ -156,7 +155,7 @@ class Checkpoints:
 
 
 def steps(run_dir: Path) -> list[int]:
-    """The environment steps of all checkpoints that lie in a run directory, oldest first; changes nothing there."""
+    """Returns the environment steps of all checkpoints in a run directory, oldest first; changes nothing there."""
     directory = run_dir / FOLDER
     return sorted({_place(name)[0] for name in _names(directory)}) if directory.is_dir() else []
 
@@ -176,18 +175,18 @@ def load(run_dir: Path, step: int | None = None) -> Saved:
     name = next(name for name in _names(directory) if step is None or _place(name)[0] == step)
     try:
         content = _checked(directory, name)
-        return Saved(bundle.unbundle(_read_arrays(directory / name / ARRAYS), content["layout"]), content["record"])
+        return _read(directory / name, content)
     except Exception as error:  # whatever the storage raises for damaged files
         raise StorageFailure(f"cannot read the checkpoint {directory / name}: {first_line(error)}") from error
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, cut to a line."""
+    """Returns the first line of an error's message, cut to 300 characters."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 def _names(directory: Path) -> list[str]:
-    """Of all checkpoints, newest first; anything else that lies there is not ours."""
+    """Returns the names of all checkpoints, newest first; other files are ignored."""
     return sorted(filter(NAME.fullmatch, os.listdir(directory)), key=_place, reverse=True)
 
 
@@ -196,6 +195,20 @@ def _checked(directory: Path, name: str, with_files: bool = True) -> dict[str, A
     if content["name"] != name:
         raise ValueError(f"it was checkpoint {content['name']} when it was written")
     return content
+
+
+def _read(path: Path, content: dict[str, Any]) -> Saved:
+    """Reads the arrays of a checkpoint whose manifest was found sound."""
+    arrays = bundle.unbundle(_read_arrays(path / ARRAYS), content["layout"])
+    return Saved(_from_format_1(arrays) if content["format"] == 1 else arrays, content["record"])
+
+
+def _from_format_1(arrays: dict[str, Any]) -> dict[str, Any]:
+    """Returns the arrays of all seeds in today's format: of the real rows there, none is known to begin an episode."""
+    for seed_arrays in arrays.values():
+        if "replay" in seed_arrays:
+            seed_arrays["replay"]["first"] = np.zeros(seed_arrays["replay"]["rows"]["reward"].shape, bool)
+    return arrays
 
 
 def _place(name: str) -> tuple[int, int]:
@@ -212,7 +225,7 @@ def _checkpointer() -> ocp.Checkpointer:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Orbax reports every file, and prints the traceback of every error that it raises too."""
+    """Silences orbax, which reports every file, and prints the traceback of every error besides raising it."""
     loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
     before = [logger.level for logger in loggers]
     try:
@@ -225,7 +238,7 @@ def _silence() -> Iterator[None]:
 
 
 def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Each by itself: of several that are under way, the failure of one leaves the others in a loop that was closed."""
+    """Writes arrays one by one: where several are written at once, one that fails leaves the others hanging."""
     path.mkdir()
     with _silence():
         for name, array in arrays.items():
@@ -239,7 +252,7 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def _check_room(directory: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Raises if they cannot fit: a disk that is full is easier to tell before than in the middle."""
+    """Raises OSError if the arrays cannot fit: a full disk is easier to explain before than in the middle."""
     needed = sum(array.nbytes for array in arrays.values())
     free = shutil.disk_usage(directory).free
     if free < needed:

@@ -24,7 +24,7 @@ def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
 
 
 def read_text(path: str | os.PathLike[str], most_bytes: int) -> str:
-    """The text of a file.
+    """Reads the text of a file.
 
     Raises:
       ValueError: it has more bytes than any file of its kind, or is no text.
@@ -37,7 +37,7 @@ def read_text(path: str | os.PathLike[str], most_bytes: int) -> str:
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Has `write` fill a file beside its place, and moves it there once it is on the disk.
+    """Writes a file beside its place with `write`, and moves it there once it is on the disk.
 
     Raises:
       OSError: it could not be written; what was there before is as it was.

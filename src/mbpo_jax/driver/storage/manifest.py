@@ -13,7 +13,8 @@ from typing import Any
 from mbpo_jax.driver.storage import files
 
 FILE_NAME = "manifest.json"
-FORMAT = 1  # of checkpoints; another one is not read
+FORMAT = 2  # of checkpoints
+READABLE = (1, 2)  # format 1 does not say which rows of a buffer began an episode
 MOST_BYTES = 100 * 2**20  # of a manifest: more is no manifest
 
 
@@ -27,10 +28,10 @@ def write(directory: Path, content: dict[str, Any]) -> None:
 
 
 def read(directory: Path, with_files: bool = True) -> dict[str, Any]:
-    """The content of a manifest that fits its own checksum, after what it says of the files was found to be true.
+    """Reads the content of a manifest, once its own checksum and those of the files were found to be right.
 
     Args:
-      with_files: whether the files are looked at, every byte of them.
+      with_files: whether the files are read and checked, every byte of them.
     Raises:
       ValueError, OSError: says which file is damaged, missing or not part of it.
     """
@@ -49,7 +50,7 @@ def read(directory: Path, with_files: bool = True) -> dict[str, Any]:
 
 
 def _read_unchecked(path: Path) -> dict[str, Any]:
-    """The content of a manifest, which fits its own checksum."""
+    """Reads the content of a manifest and checks it against its own checksum only."""
     if path.is_symlink() or not path.is_file():
         raise ValueError(f"{FILE_NAME} is missing")
     try:
@@ -61,8 +62,8 @@ def _read_unchecked(path: Path) -> dict[str, Any]:
         raise ValueError(f"{FILE_NAME} is damaged") from error
     if not sound:
         raise ValueError(f"{FILE_NAME} is damaged")
-    if version != FORMAT:
-        raise ValueError(f"it has format {version}, this version reads format {FORMAT}")
+    if version not in READABLE:
+        raise ValueError(f"it has format {version}, this version reads formats {' and '.join(map(str, READABLE))}")
     return content
 
 

@@ -1,7 +1,7 @@
 """The metrics of a run: one strict JSON object a line in `metrics.jsonl`, and TensorBoard on request.
 
 A line that cannot be written whole is taken back; only a kill or a power cut can leave a part of one, at the end, which
-is read as no line. A resumed run cuts the file back to what its checkpoint had seen, so no step is in it twice. The
+is read as no line. A resumed run cuts the file back to its length at the checkpoint, so no step is in it twice. The
 module does not import jax: reports read run directories without it.
 """
 
@@ -51,7 +51,7 @@ class MetricsWriter:
 
     @property
     def offset(self) -> int:
-        """Bytes of the file so far, always the end of a line; a checkpoint stores it."""
+        """The length of the file in bytes, always the end of a line; a checkpoint stores it."""
         return self._closed_at if self._fd is None else os.fstat(self._fd).st_size
 
     def write(self, step: SupportsIndex, seed: SupportsIndex, values: Mapping[str, Any]) -> None:
@@ -72,8 +72,8 @@ class MetricsWriter:
             if name in record:
                 raise ValueError(f"a metric must not be named {name!r}: it says where the line belongs")
             record[name] = _plain(name, value)
-        words = {name: _in_words(value) for name, value in record.items()}
-        line = (json.dumps(words, allow_nan=False) + "\n").encode()
+        plain = {name: _in_words(value) for name, value in record.items()}
+        line = (json.dumps(plain, allow_nan=False) + "\n").encode()
         _append_whole(self._fd, line)
         self.crc32 = zlib.crc32(line, self.crc32)
         if self._summaries is not None:
@@ -127,7 +127,7 @@ def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 
 def check_prefix(run_dir: str | os.PathLike[str], offset: int, crc32: int) -> None:
-    """Checks that the file still begins with what a checkpoint has seen of it.
+    """Checks that the file still begins with what it held at a checkpoint.
 
     Raises:
       ValueError: it does not; names the file.
@@ -138,7 +138,7 @@ def check_prefix(run_dir: str | os.PathLike[str], offset: int, crc32: int) -> No
 
 
 def last_step(run_dir: str | os.PathLike[str]) -> int:
-    """The greatest step that a readable line tells of; 0 if there is none."""
+    """Returns the greatest step of a readable line; 0 if there is none."""
     path, latest = Path(run_dir) / FILE_NAME, 0
     if path.exists():
         with files.open_regular(path) as file:
@@ -181,7 +181,7 @@ class _Summaries:
         self._writers = {}
 
     def _opened(self, seed: int, step: int) -> Any:
-        """A new file of events, which hides what an interrupted run wrote from this step on."""
+        """Opens a file of events, which hides what an interrupted run wrote from this step on."""
         folder = self._root / f"seed_{seed}"
         folder.mkdir(parents=True, exist_ok=True)
         writer = self._writers[seed] = self._open(str(folder / "events"), f".{os.getpid()}")
@@ -190,7 +190,7 @@ class _Summaries:
 
 
 def _plain(name: str, value: Any) -> Any:
-    """A metric as a Python number or a flat list of them."""
+    """Returns a metric as a Python number or a flat list of them."""
     array = np.asarray(value)
     if array.ndim > 1:
         raise ValueError(f"metric {name!r} must be a number or a 1-D array, got shape {array.shape}")
@@ -225,7 +225,7 @@ def _refuse_constant(word: str) -> NoReturn:
 
 
 def _whole_lines(path: Path, offset: int) -> bytes:
-    """The first `offset` bytes of a file."""
+    """Reads the first `offset` bytes of a file; raises ValueError unless a line ends there."""
     if offset == 0:
         return b""
     size = path.stat().st_size if path.exists() else 0
@@ -239,7 +239,7 @@ def _whole_lines(path: Path, offset: int) -> bytes:
 
 
 def _append_whole(fd: int, line: bytes) -> None:
-    """One write call for the whole line; a kill of the process may stop it between two pages of memory."""
+    """Appends a line in one write call, or nothing; only a kill of the process may leave a part of it."""
     size = os.fstat(fd).st_size
     try:
         written = os.write(fd, line)

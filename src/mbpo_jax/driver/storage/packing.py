@@ -17,12 +17,12 @@ from mbpo_jax.types import PyTree
 
 
 def pack(tree: PyTree) -> dict[str, Any]:
-    """The arrays of one seed as nested dicts on the host, buffers cut to the rows in force."""
+    """Returns the arrays of one seed as nested dicts on the host, buffers cut to the rows in force."""
     return jax.tree.map(np.asarray, flax.serialization.to_state_dict(_with_contents(tree)))
 
 
 def unpack(template: PyTree, packed: dict[str, Any]) -> PyTree:
-    """The inverse of `pack`, into freshly initialised arrays, or the shapes, of the same structure.
+    """Returns what was packed, in the structure of freshly initialised arrays or of shapes.
 
     Raises:
       ValueError: an array is missing or has another shape or type, or a buffer has more rows than fit.
@@ -40,7 +40,7 @@ def unpack(template: PyTree, packed: dict[str, Any]) -> PyTree:
 
 
 def finite(tree: PyTree) -> dict[str, bool]:
-    """Whether each array of numbers is finite throughout, by its path in what `pack` makes of a tree."""
+    """Returns whether each array of numbers is finite throughout, by its path in what `pack` makes of a tree."""
     flat = flax.traverse_util.flatten_dict(flax.serialization.to_state_dict(tree), sep="/")
     arrays = {name: np.asarray(leaf) for name, leaf in flat.items() if leaf is not None}
     # Extremes, since nan spreads to both: no copy of the size of a buffer is made.
@@ -52,26 +52,27 @@ def finite(tree: PyTree) -> dict[str, bool]:
 
 
 def without_buffers(tree: PyTree) -> PyTree:
-    """The tree with None in the place of every buffer."""
+    """Returns the tree with None in the place of every buffer."""
     return jax.tree.map(lambda leaf: None if is_replay(leaf) else leaf, tree, is_leaf=is_replay)
 
 
 def _put(value: np.ndarray, like: Any) -> Any:
-    """On the device of `like`, and bound to it only if `like` is: else every program would be compiled once more."""
+    """Puts it where `like` lies, bound to the device only if `like` is: else every program would be compiled again."""
     return jax.device_put(value, like.sharding if getattr(like, "committed", False) else None)  # shapes have none
 
 
 def _with_contents(tree: PyTree) -> PyTree:
-    """The tree with its rows in the place of every buffer."""
+    """Returns the tree with its rows in the place of every buffer."""
     return jax.tree.map(lambda leaf: _contents(leaf) if is_replay(leaf) else leaf, tree, is_leaf=is_replay)
 
 
 def _contents(buffer: Replay) -> dict[str, Any]:
-    """Rows in force, oldest first; one row stands for none, which is part of format 1."""
+    """Returns the rows in force, oldest first; one row stands for none, which is part of the format."""
     size, head, num_slots = int(buffer.size), int(buffer.head), replay_lib.capacity(buffer)
     slots = np.arange(head - max(size, 1), head) % num_slots
-    rows = jax.tree.map(lambda leaf: np.asarray(leaf)[slots], buffer.rows)
-    return {"rows": rows, "size": np.asarray(size), "num_added": np.asarray(buffer.num_added)}
+    rows, first = jax.tree.map(lambda leaf: np.asarray(leaf)[slots], (buffer.rows, buffer.first))
+    contents = {"rows": rows, "size": np.asarray(size), "num_added": np.asarray(buffer.num_added)}
+    return contents if first is None else contents | {"first": first}
 
 
 def _rebuild(fresh: Replay, saved: dict[str, Any]) -> Replay:
@@ -97,4 +98,5 @@ def _rebuild(fresh: Replay, saved: dict[str, Any]) -> Replay:
         head=scalar(size % num_slots, fresh.head),
         size=scalar(size, fresh.size),
         num_added=scalar(int(saved["num_added"]), fresh.num_added),
+        first=None if fresh.first is None else fill(fresh.first, saved["first"]),
     )

@@ -23,11 +23,12 @@ UNREMARKABLE = frozenset({"run_dir", "quiet"})  # changes of these need no notic
 
 
 class SavedConfig(NamedTuple):
-    """Every resolved knob of a run, and what computed it."""
+    """Every resolved knob of a run, what computed it, and the spaces of its environment."""
 
     run: RunConfig
     algorithm: Any
-    versions: dict[str, str] | None = None  # of the software; None: not told
+    versions: dict[str, str] | None = None  # of the software; None: not known
+    task: dict[str, Any] | None = None  # as `interaction.task` made it; None: not known, the run is of an older version
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -35,8 +36,12 @@ def write_json(path: Path, value: Any) -> None:
     files.write_whole(path, lambda file: file.write((json.dumps(value, indent=2) + "\n").encode()))
 
 
-def write_config(run_dir: Path, run: RunConfig, algorithm: Any) -> None:
-    """Writes every resolved knob, the versions of what computes, the commit if known, and the device."""
+def write_config(run_dir: Path, run: RunConfig, algorithm: Any, task: dict[str, Any] | None = None) -> None:
+    """Writes every resolved knob, the versions of what computes, the commit if known, and the device.
+
+    Args:
+      task: sizes, action bounds and time limit, see `interaction.task`; left out where no environment was opened.
+    """
     value = {
         "run": options.nested(run),
         "algorithm": options.nested(algorithm),
@@ -47,7 +52,7 @@ def write_config(run_dir: Path, run: RunConfig, algorithm: Any) -> None:
             "kinds": sorted({d.device_kind for d in jax.local_devices()}),
         },
     }
-    write_json(run_dir / CONFIG, value)
+    write_json(run_dir / CONFIG, value | ({} if task is None else {"task": task}))
 
 
 def read_config(run_dir: Path) -> SavedConfig:
@@ -61,7 +66,8 @@ def read_config(run_dir: Path) -> SavedConfig:
         value = json.loads(files.read_text(path, MOST_CONFIG_BYTES))
         run = _from_json(RunConfig(), value["run"])
         algorithm = _from_json(REGISTRY[run.algorithm].default_config(), value["algorithm"])
-        return SavedConfig(run, algorithm, dict(value["versions"]) if "versions" in value else None)
+        versions, task = (dict(value[name]) if name in value else None for name in ("versions", "task"))
+        return SavedConfig(run, algorithm, versions, task)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise StorageFailure(f"cannot read {path}: {type(error).__name__}: {error}") from error
 

@@ -1,9 +1,10 @@
-"""The run directory of a run that trains: taken for this process, compared with what is asked for, and gone on from."""
+"""The run directory of a run that trains: held by this process, compared with what is asked for, and resumed."""
 
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from mbpo_jax import options
 from mbpo_jax.driver.config import RunConfig, StorageFailure
 from mbpo_jax.driver.storage import checkpoint, lock, metrics, run_directory
 
@@ -11,9 +12,11 @@ from mbpo_jax.driver.storage import checkpoint, lock, metrics, run_directory
 class RunFiles:
     """What a run finds in its directory. `notes` and `warnings` are for the user, who may have asked for quiet."""
 
-    def __init__(self, run: RunConfig, config: Any, stack: ExitStack) -> None:
+    def __init__(self, run: RunConfig, config: Any, task: dict[str, Any], stack: ExitStack) -> None:
         """Makes the directory if there is none, and holds it until `stack` ends.
 
+        Args:
+          task: the environment's spaces, as `config.json` keeps them.
         Raises:
           ValueError: another run is there; lists each difference, old and new.
           StorageFailure: another process is there, or the directory cannot be used.
@@ -30,15 +33,15 @@ class RunFiles:
         unlocked = stack.enter_context(lock.locked(self.run_dir))
         if unlocked is not None:
             self.warnings.append(unlocked)
-        self._compare(run, config)
+        self._compare(run, config, task)
         identity, defaults = run_directory.identity(run, config), run_directory.default_identity(run, config)
         self.checkpoints = checkpoint.Checkpoints(self.run_dir, run.checkpoints_kept, identity, defaults)
 
     def newest(self) -> checkpoint.Saved | None:
-        """The newest sound checkpoint that goes with the rest of the directory; None where a run begins.
+        """Returns the newest sound checkpoint that fits the rest of the directory; None where a run begins.
 
         Raises:
-          StorageFailure: there are checkpoints, but none that can be used; or there were, by what metrics.jsonl tells.
+          StorageFailure: there are checkpoints, but none that can be used; or metrics.jsonl says that there were.
         """
         saved = self.checkpoints.restore_latest(self._fits)
         self.warnings += self.checkpoints.passed_over
@@ -48,7 +51,8 @@ class RunFiles:
             self.warnings.append(f"{self._config_problem}; it is written anew, the checkpoint knows the run")
         return saved
 
-    def _compare(self, run: RunConfig, config: Any) -> None:
+    def _compare(self, run: RunConfig, config: Any, task: dict[str, Any]) -> None:
+        """Reads what config.json says of the run that is there, and refuses another one."""
         if not (self.run_dir / run_directory.CONFIG).exists():
             return
         try:
@@ -57,18 +61,23 @@ class RunFiles:
             self._config_problem = problem
             return
         self.notes += run_directory.check_same(saved, run, config)
+        changed = {} if saved.task is None else options.differences(saved.task, task)
+        if changed:
+            raise ValueError(
+                f"env {run.env!r} is not what run_dir {run.directory!r} was trained in: {'; '.join(changed.values())}"
+            )
         self._saved_every = saved.run.checkpoint_every_steps
 
-    def _fits(self, position: dict[str, Any]) -> None:
-        metrics.check_prefix(self.run_dir, position["metrics_offset"], position["metrics_crc32"])
+    def _fits(self, record: dict[str, Any]) -> None:
+        metrics.check_prefix(self.run_dir, record["metrics_offset"], record["metrics_crc32"])
 
     def _check_begins_here(self) -> None:
         """Refuses to begin where a run has been that lost its checkpoints: it would be overwritten."""
         if self._config_problem is not None:
             raise self._config_problem
-        told = metrics.last_step(self.run_dir)
-        if told > self._saved_every:
+        last_step = metrics.last_step(self.run_dir)
+        if last_step > self._saved_every:
             raise StorageFailure(
-                f"run_dir {self.run_dir} has metrics up to step {told} but no checkpoint: put back what is missing, or "
-                "give another --run_dir"
+                f"run_dir {self.run_dir} has metrics up to step {last_step} but no checkpoint: put back what is "
+                "missing, or give another --run_dir"
             )

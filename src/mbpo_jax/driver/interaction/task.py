@@ -1,0 +1,95 @@
+"""The task of a run: its spaces and the rules that a learnt model cannot know, resolved here and nowhere else.
+
+`config.json` keeps the spaces, so that whoever opens a run directory later guesses nothing and opens no environment.
+"""
+
+import importlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mbpo_jax import terminations
+from mbpo_jax.algorithms import REGISTRY
+from mbpo_jax.driver.config import AUTO, NEVER, RunConfig
+from mbpo_jax.driver.interaction.simulator import Spaces
+from mbpo_jax.types import Algorithm, Spec, TerminationFn
+
+
+class Task(NamedTuple):
+    """An environment as a run knows it."""
+
+    spaces: Spaces
+    spec: Spec  # the same as algorithms see it, with the rules that they may not learn
+
+
+def resolve(env_id: str, spaces: Spaces, config: Any) -> Task:
+    """Returns the task that an algorithm's knobs make of an environment.
+
+    Raises:
+      ValueError: what `--termination_fn` names cannot be imported, or is no such function.
+    """
+    spec, name = spec_of(spaces), getattr(config, "termination_fn", None)
+    termination_fn = None if name is None else resolve_termination_fn(name, env_id)
+    if termination_fn is not None:
+        check_termination_fn(termination_fn, str(name), spec)
+    return Task(spaces, spec._replace(termination_fn=termination_fn))
+
+
+def build(run: RunConfig, config: Any, spec: Spec) -> Algorithm:
+    """Builds the algorithm of a run.
+
+    Raises:
+      ValueError: it needs what is not known of the environment; names that.
+    """
+    try:
+        return REGISTRY[run.algorithm].build(config, spec)
+    except ValueError as error:
+        raise ValueError(f"{error} (env {run.env!r})") from error
+
+
+def spec_of(spaces: Spaces) -> Spec:
+    """Returns the sizes of spaces, without any rule."""
+    return Spec(spaces.obs_dim, spaces.action_low.size)
+
+
+def resolve_termination_fn(name: str, env_id: str) -> TerminationFn | None:
+    """Returns the termination function that `--termination_fn` names; None if it is to be known and is not.
+
+    Raises:
+      ValueError: it cannot be imported.
+    """
+    if name in (NEVER, AUTO):
+        return terminations.never if name == NEVER else terminations.lookup(env_id)
+    module, _, function = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), function)
+        if not callable(found):
+            raise TypeError(f"{function} is not a function")
+        return found
+    except Exception as error:  # whatever a module raises that is imported
+        raise ValueError(
+            "termination_fn must be 'auto', 'never' or package.module:function that can be imported, got "
+            f"{name!r} ({type(error).__name__}: {error})"
+        ) from error
+
+
+def check_termination_fn(termination_fn: TerminationFn, name: str, spec: Spec) -> None:
+    """Tries a termination function on the shapes that it will get.
+
+    Args:
+      name: what `--termination_fn` was.
+    Raises:
+      ValueError: it raises, or does not return bool [B].
+    """
+    num_rows = 3
+    obs, action = (jax.ShapeDtypeStruct((num_rows, dim), jnp.float32) for dim in (spec.obs_dim, spec.action_dim))
+    must = f"termination_fn {name!r} must return bool [{num_rows}] for {num_rows} rows"
+    try:
+        ends = jax.eval_shape(termination_fn, obs, action, obs)
+    except Exception as error:  # whatever a user's function raises
+        raise ValueError(f"{must}, but it raised {type(error).__name__}: {error}") from error
+    shape, dtype = getattr(ends, "shape", None), getattr(ends, "dtype", None)
+    if shape != (num_rows,) or dtype != jnp.bool_:
+        got = type(ends).__name__ if shape is None else f"{dtype} {list(shape)}"
+        raise ValueError(f"{must}, got {got}")

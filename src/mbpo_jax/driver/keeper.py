@@ -1,0 +1,131 @@
+"""Saving a run and restoring it, to the bit: where it stands, and every array that its next step reads."""
+
+import dataclasses
+from typing import Any, NamedTuple, Self
+
+from mbpo_jax.driver import memory
+from mbpo_jax.driver.config import StorageFailure, diverged
+from mbpo_jax.driver.record import Record
+from mbpo_jax.driver.setup import Arrays, Setup
+from mbpo_jax.driver.storage import checkpoint, packing
+from mbpo_jax.driver.storage.metrics import MetricsWriter
+from mbpo_jax.driver.storage.run_files import RunFiles
+from mbpo_jax.types import PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class Position:
+    """How far a run is."""
+
+    step: int  # environment steps taken
+    phase: int | None  # index of the phase that is due or under way; their number: evaluation and lines of metrics are
+    phase_done: tuple[bool, ...]  # the seeds that have come to its end
+
+    @classmethod
+    def start(cls, num_seeds: int) -> Self:
+        """Returns where a run begins."""
+        return cls(0, None, (False,) * num_seeds)
+
+    def after_step(self) -> Self:
+        """Returns the position once the environments have taken a step: before its first phase."""
+        return dataclasses.replace(self, step=self.step + 1, phase=0, phase_done=self._none_done())
+
+    def after_phase(self) -> Self:
+        """Returns the position once a phase is over, or was not due."""
+        assert self.phase is not None
+        return dataclasses.replace(self, phase=self.phase + 1, phase_done=self._none_done())
+
+    def between_steps(self) -> Self:
+        """Returns the position once all that was due after a step is done."""
+        return dataclasses.replace(self, phase=None)
+
+    def _none_done(self) -> tuple[bool, ...]:
+        return (False,) * len(self.phase_done)
+
+
+class Restored(NamedTuple):
+    """Where a run goes on, or begins."""
+
+    position: Position
+    arrays: Arrays
+    metrics_offset: int | None  # bytes of metrics.jsonl that the run had written by then; None: it begins
+
+
+class Keeper:
+    """Writes the checkpoints of a run and reads them back."""
+
+    def __init__(self, setup: Setup, record: Record, files: RunFiles, first_state: PyTree) -> None:
+        """Stores what a checkpoint is made of.
+
+        Args:
+          first_state: that of a run that begins. What is not finite there may be saved so: a best loss so far.
+        """
+        self._run, self._axis, self._envs, self._record, self._files = setup.run, setup.axis, setup.envs, record, files
+        self._finite_at_first = packing.finite(setup.axis.to_host(packing.without_buffers(first_state))[0])
+
+    def restore(self, fresh: Arrays) -> Restored:
+        """Reads the newest checkpoint, if there is any, and brings record and environments back to it.
+
+        Args:
+          fresh: the arrays of a run that begins.
+        Raises:
+          StorageFailure: no checkpoint can be used.
+        """
+        saved = self._files.newest()
+        if saved is None:
+            return Restored(Position.start(len(self._run.seeds)), fresh, None)
+        try:
+            return self._restore(saved, fresh)
+        except ValueError as error:
+            raise StorageFailure(
+                f"the newest checkpoint in {self._files.run_dir} does not fit this version of the software: {error}"
+            ) from error
+
+    def save(self, position: Position, arrays: Arrays, writer: MetricsWriter) -> None:
+        """Writes a checkpoint.
+
+        Raises:
+          Diverged: a number is not finite; nothing is written.
+          StorageFailure: it cannot be written.
+        """
+        self._record.check_finite(position.step)  # lines of metrics may be further apart than checkpoints
+        writer.sync()
+        contents = dataclasses.asdict(position) | {
+            "metrics_offset": writer.offset,
+            "metrics_crc32": writer.crc32,
+            "environments": self._envs.to_json(),
+            "record": self._record.to_json(),
+        }
+        packed = self._packed(position.step, arrays)
+        self._files.checkpoints.save(position.step, packed, contents, self._record.score(position.step))
+        memory.give_back()
+
+    def _packed(self, step: int, arrays: Arrays) -> dict[str, Any]:
+        """Returns what a checkpoint holds of each seed, on the host."""
+        packed = {}
+        parts = map(self._axis.to_host, arrays)
+        for i, (seed, *values) in enumerate(zip(self._run.seeds, *parts)):
+            mine = {name: packing.pack(value) for name, value in zip(Arrays._fields, values)}
+            for name, is_finite in packing.finite(mine).items():
+                if not is_finite and self._finite_at_first.get(name.removeprefix("state/"), True):
+                    raise diverged(f"{name} is not finite at step {step}", seed)
+            packed[str(seed)] = mine | self._envs.arrays(i)
+        return packed
+
+    def _restore(self, saved: checkpoint.Saved, fresh: Arrays) -> Restored:
+        record, seeds = saved.record, [saved.arrays[str(seed)] for seed in self._run.seeds]
+
+        def unpack(name: str, template: PyTree) -> PyTree:
+            values = [packing.unpack(v, mine.get(name, {})) for v, mine in zip(self._axis.split(template), seeds)]
+            return self._axis.place(self._axis.join(values))
+
+        arrays = Arrays(*map(unpack, Arrays._fields, fresh))
+        self._record.restore(record["record"])
+        for i, (seed, mine) in enumerate(zip(self._run.seeds, seeds)):
+            if not self._envs.restore(i, mine, record["environments"]):
+                self._files.warnings.append(
+                    f"seed {seed}: env {self._run.env} did not repeat its running episode; a new one begins, and the "
+                    "run is not what it would have been without the interruption"
+                )
+        position = Position(record["step"], record["phase"], tuple(record["phase_done"]))
+        return Restored(position, arrays, record["metrics_offset"])
