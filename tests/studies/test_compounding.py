@@ -152,7 +152,7 @@ def test_the_figure_is_drawn_from_the_numbers_alone():
         "error": {"steps": [1, 2], "median": [0.1, 0.2], "p90": [0.3, 0.4], "exploded_share": 0.0},
         "fan": {"steps": 2, "rows": 1000, "exploded_share": 0.27, "drawn": drawn},
     }
-    errors, first, second = compounding.figure(json.loads(json.dumps(numbers))).axes
+    errors, first, second = compounding._figure(json.loads(json.dumps(numbers))).axes
     np.testing.assert_array_equal(errors.get_lines()[0].get_ydata(), [0.1, 0.2])
     environment, median = first.get_lines()
     np.testing.assert_array_equal(environment.get_ydata(), real)

@@ -73,7 +73,7 @@ def study(
             "drawn": _drawn(fan),
         },
     }
-    return Finding(_sentence(numbers), numbers, figure(numbers))
+    return present(numbers)
 
 
 def _scale(obs: np.ndarray) -> np.ndarray:
@@ -167,6 +167,11 @@ def _rounded(values: np.ndarray) -> list[float]:
     return [float(f"{value:.{DIGITS}g}") for value in values]
 
 
+def present(numbers: dict[str, Any]) -> Finding:
+    """Puts the numbers, as measured or as read back from their file, into a sentence and a figure."""
+    return Finding(_sentence(numbers), numbers, _figure(numbers))
+
+
 def _sentence(numbers: dict[str, Any]) -> str:
     steps, exponent = numbers["error"]["steps"][-1], numbers["exponent"]
     power = "" if exponent is None else f", as steps to the power {exponent:.2f}"
@@ -180,15 +185,11 @@ def _sentence(numbers: dict[str, Any]) -> str:
     )
 
 
-def figure(numbers: dict[str, Any]) -> Figure:
-    """Draws the error over steps, and the fan of model rollouts as percentiles.
-
-    Args:
-      numbers: of the finding, or the file that was written of them.
-    """
+def _figure(numbers: dict[str, Any]) -> Figure:
+    """Draws the error over steps, and the fan of model rollouts as percentiles."""
     drawn = numbers["fan"]["drawn"]
-    picture = Figure(figsize=(11.0, 2.0 + 1.5 * len(drawn)), layout="constrained")
-    left, right = picture.subfigures(1, 2, squeeze=False)[0]
+    figure = Figure(figsize=(11.0, 2.0 + 1.5 * len(drawn)), layout="constrained")
+    left, right = figure.subfigures(1, 2, squeeze=False)[0]
     _draw_errors(left.subplots(), numbers["error"])
     panels = np.atleast_1d(right.subplots(len(drawn), 1, sharex=True))
     for axes, dimension in zip(panels, drawn, strict=True):
@@ -198,8 +199,8 @@ def figure(numbers: dict[str, Any]) -> Figure:
     panels[0].legend(loc="upper right", fontsize="small", ncols=2)
     panels[-1].set_xlabel("environment steps")
     right.suptitle(f"one action sequence, {numbers['fan']['rows']:,} rollouts in the model")
-    picture.suptitle(f"{numbers['env']}, {numbers['step']:,} environment steps")
-    return picture
+    figure.suptitle(f"{numbers['env']}, {numbers['step']:,} environment steps")
+    return figure
 
 
 def _draw_errors(axes: Axes, error: dict[str, Any]) -> None:
