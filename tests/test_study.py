@@ -102,7 +102,7 @@ def test_a_wrong_discount_is_named(tmp_path, capsys):
 
 
 def test_commands_in_the_documents_name_studies_and_flags_that_exist():
-    texts = [path.read_text() for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]]
+    texts = [path.read_text() for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]]
     commands = [found for text in texts for found in re.findall(r"python -m mbpo_jax\.study (\w+)([^\n`]*)", text)]
     assert commands
     for name, flags in commands:

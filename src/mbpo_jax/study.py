@@ -27,8 +27,12 @@ class Study(NamedTuple):
 
 STUDIES = {
     "exploitation": Study(exploitation.study, "returns in the model beside real ones, at every checkpoint of a run"),
-    "compounding": Study(compounding.study, "error against steps in the model, and the fan of one action sequence"),
-    "value_bias": Study(value_bias.study, "the critics' values beside the returns that follow, at every checkpoint"),
+    "compounding": Study(
+        compounding.study, "error against steps in the model, and percentiles of many rollouts of one action sequence"
+    ),
+    "value_bias": Study(
+        value_bias.study, "the critics' values beside discounted returns, at every checkpoint of a run"
+    ),
     "policy_shift": Study(policy_shift.study, "model error against the policy's distance from the data policy"),
     "versions": Study(versions.study, "a policy's returns in another version of its environment"),
     "best_length": Study(best_length.study, "the best rollout length over model error and policy shift; needs no run"),
@@ -41,7 +45,7 @@ HELP = {
     "other_env": "Gymnasium id of the other version; auto: version 4 of the run's own.",
     "rows_per_start": "Imagined trajectories from each start.",
     "fan_steps": "Length of the action sequence of the fan.",
-    "fan_rows": "Times that the model repeats it.",
+    "fan_rows": "Model rollouts of that sequence.",
     "num_steps": "Most steps in the model of the error curve.",
     "num_starts": "Starts of the error curve.",
     "num_rows": "Transitions that a model is fitted to; several, separated by commas.",

@@ -1,3 +1,5 @@
+import json
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -78,9 +80,41 @@ def test_the_fan_repeats_one_action_sequence_past_any_end(trained, episodes, mon
     monkeypatch.setattr(compounding.imagination, "dynamics", world(0.5))  # it says that every step is the last
     fan = compounding._fan(trained, None, episodes[0], 5)
     assert (fan["rows"], fan["exploded"]) == (6, 0.0)
-    np.testing.assert_allclose(fan["mean"][:, 0], episodes[0].obs[:, 0] + 0.5 * np.arange(31), atol=1e-4)
-    np.testing.assert_allclose(fan["std"], 0.0, atol=1e-6)
+    for percentile in fan["percentiles"]:
+        np.testing.assert_allclose(percentile[:, 0], episodes[0].obs[:, 0] + 0.5 * np.arange(31), atol=1e-4)
+    np.testing.assert_allclose(fan["spread"], 0.0, atol=1e-6)
     np.testing.assert_array_equal(fan["real"], episodes[0].obs)
+
+
+def test_a_few_rollouts_that_explode_leave_the_percentiles_alone(trained, episodes, monkeypatch):
+    """One of twenty rollouts is 1e12 off and would swamp a mean; the band from 10 to 90 % does not notice."""
+
+    def replayed(trained, world, starts, actions, key):
+        imagined = np.repeat(episodes[0].obs[:, None].astype(np.float64), 20, axis=1)
+        imagined[1:, 0] = 1e12
+        return imagined, 0.05
+
+    monkeypatch.setattr(compounding, "_replayed", replayed)
+    fan = compounding._fan(trained, None, episodes[0], 20)
+    for percentile in fan["percentiles"]:
+        np.testing.assert_allclose(percentile, episodes[0].obs, atol=1e-6)
+    np.testing.assert_allclose(fan["spread"], 0.0, atol=1e-6)
+
+
+def test_percentiles_worked_by_hand(trained, episodes, monkeypatch):
+    """Eleven rollouts that lie 0, 1, ... 10 above the environment."""
+
+    def replayed(trained, world, starts, actions, key):
+        return episodes[0].obs[:, None] + np.arange(11.0)[:, None], 0.0
+
+    monkeypatch.setattr(compounding, "_replayed", replayed)
+    fan = compounding._fan(trained, None, episodes[0], 11)
+    for percentile, above in zip(fan["percentiles"], (1.0, 2.5, 5.0, 7.5, 9.0), strict=True):
+        np.testing.assert_allclose(percentile, episodes[0].obs + above)
+    np.testing.assert_allclose(fan["spread"], 8.0)
+    first = compounding._drawn(fan)[0]  # the only dimension that varies
+    assert (first["dimension"], len(first["environment"])) == (0, 31)
+    np.testing.assert_allclose(np.subtract(first["p75"], first["environment"]), 7.5, rtol=1e-3)
 
 
 def test_cutting_keeps_one_observation_more_than_actions(episodes):
@@ -98,12 +132,43 @@ def test_a_run_is_studied_from_its_files(run_dir):
     assert numbers["fan"]["rows"] == 10
     assert 1 <= numbers["fan"]["steps"] <= 4
     assert "InvertedPendulum-v5 after 120 steps" in finding.sentence
+    assert finding.figure.get_suptitle() == "InvertedPendulum-v5, 120 environment steps"
     later = compounding.study(run_dir, seed=3, fan_steps=4, fan_rows=10, num_steps=2, num_starts=20)
     assert later.numbers["step"] == 160
     assert later.numbers["error_first"] != numbers["error_first"]
 
 
-def test_what_explodes_is_told(trained, episodes, monkeypatch):
+def test_the_figure_is_drawn_from_the_numbers_alone():
+    """Of two dimensions, each with a panel beside that of the errors."""
+    real = [0.0, 1.0, 2.0]
+    drawn = [
+        {"dimension": dim, "environment": real} | {f"p{q}": [q / 100] * 3 for q in compounding.PERCENTILES}
+        for dim in (1, 4)
+    ]
+    drawn[1]["p90"] = [0.9, 1e15, 1e15]
+    numbers = {
+        "env": "X",
+        "step": 1000,
+        "error": {"steps": [1, 2], "median": [0.1, 0.2], "p90": [0.3, 0.4], "exploded_share": 0.0},
+        "fan": {"steps": 2, "rows": 1000, "exploded_share": 0.27, "drawn": drawn},
+    }
+    errors, first, second = compounding._figure(json.loads(json.dumps(numbers))).axes
+    np.testing.assert_array_equal(errors.get_lines()[0].get_ydata(), [0.1, 0.2])
+    environment, median = first.get_lines()
+    np.testing.assert_array_equal(environment.get_ydata(), real)
+    np.testing.assert_array_equal(median.get_ydata(), [0.5] * 3)
+    assert [text.get_text() for text in first.texts] == ["27% of the rollouts exploded"]
+    assert [text.get_text() for text in first.get_legend().get_texts()] == [
+        "environment",
+        "model, median",
+        "10 to 90 %",
+        "25 to 75 %",
+    ]
+    assert (first.get_ylabel(), second.get_ylabel()) == ("obs 1", "obs 4")
+    assert second.get_ylim()[1] < 5.0  # what exploded does not set the scale
+
+
+def test_what_explodes_is_reported(trained, episodes, monkeypatch):
     monkeypatch.setattr(compounding.imagination, "dynamics", world(1e17))
     assert compounding._fan(trained, None, episodes[0], 4)["exploded"] == 1.0
     _, exploded = compounding._errors(trained, None, episodes, 10, 40, np.ones(4))
@@ -112,4 +177,4 @@ def test_what_explodes_is_told(trained, episodes, monkeypatch):
     sentence = compounding._sentence(
         numbers | {"error": {"steps": [1], "exploded_share": 0.0}, "fan": {"exploded_share": 0.25}}
     )
-    assert sentence.endswith("In the model 25% of the fan exploded, and stand still from there.")
+    assert sentence.endswith("In the model 25% of the fan exploded.")

@@ -81,10 +81,10 @@ def test_a_run_is_studied_from_its_files(finding):
 
 
 def test_the_figure_shows_the_measurements(finding):
-    of_loss, of_share = finding.figure.axes
+    loss_axes, share_axes = finding.figure.axes
     for axes, x_of, y in (
-        (of_loss, lambda point: point["kl"], "loss"),
-        (of_share, lambda point: theory.distance_of_kl(point["kl"]), "unexplained"),
+        (loss_axes, lambda point: point["kl"], "loss"),
+        (share_axes, lambda point: theory.distance_of_kl(point["kl"]), "unexplained"),
     ):
         dots = [line for line in axes.get_lines() if line.get_marker() == "."]
         for line, curve in zip(dots, finding.numbers["curves"], strict=True):
@@ -182,11 +182,11 @@ def test_every_measurement_is_on_states_that_the_policy_of_the_moment_visits(exp
     assert [point.num_updates for point in measured] == [0, 5, 10]
 
 
-def test_learning_that_diverges_is_told_with_its_rows(experiment):
-    fine, trouble = (health.first_trouble(("the loss",), jnp.asarray([[value]])) for value in (1.0, jnp.nan))
-    experiment._heed([fine, fine], "when")
+def test_learning_that_diverges_is_reported_with_its_rows(experiment):
+    fine, fault = (health.first_trouble(("the loss",), jnp.asarray([[value]])) for value in (1.0, jnp.nan))
+    experiment._check_health([fine, fine], "when")
     with pytest.raises(Diverged, match=r"the loss is not finite .* \(300 rows, update 0 to 5\)"):
-        experiment._heed([fine, trouble], "300 rows, update 0 to 5")
+        experiment._check_health([fine, fault], "300 rows, update 0 to 5")
 
 
 @pytest.mark.parametrize("discount", [0.0, 1.0])

@@ -12,7 +12,7 @@ def finding(run_dir):
     return value_bias.study(run_dir, num_episodes=3)
 
 
-def test_what_follows_worked_by_hand():
+def test_discounted_returns_worked_by_hand():
     reward, bonus = np.asarray([1.0, 2.0, 3.0]), np.asarray([0.5, 0.25, 8.0])
     ends = value_bias.discounted_returns(reward, bonus, True, 0.5)
     # 3; 2 + (0.25 + 3) / 2; 1 + (0.5 + 3.625) / 2: the bonus of the state after the end is not due
@@ -22,19 +22,19 @@ def test_what_follows_worked_by_hand():
 
 
 def test_bias_worked_by_hand():
-    told = value_bias.bias(np.asarray([1.0, 2.0, 3.0]), np.asarray([-2.0, -4.0, -6.0]))
-    assert told["value_mean"] == 2.0
-    assert told["return_mean"] == -4.0
-    assert told["bias_mean"] == 6.0  # 3, 6 and 9
-    assert told["bias_std"] == pytest.approx(np.sqrt(6.0))
-    assert told["normalised_bias_mean"] == 1.5  # the sign of the return does not turn it round
-    assert told["normalised_bias_std"] == pytest.approx(np.sqrt(6.0) / 4.0)
-    assert told["correlation"] == pytest.approx(-1.0)
+    statistics = value_bias.bias(np.asarray([1.0, 2.0, 3.0]), np.asarray([-2.0, -4.0, -6.0]))
+    assert statistics["value_mean"] == 2.0
+    assert statistics["return_mean"] == -4.0
+    assert statistics["bias_mean"] == 6.0  # 3, 6 and 9
+    assert statistics["bias_std"] == pytest.approx(np.sqrt(6.0))
+    assert statistics["normalised_bias_mean"] == 1.5  # the sign of the return does not turn it round
+    assert statistics["normalised_bias_std"] == pytest.approx(np.sqrt(6.0) / 4.0)
+    assert statistics["correlation"] == pytest.approx(-1.0)
 
 
-def test_where_nothing_can_be_divided_by_none_is_told():
-    told = value_bias.bias(np.ones(3), np.zeros(3))
-    assert told["normalised_bias_mean"] is told["normalised_bias_std"] is told["correlation"] is None
+def test_statistics_that_are_not_defined_are_none():
+    statistics = value_bias.bias(np.ones(3), np.zeros(3))
+    assert statistics["normalised_bias_mean"] is statistics["normalised_bias_std"] is statistics["correlation"] is None
 
 
 @pytest.mark.parametrize(("discount", "steps"), [(0.99, 459), (0.9, 44), (0.0, 1)])
@@ -62,8 +62,8 @@ def test_critics_that_promise_a_constant_too_much_are_off_by_it(run_dir, finding
         assert after["bias_std"] == pytest.approx(before["bias_std"], abs=1e-4)
 
 
-def test_the_least_critic_speaks_and_the_bonus_counts(run_dir, finding, monkeypatch):
-    """Critics 3 and 2 in a world of one endless reward: 1 / (1 - 0.9) follows, and 5 * 0.9 / (1 - 0.9) of the bonus."""
+def test_the_smallest_critic_and_the_bonus_count(run_dir, finding, monkeypatch):
+    """Critics 3 and 2, endless rewards of 1 and bonuses of 5: the return is 1 / (1 - 0.9) + 5 * 0.9 / (1 - 0.9)."""
     build = agents.build
 
     def constant(config, spec):
@@ -105,8 +105,8 @@ def test_episodes_go_on_past_the_time_limit_and_steps_beyond_it_are_not_compared
     assert compared == np.minimum(lengths, 5).reshape(-1, 3).sum(1).tolist()
 
 
-@pytest.mark.parametrize(("terminal", "follows"), [(True, [25.2, 18.0, 0.0]), (False, [47.07, 42.3, 27.0])])
-def test_values_are_of_a_step_and_bonuses_of_the_state_after_it(run_dir, monkeypatch, terminal, follows):
+@pytest.mark.parametrize(("terminal", "expected"), [(True, [25.2, 18.0, 0.0]), (False, [47.07, 42.3, 27.0])])
+def test_values_are_of_a_step_and_bonuses_of_the_state_after_it(run_dir, monkeypatch, terminal, expected):
     """Bonuses 10, 20 and 30 of the states after the steps, no rewards, discount 0.9; worked by hand."""
     build = agents.build
 
@@ -122,7 +122,7 @@ def test_values_are_of_a_step_and_bonuses_of_the_state_after_it(run_dir, monkeyp
     episode = value_bias.Episode(obs, np.float32([[0.1], [0.2], [0.3]]), np.zeros(3), terminal)
     q, returns = value_bias._Comparison(trained, 1)._compare(trained, 0, episode)
     np.testing.assert_allclose(q, [10, 21, 32], rtol=1e-5)
-    np.testing.assert_allclose(returns, follows, rtol=1e-5)
+    np.testing.assert_allclose(returns, expected, rtol=1e-5)
 
 
 def test_checkpoints_from_before_learning_are_left_out_and_named(finding):
@@ -156,21 +156,21 @@ def test_a_run_without_discount_is_refused(tmp_path):
 
 def test_the_figure_shows_every_checkpoint(finding):
     values, normalised = finding.figure.axes
-    returns, told = values.get_lines()
+    returns, critics = values.get_lines()
     points = finding.numbers["points"]
     np.testing.assert_array_equal(returns.get_ydata(), [point["return_mean"] for point in points])
-    np.testing.assert_array_equal(told.get_ydata(), [point["value_mean"] for point in points])
+    np.testing.assert_array_equal(critics.get_ydata(), [point["value_mean"] for point in points])
     np.testing.assert_allclose(
         normalised.get_lines()[0].get_ydata(), [point["normalised_bias_mean"] for point in points]
     )
 
 
-def test_the_sentence_tells_the_last_checkpoint_and_how_many_lie_above():
+def test_the_sentence_names_the_last_checkpoint_and_how_many_overestimate():
     points = [
         {"step": step, "bias_mean": bias, "value_mean": 10.0, "return_mean": 10.0 - bias}
         for step, bias in ((1000, 2.0), (2000, -1.0))
     ]
     sentence = value_bias._sentence({"algorithm": "sac", "env": "X", "points": points})
     assert "2 checkpoints" in sentence
-    assert "lie above the discounted returns at 1;" in sentence
-    assert sentence.endswith("at step 2,000 they are 10.0 on average, the returns 11.0.")
+    assert "overestimate the discounted return at 1 of them;" in sentence
+    assert sentence.endswith("at step 2,000 the mean value is 10.0, the mean discounted return 11.0.")

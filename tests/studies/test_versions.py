@@ -60,9 +60,9 @@ def test_differences_worked_by_hand():
 
     here = [episode([0, 1, 2, 3], [1, 1, 0]), episode([0, 1, 2], [1, 0])]
     there = [episode([0, 1, 2.5, 3], [1, 1.25, 1]), episode([0, 1], [9])]
-    told = versions.differences(here, there)
+    measured = versions.differences(here, there)
     # the second ended earlier there: its one common step is an end there, and no end here
-    assert told == {
+    assert measured == {
         "same_actions_state_difference": 0.5,
         "same_actions_reward_difference": 0.25,
         "last_reward_differences": [1.0],

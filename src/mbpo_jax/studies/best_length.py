@@ -1,4 +1,4 @@
-"""What the theory says: which rollout length is best, and what other lengths cost.
+"""Evaluates the theory: the best rollout length, and the penalty of other lengths.
 
 References: Janner et al. 2019 (MBPO), Theorem A.2.
 """
@@ -16,14 +16,14 @@ from mbpo_jax.studies.finding import Finding
 CELLS_PER_DECADE = 20
 MODEL_ERROR_DECADES = 4  # 1e-4 ... 1
 POLICY_SHIFT_DECADES = 3  # 1e-3 ... 1
-SHIFT = 0.05  # policy shift of the right-hand picture
+SHIFT = 0.05  # policy shift of the right-hand panel
 MODEL_ERRORS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06)  # its model errors; the last exceeds SHIFT
-HORIZONS = 4  # the right-hand picture ends at this many times 1 / (1 - discount)
+HORIZONS = 4  # the right-hand panel ends at this many times 1 / (1 - discount)
 CURVE_POINTS = 400
 
 
 def study(discount: float = 0.99) -> Finding:
-    """Best lengths over model error and policy shift; needs no run.
+    """Finds the best lengths over model error and policy shift; needs no run.
 
     Args:
       discount: per environment step, in (0, 1).
@@ -37,14 +37,14 @@ def study(discount: float = 0.99) -> Finding:
         )
         for error in MODEL_ERRORS
     }
-    told = ", ".join(f"{length} at {error}" for error, length in best.items())
-    sentence = f"Discount {discount:g}, policy shift {SHIFT:g}: the best rollout length by model error is {told}."
+    lengths = ", ".join(f"{length} at {error}" for error, length in best.items())
+    sentence = f"Discount {discount:g}, policy shift {SHIFT:g}: the best rollout length by model error is {lengths}."
     numbers = {"discount": discount, "policy_shift": SHIFT, "best_length_by_model_error": best}
     return Finding(sentence, numbers, figure)
 
 
 def best_length_figure(discount: float) -> Figure:
-    """A map of best lengths, and the penalty over the length."""
+    """Draws a map of best lengths, and the penalty over the length."""
     figure = Figure(figsize=(11.0, 4.6), layout="constrained")
     lengths, penalties = figure.subplots(1, 2)
     _draw_lengths(lengths, discount)
@@ -53,7 +53,7 @@ def best_length_figure(discount: float) -> Figure:
 
 
 def best_lengths(discount: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Model errors [E] and policy shifts [S], both increasing and up to 1, and the best length of each pair [E, S]."""
+    """Returns model errors [E] and policy shifts [S], both increasing to 1, and the best length [E, S] of each pair."""
     errors, shifts = (
         10.0 ** (np.arange(-decades * CELLS_PER_DECADE, 1) / CELLS_PER_DECADE)
         for decades in (MODEL_ERROR_DECADES, POLICY_SHIFT_DECADES)
@@ -86,7 +86,7 @@ def _draw_lengths(axes: Axes, discount: float) -> None:
 
 
 def _draw_penalties(axes: Axes, discount: float) -> None:
-    """Penalties over the length, as multiples of the penalty without a model; a dot marks the least."""
+    """Draws penalties over the length, relative to the penalty without a model; a dot marks the minimum."""
     end = round(HORIZONS / (1.0 - discount))
     grid = np.unique(np.linspace(0, end, CURVE_POINTS).astype(int)).tolist()
     for error in MODEL_ERRORS:
@@ -109,6 +109,6 @@ def _relative_penalty(model_error: float, rollout_length: int, discount: float) 
 
 
 def _edges(centres: np.ndarray) -> np.ndarray:
-    """[N] evenly spaced on a log axis -> [N + 1], the borders of the cells around them."""
+    """Returns the edges [N + 1] of cells around centres [N] that are evenly spaced on a log axis."""
     half = 10.0 ** (0.5 / CELLS_PER_DECADE)
     return np.append(centres / half, centres[-1] * half)

@@ -1,4 +1,4 @@
-"""How far a model drifts from the environment when it goes on from its own predictions.
+"""Measures how a model's errors compound when it continues from its own predictions.
 
 References: Janner et al. 2019 (MBPO), section 6.2, Figures 4a and 4b.
 """
@@ -21,6 +21,9 @@ from mbpo_jax.studies.finding import Finding
 from mbpo_jax.types import Array, Key, PyTree
 
 MOST_DIMS_DRAWN = 4
+BANDS = ((10, 90), (25, 75))  # percentiles of rollouts, drawn around their median
+PERCENTILES = (10, 25, 50, 75, 90)
+DIGITS = 5  # significant ones that are kept of a state that is drawn
 
 
 def study(
@@ -35,11 +38,11 @@ def study(
     """Feeds real action sequences to the model: one long one many times (the fan), and many short ones.
 
     Args:
-      step: of the checkpoint; the newest by default.
-      fan_steps: length of the one sequence, cut where its episode ends.
-      fan_rows: times that the model repeats it; rounded up to a multiple of the number of elites.
-      num_steps: length of the short ones, cut to half of the longest episode.
-      num_starts: how many of them; rounded up likewise.
+      step: environment step of the checkpoint; the newest by default.
+      fan_steps: length of the long sequence; shorter where its episode ends before.
+      fan_rows: model rollouts of the long sequence; rounded up to a multiple of the number of elites.
+      num_steps: length of the short sequences, at most half of the longest episode.
+      num_starts: number of short sequences; rounded up to a multiple of the number of elites.
     Raises:
       StorageFailure, ValueError: see `load_trained` and `imagination.check`.
     """
@@ -68,31 +71,48 @@ def study(
             "steps": len(fan["real"]) - 1,
             "rows": int(fan["rows"]),
             "exploded_share": fan["exploded"],
-            "spread_over_real_range": _over(fan["std"][-1], np.ptp(fan["real"], axis=0)),
+            "spread_over_real_range": _over(fan["spread"][-1], np.ptp(fan["real"], axis=0)),
+            "drawn": _drawn(fan),
         },
     }
-    return Finding(_sentence(numbers), numbers, _figure(numbers, fan))
+    return present(numbers)
 
 
 def _scale(obs: np.ndarray) -> np.ndarray:
-    """Standard deviations [O] of states [N, O]; infinite where a dimension is constant, whose errors have no unit."""
+    """Returns standard deviations [O] of states [N, O]; infinite where constant, as errors have no unit there."""
     return np.where(np.ptp(obs, axis=0) > 0.0, obs.std(0, dtype=np.float64), np.inf)
 
 
 def _fan(trained: Trained, episode: Episode, rows: int) -> dict[str, Any]:
-    """Mean and standard deviation [T + 1, O] of what the model makes of one action sequence."""
+    """Returns percentiles [5, T + 1, O] of model rollouts of one action sequence, and their spread [T + 1, O].
+
+    The spread is the distance from the 10th to the 90th percentile. Percentiles stay readable while less than a tenth
+    of the rollouts explode; means and standard deviations do not.
+    """
     rows = imagination.whole_shares(trained, rows)
     starts, actions = np.repeat(episode.obs[:1], rows, 0), np.repeat(episode.action[:, None], rows, 1)
     imagined, exploded = _replayed(trained, starts, actions, jax.random.key(0))
-    return {"real": episode.obs, "mean": imagined.mean(1), "std": imagined.std(1), "rows": rows, "exploded": exploded}
+    percentiles = np.percentile(imagined, PERCENTILES, axis=1)
+    spread = percentiles[-1] - percentiles[0]
+    return {"real": episode.obs, "percentiles": percentiles, "spread": spread, "rows": rows, "exploded": exploded}
+
+
+def _drawn(fan: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns what the figure shows of the fan: the dimensions that vary most in relation to the spread."""
+    dims = np.argsort(-np.ptp(fan["real"], axis=0) / (fan["spread"].mean(0) + 1e-6))[:MOST_DIMS_DRAWN]
+    return [
+        {"dimension": dim, "environment": _rounded(fan["real"][:, dim])}
+        | {f"p{q}": _rounded(values) for q, values in zip(PERCENTILES, fan["percentiles"][:, :, dim])}
+        for dim in sorted(dims.tolist())
+    ]
 
 
 def _errors(
     trained: Trained, played: list[Episode], num_steps: int, num_starts: int, scale: np.ndarray
 ) -> tuple[np.ndarray, float]:
-    """Distance [num_steps, starts] of imagined from real states in units of `scale` [O], and the share that exploded.
+    """Returns distances [num_steps, starts] of imagined from real states in units of `scale`; the exploded share.
 
-    It is the root of a mean over the dimensions whose scale is finite; 0 if there is none.
+    A distance is the root of the mean square over the dimensions whose scale is finite; 0 if there is none.
     """
     random = np.random.default_rng(trained.seed)
     usable = [episode for episode in played if len(episode.reward) >= num_steps]
@@ -106,13 +126,13 @@ def _errors(
 
 
 def _piece(episode: Episode, start: int, num_steps: int) -> Episode:
-    """At most `num_steps` of an episode."""
+    """Cuts at most `num_steps` out of an episode."""
     end = start + num_steps
     return Episode(episode.obs[start : end + 1], episode.action[start:end], episode.reward[start:end], False)
 
 
 def _replayed(trained: Trained, starts: np.ndarray, actions: np.ndarray, key: Key) -> tuple[np.ndarray, float]:
-    """Returns states [T + 1, B, O] that the model imagines for actions [T, B, A], past any end; share that exploded."""
+    """Returns states [T + 1, B, O] that the model imagines for actions [T, B, A], past terminal ones; exploded share."""
 
     @jax.jit
     def replayed(state: PyTree, starts: Array, actions: Array) -> Trajectory:
@@ -129,14 +149,14 @@ def _replayed(trained: Trained, starts: np.ndarray, actions: np.ndarray, key: Ke
 
 
 def _growth(median: np.ndarray) -> dict[str, float | None]:
-    """The errors at both ends, and p of error ~ steps^p by least squares on logarithms: 1 where errors just add up."""
+    """Returns the first and last error, and p of error ~ steps^p by least squares on logarithms; 1: errors add up."""
     steps = np.arange(1, len(median) + 1)
     exponent = float(np.polyfit(np.log(steps), np.log(median + 1e-12), 1)[0]) if len(median) > 1 else None
     return {"error_first": float(median[0]), "error_last": float(median[-1]), "exponent": exponent}
 
 
 def _over(values: np.ndarray, ranges: np.ndarray) -> list[float | None]:
-    """Quotients; None where the range is zero."""
+    """Divides values by ranges; None where a range is zero."""
     return [float(value / width) if width > 0.0 else None for value, width in zip(values, ranges)]
 
 
@@ -144,49 +164,70 @@ def _floats(values: np.ndarray) -> list[float]:
     return [float(value) for value in values]
 
 
+def _rounded(values: np.ndarray) -> list[float]:
+    """Rounds to DIGITS significant digits, which is finer than a pixel and keeps the file small."""
+    return [float(f"{value:.{DIGITS}g}") for value in values]
+
+
+def present(numbers: dict[str, Any]) -> Finding:
+    """Puts the numbers, as measured or as read back from their file, into a sentence and a figure."""
+    return Finding(_sentence(numbers), numbers, _figure(numbers))
+
+
 def _sentence(numbers: dict[str, Any]) -> str:
     steps, exponent = numbers["error"]["steps"][-1], numbers["exponent"]
-    power = "" if exponent is None else f"; as steps to the power {exponent:.2f}"
-    shares = {"short sequences": numbers["error"]["exploded_share"], "the fan": numbers["fan"]["exploded_share"]}
+    power = "" if exponent is None else f", as steps to the power {exponent:.2f}"
+    shares = {"short rollouts": numbers["error"]["exploded_share"], "the fan": numbers["fan"]["exploded_share"]}
     exploded = " and ".join(f"{share:.0%} of {name}" for name, share in shares.items() if share)
-    explosion = f" In the model {exploded} exploded, and stand still from there." if exploded else ""
+    explosion = f" In the model {exploded} exploded." if exploded else ""
     return (
         f"{numbers['env']} after {numbers['step']:,} steps: the median error grows from {numbers['error_first']:.3f} "
-        f"at one step to {numbers['error_last']:.3f} at {steps}, in standard deviations of the states in the "
-        f"replay buffer{power}.{explosion}"
+        f"at 1 step to {numbers['error_last']:.3f} at {steps}, in standard deviations of the real states{power}."
+        f"{explosion}"
     )
 
 
-def _figure(numbers: dict[str, Any], fan: dict[str, Any]) -> Figure:
-    num_dims = min(MOST_DIMS_DRAWN, fan["real"].shape[1])
-    figure = Figure(figsize=(11.0, 2.0 + 1.5 * num_dims), layout="constrained")
+def _figure(numbers: dict[str, Any]) -> Figure:
+    """Draws the error over steps, and the fan of model rollouts as percentiles."""
+    drawn = numbers["fan"]["drawn"]
+    figure = Figure(figsize=(11.0, 2.0 + 1.5 * len(drawn)), layout="constrained")
     left, right = figure.subfigures(1, 2, squeeze=False)[0]
-    axes = left.subplots()
-    error = numbers["error"]
-    axes.plot(error["steps"], error["median"], label="median of starts")
-    axes.fill_between(error["steps"], error["median"], error["p90"], alpha=0.2, linewidth=0.0, label="to 90 %")
-    axes.set(xscale="log", yscale="log", xlabel="steps in the model", ylabel="error / standard deviation")
-    axes.grid(visible=True, alpha=0.3)
-    axes.legend()
-    dims = np.argsort(-np.ptp(fan["real"], axis=0) / (fan["std"].mean(0) + 1e-6))[:num_dims]
-    panels = np.atleast_1d(right.subplots(num_dims, 1, sharex=True))
-    for axes, dim in zip(panels, sorted(dims)):
-        _draw_fan(axes, fan, int(dim))
-    panels[0].legend(loc="upper right", fontsize="small")
+    _draw_errors(left.subplots(), numbers["error"])
+    panels = np.atleast_1d(right.subplots(len(drawn), 1, sharex=True))
+    for axes, dimension in zip(panels, drawn, strict=True):
+        _draw_fan(axes, dimension)
+    exploded = f"{numbers['fan']['exploded_share']:.0%} of the rollouts exploded"
+    panels[0].text(0.01, 0.95, exploded, transform=panels[0].transAxes, va="top", fontsize="small")
+    panels[0].legend(loc="upper right", fontsize="small", ncols=2)
     panels[-1].set_xlabel("environment steps")
-    right.suptitle(f"one action sequence, {fan['rows']:,} times in the model (mean, ±1 sd)")
+    right.suptitle(f"one action sequence, {numbers['fan']['rows']:,} rollouts in the model")
     figure.suptitle(f"{numbers['env']}, {numbers['step']:,} environment steps")
     return figure
 
 
-def _draw_fan(axes: Axes, fan: dict[str, Any], dim: int) -> None:
-    steps = np.arange(len(fan["real"]))
-    real, mean, std = (fan[name][:, dim] for name in ("real", "mean", "std"))
+def _draw_errors(axes: Axes, error: dict[str, Any]) -> None:
+    axes.plot(error["steps"], error["median"], label="median over starts")
+    axes.fill_between(error["steps"], error["median"], error["p90"], alpha=0.2, linewidth=0.0, label="up to 90 %")
+    axes.set(xscale="log", yscale="log", xlabel="steps in the model", ylabel="error / standard deviation")
+    axes.grid(visible=True, alpha=0.3)
+    axes.legend()
+
+
+def _draw_fan(axes: Axes, dimension: dict[str, Any]) -> None:
+    """Draws one dimension of the state; values beyond the panel, which may be astronomical, end at its edge."""
+    real = np.asarray(dimension["environment"])
+    steps = np.arange(len(real))
     beyond = np.ptp(real) + 1e-3
     low, high = real.min() - beyond, real.max() + beyond
+
+    def clipped(percentile: int) -> np.ndarray:
+        return np.clip(dimension[f"p{percentile}"], low, high)
+
     axes.plot(steps, real, color="black", linewidth=1.0, label="environment")
-    axes.plot(steps, np.clip(mean, low, high), color="tab:blue", linewidth=1.0, label="model")
-    ends = np.clip(mean - std, low, high), np.clip(mean + std, low, high)  # what is astronomical cannot be drawn
-    axes.fill_between(steps, *ends, color="tab:blue", alpha=0.2, linewidth=0.0)
+    axes.plot(steps, clipped(50), color="tab:blue", linewidth=1.0, label="model, median")
+    for lower, upper in BANDS:
+        label = f"{lower} to {upper} %"
+        ends = clipped(lower), clipped(upper)
+        axes.fill_between(steps, *ends, color="tab:blue", alpha=0.2, linewidth=0.0, label=label)
     axes.set_ylim(low, high)
-    axes.set_ylabel(f"obs {dim}")
+    axes.set_ylabel(f"obs {dimension['dimension']}")

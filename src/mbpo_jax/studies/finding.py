@@ -1,4 +1,4 @@
-"""What a study leaves behind."""
+"""The result of a study."""
 
 from typing import Any, NamedTuple
 
@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 
 class Finding(NamedTuple):
-    """A sentence, the numbers behind it, and their picture."""
+    """A sentence, the numbers behind it, and a figure of the numbers."""
 
     sentence: str
     numbers: dict[str, Any]  # JSON

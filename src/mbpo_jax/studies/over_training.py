@@ -1,4 +1,4 @@
-"""One measurement at every checkpoint of a run."""
+"""Repeats one measurement at every checkpoint of a run."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,17 +18,17 @@ def measure(
     prepare: Callable[[Trained], Measure],
     least: int = 1,
 ) -> tuple[list[dict[str, Any]], list[str], Trained]:
-    """Measures every checkpoint that can be read (still) and passes the check.
+    """Measures every checkpoint that is readable and passes the check.
 
     Args:
-      check: raises ValueError, with the reason, where a checkpoint has not what is measured.
-      prepare: makes the measurement from the first such checkpoint, so that it is compiled once.
-      least: checkpoints that are needed.
+      check: raises ValueError, with the reason, if a checkpoint lacks what is measured.
+      prepare: builds the measurement from the first such checkpoint, so that it is compiled once.
+      least: number of checkpoints that are needed.
     Returns:
-      The measurements with their `step`; the checkpoints that were left out, with reasons; the newest one measured.
+      The measurements with their `step`; the checkpoints left out, with reasons; the newest one measured.
     Raises:
       StorageFailure: there is no run.
-      ValueError: fewer checkpoints than that; tells why each was left out.
+      ValueError: there are fewer than `least`; the message says why each was left out.
     """
     run_directory.read_config(run_dir)
     points: list[dict[str, Any]] = []

@@ -1,8 +1,8 @@
-"""How a model's error grows as the policy moves away from the one that gathered its data.
+"""Measures how a model's error grows as the policy moves away from the one that gathered its data.
 
-The data policy is a run's policy, with noise. For several numbers of its transitions a model is fitted once; then the
-policy goes on learning from that model, and at every measurement the error of the model is taken on states that the
-moving policy visits in the environment, beside the policy's distance from the data policy.
+The data policy is a run's policy with its exploration noise. For each number of its transitions one model is fitted.
+The policy then learns from that model, and each measurement sets the model's error on the states that the current
+policy visits in the environment beside the policy's divergence from the data policy.
 
 References: Janner et al. 2019 (MBPO), section 4.2 and Figure 1.
 """
@@ -34,16 +34,16 @@ from mbpo_jax.types import FINISHED, OWN, Array, Key, PyTree, Transition
 
 START_ROWS = 100_000  # of a round of one-step rollouts, as many as the paper's
 FIT, LEARN, VISIT = 0, 1, 2  # streams of keys
-CONSTANT = 1e-12  # a target with less variance has nothing to explain (the reward of a pendulum that stands)
+CONSTANT = 1e-12  # a target with less variance counts as constant (the reward of a pendulum that stands)
 
 
 class Measurement(NamedTuple):
-    """One dot of the figure."""
+    """One point of the figure."""
 
-    num_updates: int  # of the policy, since it was the data policy
+    num_updates: int  # agent updates since the data policy
     kl: float  # nats, mean over visited states of KL(policy || data policy)
     loss: float  # mean squared error of the elites on (reward, change of observation), over its dimensions
-    unexplained: float  # share of the variance of each target that is not predicted, cut to [0, 1] and averaged
+    unexplained: float  # unexplained share of the variance of each target, clipped to [0, 1], mean over targets
 
 
 def study(
@@ -55,17 +55,17 @@ def study(
     updates_between: int = 500,
     visited_steps: int = 1000,
 ) -> Finding:
-    """Measures, fits a line for every number of rows, and puts what came out into the bound.
+    """Measures the error, fits a line for every number of rows, and evaluates the bound at the measured errors.
 
     Args:
-      step: of the checkpoint whose policy gathers the data; the newest by default.
-      num_rows: transitions of the data policy that a model is fitted to, one model each.
-      num_measurements: after the first, which is at the data policy.
-      updates_between: agent updates from one measurement to the next; fewer where the first moves nats away (Hopper).
-      visited_steps: environment steps of the moving policy at each.
+      step: environment step of the checkpoint whose policy gathers the data; the newest by default.
+      num_rows: numbers of transitions of the data policy; one model is fitted to each.
+      num_measurements: measurements after the first, which is at the data policy.
+      updates_between: agent updates between measurements; use fewer where the first moves nats away (Hopper).
+      visited_steps: environment steps of the current policy at each measurement.
     Raises:
-      StorageFailure, ValueError: see `load_trained`; or the run's agent is not MBPO's SAC, or its discount 0 or 1.
-      Diverged: learning from one of the models went wrong.
+      StorageFailure, ValueError: see `load_trained`; or the agent is not SAC under MBPO, or the discount is 0 or 1.
+      Diverged: learning from one of the models diverged.
     """
     trained = load_trained(run_dir, seed, step)
     imagination.check(trained)
@@ -89,11 +89,11 @@ def study(
         "longest_considered": longest,
         "curves": curves,
     }
-    return Finding(_sentence(numbers), numbers, _figure(numbers))
+    return present(numbers)
 
 
 class _Experiment:
-    """What is the same for all numbers of rows: the data, the data policy, and what was compiled."""
+    """Holds what all numbers of rows share: the data, the data policy, and the compiled functions."""
 
     def __init__(self, trained: Trained, most_rows: int, visited_steps: int) -> None:
         self._trained, self._visited_steps = trained, visited_steps
@@ -113,7 +113,7 @@ class _Experiment:
         self._fits = [jax.jit(run) for run in self._world.fit.functions]
 
     def measure(self, num_rows: int, num_measurements: int, updates_between: int) -> list[Measurement]:
-        """From the data policy on, with one model of the first `num_rows` transitions."""
+        """Fits one model to the first `num_rows` transitions and measures it along the path of the policy."""
         rows = jax.tree.map(lambda leaf: leaf[:num_rows], self._data)
         real = replay_lib.add(replay_lib.init(self._trained.spec, self._data.reward.shape[0]), rows)
         model = self._fit(real)
@@ -169,7 +169,7 @@ class _Experiment:
     def _judge_rows(
         self, actor: PyTree, model: PyTree, visited: Transition, variances: Array
     ) -> tuple[Array, Array, Array]:
-        """The numbers of a `Measurement`, all []."""
+        """Returns KL, loss and unexplained share of a `Measurement`, each []."""
         kl = gaussian_kl(*self._distribution(actor, visited.obs), *self._distribution(self._data_actor, visited.obs))
         mean, _ = self._world.predict(self._world.belief(model), visited.obs, visited.action)
         target = jnp.concatenate([visited.reward[:, None], visited.next_obs - visited.obs], -1)
@@ -180,25 +180,27 @@ class _Experiment:
         return jnp.mean(kl), jnp.mean(error), unexplained
 
     def _distribution(self, actor: PyTree, obs: Array) -> tuple[Array, Array]:
-        """Mean and log_std [B, A] before the tanh, which changes no divergence."""
+        """Returns mean and log_std [B, A] before the tanh, which leaves divergences unchanged."""
         mean, log_std = self._network.apply({"params": actor}, obs)
         return mean, log_std
 
 
 def gaussian_kl(mean: Array, log_std: Array, other_mean: Array, other_log_std: Array) -> Array:
-    """KL [...] in nats between diagonal Gaussians [..., A], the first from the other."""
+    """Returns the divergence KL(first || other) [...] in nats between diagonal Gaussians [..., A]."""
     ratio = jnp.exp(2.0 * (log_std - other_log_std))
     distance = jnp.square((mean - other_mean) * jnp.exp(-other_log_std))
     return 0.5 * jnp.sum(ratio + distance - 1.0 - 2.0 * (log_std - other_log_std), axis=-1)
 
 
 def _line(measured: Sequence[Measurement], discount: float, longest: int) -> dict[str, Any]:
-    """What was measured at the data policy, lines from there through the other dots, and what Theorem A.2 recommends.
+    """Returns the errors at the data policy, their growth with the policy shift, and the lengths of Theorem A.2.
 
-    Recommended are lengths up to `longest`, an episode's.
+    The bound asks for total variation distances of the worst state. Two proxies stand in for them: the unexplained
+    share, which is 0 for an exact model and 1 for one that predicts the mean, and the largest distance that the mean
+    divergence allows.
 
-    The bound wants total variation distances, of the worst state. What stands in for them is the unexplained share,
-    which is 0 for an exact model and 1 for one that knows nothing, and what the mean divergence allows.
+    Args:
+      longest: length of an episode, the longest rollout considered.
     """
     shifts = [theory.distance_of_kl(point.kl) for point in measured]
     return {
@@ -215,19 +217,24 @@ def _line(measured: Sequence[Measurement], discount: float, longest: int) -> dic
 
 
 def _slope(x: Sequence[float], y: Sequence[float]) -> float:
-    """Of the line through the first dot that is nearest to the others by least squares; 0 if no dot is beside it."""
+    """Returns the least-squares slope of a line through the first point; 0 if all x are equal."""
     across, up = np.asarray(x[1:]) - x[0], np.asarray(y[1:]) - y[0]
     return float(across @ up / (across @ across)) if across.any() else 0.0
 
 
+def present(numbers: dict[str, Any]) -> Finding:
+    """Puts the numbers, as measured or as read back from their file, into a sentence and a figure."""
+    return Finding(_sentence(numbers), numbers, _figure(numbers))
+
+
 def _sentence(numbers: dict[str, Any]) -> str:
-    told = [
+    parts = [
         f"{curve['rows']:,} rows: loss {curve['loss_at_data_policy']:.3g} at the data policy, "
         f"{curve['loss_per_nat']:+.2g} per nat, best length {_span(curve['recommended_lengths'][1:])}"
         for curve in numbers["curves"]
     ]
     return (
-        f"{numbers['env']}, data policy of step {numbers['step']:,}: {'; '.join(told)}. The run's schedule: "
+        f"{numbers['env']}, data policy of step {numbers['step']:,}: {'; '.join(parts)}. The run's schedule: "
         f"{_span(numbers['scheduled_lengths'])}."
     )
 
@@ -237,24 +244,27 @@ def _span(lengths: Sequence[int]) -> str:
 
 
 def _figure(numbers: dict[str, Any]) -> Figure:
+    """Draws both errors of the model against the distance of the policy."""
     figure = Figure(figsize=(10.0, 4.2), layout="constrained")
-    of_loss, of_share = figure.subplots(1, 2)
+    loss_axes, share_axes = figure.subplots(1, 2)
     for curve in numbers["curves"]:
         measured = [Measurement(**point) for point in curve["measurements"]]
         losses, shares = [point.loss for point in measured], [point.unexplained for point in measured]
         label = f"{curve['rows']:,} rows"
-        _draw(of_loss, [point.kl for point in measured], losses, curve["loss_per_nat"], label)
-        _draw(of_share, curve["policy_shifts"], shares, curve["error_per_shift"], label)
-    of_loss.set(xlabel="mean KL(policy || data policy), nats", ylabel="squared error of the model")
-    of_loss.legend()
-    of_share.set(xlabel="policy shift: most total variation of that KL", ylabel="unexplained share of the variance")
+        _draw(loss_axes, [point.kl for point in measured], losses, curve["loss_per_nat"], label)
+        _draw(share_axes, curve["policy_shifts"], shares, curve["error_per_shift"], label)
+    loss_axes.set(xlabel="mean KL(policy || data policy), nats", ylabel="squared error of the model")
+    loss_axes.legend()
+    share_axes.set(
+        xlabel="policy shift: largest total variation at that KL", ylabel="unexplained share of the variance"
+    )
     title = f"{numbers['env']}, data policy of step {numbers['step']:,}"
-    figure.suptitle(f"{title}: model error on states the policy visits")
+    figure.suptitle(f"{title}: model error on the states that the policy visits")
     return figure
 
 
 def _draw(axes: Axes, x: Sequence[float], y: Sequence[float], slope: float, label: str) -> None:
-    """Dots, and the line through the first of them."""
+    """Draws points, and the line through the first of them."""
     (dots,) = axes.plot(x, y, ".", label=label)
     ends = np.asarray([x[0], max(x)])
     axes.plot(ends, y[0] + (ends - x[0]) * slope, color=dots.get_color(), linewidth=1.0)

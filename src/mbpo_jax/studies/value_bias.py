@@ -1,4 +1,4 @@
-"""Do the critics overestimate? Their values beside the discounted returns that follow, over training.
+"""Compares the critics' values with discounted returns over training: do the critics overestimate?
 
 References: Fujimoto et al. 2018 (TD3), section 4.1; Chen et al. 2021 (REDQ), section 3, for the normalised bias.
 """
@@ -19,20 +19,20 @@ from mbpo_jax.studies.episodes import Episode
 from mbpo_jax.studies.finding import Finding
 
 TAIL_WEIGHT = 0.01
-"""Most that a reward may weigh, by its discount, where an episode is cut off."""
+"""Largest discount factor that a reward may still have where an episode is cut off."""
 
 
 def study(run_dir: Path, seed: int | None = None, num_episodes: int = 10) -> Finding:
-    """Plays the policy that the critics judge at every checkpoint, and compares what they say with what follows.
+    """Compares values with discounted returns at every checkpoint of a run.
 
-    A value is the smallest of the critics, as targets take it. What follows is the discounted sum of rewards and, with
-    SAC, of the entropy bonuses from the next step on. The time limit is moved so far out that what lies beyond it has a
-    weight of TAIL_WEIGHT at most; only steps within the run's own limit are compared. The critics of DDPG and TD3 judge
-    the policy without noise. Checkpoints from before the agent's first update, or that cannot be read, are left out and
-    named.
+    A value is the minimum over critics, as in the targets. A discounted return sums the rewards and, with SAC, the
+    entropy bonuses from the next step on. Episodes go on past the run's time limit until a reward is discounted to
+    TAIL_WEIGHT; only steps within the limit are compared. The policy acts as the critics assume: with noise under SAC,
+    without under DDPG and TD3. Checkpoints from before the agent's first update, and unreadable ones, are left out and
+    listed.
 
     Args:
-      num_episodes: starts.
+      num_episodes: episodes per checkpoint, each from a start of its own.
     Raises:
       StorageFailure, ValueError: see `load_trained`; or the discount is 1, or no checkpoint is left.
     """
@@ -47,21 +47,21 @@ def study(run_dir: Path, seed: int | None = None, num_episodes: int = 10) -> Fin
         "points": points,
         "left_out": left_out,
     }
-    return Finding(_sentence(numbers), numbers, _figure(numbers))
+    return present(numbers)
 
 
 def _check(trained: Trained) -> None:
     if trained.algorithm.critic is None:
         raise ValueError(f"the run must have critics, got --algorithm={trained.run.algorithm}")
     if trained.config.agent.discount == 1.0:
-        raise ValueError("--discount of the run must be below 1, got 1: what follows has no end")
+        raise ValueError("--discount of the run must be below 1, got 1: undiscounted returns have no end")
     first = max(phase.first for phase in trained.algorithm.phases if phase.name == "update_agent")
     if trained.step < first:
         raise ValueError(f"the agent has its first update at step {first}")
 
 
 class _Comparison:
-    """Compiled once for all checkpoints."""
+    """Measures checkpoints with functions that are compiled once."""
 
     def __init__(self, trained: Trained, num_episodes: int) -> None:
         self._num_episodes, self._discount = num_episodes, trained.config.agent.discount
@@ -86,7 +86,7 @@ class _Comparison:
         return bias(q, returns) | {"episode_steps_mean": float(np.mean([len(episode.reward) for episode in played]))}
 
     def _compare(self, trained: Trained, number: int, episode: Episode) -> tuple[np.ndarray, np.ndarray]:
-        """Values and discounted returns of the steps within the run's time limit, [T'] each."""
+        """Returns values and discounted returns [T'] of the steps within the run's time limit."""
         length, capacity = len(episode.reward), self._limit + self._tail  # one shape, so one compilation
         obs = np.zeros((capacity + 1, episode.obs.shape[1]), np.float32)
         action = np.zeros((capacity, episode.action.shape[1]), np.float32)
@@ -102,29 +102,29 @@ class _Comparison:
 
 
 def steps_of_tail(discount: float) -> int:
-    """Steps after which a reward weighs no more than TAIL_WEIGHT."""
+    """Returns the number of steps that discounts a reward to TAIL_WEIGHT."""
     return math.ceil(math.log(TAIL_WEIGHT) / math.log(discount)) if discount > 0.0 else 1
 
 
 def discounted_returns(reward: np.ndarray, next_bonus: np.ndarray, terminal: bool, discount: float) -> np.ndarray:
-    """What follows each step t of an episode, [T]: r_t + discount * (bonus_{t+1} + what follows step t + 1).
+    """Returns discounted returns G [T] of an episode: G_t = r_t + discount * (bonus_{t+1} + G_{t+1}).
 
     Args:
       reward: [T]; next_bonus: [T], the entropy bonus of the state after each step.
-      terminal: whether the MDP ended after the last step, so that no bonus is due there.
+      terminal: whether the MDP ended after the last step, where no bonus is due.
     """
     returns = np.zeros(len(reward))
-    follows = 0.0 if terminal else float(next_bonus[-1])
+    next_value = 0.0 if terminal else float(next_bonus[-1])
     for t in reversed(range(len(reward))):
-        returns[t] = float(reward[t]) + discount * follows
-        follows = returns[t] + (float(next_bonus[t - 1]) if t else 0.0)
+        returns[t] = float(reward[t]) + discount * next_value
+        next_value = returns[t] + (float(next_bonus[t - 1]) if t else 0.0)
     return returns
 
 
 def bias(q: np.ndarray, returns: np.ndarray) -> dict[str, Any]:
-    """Mean and spread of q - returns [B], also in units of |mean return|; and how well q tells steps apart."""
+    """Returns mean and standard deviation of q - returns [B], also in units of |mean return|, and their correlation."""
     error, scale = q - returns, abs(float(np.mean(returns)))
-    tells = q.std() > 0 and returns.std() > 0
+    both_vary = q.std() > 0 and returns.std() > 0
     return {
         "value_mean": float(np.mean(q)),
         "return_mean": float(np.mean(returns)),
@@ -132,8 +132,13 @@ def bias(q: np.ndarray, returns: np.ndarray) -> dict[str, Any]:
         "bias_std": float(np.std(error)),
         "normalised_bias_mean": float(np.mean(error)) / scale if scale else None,
         "normalised_bias_std": float(np.std(error)) / scale if scale else None,
-        "correlation": float(np.corrcoef(q, returns)[0, 1]) if tells else None,
+        "correlation": float(np.corrcoef(q, returns)[0, 1]) if both_vary else None,
     }
+
+
+def present(numbers: dict[str, Any]) -> Finding:
+    """Puts the numbers, as measured or as read back from their file, into a sentence and a figure."""
+    return Finding(_sentence(numbers), numbers, _figure(numbers))
 
 
 def _sentence(numbers: dict[str, Any]) -> str:
@@ -141,20 +146,22 @@ def _sentence(numbers: dict[str, Any]) -> str:
     last = points[-1]
     above = sum(point["bias_mean"] > 0 for point in points)
     return (
-        f"{numbers['algorithm']} on {numbers['env']}, {len(points)} checkpoints: the critics' values lie above the "
-        f"discounted returns at {above}; at step {last['step']:,} they are {last['value_mean']:.1f} on average, the "
-        f"returns {last['return_mean']:.1f}."
+        f"{numbers['algorithm']} on {numbers['env']}, {len(points)} checkpoints: the critics overestimate the "
+        f"discounted return at {above} of them; at step {last['step']:,} the mean value is {last['value_mean']:.1f}, "
+        f"the mean discounted return {last['return_mean']:.1f}."
     )
 
 
 def _figure(numbers: dict[str, Any]) -> Figure:
+    """Draws values beside discounted returns over training, and the normalised bias."""
     points = numbers["points"]
     steps = [point["step"] for point in points]
     figure = Figure(figsize=(10.0, 4.2), layout="constrained")
     values, normalised = figure.subplots(1, 2)
-    values.plot(steps, [point["return_mean"] for point in points], marker=".", color="black", label="what follows")
-    values.plot(steps, [point["value_mean"] for point in points], marker=".", color="tab:blue", label="the critics")
-    values.set(title="means over visited steps", xlabel="environment steps", ylabel="discounted return")
+    returns = [point["return_mean"] for point in points]
+    values.plot(steps, returns, marker=".", color="black", label="discounted return")
+    values.plot(steps, [point["value_mean"] for point in points], marker=".", color="tab:blue", label="critics' value")
+    values.set(title="mean over visited states", xlabel="environment steps", ylabel="discounted return")
     values.legend()
     mean, std = (
         np.asarray([point[name] for point in points], np.float64)  # None becomes nan, a gap
@@ -164,9 +171,11 @@ def _figure(numbers: dict[str, Any]) -> Figure:
     normalised.fill_between(steps, mean - std, mean + std, color="tab:blue", alpha=0.15, linewidth=0.0)
     normalised.axhline(0.0, color="gray", linestyle="--", linewidth=1.0)
     normalised.set(
-        title="mean and spread over visited steps",
+        title="normalised bias, mean ± sd over visited states",
         xlabel="environment steps",
-        ylabel="(value - what follows) / |mean of what follows|",
+        ylabel="(value - return) / |mean return|",
     )
+    for axes in (values, normalised):
+        axes.xaxis.set_major_formatter("{x:,.0f}")
     figure.suptitle(f"{numbers['algorithm']} on {numbers['env']}: do the critics overestimate?")
     return figure

@@ -1,6 +1,6 @@
-"""Does another version of the environment pay the same? A trained policy, played in both from the same starts.
+"""Compares two versions of an environment: a trained policy plays both from the same starts.
 
-The published runs are of Gym's version 2, ours of Gymnasium's 5; version 4 is the nearest to theirs that still runs.
+Published runs used version 2 of Gym, ours use version 5 of Gymnasium; version 4 is the closest to 2 that still runs.
 """
 
 from pathlib import Path
@@ -23,12 +23,12 @@ def study(
     """Plays the deterministic policy in both versions, and repeats its actions in the other one.
 
     Args:
-      step: of the checkpoint; the newest by default.
-      other_env: Gymnasium id; auto: version 4 of the run's own.
+      step: environment step of the checkpoint; the newest by default.
+      other_env: Gymnasium id; auto: version 4 of the run's own environment.
       num_episodes: starts.
     Raises:
       StorageFailure: see `load_trained`.
-      ValueError: the other environment does not exist, or its observations or actions are others.
+      ValueError: the other environment does not exist, or its observations or actions have other sizes.
     """
     trained = load_trained(run_dir, seed, step)
     name = version_4(trained.run.env) if other_env == AUTO else other_env
@@ -59,22 +59,22 @@ def study(
         "other_lengths": [len(episode.reward) for episode in there],
         **differences(here, repeated),
     }
-    return Finding(_sentence(numbers), numbers, _figure(numbers))
+    return present(numbers)
 
 
 def version_4(env: str) -> str:
-    """`Hopper-v4` of `Hopper-v5`, and `mbpo_jax/AntTruncatedObs-v4` of `mbpo_jax/AntTruncatedObs-v5`."""
+    """Returns `Hopper-v4` for `Hopper-v5`, and `mbpo_jax/AntTruncatedObs-v4` for `mbpo_jax/AntTruncatedObs-v5`."""
     return env.rpartition("-")[0] + "-v4"
 
 
 def repeat(env: Environment, episode: Episode, number: int) -> Episode:
-    """The actions of an episode again, in `env` from the same start, to their end or until the environment ends."""
+    """Repeats the actions of an episode in `env` from the same start, until they or the environment end."""
     actions = iter(episode.action)
     return episodes.play(env, lambda obs: next(actions), number, len(episode.action))
 
 
 def differences(here: list[Episode], repeated: list[Episode]) -> dict[str, Any]:
-    """How far the same actions lead to other states and rewards; steps that both took count."""
+    """Returns the largest differences in states and rewards under the same actions, over the steps that both took."""
     state = reward = 0.0
     last = []
     for one, two in zip(here, repeated, strict=True):
@@ -90,24 +90,30 @@ def differences(here: list[Episode], repeated: list[Episode]) -> dict[str, Any]:
     }
 
 
+def present(numbers: dict[str, Any]) -> Finding:
+    """Puts the numbers, as measured or as read back from their file, into a sentence and a figure."""
+    return Finding(_sentence(numbers), numbers, _figure(numbers))
+
+
 def _sentence(numbers: dict[str, Any]) -> str:
     own, other = np.asarray(numbers["returns"]), np.asarray(numbers["other_returns"])
     last = numbers["last_reward_differences"]
-    of_last = f"; the step that ends an episode pays {np.mean(last):+.2f} there" if last else ""
+    ending = f"; the step that ends an episode earns {np.mean(last):+.2f} there" if last else ""
     return (
         f"{numbers['env']} {own.mean():.1f} +- {own.std():.1f}, {numbers['other_env']} {other.mean():.1f} +- "
         f"{other.std():.1f} over {len(own)} starts. The same actions lead to states that differ by up to "
         f"{numbers['same_actions_state_difference']:.2g} and rewards that differ by up to "
-        f"{numbers['same_actions_reward_difference']:.2g} before the last step{of_last}."
+        f"{numbers['same_actions_reward_difference']:.2g} before the last step{ending}."
     )
 
 
 def _figure(numbers: dict[str, Any]) -> Figure:
+    """Draws the return in one version against that in the other."""
     figure = Figure(figsize=(5.0, 4.6), layout="constrained")
     axes = figure.subplots()
     own, other = numbers["returns"], numbers["other_returns"]
     axes.scatter(own, other, s=16)
     ends = [min(own + other), max(own + other)]
     axes.plot(ends, ends, color="gray", linestyle="--", linewidth=1.0)
-    axes.set(title="one dot a start", xlabel=f"return, {numbers['env']}", ylabel=f"return, {numbers['other_env']}")
+    axes.set(title="one dot per start", xlabel=f"return, {numbers['env']}", ylabel=f"return, {numbers['other_env']}")
     return figure
