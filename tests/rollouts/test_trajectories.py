@@ -62,6 +62,7 @@ def test_a_row_that_ended_stays_and_earns_nothing_and_others_go_on():
     np.testing.assert_array_equal(out.reward[:, 1], [0, 1, 2, 0, 0, 0])
     np.testing.assert_array_equal(out.reward[:, 0], [0, 1, 2, 3, 4, 5])
     np.testing.assert_array_equal(out.alive[:, 1], [True, True, True, False, False, False])
+    np.testing.assert_array_equal(out.survives, [True, False])
     assert not out.exploded.any()  # an end is none
 
 
@@ -77,6 +78,7 @@ def test_a_prediction_that_is_not_finite_ends_a_row_where_it_was(past_end):
     np.testing.assert_array_equal(out.reward[:, 1], [0, 1, 0, 0, 0])
     np.testing.assert_array_equal(out.obs[:, 0, 0], np.arange(6))
     np.testing.assert_array_equal(out.exploded, [False, True])
+    np.testing.assert_array_equal(out.survives, [True, False])
 
 
 @pytest.mark.parametrize("rows", [1, 3, 7])

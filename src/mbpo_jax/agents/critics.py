@@ -118,7 +118,7 @@ def regress(
 # -- weights and moments, which are too many to be watched at every update -------------------------------------------
 
 
-def check_is_due(num_before: Array | int, num_after: Array | int) -> Array | bool:
+def check_is_due(num_before: Array, num_after: Array) -> Array:
     """Returns whether an update after the first count, up to the second, is a CHECK_STATE_UPDATES-th; bool []."""
     return num_after // CHECK_STATE_UPDATES > num_before // CHECK_STATE_UPDATES
 

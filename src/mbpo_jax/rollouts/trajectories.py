@@ -24,6 +24,7 @@ class Trajectory(struct.PyTreeNode, kw_only=True):
     action: Array  # [H, B, A]
     reward: Array  # [H, B], 0 after the end
     alive: Array  # [H, B], bool, whether the row took this step
+    survives: Array  # [B], bool, whether the row has neither ended nor exploded
     exploded: Array  # [B], bool, whether it stopped since a prediction was not finite or beyond `health.LIMIT`
 
 
@@ -43,14 +44,21 @@ def unroll(
       past_end: whether rows go on where the termination function would end them.
     References: Chua et al. 2018 (PETS), section 4.1; Janner et al. 2019 (MBPO), Appendix C, deals anew.
     """
-    num_rows, key_once = start_obs.shape[0], jax.random.fold_in(key, num_steps)
+    num_rows = start_obs.shape[0]
+    share = -(-num_rows // dynamics.num_groups)  # filled up with the last row where rows do not go round
+
+    def deal(key: Key) -> Array:
+        return jax.random.permutation(key, share * dynamics.num_groups)
+
+    dealt_once = deal(jax.random.fold_in(key, num_steps))
 
     def step(carry: Moved, number: Array) -> tuple[Moved, tuple[Array, ...]]:
         obs, alive, exploded = carry
         key_action, key_move = jax.random.split(jax.random.fold_in(key, number))
         key_deal, key_noise = jax.random.split(key_move)
         action = choose(key_action, number, obs)
-        next_obs, reward, ends = _move(key_deal if redeal else key_once, key_noise, dynamics, obs, action)
+        places = deal(key_deal) if redeal else dealt_once
+        next_obs, reward, ends = _move(key_noise, dynamics, places, obs, action)
         usable = health.magnitude((next_obs, reward), keep=1) < health.LIMIT  # nan is not below it
         moves = alive & usable
         next_obs = jnp.where(moves[:, None], next_obs, obs)
@@ -58,21 +66,19 @@ def unroll(
         return carry, (next_obs, action, jnp.where(moves, reward, 0.0), moves)
 
     start = (start_obs, jnp.ones(num_rows, bool), jnp.zeros(num_rows, bool))
-    (_, _, exploded), (obs, action, reward, alive) = jax.lax.scan(step, start, jnp.arange(num_steps))
+    (_, survives, exploded), (obs, action, reward, alive) = jax.lax.scan(step, start, jnp.arange(num_steps))
     obs = jnp.concatenate([start_obs[None], obs])
-    return Trajectory(obs=obs, action=action, reward=reward, alive=alive, exploded=exploded)
+    return Trajectory(obs=obs, action=action, reward=reward, alive=alive, survives=survives, exploded=exploded)
 
 
-def _move(key_deal: Key, key_noise: Key, dynamics: Dynamics, obs: Array, action: Array) -> Moved:
-    """Moves rows [B, ...] by one step, each by the version of the dynamics that the deal gives it."""
+def _move(key: Key, dynamics: Dynamics, places: Array, obs: Array, action: Array) -> Moved:
+    """Moves rows [B, ...] by one step; `places` is the order in which they are dealt to the versions of the dynamics."""
     num_rows, num_groups = obs.shape[0], dynamics.num_groups
-    share = -(-num_rows // num_groups)
-    places = jax.random.permutation(key_deal, share * num_groups)
-    rows = jnp.minimum(places, num_rows - 1).reshape(num_groups, share)  # shares are filled up with the last row
+    rows = jnp.minimum(places, num_rows - 1).reshape(num_groups, -1)
 
     def move_share(group: Array) -> Moved:
         mine = rows[group]
-        return dynamics.step_fn(jax.random.fold_in(key_noise, group), group, obs[mine], action[mine])
+        return dynamics.step_fn(jax.random.fold_in(key, group), group, obs[mine], action[mine])
 
     moved = jax.lax.map(move_share, jnp.arange(num_groups))
     back = jnp.argsort(places)[:num_rows]

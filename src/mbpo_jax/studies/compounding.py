@@ -132,7 +132,7 @@ def _piece(episode: Episode, start: int, num_steps: int) -> Episode:
 
 
 def _replayed(trained: Trained, starts: np.ndarray, actions: np.ndarray, key: Key) -> tuple[np.ndarray, float]:
-    """Returns states [T + 1, B, O] that the model imagines for actions [T, B, A], past terminal ones; exploded share."""
+    """Returns states [T + 1, B, O] that the model imagines for actions [T, B, A], past terminals; exploded share."""
 
     @jax.jit
     def replayed(state: PyTree, starts: Array, actions: Array) -> Trajectory:
