@@ -7,33 +7,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mbpo_jax import health, options, replay, terminations
+from mbpo_jax import health, options, replay
 from mbpo_jax.algorithms import REGISTRY
-from mbpo_jax.types import FINISHED, Spec, Transition
-
-SPEC = Spec(obs_dim=4, action_dim=2, termination_fn=terminations.never)
-TINY = {
-    "exploration_steps": 40, "min_replay_rows": 40, "replay_capacity": 400, "epoch_steps": 20, "fit_every_steps": 10,
-    "rollout_batch": 30, "updates_per_step": 2, "batch_size": 16, "real_fraction": 0.25, "num_members": 3,
-    "num_elites": 2, "model_hidden_units": 8, "hidden_units": 8, "num_hidden_layers": 1,
-    "model_weight_decays": (5e-5, 1e-4),
-}  # fmt: skip
+from mbpo_jax.driver.config import RunConfig, resolve_algorithm_config
+from mbpo_jax.types import FINISHED, Transition
 
 
-def tiny_config(config_class):
-    """The config with every knob that it has in TINY."""
-    sections = {name: tiny_config(section) for name, section in options.sections(config_class).items()}
-    names = {field.name for field in options.knobs(config_class)}
-    return config_class(**sections, **{name: value for name, value in TINY.items() if name in names})
-
-
-def real_rows(num_rows=60):
+def real_rows(spec, num_rows=60):
     rng = np.random.default_rng(0)
     return Transition(
-        obs=rng.normal(size=(num_rows, 4)).astype(np.float32),
-        action=rng.uniform(-1, 1, (num_rows, 2)).astype(np.float32),
+        obs=rng.normal(size=(num_rows, spec.obs_dim)).astype(np.float32),
+        action=rng.uniform(-1, 1, (num_rows, spec.action_dim)).astype(np.float32),
         reward=rng.normal(size=num_rows).astype(np.float32),
-        next_obs=rng.normal(size=(num_rows, 4)).astype(np.float32),
+        next_obs=rng.normal(size=(num_rows, spec.obs_dim)).astype(np.float32),
         terminal=np.zeros(num_rows, np.float32),
     )
 
@@ -41,9 +27,9 @@ def real_rows(num_rows=60):
 @pytest.fixture(scope="module", params=sorted(REGISTRY))
 def built(request):
     member = REGISTRY[request.param]
-    algorithm = member.build(tiny_config(member.config_class), SPEC)
+    algorithm = member.build(member.tiny_config(), member.spec)
     state = jax.jit(algorithm.init)(jax.random.key(0))
-    real = replay.add(replay.init(SPEC, algorithm.replay_capacity), real_rows())
+    real = replay.add(replay.init(member.spec, algorithm.replay_capacity), real_rows(member.spec))
     return algorithm, state, real
 
 
@@ -111,12 +97,12 @@ def test_phases_depend_on_their_key_and_on_nothing_else(built):
 
 
 def test_acting(built):
-    algorithm, state, _ = built
-    actor = algorithm.actor(state)
-    carry, obs = algorithm.begin_episode(actor), jnp.ones((1, 4))
+    algorithm, state, real = built
+    actor, width = algorithm.actor(state), real.rows.action.shape[-1]
+    carry, obs = algorithm.begin_episode(actor), jnp.ones((1, real.rows.obs.shape[-1]))
     calm = [algorithm.act(jax.random.key(k), actor, carry, obs, False)[0] for k in (0, 1)]
     wild = [algorithm.act(jax.random.key(k), actor, carry, obs, True)[0] for k in (0, 1)]
-    assert calm[0].shape == (1, 2)
+    assert calm[0].shape == (1, width)
     np.testing.assert_array_equal(calm[0], calm[1])
     assert not np.array_equal(wild[0], wild[1])
     assert (np.abs(wild[0]) <= 1).all()
@@ -127,14 +113,23 @@ def test_no_rows_knobs_pass_for_those_of_another():
     classes = [member.config_class for member in REGISTRY.values()]
     for one in classes:
         assert [one is other for other in classes] == [issubclass(one, other) for other in classes]
+    for name, member in REGISTRY.items():
+        for other in REGISTRY.values():
+            config = other.default_config()
+            if type(config) is member.config_class and member.agent in (None, options.choices(config).get("agent")):
+                assert resolve_algorithm_config(RunConfig(algorithm=name), config) is config
+            else:
+                with pytest.raises(ValueError, match=f" must be .* for {name}, got "):
+                    resolve_algorithm_config(RunConfig(algorithm=name), config)
 
 
-def test_configs_are_frozen_hashable_and_documented(built):
+def test_configs_are_frozen_hashable_and_documented():
     for member in REGISTRY.values():
-        config = member.config_class()
-        assert hash(config) == hash(member.config_class())
+        config = member.default_config()
+        assert hash(config) == hash(member.default_config())
         with pytest.raises(dataclasses.FrozenInstanceError):
             config.exploration_steps = 3
-        for field in options.knobs(member.config_class):
-            assert len(field.metadata["help"]) > 10, field.name
-            assert options.allowed(field)
+        for path, knob in options.tree(config).items():
+            assert len(knob.help) > 10, path
+            assert options.allowed(knob)
+            assert knob.name != options.CHOICE
