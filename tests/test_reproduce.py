@@ -126,7 +126,7 @@ def test_what_is_missing_is_run_then_continued_and_reported(here, capsys):
     assert not Path("runs/tiny").exists()
     second = learning_curves.load(path)
     assert second.flags == flags_of("nested.flags", "--num_steps=9")  # length, seeds and paths aside
-    assert (second.flags["replay_capacity"], second.flags["hidden_units"]) == (500, 8)
+    assert (second.flags["replay_capacity"], second.flags["agent.hidden_units"]) == (500, 8)
     assert not {"num_steps", "seeds", "run_dir", "compile_cache"} & second.flags.keys()
     assert second.steps == (50, 100, 150, 200, 250)
     assert second.returns[:3] == first.returns  # continued, not begun again
@@ -308,7 +308,7 @@ def test_a_changed_flagfile_is_noticed_too(here, capsys):
 
 def test_a_knob_that_a_curve_is_older_than_counts_as_its_default(here, capsys):
     flags = flags_of("tiny.flags")
-    del flags["discount"], flags["updates_per_step"]  # 1 in the flagfile, and by default
+    del flags["agent.discount"], flags["updates_per_step"]  # 1 in the flagfile, and by default
     keep(100, flags=flags)
     assert call("--report_only") == 0
     assert call("--report_only", "--", "--discount=0.5") == 2
@@ -320,6 +320,18 @@ def test_a_knob_that_a_curve_is_older_than_counts_as_its_default(here, capsys):
     keep(100, flags=flags_of("tiny.flags") | {"gone": 3})
     assert call("--report_only") == 2
     assert "gone was 3, is 'not known'." in capsys.readouterr().err
+
+
+def test_a_curve_of_an_older_version_is_known_by_the_names_of_its_knobs(here, capsys):
+    """They were kept without the sections that they are in, and without the name of the agent."""
+    flags = {path.rpartition(".")[2]: value for path, value in flags_of("tiny.flags").items() if path != "agent"}
+    assert {"discount", "hidden_units"} <= flags.keys()
+    path = keep(100, flags=flags)
+    before = path.read_bytes()
+    assert call("--report_only") == 0
+    assert path.read_bytes() == before
+    assert call("--report_only", "--", "--discount=0.5") == 2
+    assert "discount was 0.99, is 0.5." in capsys.readouterr().err
 
 
 def test_a_curve_that_says_nothing_of_its_flags_is_taken_as_it_is(here):

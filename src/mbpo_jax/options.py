@@ -7,6 +7,7 @@ other configs, its sections. A knob's full path names the sections around it: `d
 """
 
 import dataclasses
+import functools
 import math
 import typing
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -138,11 +139,12 @@ def _is_number(value: Any, whole: bool) -> bool:
 # -- the knobs of a config ---------------------------------------------------------------------------------------
 
 
-def knobs(config_class: type) -> list[Knob]:
+@functools.cache
+def knobs(config_class: type) -> tuple[Knob, ...]:
     """Returns the knobs of a config class, in order; those of its sections are left out."""
     hints = typing.get_type_hints(config_class)
     fields = [field for field in dataclasses.fields(config_class) if "help" in field.metadata]
-    return [Knob(name=field.name, type=hints[field.name], default=field.default, **field.metadata) for field in fields]
+    return tuple(Knob(field.name, hints[field.name], field.default, **field.metadata) for field in fields)
 
 
 def sections(config: Any) -> dict[str, Any]:
@@ -271,7 +273,7 @@ def with_paths(old: Mapping[str, Any], paths: Iterable[str]) -> dict[str, Any]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
-    """Returns, for each knob that differs, by full path, what it was and what it is."""
-    paths = [path for path in sorted(old.keys() | new.keys()) if old.get(path) != new.get(path)]
+    """Returns, for each knob that differs, by full path, what it was and what it is; in the order of their names."""
     names = short_names(old.keys() | new.keys())
+    paths = [path for path in sorted(names, key=names.__getitem__) if old.get(path) != new.get(path)]
     return {path: f"{names[path]} was {old.get(path)!r}, is {new.get(path, 'not known')!r}" for path in paths}

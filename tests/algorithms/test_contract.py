@@ -2,50 +2,61 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mbpo_jax import health, options, replay, terminations
+from mbpo_jax import health, options, replay
 from mbpo_jax.algorithms import REGISTRY
-from mbpo_jax.types import FINISHED, Spec, Transition
-
-SPEC = Spec(obs_dim=4, action_dim=2, termination_fn=terminations.never)
-TINY = {
-    "exploration_steps": 40, "min_replay_rows": 40, "replay_capacity": 400, "epoch_steps": 20, "fit_every_steps": 10,
-    "rollout_batch": 30, "updates_per_step": 2, "batch_size": 16, "real_fraction": 0.25, "num_members": 3,
-    "num_elites": 2, "model_hidden_units": 8, "hidden_units": 8, "num_hidden_layers": 1,
-    "model_weight_decays": (5e-5, 1e-4),
-}  # fmt: skip
+from mbpo_jax.driver.config import RunConfig, resolve_algorithm_config
+from mbpo_jax.types import FINISHED, Algorithm, Report, Transition
 
 
-def tiny_config(config_class):
-    """The config with every knob that it has in TINY."""
-    sections = {name: tiny_config(section) for name, section in options.sections(config_class).items()}
-    names = {field.name for field in options.knobs(config_class)}
-    return config_class(**sections, **{name: value for name, value in TINY.items() if name in names})
-
-
-def real_rows(num_rows=60):
+def real_rows(spec, num_rows=60):
     rng = np.random.default_rng(0)
     return Transition(
-        obs=rng.normal(size=(num_rows, 4)).astype(np.float32),
-        action=rng.uniform(-1, 1, (num_rows, 2)).astype(np.float32),
+        obs=rng.normal(size=(num_rows, spec.obs_dim)).astype(np.float32),
+        action=rng.uniform(-1, 1, (num_rows, spec.action_dim)).astype(np.float32),
         reward=rng.normal(size=num_rows).astype(np.float32),
-        next_obs=rng.normal(size=(num_rows, 4)).astype(np.float32),
+        next_obs=rng.normal(size=(num_rows, spec.obs_dim)).astype(np.float32),
         terminal=np.zeros(num_rows, np.float32),
     )
+
+
+class Traced(NamedTuple):
+    """A program of a phase, traced once: its jaxpr, the shapes that it returns, and the program compiled."""
+
+    jaxpr: str
+    shapes: Any
+    run: Callable[..., Any]
+
+
+class Built(NamedTuple):
+    """A row of the registry in its tiny config."""
+
+    algorithm: Algorithm
+    state: Any
+    real: replay.Replay
+    phases: dict[str, list[Traced]]
 
 
 @pytest.fixture(scope="module", params=sorted(REGISTRY))
 def built(request):
     member = REGISTRY[request.param]
-    algorithm = member.build(tiny_config(member.config_class), SPEC)
+    algorithm = member.build(member.tiny_config(), member.spec)
     state = jax.jit(algorithm.init)(jax.random.key(0))
-    real = replay.add(replay.init(SPEC, algorithm.replay_capacity), real_rows())
-    return algorithm, state, real
+    real = replay.add(replay.init(member.spec, algorithm.replay_capacity), real_rows(member.spec))
+
+    def trace(program):
+        traced = jax.jit(program).trace(jax.random.key(0), state, real)
+        return Traced(str(traced.jaxpr), traced.out_info, traced.lower().compile())
+
+    phases = {phase.name: [trace(program) for program in phase.programs.functions] for phase in algorithm.phases}
+    return Built(algorithm, state, real, phases)
 
 
 def kinds(tree):
@@ -57,43 +68,42 @@ def kinds(tree):
 
 def test_phases_keep_the_structure_of_the_state_to_the_type(built):
     """Else the second call of a phase would compile again, and a checkpoint would not fit."""
-    algorithm, state, real = built
-    before = jax.eval_shape(algorithm.init, jax.random.key(0))
-    for phase in algorithm.phases:
-        for run in phase.programs.functions:
-            after, _ = jax.eval_shape(run, jax.random.key(0), before, real)
-            assert kinds(after) == kinds(before), phase.name
+    before = jax.eval_shape(built.algorithm.init, jax.random.key(0))
+    for name, programs in built.phases.items():
+        for program in programs:
+            after, report = program.shapes
+            assert kinds(after) == kinds(before), name
+            assert isinstance(report, Report)
 
 
-def test_programs_of_a_phase_tell_the_same(built):
-    """Else seeds that are batched could not tell theirs together; health and its names are part of it."""
-    algorithm, state, real = built
-    for phase in algorithm.phases:
-        told = [jax.eval_shape(run, jax.random.key(0), state, real)[1] for run in phase.programs.functions]
-        assert all(isinstance(metrics["health"], health.Health) for metrics in told)
-        assert all(jax.tree.structure(metrics) == jax.tree.structure(told[0]) for metrics in told), phase.name
-        assert all(kinds(metrics) == kinds(told[0]) for metrics in told), phase.name
+def test_what_a_phase_watches_counts_one_unit_and_has_a_name_for_every_magnitude(built):
+    for name, programs in built.phases.items():
+        watched = [group for program in programs for group in program.shapes[1].watched]
+        assert watched, name
+        assert len({group.unit for group in watched}) == 1, name
+        for group in watched:
+            assert group.values.shape[-1] == len(group.names) == len(set(group.names))
 
 
 def test_programs_stay_on_the_device_and_have_no_64_bit_numbers(built):
     """What a TPU cannot do, and what makes a GPU wait for the host."""
-    algorithm, state, real = built
-    for phase in algorithm.phases:
-        for run in phase.programs.functions:
-            text = str(jax.make_jaxpr(run)(jax.random.key(0), state, real))
-            assert "f32[" in text  # this is what types look like
-            assert not [word for word in ("callback", "f64[", "i64[", "u64[") if word in text], phase.name
+    for name, programs in built.phases.items():
+        for program in programs:
+            assert "f32[" in program.jaxpr  # this is what types look like
+            assert not [word for word in ("callback", "f64[", "i64[", "u64[") if word in program.jaxpr], name
 
 
-def test_phases_finish_and_tell_finite_numbers(built):
-    algorithm, state, real = built
+def test_phases_finish_and_report_finite_numbers(built):
+    algorithm, state = built.algorithm, built.state
     for phase in algorithm.phases:
-        runs, due = [jax.jit(run) for run in phase.programs.functions], 0
+        runs, due, metrics = built.phases[phase.name], 0, {}
         while due != FINISHED:
-            state, metrics = runs[due](jax.random.key(1), state, real)
+            state, report = runs[due].run(jax.random.key(1), state, built.real)
             due = int(phase.programs.due(state))
-            assert health.describe(metrics["health"]) is None, phase.name
-            assert int(metrics.pop("health").update) == -1, phase.name
+            fault = health.first_fault(report.watched)
+            assert health.describe(fault) is None, phase.name
+            assert fault is None or int(fault.update) == -1, phase.name
+            metrics |= report.metrics
         assert metrics, phase.name
         for name, value in metrics.items():
             assert value.ndim <= 1, name
@@ -102,22 +112,31 @@ def test_phases_finish_and_tell_finite_numbers(built):
         assert phase.first >= algorithm.exploration_steps
 
 
+def test_programs_out_of_turn_leave_the_buffers_as_they_are(built):
+    """So that batched seeds can wait for one another without a copy of their buffers."""
+    before = [leaf for leaf in jax.tree.leaves(built.state, is_leaf=replay.is_replay) if replay.is_replay(leaf)]
+    for phase in built.algorithm.phases:
+        programs = built.phases[phase.name]
+        for program in programs if len(programs) > 1 else []:
+            state, _ = program.run(jax.random.key(1), built.state, built.real)
+            after = [leaf for leaf in jax.tree.leaves(state, is_leaf=replay.is_replay) if replay.is_replay(leaf)]
+            jax.tree.map(np.testing.assert_array_equal, after, before)
+
+
 def test_phases_depend_on_their_key_and_on_nothing_else(built):
-    algorithm, state, real = built
-    phase = algorithm.phases[-1]
-    run = jax.jit(phase.programs.functions[0])
-    same = [jax.tree.leaves(run(jax.random.key(k), state, real)[0]) for k in (1, 1, 2)]
+    run = built.phases[built.algorithm.phases[-1].name][0].run
+    same = [jax.tree.leaves(run(jax.random.key(k), built.state, built.real)[0]) for k in (1, 1, 2)]
     assert all(np.array_equal(a, b) for a, b in zip(same[0], same[1]))
     assert not all(np.array_equal(a, b) for a, b in zip(same[0], same[2]))
 
 
 def test_acting(built):
-    algorithm, state, _ = built
-    actor = algorithm.actor(state)
-    carry, obs = algorithm.begin_episode(jax.random.key(2), actor), jnp.ones(4)
+    algorithm, actor = built.algorithm, built.algorithm.actor(built.state)
+    obs_dim, action_dim = (leaf.shape[-1] for leaf in (built.real.rows.obs, built.real.rows.action))
+    carry, obs = algorithm.begin_episode(jax.random.key(2), actor), jnp.ones(obs_dim)
     deterministic = [algorithm.act(jax.random.key(k), actor, carry, obs, False)[0] for k in (0, 1)]
     exploring = [algorithm.act(jax.random.key(k), actor, carry, obs, True)[0] for k in (0, 1)]
-    assert deterministic[0].shape == (2,)
+    assert deterministic[0].shape == (action_dim,)
     np.testing.assert_array_equal(deterministic[0], deterministic[1])
     assert not np.array_equal(exploring[0], exploring[1])
     assert (np.abs(exploring[0]) <= 1).all()
@@ -125,13 +144,11 @@ def test_acting(built):
 
 def test_what_is_carried_begins_by_a_key_and_keeps_its_structure(built):
     """Else the second step of an episode would compile again."""
-    algorithm, state, _ = built
-    actor = algorithm.actor(state)
+    algorithm, actor, obs = built.algorithm, built.algorithm.actor(built.state), jnp.ones(built.real.rows.obs.shape[-1])
     begun = jax.eval_shape(algorithm.begin_episode, jax.random.key(0), actor)
     for explore in (False, True):
-        _, carry = jax.eval_shape(
-            functools.partial(algorithm.act, explore=explore), jax.random.key(0), actor, begun, jnp.ones(4)
-        )
+        act = functools.partial(algorithm.act, explore=explore)
+        _, carry = jax.eval_shape(act, jax.random.key(0), actor, begun, obs)
         assert jax.tree.structure(carry) == jax.tree.structure(begun)
         assert kinds(carry) == kinds(begun)
 
@@ -141,14 +158,23 @@ def test_no_rows_knobs_pass_for_those_of_another():
     classes = [member.config_class for member in REGISTRY.values()]
     for one in classes:
         assert [one is other for other in classes] == [issubclass(one, other) for other in classes]
+    for name, member in REGISTRY.items():
+        for other in REGISTRY.values():
+            config = other.default_config()
+            if type(config) is member.config_class and member.agent in (None, options.choices(config).get("agent")):
+                assert resolve_algorithm_config(RunConfig(algorithm=name), config) is config
+            else:
+                with pytest.raises(ValueError, match=f" must be .* for {name}, got "):
+                    resolve_algorithm_config(RunConfig(algorithm=name), config)
 
 
-def test_configs_are_frozen_hashable_and_documented(built):
+def test_configs_are_frozen_hashable_and_documented():
     for member in REGISTRY.values():
-        config = member.config_class()
-        assert hash(config) == hash(member.config_class())
+        config = member.default_config()
+        assert hash(config) == hash(member.default_config())
         with pytest.raises(dataclasses.FrozenInstanceError):
             config.exploration_steps = 3
-        for field in options.knobs(member.config_class):
-            assert len(field.metadata["help"]) > 10, field.name
-            assert options.allowed(field)
+        for path, knob in options.tree(config).items():
+            assert len(knob.help) > 10, path
+            assert options.allowed(knob)
+            assert knob.name != options.CHOICE

@@ -208,7 +208,7 @@ def test_bad_schedules_are_refused(schedule):
 def test_the_chain_of_model_rollouts_and_agent_learns_the_best_actions():
     """Worlds of one step with the reward -(action - best)^2; the agent sees imagined rows alone."""
     spec = Spec(2, 1, lambda obs, action, next_obs: next_obs[:, 1] > 0.5)
-    config = mbpo.MbpoDdpgConfig(
+    config = mbpo.MbpoConfig(
         exploration_steps=1, min_replay_rows=1, rollout_batch=500, rollout_length_schedule=(0, 1, 1, 1),
         updates_per_step=400, batch_size=64, real_fraction=0.0,
         model=GaussianConfig(
@@ -327,16 +327,14 @@ def test_a_round_by_a_broken_actor_names_its_actions():
 
 # -- other agents --------------------------------------------------------------------------------------------------
 
-NOISY = pytest.mark.parametrize(
-    ("config_class", "agent_class"), [(mbpo.MbpoDdpgConfig, DdpgConfig), (mbpo.MbpoTd3Config, Td3Config)]
-)
+NOISY = pytest.mark.parametrize("agent_class", [DdpgConfig, Td3Config])
 
 
 @NOISY
-def test_rollouts_have_the_exploration_noise(config_class, agent_class):
+def test_rollouts_have_the_exploration_noise(agent_class):
     """All start from one state, so that without noise they would all act alike."""
     knobs = agent_class(hidden_units=8, num_hidden_layers=1, exploration_noise_std=0.1)
-    config = config_class(rollout_batch=600, model=SMALL["model"], agent=knobs)
+    config = mbpo.MbpoConfig(rollout_batch=600, model=SMALL["model"], agent=knobs)
     algorithm = mbpo.build(config, SPEC)
     state = jax.jit(algorithm.init)(jax.random.key(0))
     state, _, _ = compiled(algorithm, "roll_out")(jax.random.key(1), state, real_buffer(0.3, 50))
@@ -352,10 +350,10 @@ def test_rollouts_have_the_exploration_noise(config_class, agent_class):
 
 
 @NOISY
-def test_the_agent_of_the_config_learns_on_batches_of_both_kinds(config_class, agent_class):
+def test_the_agent_of_the_config_learns_on_batches_of_both_kinds(agent_class):
     """The phase draws the batches that SAC would draw, and gives them to the agent as they are."""
     knobs = agent_class(hidden_units=8, num_hidden_layers=1)
-    config = config_class(batch_size=8, updates_per_step=3, real_fraction=0.5, model=SMALL["model"], agent=knobs)
+    config = mbpo.MbpoConfig(batch_size=8, updates_per_step=3, real_fraction=0.5, model=SMALL["model"], agent=knobs)
     algorithm, agent, key = mbpo.build(config, SPEC), agents.build(knobs, SPEC), jax.random.key(5)
     real, imagined = (replay.add(replay.init(SPEC, 480), varied_rows(40)) for _ in range(2))
     state = jax.jit(algorithm.init)(jax.random.key(0)).replace(imagined=imagined)

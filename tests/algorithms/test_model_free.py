@@ -13,9 +13,9 @@ SPEC = Spec(obs_dim=2, action_dim=1)
 KNOBS = {"exploration_steps": 70, "replay_capacity": 100, "updates_per_step": 3, "batch_size": 8}
 SMALL = {"hidden_units": 8, "num_hidden_layers": 1}
 CONFIGS = {
-    "sac": model_free.ModelFreeSacConfig(**KNOBS, agent=SacConfig(**SMALL)),
-    "ddpg": model_free.ModelFreeDdpgConfig(**KNOBS, agent=DdpgConfig(**SMALL)),
-    "td3": model_free.ModelFreeTd3Config(**KNOBS, agent=Td3Config(**SMALL)),
+    "sac": model_free.ModelFreeConfig(**KNOBS, agent=SacConfig(**SMALL)),
+    "ddpg": model_free.ModelFreeConfig(**KNOBS, agent=DdpgConfig(**SMALL)),
+    "td3": model_free.ModelFreeConfig(**KNOBS, agent=Td3Config(**SMALL)),
 }
 ROWS = Transition(
     obs=np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32),

@@ -5,12 +5,17 @@ from pathlib import Path
 import pytest
 
 from mbpo_jax import options
-from mbpo_jax.algorithms import REGISTRY
+from mbpo_jax.agents.ddpg import DdpgConfig
+from mbpo_jax.agents.sac import SacConfig
+from mbpo_jax.agents.td3 import Td3Config
+from mbpo_jax.algorithms import REGISTRY, Entry
 from mbpo_jax.algorithms.mbpo import MbpoConfig
-from mbpo_jax.algorithms.model_free import ModelFreeSacConfig
+from mbpo_jax.algorithms.model_free import ModelFreeConfig
 from mbpo_jax.driver import flags
 from mbpo_jax.driver.config import RunConfig
 from mbpo_jax.driver.flags import FlagsError
+from mbpo_jax.models.gaussian import GaussianConfig
+from mbpo_jax.options import option
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
@@ -197,25 +202,35 @@ def refusal(*argv):
 # -- from knobs to flags -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("config", [RunConfig(), *(member.config_class() for member in REGISTRY.values())], ids=repr)
+@pytest.mark.parametrize("config", [RunConfig(), *(member.default_config() for member in REGISTRY.values())], ids=repr)
 def test_every_knob_has_a_flag_with_help_range_and_default(config):
     entries = flags.help_text().split("\n  --")
     helps = {entry.split("\n")[0]: entry for entry in entries}
-    kinds = [type(config), *options.sections(type(config)).values()]
-    fields = [field for kind in kinds for field in options.knobs(kind)]
-    assert {field.name for field in fields} == set(flat(config))
-    for field in fields:
-        assert field.metadata["help"] in helps[field.name]
-        assert f"Allowed: {options.allowed(field)}." in helps[field.name]
-        default = flat(config)[field.name]
+    kinds = [type(config), *map(type, options.sections(config).values())]
+    knobs = [knob for kind in kinds for knob in options.knobs(kind)]
+    assert {knob.name for knob in knobs} == set(flat(config))
+    for knob in knobs:
+        assert knob.help in helps[knob.name]
+        assert f"Allowed: {options.allowed(knob)}." in helps[knob.name]
+        default = flat(config)[knob.name]
         shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
-        assert ("auto" if default is None else shown) in helps[field.name].split("Default: ")[1]
+        assert ("auto" if default is None else shown) in helps[knob.name].split("Default: ")[1]
 
 
 def test_help_tells_defaults_apart_where_algorithms_differ():
     entry = flags.help_text().split("\n  --updates_per_step\n")[1].split("\n  --")[0]
     assert "Default: 20 (mbpo), 20 (mbpo_ddpg), 20 (mbpo_td3), 1 (sac), 1 (ddpg), 1 (td3)." in entry
     assert "[mbpo, mbpo_ddpg, mbpo_td3, sac, ddpg, td3]" in entry
+
+
+def test_help_tells_which_agent_reads_a_flag():
+    text = flags.help_text()
+    entry = text.split("\n  --target_entropy\n")[1].split("\n  --")[0]
+    assert "[mbpo --agent=sac, sac]" in entry
+    entry = text.split("\n  --exploration_noise_std\n")[1].split("\n  --")[0]
+    assert "[mbpo --agent=ddpg, mbpo --agent=td3, mbpo_ddpg, mbpo_td3, ddpg, td3]" in entry
+    entry = text.split("\n  --agent\n")[1].split("\n  --")[0]
+    assert "[mbpo] Allowed: one of sac, ddpg, td3. Default: sac." in entry
 
 
 def test_help_lists_the_algorithms_side_by_side():
@@ -227,7 +242,7 @@ def test_help_lists_the_algorithms_side_by_side():
 
 def test_without_flags_all_is_as_the_dataclasses_say():
     assert flags.parse([]) == (RunConfig(), MbpoConfig())
-    assert flags.parse(["--algorithm=sac"]) == (RunConfig(algorithm="sac"), ModelFreeSacConfig())
+    assert flags.parse(["--algorithm=sac"]) == (RunConfig(algorithm="sac"), ModelFreeConfig())
 
 
 def test_a_flag_sets_a_knob_of_a_section_and_nothing_else():
@@ -242,7 +257,7 @@ def test_a_flag_sets_a_knob_of_a_section_and_nothing_else():
     assert flat(config) == flat(MbpoConfig()) | changed
     assert run == RunConfig(eval_episodes=3)
     _, config = flags.parse(["--algorithm=sac", "--hidden_units=5", "--batch_size=7"])
-    assert flat(config) == flat(ModelFreeSacConfig()) | {"hidden_units": 5, "batch_size": 7}
+    assert flat(config) == flat(ModelFreeConfig()) | {"hidden_units": 5, "batch_size": 7}
 
 
 @pytest.mark.parametrize(
@@ -372,6 +387,136 @@ def test_arguments_that_are_no_flags_are_refused(argv, culprit):
 def test_a_line_break_in_a_value_stays_one_line():
     assert "must be" in refusal("--num_steps=1\n2")
     assert "two\\nlines" in refusal("--algorithm=two\nlines")
+
+
+# -- sections ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("agent", [SacConfig(discount=0.5), DdpgConfig(discount=0.5), Td3Config(discount=0.5)])
+def test_an_agent_is_chosen_by_name(agent):
+    name = type(agent).__name__.removesuffix("Config").lower()
+    run, config = flags.parse(["--discount=0.5", f"--agent={name}"])
+    assert (run, config) == (RunConfig(), MbpoConfig(agent=agent))
+    assert flags.parse([f"--algorithm={name}", "--discount=0.5"])[1] == ModelFreeConfig(agent=agent)
+
+
+def test_a_row_that_names_its_agent_has_it():
+    assert flags.parse(["--algorithm=mbpo_td3"]) == (RunConfig(algorithm="mbpo_td3"), MbpoConfig(agent=Td3Config()))
+    assert flags.parse(["--algorithm=ddpg"]) == (RunConfig(algorithm="ddpg"), ModelFreeConfig(agent=DdpgConfig()))
+
+
+@pytest.mark.parametrize("agent", ["td3", "sac", "nobody"])
+@pytest.mark.parametrize("algorithm", ["mbpo_td3", "td3"])
+def test_a_row_that_names_its_agent_does_not_read_another(algorithm, agent):
+    wanted = f"--agent={agent} is not read by --algorithm={algorithm}, whose agent is td3; leave it out"
+    assert refusal(f"--algorithm={algorithm}", f"--agent={agent}") == wanted
+
+
+def test_an_agent_that_is_none_is_refused_with_those_that_are():
+    assert refusal("--agent=ppo") == "--agent must be one of sac, ddpg, td3, got 'ppo'"
+
+
+def test_a_flag_of_another_agent_is_not_read():
+    wanted = "--target_entropy=-0.5 is not read by --algorithm=mbpo --agent=td3; leave it out"
+    assert refusal("--agent=td3", "--target_entropy=-0.5") == wanted
+    assert "--target_noise_std=0.1 is not read by --algorithm=mbpo; leave" in refusal("--target_noise_std=0.1")
+
+
+def test_the_full_path_of_a_knob_is_a_flag_too(tmp_path):
+    wanted = MbpoConfig(agent=SacConfig(discount=0.5), model=GaussianConfig(num_members=9))
+    assert flags.parse(["--agent.discount=0.5", "--model.num_members", "9"])[1] == wanted
+    path = tmp_path / "dotted.flags"
+    path.write_text("--agent.discount=0.5\n--model.num_members=9\n")
+    assert flags.parse([f"--flagfile={path}"])[1] == wanted
+    assert refusal("--agent.discount=2") == "--agent.discount must be a number in [0, 1], got 2.0"
+
+
+def test_one_flag_under_two_names_is_refused():
+    wanted = "--agent.discount and --discount are one flag; leave one of them out"
+    assert refusal("--discount=0.5", "--agent.discount=0.5") == wanted
+
+
+def test_every_value_of_a_flag_is_read_though_the_last_counts():
+    assert refusal("--num_steps=many", "--num_steps=5") == "--num_steps=many must be a whole number in [1, 2147483647]"
+
+
+@dataclasses.dataclass(frozen=True)
+class TwoModels:
+    """A member with two sections of one class, knobs that other rows have in another way, and one of two names."""
+
+    updates_per_step: float = option(0.25, "Updates per imagined row.", minimum=0.0, maximum=1.0)
+    rollout_batch: bool = option(False, "Whether rollouts come in batches.")
+    model: GaussianConfig = GaussianConfig()
+    backward_model: GaussianConfig = GaussianConfig(num_members=3, num_elites=2)
+
+    def __post_init__(self) -> None:
+        options.check(self)
+
+
+@pytest.fixture
+def two_models(monkeypatch):
+    """A row of the registry with the knobs above."""
+    monkeypatch.setitem(REGISTRY, "two_models", Entry(TwoModels, None, "Two models", {}))
+    return "--algorithm=two_models"
+
+
+def test_two_sections_of_one_class_have_flags_of_their_own(two_models, tmp_path):
+    """They were a TypeError, in every run."""
+    config = flags.parse([two_models, "--backward_model.num_members=4", "--model.num_elites=1"])[1]
+    wanted = TwoModels(model=GaussianConfig(num_elites=1), backward_model=GaussianConfig(num_members=4, num_elites=2))
+    assert config == wanted
+    path = tmp_path / "two.flags"
+    path.write_text(f"{two_models}\n--backward_model.num_members=4\n--model.num_elites=1\n")
+    assert flags.parse([f"--flagfile={path}"])[1] == wanted
+    assert flags.parse(["--num_members=9"])[1] == MbpoConfig(model=GaussianConfig(num_members=9))
+
+
+def test_a_name_that_means_two_knobs_is_refused_with_both(two_models):
+    wanted = (
+        "--num_members is ambiguous with --algorithm=two_models: give --model.num_members or "
+        "--backward_model.num_members"
+    )
+    assert refusal("--num_members=4", two_models) == wanted
+
+
+def test_what_a_section_says_of_two_knobs_names_the_flag(two_models):
+    wanted = "--backward_model.num_elites must be at most num_members (3), got 4"
+    assert refusal(two_models, "--backward_model.num_elites=4") == wanted
+    assert refusal("--num_elites=8") == "--num_elites must be at most num_members (7), got 8"
+
+
+def test_a_flag_is_parsed_as_the_chosen_algorithm_says(two_models):
+    """It was parsed as the first algorithm that has it says, whatever was chosen."""
+    assert flags.parse([two_models, "--updates_per_step=0.5"])[1].updates_per_step == 0.5
+    assert flags.parse([two_models, "--rollout_batch=true"])[1].rollout_batch is True
+    assert flags.parse(["--updates_per_step=7", "--rollout_batch=5"])[1] == MbpoConfig(
+        updates_per_step=7, rollout_batch=5
+    )
+    assert refusal("--updates_per_step=0.5") == "--updates_per_step=0.5 must be a whole number, 1 or more"
+    assert refusal("--updates_per_step=2", two_models) == "--updates_per_step must be a number in [0, 1], got 2.0"
+
+
+def test_help_documents_each_meaning_of_a_flag(two_models):
+    text = flags.help_text()
+    entry = text.split("\n  --updates_per_step\n")[1].split("\n  --")[0]
+    first, second = map(str.strip, entry.splitlines())
+    assert first.startswith("Agent updates per environment step. [mbpo, mbpo_ddpg, mbpo_td3, sac, ddpg, td3] Allowed")
+    assert second == "Updates per imagined row. [two_models] Allowed: a number in [0, 1]. Default: 0.25."
+    entry = text.split("\n  --backward_model.num_members\n")[1].split("\n  --")[0].strip()
+    assert entry == "Networks in the ensemble. [two_models] Allowed: a whole number in [1, 1000]. Default: 3."
+    assert "  --model.num_members\n" in text
+    entry = text.split("\n  --num_members\n")[1].split("\n  --")[0]
+    assert "[mbpo, mbpo_ddpg, mbpo_td3]" in entry
+
+
+def test_a_knob_that_the_run_has_too_is_a_mistake_of_ours(monkeypatch):
+    @dataclasses.dataclass(frozen=True)
+    class Seeds:
+        seeds: int = option(1, "Seeds of its own.")
+
+    monkeypatch.setitem(REGISTRY, "wrong", Entry(Seeds, None, "Wrong", {}))
+    with pytest.raises(TypeError, match="seeds: knobs of Seeds have names of the run's own"):
+        flags.parse([])
 
 
 # -- flagfiles ---------------------------------------------------------------------------------------------------

@@ -570,7 +570,7 @@ def test_what_stopped_being_finite_unnoticed_is_not_saved(tmp_path, monkeypatch)
 
 def test_knobs_of_another_algorithm_are_refused(tmp_path):
     _, sac_config = flags.parse(["--algorithm=sac"])
-    with pytest.raises(ValueError, match="algorithm_config must be a MbpoConfig for mbpo, got ModelFreeSacConfig"):
+    with pytest.raises(ValueError, match="algorithm_config must be a MbpoConfig for mbpo, got ModelFreeConfig"):
         loop.train(RunConfig(run_dir=str(tmp_path / "run")), sac_config)
     assert not (tmp_path / "run").exists()
 

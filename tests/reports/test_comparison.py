@@ -41,6 +41,13 @@ def test_rows_are_the_milestones_the_end_and_the_published_end():
     assert not any(row.verdict == "not reached" for row in rows)
 
 
+def test_an_algorithm_that_nobody_published_gets_no_verdict():
+    one = experiment([curve(flat(1.0, 83_000))], algorithm="new")
+    (row,) = comparison.compare(one)
+    assert (row.step, row.published, row.percentile, row.verdict) == (83_000, None, None, "not published")
+    assert comparison.settled_steps(one) == {0: 1000}
+
+
 def test_what_is_published_after_the_reported_steps_has_no_row():
     one = dataclasses.replace(experiment([curve(flat(1.0, 20_000))]), until_step=20_000)
     assert [(row.step, row.published.step) for row in comparison.compare(one)] == [(20_000, 20_000)]

@@ -53,6 +53,12 @@ def test_a_panel_shows_the_published_band_up_to_our_end_and_every_experiment():
     assert drawn(other)["published MBPO: mean of 5 seeds, ±1 sd"][0][-1] == 300_000  # nothing of ours to end at
 
 
+def test_a_panel_without_anything_to_compare_has_no_published_band():
+    (panel,) = comparison_figure.figure([experiment([curve(flat(100.0, 20_000))], "new", algorithm="new")]).axes
+    assert not any(label.startswith("published") for label in drawn(panel))
+    assert drawn(panel)["new: one seed"][0] == list(range(1000, 20_001, 1000))
+
+
 def test_the_mean_line_is_of_windows_where_the_published_one_is():
     evaluations = {1000: 9000.0, 6000: 1.0, 15_000: 2.0, 16_000: 6.0, 30_000: 5.0}
     line = comparison_figure.mean_line([curve(evaluations)], 10_000)

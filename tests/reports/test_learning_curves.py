@@ -46,7 +46,7 @@ def test_a_run_gives_the_curve_of_a_seed_with_its_provenance(run_dir):
         steps=(1000, 2000),
         returns=(14.0, 24.0),
         stds=(2.0, 2.0),
-        flags=CONFIG["run"] | {"updates_per_step": 20, "model_hidden_units": 200},
+        flags=CONFIG["run"] | {"updates_per_step": 20, "model.model_hidden_units": 200},
     )
 
 

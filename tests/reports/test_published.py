@@ -2,6 +2,7 @@ import math
 
 import pytest
 
+from mbpo_jax.algorithms import REGISTRY
 from mbpo_jax.reports import published
 
 
@@ -84,6 +85,22 @@ def test_a_run_is_set_beside_its_own_kind_if_that_is_published():
     }
 
 
+@pytest.mark.parametrize("env", ["Hopper-v5", "mbpo_jax/AntTruncatedObs-v5"])
+def test_an_algorithm_without_a_published_counterpart_is_set_beside_nothing(monkeypatch, env):
+    monkeypatch.setitem(REGISTRY, "pets", REGISTRY["mbpo"]._replace(published=()))
+    assert published.reference("pets", env) == ()
+    assert published.reference("gone", env) == ()  # a curve may be older than the registry
+    monkeypatch.setitem(REGISTRY, "pets", REGISTRY["mbpo"]._replace(published=("PETS", "SAC")))
+    assert {row.algorithm for row in published.reference("pets", "Hopper-v5")} == {"SAC"}
+
+
+def test_what_the_registry_names_is_published():
+    known = {row.algorithm.partition(" (")[0] for row in published.rows()}
+    for name, entry in REGISTRY.items():
+        assert known >= set(entry.published), name
+        assert published.names_for(name) == entry.published
+
+
 def test_each_step_has_one_row_of_finite_numbers_and_a_source():
     rows = published.rows()
     assert len(rows) == 472
@@ -116,6 +133,8 @@ HOPPER = {"rollout_length_schedule": [20, 150, 1, 15], "updates_per_step": 20, "
         ("mbpo", "Walker2d-v5", {}, False),  # its rollouts are shorter
         ("mbpo", "InvertedPendulum-v5", {}, False),  # nobody published it
         ("mbpo_td3", "Hopper-v5", {}, False),
+        ("mbpo", "Hopper-v5", {"agent": "sac"}, True),
+        ("mbpo", "Hopper-v5", {"agent": "td3"}, False),
     ],
 )
 def test_published_mbpo_is_no_ablation(algorithm, env, changes, wanted):

@@ -100,24 +100,23 @@ def flags(options):
 # -- a command line ------------------------------------------------------------------------------------------------
 
 
-def _fields(config_class):
-    found = {field.name: field for field in knobs.knobs(config_class)}
-    for section in knobs.sections(config_class).values():
-        found |= _fields(section)
-    return found
+def _by_flag(config):
+    """The knobs of a run of these, by the names of their flags and by full path."""
+    found = knobs.tree(RunConfig()) | knobs.tree(config)
+    return {name: found[paths[0]] for name, paths in knobs.meanings(found).items() if len(paths) == 1}
 
 
-READ = {algorithm: _fields(RunConfig) | _fields(member.config_class) for algorithm, member in REGISTRY.items()}
-FIELDS = {name: field for fields in READ.values() for name, field in fields.items() if name not in NEVER_DRAWN}
+READ = {algorithm: _by_flag(member.default_config()) for algorithm, member in REGISTRY.items()}
+KNOBS = {name: knob for known in READ.values() for name, knob in known.items() if name not in NEVER_DRAWN}
 
 
 def _draw(rng, folder):
     """A few knobs, mostly one of them wrong, sometimes something that is no knob; cheap values for the others."""
     algorithm = rng.choice(list(REGISTRY))
     drawn = {"algorithm": algorithm} if rng.random() < 0.9 else {}
-    for name in rng.sample(list(FIELDS), rng.randrange(1, 5)):
+    for name in rng.sample(list(KNOBS), rng.randrange(1, 5)):
         if name != "algorithm" or rng.random() < 0.3:
-            drawn[name] = _value(rng, FIELDS[name])
+            drawn[name] = _value(rng, KNOBS[name])
     for name, value in CHEAP.items():
         if name in READ[algorithm]:
             drawn.setdefault(name, value)
@@ -128,27 +127,27 @@ def _draw(rng, folder):
     return argv
 
 
-def _value(rng, field):
-    low, choices = field.metadata["minimum"], field.metadata["choices"]
+def _value(rng, knob):
+    low, choices = knob.minimum, tuple(knob.choices)
     if rng.random() < 0.35:
         return rng.choice(WRONG)
-    if field.name == "env":
+    if knob.name == "env":
         return rng.choice(ENVS)
     if choices:
         return rng.choice([*choices, "neither", choices[0].upper()])
-    if field.type is bool:
+    if knob.type is bool:
         return rng.choice(["true", "false", "1", "yes", ""])
-    if field.type is str:
+    if knob.type is str:
         return rng.choice(TEXTS)
     low = 0 if low == -float("inf") else low
     one = lambda: str(rng.choice([low, low + 1, low + 2, low - 1, low + 0.5]))  # noqa: E731
-    several = field.type in (tuple[int, ...], tuple[float, ...])
+    several = knob.type in (tuple[int, ...], tuple[float, ...])
     return ",".join(one() for _ in range(rng.randrange(1, 6))) if several else one()
 
 
 def _nonsense(rng, folder):
     """An argument that is no knob."""
-    name = rng.choice(list(FIELDS))
+    name = rng.choice(list(KNOBS))
     files = {
         "missing": None,
         "itself": f"--flagfile={folder / 'itself'}\n".encode(),
@@ -214,5 +213,5 @@ def _complaint(argv, status, stderr):
     if len(lines) != 1:
         return f"{len(lines)} lines of error: {stderr[-500:]}"
     names = {argument.lstrip("-").split("=")[0] for argument in argv} | {name for name in argv if name}
-    named = [name for name in names if name and name.removeprefix("no") in lines[0]]
+    named = [name for name in names if name and name.removeprefix("no").rpartition(".")[2] in lines[0]]
     return None if named or "''" in lines[0] else f"names nothing that was given: {lines[0]}"

@@ -1,9 +1,9 @@
 """Compares the numbers of this checkout with those of another one, to the last bit.
 
 `python tests/slow/same_numbers.py OLD_CHECKOUT [ROW ...]` trains every row of the registry for some steps in both (one
-seed and three, under both seed liftings), each with the sources of its own, and compares lines of metrics, policies and
-the arrays of the last checkpoint. Arrays are matched by content, since their names may have changed; it prints the names
-of those that have no equal. Exits with 1 if there is a difference.
+seed and three, under both seed liftings), each with the sources of its own. It compares lines of metrics, policies and
+the arrays of the last checkpoint. Arrays are matched by content, since their names may have changed; those that have no
+equal are named. The exit status is 1 if there is a difference.
 """
 
 import hashlib

@@ -67,7 +67,7 @@ def help_text() -> str:
     width = 2 + max(map(len, REGISTRY))
     members = "\n".join(f"  {name:{width}}{member.summary}" for name, member in REGISTRY.items())
     usage = "usage: python -m mbpo_jax.main [--flagfile=FILE] [--flag=value ...]"
-    lines = [usage, "", "algorithms:", members, "", "flags:"]
+    lines = [usage, "", "algorithms:", members, "", "flags (in brackets, who reads them; without, every run):"]
     texts = {name: _describe(readers) for name, readers in _documented().items()}
     texts |= {"flagfile": [FLAGFILE], "help": [HELP]}
     for name, paragraphs in sorted(texts.items()):

@@ -75,7 +75,8 @@ def _value(curve: LearningCurve, step: int, window_steps: int | None) -> float:
 
 
 def _draw_panel(axes: Axes, env: str, experiments: Sequence[Experiment]) -> None:
-    known = published.comparable(published.MBPO, env)
+    compared = any(published.MBPO in published.names_for(experiment.algorithm) for experiment in experiments)
+    known = published.comparable(published.MBPO, env) if compared else ()
     axes.set(title=env, xlabel="environment steps", ylabel="evaluation return")
     axes.grid(visible=True, alpha=0.3)
     axes.xaxis.set_major_formatter("{x:,.0f}")

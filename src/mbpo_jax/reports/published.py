@@ -77,15 +77,14 @@ def comparable(algorithm: str, env: str) -> tuple[PublishedRow, ...]:
     return tuple(sorted((row for row in known if row[:2] == wanted), key=lambda row: row.step))
 
 
-def reference(algorithm: str, env: str) -> tuple[PublishedRow, ...]:
-    """Returns what a run is set beside: the rows of the first of `Entry.published` that has any for the environment.
+def names_for(algorithm: str) -> tuple[str, ...]:
+    """Returns the published names that an algorithm is compared with, best first; none where it is not known."""
+    return REGISTRY[algorithm].published if algorithm in REGISTRY else ()
 
-    Args:
-      algorithm: a name in the registry; one that is not there, or has nothing published, is set beside nothing.
-      env: a Gymnasium id.
-    """
-    names = REGISTRY[algorithm].published if algorithm in REGISTRY else ()
-    return next(filter(None, (comparable(name, env) for name in names)), ())
+
+def reference(algorithm: str, env: str) -> tuple[PublishedRow, ...]:
+    """Returns what a run is set beside: the rows of the first of its names that has any for the environment."""
+    return next(filter(None, (comparable(name, env) for name in names_for(algorithm))), ())
 
 
 def is_published_mbpo(algorithm: str, env: str, flags: Mapping[str, Any]) -> bool:

@@ -72,7 +72,7 @@ def unroll(
 
 
 def _move(key: Key, dynamics: Dynamics, places: Array, obs: Array, action: Array) -> Moved:
-    """Moves rows [B, ...] by one step; `places` is the order in which they are dealt to the versions of the dynamics."""
+    """Moves rows [B, ...] by one step; `places` is the order in which they are dealt to the versions."""
     num_rows, num_groups = obs.shape[0], dynamics.num_groups
     rows = jnp.minimum(places, num_rows - 1).reshape(num_groups, -1)
 

@@ -6,16 +6,21 @@ import subprocess
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 import tiny_runs
 
+from mbpo_jax import options
+from mbpo_jax.agents.ddpg import DdpgConfig
 from mbpo_jax.agents.sac import SacConfig
-from mbpo_jax.algorithms import REGISTRY
+from mbpo_jax.agents.td3 import Td3Config
+from mbpo_jax.algorithms import REGISTRY, Entry
 from mbpo_jax.algorithms.mbpo import MbpoConfig
-from mbpo_jax.algorithms.model_free import ModelFreeSacConfig
+from mbpo_jax.algorithms.model_free import ModelFreeConfig
 from mbpo_jax.driver import flags
 from mbpo_jax.driver.config import RESUMABLE_CHANGES, RunConfig, StorageFailure
 from mbpo_jax.driver.storage import run_directory
+from mbpo_jax.driver.storage.checkpoint import Checkpoints
 from mbpo_jax.driver.storage.run_directory import SavedConfig, check_same, read_config, write_config, write_json
 from mbpo_jax.models.gaussian import GaussianConfig
 
@@ -47,6 +52,7 @@ def test_config_has_every_resolved_value(tmp_path):
     assert (value["run"]["algorithm"], value["run"]["eval_episodes"]) == ("mbpo", 5)  # defaults are there too
     knobs = dataclasses.asdict(KNOBS)
     knobs["rollout_length_schedule"], knobs["model"]["model_weight_decays"] = [1, 2, 3, 4], [1e-4, 0.1 + 0.2]
+    knobs["agent"]["choice"] = "sac"
     assert value["algorithm"] == knobs
     assert names(value["run"]) | names(value["algorithm"]) == names(dataclasses.asdict(RUN)) | names(knobs)
 
@@ -75,11 +81,28 @@ def test_config_has_the_commit_of_the_checkout(tmp_path):
 @pytest.mark.parametrize("algorithm", sorted(REGISTRY))
 def test_a_config_comes_back(tmp_path, algorithm):
     run = dataclasses.replace(RUN, algorithm=algorithm)
-    knobs = {"mbpo": KNOBS}.get(algorithm, REGISTRY[algorithm].config_class())
+    knobs = {"mbpo": KNOBS}.get(algorithm, REGISTRY[algorithm].default_config())
     write_config(tmp_path, run, knobs)
     back = read_config(tmp_path)
     assert (back.run, back.algorithm) == (run, knobs)
     assert back.versions["jax"] == jax.__version__
+
+
+@pytest.mark.parametrize("agent", [SacConfig(discount=0.5), DdpgConfig(discount=0.5), Td3Config(discount=0.5)])
+def test_the_agent_that_was_chosen_comes_back(tmp_path, agent):
+    value = written(tmp_path, knobs=dataclasses.replace(KNOBS, agent=agent))
+    assert value["algorithm"]["agent"]["choice"] == type(agent).__name__.removesuffix("Config").lower()
+    assert read_config(tmp_path).algorithm == dataclasses.replace(KNOBS, agent=agent)
+
+
+@pytest.mark.parametrize("algorithm", sorted(REGISTRY))
+def test_a_config_from_before_agents_were_chosen_has_that_of_its_row(tmp_path, algorithm):
+    run, knobs = dataclasses.replace(RUN, algorithm=algorithm), REGISTRY[algorithm].default_config()
+    knobs = options.replace(knobs, {"agent.discount": 0.5})
+    value = written(tmp_path, run, knobs)
+    del value["algorithm"]["agent"]["choice"]
+    (tmp_path / "config.json").write_text(json.dumps(value))
+    assert read_config(tmp_path)[:2] == (run, knobs)
 
 
 def test_a_real_run_comes_back(mbpo_run, sac_run):
@@ -138,7 +161,7 @@ def test_a_missing_or_binary_config_is_named(tmp_path):
 def test_the_same_knobs_may_go_on():
     check_same(SavedConfig(RUN, KNOBS), RUN, KNOBS)
     check_same(
-        SavedConfig(RunConfig(algorithm="sac"), ModelFreeSacConfig()), RunConfig(algorithm="sac"), ModelFreeSacConfig()
+        SavedConfig(RunConfig(algorithm="sac"), ModelFreeConfig()), RunConfig(algorithm="sac"), ModelFreeConfig()
     )
 
 
@@ -161,9 +184,77 @@ def test_the_identity_of_a_run_is_what_may_not_change_as_json():
     assert json.loads(json.dumps(told)) == told
     assert not told.keys() & RESUMABLE_CHANGES
     assert told["seeds"] == list(RUN.seeds)
-    assert told["num_members"] == KNOBS.model.num_members
+    assert told["model.num_members"] == KNOBS.model.num_members
+    assert (told["agent"], told["agent.target_entropy"]) == ("sac", KNOBS.agent.target_entropy)
     assert run_directory.identity(dataclasses.replace(RUN, num_steps=5, run_dir="x"), KNOBS) == told
     assert run_directory.identity(dataclasses.replace(RUN, env="Ant-v5"), KNOBS) != told
+
+
+def test_another_agent_is_another_run():
+    td3 = dataclasses.replace(KNOBS, agent=Td3Config())
+    with pytest.raises(ValueError, match="another run: agent was 'sac', is 'td3'; ") as caught:
+        check_same(SavedConfig(RUN, KNOBS), RUN, td3)
+    assert "; target_entropy was -0.05, is 'not known'; target_noise_clip was None, is 0.5" in str(caught.value)
+    assert run_directory.identity(RUN, td3) != run_directory.identity(RUN, KNOBS)
+
+
+def identity_of_an_older_version(run, knobs, *unknown):
+    """The identity as it was kept when agents could not be chosen: by the names of the knobs alone."""
+    told = run_directory.identity(run, knobs)
+    return {path.rpartition(".")[2]: value for path, value in told.items() if path not in ("agent", *unknown)}
+
+
+@pytest.mark.parametrize("algorithm", sorted(REGISTRY))
+def test_checkpoints_of_older_versions_are_known_by_the_names_of_their_knobs(tmp_path, algorithm):
+    run, knobs = dataclasses.replace(RUN, algorithm=algorithm), REGISTRY[algorithm].default_config()
+    knobs = options.replace(knobs, {"agent.discount": 0.5})
+    old = identity_of_an_older_version(run, knobs, "agent.hidden_units")  # a knob that it did not have
+    Checkpoints(tmp_path, 3, old).save(1, {"a": np.arange(3)}, {"step": 1})
+
+    def restore(config):
+        identity, defaults = run_directory.identity(run, config), run_directory.default_identity(run, config)
+        return Checkpoints(tmp_path, 3, identity, defaults).restore_latest()
+
+    assert restore(knobs).record == {"step": 1}
+    for changes, told in (
+        ({"agent.discount": 0.6}, "discount was 0.5, is 0.6"),
+        ({"agent.hidden_units": 8}, "hidden_units was 256, is 8"),
+    ):
+        with pytest.raises(StorageFailure, match=f"belongs to another run: {told}$"):
+            restore(options.replace(knobs, changes))
+
+
+@pytest.mark.parametrize(("before", "after"), [("sac", "td3"), ("td3", "sac")])
+def test_a_checkpoint_of_another_agent_belongs_to_another_run(tmp_path, before, after):
+    before, after = (options.replace(KNOBS, {"agent": name}) for name in (before, after))
+    Checkpoints(tmp_path, 3, run_directory.identity(RUN, before)).save(1, {"a": np.arange(3)}, {"step": 1})
+    defaults = run_directory.default_identity(RUN, after)
+    with pytest.raises(StorageFailure, match="another run: agent was '"):
+        Checkpoints(tmp_path, 3, run_directory.identity(RUN, after), defaults).restore_latest()
+
+
+def test_an_older_checkpoint_of_mbpo_is_not_that_of_another_agent(tmp_path):
+    Checkpoints(tmp_path, 3, identity_of_an_older_version(RUN, KNOBS)).save(1, {"a": np.arange(3)}, {"step": 1})
+    td3 = dataclasses.replace(KNOBS, agent=Td3Config())
+    defaults = run_directory.default_identity(RUN, td3)
+    with pytest.raises(StorageFailure, match="another run: agent was 'sac', is 'td3'; .*target_entropy was -0.05"):
+        Checkpoints(tmp_path, 3, run_directory.identity(RUN, td3), defaults).restore_latest()
+
+
+def test_a_change_of_one_of_two_knobs_of_one_name_is_another_run(monkeypatch):
+    """Of equal names only one was kept, so that nobody saw the other change."""
+
+    @dataclasses.dataclass(frozen=True)
+    class TwoModels:
+        model: GaussianConfig = GaussianConfig()
+        backward_model: GaussianConfig = GaussianConfig()
+
+    monkeypatch.setitem(REGISTRY, "two_models", Entry(TwoModels, None, "Two models", {}))
+    run = dataclasses.replace(RUN, algorithm="two_models")
+    before, after = TwoModels(), TwoModels(model=GaussianConfig(num_members=9))
+    assert run_directory.identity(run, before) != run_directory.identity(run, after)
+    with pytest.raises(ValueError, match=r"holds another run: model.num_members was 7, is 9\. Give"):
+        check_same(SavedConfig(run, before), run, after)
 
 
 def test_every_difference_is_listed_old_and_new():
@@ -188,7 +279,7 @@ def test_every_difference_is_listed_old_and_new():
 
 def test_another_algorithm_is_another_run():
     with pytest.raises(ValueError, match="algorithm was 'mbpo', is 'sac'"):
-        check_same(SavedConfig(RUN, KNOBS), dataclasses.replace(RUN, algorithm="sac"), ModelFreeSacConfig())
+        check_same(SavedConfig(RUN, KNOBS), dataclasses.replace(RUN, algorithm="sac"), ModelFreeConfig())
 
 
 # What each may be changed to; everything that is not here may not change.
