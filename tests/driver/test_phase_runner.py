@@ -7,7 +7,7 @@ import tiny_runs
 from mbpo_jax import replay as replay_lib
 from mbpo_jax.driver.phase_runner import PhaseRunner
 from mbpo_jax.driver.seeds import SeedAxis
-from mbpo_jax.types import FINISHED, Phase, Programs, Transition
+from mbpo_jax.types import FINISHED, Phase, Programs, Report, Transition
 
 LIFTINGS = ("each", "vmap")
 SEEDS = (4, 9)
@@ -39,7 +39,7 @@ def counting_phase(unfinished):
     def run(key, state, replay):
         state = {"count": state["count"] + 1, "goal": state["goal"]}
         noise = jax.random.uniform(key) + replay
-        return state, {"count": state["count"], "noise": noise}
+        return state, Report({"count": state["count"], "noise": noise})
 
     def due(state):
         return jnp.where(state["count"] == 0, FINISHED, jnp.where(state["count"] < state["goal"], 1, FINISHED))
@@ -70,7 +70,7 @@ def test_seeds_that_are_done_stand_still_while_others_go_on(lifting):
 
 @pytest.mark.parametrize("lifting", LIFTINGS)
 @pytest.mark.parametrize("time", (1, 2, 3))
-def test_a_stop_keeps_what_is_done_and_tells_it_once(lifting, time):
+def test_a_stop_keeps_what_is_done_and_reports_it(lifting, time):
     axis = SeedAxis(3, lifting)
     roots, state, offsets = start_counting(axis)
     runner, done = PhaseRunner(axis, 0, counting_phase(True)), [False] * 3
@@ -78,12 +78,13 @@ def test_a_stop_keeps_what_is_done_and_tells_it_once(lifting, time):
     counts = [int(s["count"]) for s in axis.split(state)]
     assert sum(counts) == [0, 3, 5][time - 1]  # three seeds in the first round, two in the second
     assert done == [count == goal for count, goal in zip(counts, (1, 3, 2), strict=True)]
-    assert [values is not None for values in first] == done  # only who came to the end has something to tell
+    assert [bool(values) for values in first] == [count > 0 for count in counts]  # what ran has been reported
     state, second = runner.run(roots, 8, state, offsets, done, never)
     assert done == [True] * 3
     assert [int(s["count"]) for s in axis.split(state)] == [1, 3, 2]
-    told = [[m for m in both if m is not None] for both in zip(first, second, strict=True)]
-    assert [[int(m["count"]) for m in values] for values in told] == [[1], [3], [2]]
+    newest = [old | new for old, new in zip(first, second, strict=True)]
+    assert [int(metrics["count"]) for metrics in newest] == [1, 3, 2]
+    assert [bool(values) for values in second] == [count < goal for count, goal in zip(counts, (1, 3, 2))]
 
 
 @pytest.mark.parametrize("lifting", LIFTINGS)
@@ -137,16 +138,16 @@ class Mbpo:
     def run(self, which=(0, 1), lifting="each", stop_at=None):
         """States and metrics by seed after all phases; `stop_at` interrupts the fit, and it goes on at once."""
         axis, runners, roots, state, buffer = self.start(which, lifting)
-        told = [{} for _ in which]
+        reported = [{} for _ in which]
         for runner in runners:
             done = [False] * len(which)
             stops = [] if stop_at is None or runner.phase.name != "fit_model" else [StopAt(stop_at)]
             for should_stop in [*stops, never]:
                 state, metrics = runner.run(roots, STEP, state, buffer, done, should_stop)
                 assert all(done) == (should_stop is never)
-                for mine, values in zip(told, metrics, strict=True):
-                    mine |= {f"{runner.phase.name}/{name}": v for name, v in (values or {}).items()}
-        return axis.split(state), told
+                for mine, values in zip(reported, metrics, strict=True):
+                    mine |= {f"{runner.phase.name}/{name}": v for name, v in values.items()}
+        return axis.split(state), reported
 
 
 @pytest.fixture(scope="module")
@@ -161,17 +162,17 @@ def uninterrupted(mbpo):
 
 @pytest.mark.parametrize("lifting", LIFTINGS)
 def test_fits_of_different_length_end_each_in_its_own_time(uninterrupted, lifting):
-    states, told = uninterrupted[lifting]
-    assert [int(values["fit_model/gradient_steps"]) for values in told] == [2 * 2, 2 * 5]
+    states, reported = uninterrupted[lifting]
+    assert [int(values["fit_model/gradient_steps"]) for values in reported] == [2 * 2, 2 * 5]
     for state in states:
         assert not bool(state.model.fit.running)
         assert int(state.model.fit.epoch) == 2
         # the members' own count of updates: a seed that went on in secret would have taken more
-        assert np.unique(state.model.members.step).tolist() == [int(state.model.fit.num_steps)]
+        assert np.unique(state.model.members.opt_state[0].count).tolist() == [int(state.model.fit.num_steps)]
 
 
 def test_vmap_agrees_with_each_to_rounding(uninterrupted):
-    (states, told), (batched_states, batched_told) = uninterrupted["each"], uninterrupted["vmap"]
+    (states, reported), (batched_states, batched_reported) = uninterrupted["each"], uninterrupted["vmap"]
 
     def agree(batched, one):
         batched, one = np.asarray(batched), np.asarray(one)
@@ -182,14 +183,14 @@ def test_vmap_agrees_with_each_to_rounding(uninterrupted):
             np.testing.assert_array_equal(batched, one)
 
     jax.tree.map(agree, batched_states, states)
-    jax.tree.map(agree, batched_told, told)
+    jax.tree.map(agree, batched_reported, reported)
 
 
 @pytest.mark.parametrize("i", range(len(SEEDS)))
 def test_a_seed_of_several_is_the_seed_alone_bit_for_bit(mbpo, uninterrupted, i):
-    (state,), (told,) = mbpo.run(which=(i,))
-    states, all_told = uninterrupted["each"]
-    tiny_runs.assert_same_bits((state, told), (states[i], all_told[i]))
+    (state,), (reported,) = mbpo.run(which=(i,))
+    states, all_reported = uninterrupted["each"]
+    tiny_runs.assert_same_bits((state, reported), (states[i], all_reported[i]))
 
 
 # before the first round, after both fits have begun, in their first epochs, and when the shorter one is over
