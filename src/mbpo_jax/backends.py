@@ -33,17 +33,17 @@ BACKENDS = {
 
 
 def choices() -> Backend:
-    """Those for the default device of this process."""
+    """Returns the choices for the default device of this process."""
     return BACKENDS.get(jax.default_backend(), BACKENDS["gpu"])
 
 
 def deterministic_options() -> dict[str, str]:
-    """XLA options that give the same bits in every run; other kinds than GPUs give them anyway."""
+    """Returns the XLA options that give the same bits in every run; other kinds than GPUs give them anyway."""
     return {"xla_gpu_deterministic_ops": "true"} if jax.default_backend() == "gpu" else {}
 
 
 def compiler_options(text: str, phases: Sequence[str]) -> dict[str, dict[str, str]]:
-    """The XLA options of each of `phases` that --compiler_options asks for.
+    """Returns the XLA options of each of `phases` that --compiler_options asks for.
 
     Those of "auto" that this XLA does not know are left out.
     Raises:
@@ -72,7 +72,7 @@ def compiler_options(text: str, phases: Sequence[str]) -> dict[str, dict[str, st
 
 @functools.cache
 def _problem(name: str, value: str) -> str | None:
-    """Why XLA does not take an option; None if it does."""
+    """Returns why XLA does not take an option; None if it does."""
     try:
         jax.jit(lambda x: x + 1, compiler_options={name: value}).lower(1.0).compile()
     except Exception as error:  # XLA raises what it likes

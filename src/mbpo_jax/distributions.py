@@ -11,7 +11,7 @@ from mbpo_jax.types import Array
 
 @jax.custom_jvp
 def softplus(x: Array) -> Array:
-    """log(1 + exp(x)), with the sigmoid as its derivative.
+    """Returns log(1 + exp(x)), with the sigmoid as its derivative.
 
     `jax.nn.softplus` is slower on CPU, in value and derivative, and the model's fit evaluates the bounds below for
     every target of every row.
@@ -26,7 +26,7 @@ def _softplus_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array,
 
 
 def bound_log_var(raw: Array, min_log_var: Array, max_log_var: Array) -> Array:
-    """Softly bounds log-variances [..., D] between learned limits [D].
+    """Bounds log-variances [..., D] softly between learned limits [D].
 
     References: Chua et al. 2018 (PETS), Appendix A.1.
     """
@@ -37,7 +37,7 @@ def bound_log_var(raw: Array, min_log_var: Array, max_log_var: Array) -> Array:
 
 
 def gaussian_nll(mean: Array, log_var: Array, target: Array) -> Array:
-    """Negative log-likelihood of a diagonal Gaussian, times two and without the constant.
+    """Returns the negative log-likelihood of a diagonal Gaussian, times two and without the constant.
 
     Args:
       mean, log_var, target: [..., D]; mean in units of target, log_var in log of their square.
@@ -50,7 +50,7 @@ def gaussian_nll(mean: Array, log_var: Array, target: Array) -> Array:
 
 
 def tanh_gaussian(mean: Array, log_std: Array, noise: Array) -> tuple[Array, Array]:
-    """A tanh-squashed Gaussian sample and its log-density.
+    """Returns a tanh-squashed Gaussian sample and its log-density.
 
     Args:
       mean, log_std, noise: [..., A]; `noise` is standard normal.

@@ -23,5 +23,5 @@ def init_members(init: Callable[[Key], PyTree], key: Key, num_members: int) -> P
 
 
 def member(members: PyTree, index: Array | int) -> PyTree:
-    """One member's arrays out of stacked ones."""
+    """Returns one member's arrays out of stacked ones."""
     return jax.tree.map(lambda leaf: leaf[index], members)

@@ -16,12 +16,12 @@ class Normalizer(struct.PyTreeNode, kw_only=True):
 
 
 def identity(num_dims: int) -> Normalizer:
-    """A normalizer that changes nothing."""
+    """Returns a normalizer that changes nothing."""
     return Normalizer(mean=jnp.zeros(num_dims), std=jnp.ones(num_dims))
 
 
 def from_moments(mean: Array, variance: Array) -> Normalizer:
-    """A normalizer from means and variances [I]; dimensions without spread keep a scale of one."""
+    """Returns a normalizer from means and variances [I]; dimensions without spread keep a scale of one."""
     std = jnp.sqrt(jnp.maximum(variance, 0.0))
     return Normalizer(mean=mean, std=jnp.where(std < MIN_STD, 1.0, std))
 

@@ -50,7 +50,7 @@ def init(spec: Spec, capacity: int, episodes: bool = False) -> Replay:
 
 
 def is_replay(leaf: PyTree) -> bool:
-    """Whether a node of a tree is a buffer; the `is_leaf` of tree functions that treat buffers whole."""
+    """Returns whether a node of a tree is a buffer; the `is_leaf` of tree functions that treat buffers whole."""
     return isinstance(leaf, Replay)
 
 
@@ -101,7 +101,7 @@ def add(
 
 
 def take(replay: Replay, age: Array) -> Transition:
-    """The rows of the given ages [...], each in [0, size); 0 is the oldest in force."""
+    """Returns the rows of the given ages [...], each in [0, size); 0 is the oldest in force."""
     slot = (replay.head - replay.size + age) % capacity(replay)
     return jax.tree.map(lambda leaf: leaf[slot], replay.rows)
 

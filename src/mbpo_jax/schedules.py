@@ -6,7 +6,7 @@ from mbpo_jax.types import Array
 
 
 def linear_int(epoch: Array, schedule: tuple[int, int, int, int]) -> Array:
-    """The whole-number linear schedule of rollout lengths.
+    """Returns the value of the whole-number linear schedule of rollout lengths.
 
     Args:
       epoch: [], int; counted from 0 at the end of exploration.

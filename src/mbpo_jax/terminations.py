@@ -31,7 +31,7 @@ DOUBLE_PENDULUM_LINK = 0.6  # m, each of the two poles
 
 
 def never(obs: Array, action: Array, next_obs: Array) -> Array:
-    """For tasks that only a time limit ends: HalfCheetah, Swimmer, Pendulum, Reacher, Pusher."""
+    """Returns False: for tasks that only a time limit ends: HalfCheetah, Swimmer, Pendulum, Reacher, Pusher."""
     del obs, action
     return jnp.zeros(next_obs.shape[:-1], dtype=bool)
 
@@ -134,7 +134,7 @@ _NAMESPACES = ("", "mbpo_jax")
 
 
 def lookup(env_id: str) -> TerminationFn | None:
-    """The rule of a Gymnasium id, `[module:][namespace/]Name-vN`, or None when it is not known for sure.
+    """Returns the rule of a Gymnasium id, `[module:][namespace/]Name-vN`, or None when it is not known for sure.
 
     A wrong rule would silently corrupt every imagined rollout, so only ids whose rule has been checked get
     one. None for another version (the next one may end its episodes differently), for no version (Gymnasium

@@ -6,9 +6,11 @@ the arrays of the last checkpoint. Arrays are matched by content, since their na
 equal are named. The exit status is 1 if there is a difference.
 """
 
+import functools
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -92,22 +94,46 @@ def differences(old, new, old_dir, new_dir):
         yield f"{len(came)} new arrays without an equal: {', '.join(came[:MOST_NAMES])}"
 
 
+def flags_of(row, scratch, **changes):
+    knobs = LEARNING | ROWS[row] | {"algorithm": row, "compile_cache": scratch / "cache"} | changes
+    return [f"--{name}={value}" for name, value in knobs.items()]
+
+
+def side_by_side(old, row, scratch, **changes):
+    """Trains a row in both checkouts; returns what differs."""
+    name = "-".join([row, *changes.values()])
+    dirs = [scratch / f"{name}-{which}" for which in ("old", "new")]
+    for checkout, path in zip((old, HERE), dirs):
+        run(checkout, "-m", "mbpo_jax.main", *flags_of(row, scratch, **changes, run_dir=path))
+    return list(differences(old, HERE, *dirs))
+
+
+def resumed(old, row, scratch):
+    """Trains half of a row in the old checkout and the rest of it in both; returns what differs."""
+    half, rest = scratch / f"{row}-half", scratch / f"{row}-rest"
+    run(old, "-m", "mbpo_jax.main", *flags_of(row, scratch, seeds="4", num_steps=110, run_dir=half))
+    shutil.copytree(half, rest)
+    for checkout, path in ((old, half), (HERE, rest)):
+        run(checkout, "-m", "mbpo_jax.main", *flags_of(row, scratch, seeds="4", run_dir=path))
+    return list(differences(old, HERE, half, rest))
+
+
 def main(argv):
     old, rows, differ = Path(argv[0]).resolve(), argv[1:] or list(ROWS), False
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
         for row in rows:
-            for seeds in ("4", "4,5,6"):
-                for lifting in ("each", "vmap"):
-                    knobs = LEARNING | ROWS[row] | {"algorithm": row, "seeds": seeds, "seed_lifting": lifting}
-                    knobs["compile_cache"] = Path(scratch) / "cache"
-                    flags = [f"--{name}={value}" for name, value in knobs.items()]
-                    name = f"{row}, seeds {seeds}, {lifting}"
-                    dirs = [Path(scratch) / f"{row}-{seeds}-{lifting}-{which}" for which in ("old", "new")]
-                    for checkout, path in zip((old, HERE), dirs):
-                        run(checkout, "-m", "mbpo_jax.main", *flags, f"--run_dir={path}")
-                    found = list(differences(old, HERE, *dirs))
-                    print("\n  ".join([f"{name}: {'equal' if not found else 'DIFFERENT'}", *found]), flush=True)
-                    differ = differ or bool(found)
+            comparisons = {
+                f"seeds {seeds}, {lifting}": functools.partial(
+                    side_by_side, old, row, scratch, seeds=seeds, seed_lifting=lifting
+                )
+                for seeds in ("4", "4,5,6")
+                for lifting in ("each", "vmap")
+            } | {"begun by the old one, resumed": functools.partial(resumed, old, row, scratch)}
+            for name, compare in comparisons.items():
+                found = compare()
+                print("\n  ".join([f"{row}, {name}: {'DIFFERENT' if found else 'equal'}", *found]), flush=True)
+                differ = differ or bool(found)
     return int(differ)
 
 

@@ -134,7 +134,7 @@ def init(config: MbpoConfig, spec: Spec, agent: Agent, world: WorldModel, key: K
 
 
 def rollout_length(config: MbpoConfig, real: Replay) -> Array:
-    """Returns the scheduled rollout length [] in the epoch that the number of real rows tells."""
+    """Returns the scheduled rollout length [] in the epoch that follows from the number of real rows."""
     epoch = (real.num_added - config.exploration_steps) // config.epoch_steps
     return schedules.linear_int(epoch, config.rollout_length_schedule)  # type: ignore[arg-type]
 

@@ -137,7 +137,7 @@ class RunConfig:
 
     @property
     def directory(self) -> str:
-        """`run_dir`, with auto resolved."""
+        """Returns `run_dir`, with auto resolved."""
         if self.run_dir != AUTO:
             return self.run_dir
         return f"runs/{re.sub(r'[^A-Za-z0-9._-]+', '_', self.env)}-{self.algorithm}"

@@ -32,7 +32,7 @@ class Prediction(NamedTuple):
 
     @property
     def total(self) -> int:
-        """Sum of all parts."""
+        """Returns the sum of all parts."""
         return sum(self)
 
     def text(self) -> str:

@@ -26,7 +26,7 @@ SEED = "seed"  # the mesh axis
 
 
 def num_cores() -> int:
-    """Processor cores that this process may use."""
+    """Returns the number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -96,11 +96,11 @@ class SeedAxis:
         return each
 
     def keys(self, seeds: Sequence[int]) -> PyTree:
-        """Root keys of all seeds, on the devices where their arrays are to live."""
+        """Returns the root keys of all seeds, on the devices where their arrays are to live."""
         return self.place(self.join([jax.random.key(seed) for seed in seeds]))
 
     def place(self, value: PyTree) -> PyTree:
-        """`value` of all seeds, moved to the devices where the seeds live; bound to none if there is only one."""
+        """Moves a value of all seeds to the devices where the seeds live; it is bound to none if there is only one."""
         if self.batched:
             return (
                 value if self._mesh is None else jax.device_put(value, NamedSharding(self._mesh, PartitionSpec(SEED)))
@@ -110,7 +110,7 @@ class SeedAxis:
         return tuple(jax.device_put(mine, device) for mine, device in zip(value, self._devices, strict=True))
 
     def join(self, values: Sequence[PyTree]) -> PyTree:
-        """One value of all seeds from S values of one seed."""
+        """Makes one value of all seeds from S values of one seed."""
         if not self.batched:
             return tuple(values)
         on_host = all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(values))
@@ -118,20 +118,20 @@ class SeedAxis:
         return jax.tree.map(lambda *leaves: stack(leaves), *values)
 
     def split(self, value: PyTree) -> list[PyTree]:
-        """S values of one seed from one value of all seeds."""
+        """Returns S values of one seed from one value of all seeds."""
         if not self.batched:
             return list(value)
         return [jax.tree.map(operator.itemgetter(i), value) for i in range(self.num_seeds)]
 
     def to_host(self, value: PyTree) -> list[PyTree]:
-        """S values of one seed as NumPy arrays; what `split` gives, without a computation on any device."""
+        """Returns S values of one seed as NumPy arrays: what `split` gives, without a computation on any device."""
         on_host = jax.device_get(value)
         if not self.batched:
             return list(on_host)
         return [jax.tree.map(operator.itemgetter(i), on_host) for i in range(self.num_seeds)]
 
     def _batch(self, fn: Callable[..., Any], shared: Sequence[int]) -> Callable[..., Any]:
-        """`fn` over stacked seeds: each device maps over its share of them, and none waits for another."""
+        """Maps `fn` over stacked seeds: each device maps over its share of them, and none waits for another."""
 
         def batched(*args: Any) -> Any:
             mapped = jax.vmap(fn, in_axes=tuple(None if i in shared else 0 for i in range(len(args))))
@@ -157,7 +157,7 @@ class SeedAxis:
 
 
 def _with_strong_types(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """`fn` without weakly typed results, Python numbers among them.
+    """Strips weak types, those of Python numbers included, from the results of `fn`.
 
     What reads them would be compiled again once they have become strongly typed: by an update, or by a checkpoint.
     """

@@ -25,7 +25,7 @@ START_RANGE = 0.05  # every entry of the first state is uniform in [-START_RANGE
 
 
 def advance(state: np.ndarray, force: float) -> np.ndarray:
-    """One explicit Euler step of the frictionless cart-pole.
+    """Takes one explicit Euler step of the frictionless cart-pole.
 
     Args:
       state: [..., 4], x (m), x_dot (m/s), theta (rad from upright), theta_dot (rad/s).
@@ -45,7 +45,7 @@ def advance(state: np.ndarray, force: float) -> np.ndarray:
 
 
 def has_fallen(state: np.ndarray) -> bool:
-    """Whether a float32 state [4] is off the track (|x| > 2.4 m), past 12 degrees, or not finite.
+    """Returns whether a float32 state [4] is off the track (|x| > 2.4 m), past 12 degrees, or not finite.
 
     The limits are float32 as well, so `terminations.cartpole` decides the same from the observation.
     """

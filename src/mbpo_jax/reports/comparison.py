@@ -35,12 +35,12 @@ class Experiment:
 
     @property
     def last_step(self) -> int:
-        """Last step of the longest curve; 0 without curves."""
+        """Returns the last step of the longest curve; 0 without curves."""
         return max((curve.last_step for curve in self.curves), default=0)
 
     @property
     def common_step(self) -> int:
-        """Last step that all curves reach; 0 without curves."""
+        """Returns the last step that all curves reach; 0 without curves."""
         return min((curve.last_step for curve in self.curves), default=0)
 
 

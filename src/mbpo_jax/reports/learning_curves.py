@@ -52,7 +52,7 @@ class LearningCurve:
 
     @property
     def last_step(self) -> int:
-        """Step of the last evaluation."""
+        """Returns the step of the last evaluation."""
         return self.steps[-1]
 
 
@@ -237,7 +237,7 @@ def _from_json(value: dict[str, Any], path: str | os.PathLike[str]) -> LearningC
 
 
 def _fits(name: str, item: Any) -> bool:
-    """Whether an entry has the right type."""
+    """Returns whether an entry has the right type."""
     if item is None:
         return name in NULLABLE
     if name == "flags":
@@ -270,7 +270,7 @@ def _is_step(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether a value is a number, and not a whole one that is too large for a float."""
+    """Returns whether a value is a number, and not a whole one that is too large for a float."""
     return type(value) is float or (type(value) is int and abs(value) < 2**1000)
 
 

@@ -55,18 +55,18 @@ class PublishedRow(NamedTuple):
 
 @functools.cache
 def rows() -> tuple[PublishedRow, ...]:
-    """All rows of the file."""
+    """Returns all rows of the file."""
     with PATH.open(newline="", encoding="utf-8") as file:
         return tuple(_row(row) for row in csv.DictReader(file))
 
 
 def environment_of(env: str) -> str:
-    """The published name of a Gymnasium id: `mbpo_jax/AntTruncatedObs-v5` is AntTruncatedObs."""
+    """Returns the published name of a Gymnasium id: `mbpo_jax/AntTruncatedObs-v5` is AntTruncatedObs."""
     return re.sub(r"-v\d+$", "", re.split(r"[:/]", env)[-1])
 
 
 def comparable(algorithm: str, env: str) -> tuple[PublishedRow, ...]:
-    """The rows that say what is needed to compare a run with them, by step.
+    """Returns the rows that say what is needed to compare a run with them, by step.
 
     Args:
       algorithm: a published name, such as MBPO.

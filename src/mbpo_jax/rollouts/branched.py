@@ -106,8 +106,7 @@ def step(
     Args:
       key: that of the round; each step folds in its number.
     """
-    num_rows, obs_dim = rollout.obs.shape
-    num_groups = dynamics.num_groups
+    num_rows, num_groups = rollout.obs.shape[0], dynamics.num_groups
     num_moving = jnp.where(is_running(rollout), rollout.num_alive, 0)
     block_rows = min(max_block_rows, -(-num_rows // num_groups))
     key_order, key_turn, key_step = jax.random.split(jax.random.fold_in(key, rollout.step), 3)
@@ -135,15 +134,7 @@ def step(
         # Blocks beyond the end of the share, which batched seeds with fewer rows go through, store nothing.
         return jax.lax.fori_loop(0, batching.largest(-(-(end - first) // block_rows)), move_block, progress)
 
-    progress = _Progress(
-        buffer=buffer,
-        tally=rollout.tally,
-        next_obs=jnp.zeros((num_rows + block_rows, obs_dim)),
-        num_next=jnp.zeros((), jnp.int32),
-        action_size=jnp.zeros(()),
-        prediction_size=jnp.zeros(()),
-    )
-    progress = jax.lax.fori_loop(0, num_groups, move_share, progress)
+    progress = jax.lax.fori_loop(0, num_groups, move_share, _no_progress(buffer, rollout, block_rows))
     all_dropped = (num_moving > 0) & (progress.tally.num_stored == rollout.tally.num_stored)
     # Single predictions that explode are dropped and counted.
     prediction_size = jnp.where(all_dropped, progress.prediction_size, 0.0)
@@ -202,6 +193,18 @@ def metrics(rollout: Rollout, buffer: Replay) -> Metrics:
         "model_reward_max": tally.reward_max,
         "buffer_rows": buffer.size,
     }
+
+
+def _no_progress(buffer: Replay, rollout: Rollout, block_rows: int) -> _Progress:
+    num_rows, obs_dim = rollout.obs.shape
+    return _Progress(
+        buffer=buffer,
+        tally=rollout.tally,
+        next_obs=jnp.zeros((num_rows + block_rows, obs_dim)),
+        num_next=jnp.zeros((), jnp.int32),
+        action_size=jnp.zeros(()),
+        prediction_size=jnp.zeros(()),
+    )
 
 
 def _store(progress: _Progress, moved: Transition, ends: Array, inside: Array, limit: Array) -> _Progress:

@@ -136,7 +136,7 @@ def _replayed(trained: Trained, starts: np.ndarray, actions: np.ndarray, key: Ke
 
     @jax.jit
     def replayed(state: PyTree, starts: Array, actions: Array) -> Trajectory:
-        assert trained.algorithm.dynamics is not None  # `imagination.check` has seen to it
+        assert trained.algorithm.dynamics is not None  # by `imagination.check`
         dynamics = trained.algorithm.dynamics(state)
 
         def choose(key: Key, number: Array, obs: Array) -> Array:

@@ -28,7 +28,7 @@ class Episode(NamedTuple):
 
 
 def open_environment(trained: Trained, steps_past_limit: int = 0) -> Environment:
-    """The environment of a run, with the starts of its evaluations.
+    """Opens the environment of a run, with the starts of its evaluations.
 
     Args:
       steps_past_limit: how much later than in the run the time limit cuts an episode off.
@@ -39,7 +39,7 @@ def open_environment(trained: Trained, steps_past_limit: int = 0) -> Environment
 
 
 def most_steps(trained: Trained) -> int:
-    """Time limit of an episode, in environment steps."""
+    """Returns the time limit of an episode, in environment steps."""
     with contextlib.closing(open_environment(trained)) as env:
         return env.max_episode_steps
 
@@ -77,7 +77,7 @@ def exploring_policy(trained: Trained, key: jax.Array) -> Callable[[PyTree], Cal
 
 
 def play(env: Environment, choose: Callable[[np.ndarray], np.ndarray], number: int, num_steps: int) -> Episode:
-    """Episode `number` of an environment, to its end or for `num_steps`."""
+    """Plays episode `number` of an environment, to its end or for `num_steps`."""
     obs, actions = [env.reset(number)], []
     rewards: list[float] = []
     terminal = ended = False
@@ -91,14 +91,14 @@ def play(env: Environment, choose: Callable[[np.ndarray], np.ndarray], number: i
 
 
 def returns(played: list[Episode]) -> list[float]:
-    """Undiscounted sums of rewards."""
+    """Returns undiscounted sums of rewards."""
     return [float(np.sum(episode.reward, dtype=np.float64)) for episode in played]
 
 
 def collect(
     env: Environment, choose: Callable[[np.ndarray], np.ndarray], first_number: int, num_steps: int
 ) -> tuple[Transition, int]:
-    """Exactly `num_steps` transitions [num_steps, ...] of episodes numbered from `first_number` on.
+    """Collects exactly `num_steps` transitions [num_steps, ...] of episodes numbered from `first_number` on.
 
     Returns:
       The transitions, and the number of the next episode that was not played.

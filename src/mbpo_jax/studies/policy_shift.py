@@ -146,7 +146,7 @@ class _Experiment:
     def _learn_once(
         self, key: Key, agent: PyTree, model: PyTree, real: Replay, num_updates: int
     ) -> tuple[PyTree, list[Fault | None]]:
-        """One-step rollouts of the policy from the data, and updates on a mixture, as MBPO's."""
+        """Rolls the policy out for one step from the data, and updates it on mixed batches, as MBPO does."""
         key_start, key_roll, key_batch, key_update = jax.random.split(key, 4)
         config, spec = self._trained.config, self._trained.spec
         termination_fn = spec.termination_fn

@@ -69,7 +69,7 @@ class _Comparison:
         self._tail = steps_of_tail(self._discount)
         self._env = episodes.open_environment(trained, self._tail)
         critic = trained.algorithm.critic
-        assert critic is not None  # `_check` has seen to it
+        assert critic is not None  # by `_check`
         self._q_values = jax.jit(lambda state, obs, action: jnp.min(critic.q_values(state, obs, action), axis=0))
         self._entropy_bonus = None if critic.entropy_bonus is None else jax.jit(critic.entropy_bonus)
         self._acting = policy.deterministic(trained.algorithm)

@@ -2,7 +2,7 @@
 
 A checkpoint is a folder `checkpoints/<step>`, or `<step>.<n>` where a step was saved again. It is written under another
 name, read back, compared with memory and given a manifest of checksums, and only then renamed: what has its final name
-was whole once. When restoring, whatever is not whole any more is passed over, aloud.
+was whole once. When restoring, whatever is not whole any more is passed over, with a warning.
 """
 
 import functools
@@ -21,7 +21,7 @@ import orbax.checkpoint as ocp
 
 from mbpo_jax import options
 from mbpo_jax.driver.config import StorageFailure
-from mbpo_jax.driver.storage import bundle, files, manifest
+from mbpo_jax.driver.storage import bundle, files, format_1, manifest
 
 FOLDER, ARRAYS, ARRAY = "checkpoints", "arrays", "array"
 WRITING, DELETING = ".writing", ".deleting"
@@ -200,15 +200,9 @@ def _checked(directory: Path, name: str, with_files: bool = True) -> dict[str, A
 def _read(path: Path, content: dict[str, Any]) -> Saved:
     """Reads the arrays of a checkpoint whose manifest was found sound."""
     arrays = bundle.unbundle(_read_arrays(path / ARRAYS), content["layout"])
-    return Saved(_from_format_1(arrays) if content["format"] == 1 else arrays, content["record"])
-
-
-def _from_format_1(arrays: dict[str, Any]) -> dict[str, Any]:
-    """Returns the arrays of all seeds in today's format: of the real rows there, none is known to begin an episode."""
-    for seed_arrays in arrays.values():
-        if "replay" in seed_arrays:
-            seed_arrays["replay"]["first"] = np.zeros(seed_arrays["replay"]["rows"]["reward"].shape, bool)
-    return arrays
+    if content["format"] == 1:
+        arrays = {seed: format_1.upgrade(mine) for seed, mine in arrays.items()}
+    return Saved(arrays, content["record"])
 
 
 def _place(name: str) -> tuple[int, int]:

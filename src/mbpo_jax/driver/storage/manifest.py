@@ -14,7 +14,7 @@ from mbpo_jax.driver.storage import files
 
 FILE_NAME = "manifest.json"
 FORMAT = 2  # of checkpoints
-READABLE = (1, 2)  # format 1 does not say which rows of a buffer began an episode
+READABLE = (1, 2)  # see `format_1`
 MOST_BYTES = 100 * 2**20  # of a manifest: more is no manifest
 
 
@@ -72,7 +72,7 @@ def _digest(content: dict[str, Any]) -> str:
 
 
 def _checksums(directory: Path) -> dict[str, list[Any]]:
-    """[bytes, SHA-256] of every file below, the manifest aside.
+    """Returns [bytes, SHA-256] of every file below, the manifest aside.
 
     Raises:
       ValueError: something is neither a plain file nor a folder, so it could lead elsewhere.

@@ -146,7 +146,7 @@ def _versions() -> dict[str, str]:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout that this package runs from; None when it was installed without one."""
+    """Returns the commit of the checkout that this package runs from; None when it was installed without one."""
     root = Path(__file__).parents[4]
     if not (root / ".git").exists():
         return None
