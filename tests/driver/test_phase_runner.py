@@ -1,10 +1,14 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_runs
 
+from mbpo_jax import options
 from mbpo_jax import replay as replay_lib
+from mbpo_jax.algorithms import REGISTRY
 from mbpo_jax.driver.phase_runner import PhaseRunner
 from mbpo_jax.driver.seeds import SeedAxis
 from mbpo_jax.types import FINISHED, Phase, Programs, Report, Transition
@@ -198,3 +202,53 @@ def test_a_seed_of_several_is_the_seed_alone_bit_for_bit(mbpo, uninterrupted, i)
 @pytest.mark.parametrize("stop_at", (1, 2, 3, 7))
 def test_a_fit_that_was_stopped_goes_on_to_the_same_end_bit_for_bit(mbpo, uninterrupted, lifting, stop_at):
     tiny_runs.assert_same_bits(mbpo.run(lifting=lifting, stop_at=stop_at), uninterrupted[lifting])
+
+
+# -- what batching must not cost -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def batched_programs():
+    """By phase, the compiled programs of four batched seeds of MBPO with TD3, and the bytes of their imagined rows.
+
+    Of the fit only those that some seeds wait through, for it does not write the buffer.
+    """
+    entry, axis = REGISTRY["mbpo_td3"], SeedAxis(4, "vmap")
+    config = options.replace(entry.tiny_config(), {"retain_epochs": 1000})
+    algorithm = entry.build(config, entry.spec)
+    roots = axis.keys(range(4))
+    state = axis.lift(algorithm.init)(roots)
+    real = axis.lift(lambda key: replay_lib.init(entry.spec, algorithm.replay_capacity))(roots)
+    everywhere, arguments, compiled = np.ones(4, bool), (roots, 1, state, real), {}
+    for i, phase in enumerate(algorithm.phases):
+        runner = PhaseRunner(axis, i, phase)
+        programs = [program.lower(*arguments, everywhere) for program in runner._active]
+        if phase.name != "fit_model":
+            programs += [program.lower(*arguments) for program in runner._all]
+        compiled[phase.name] = [program.compile() for program in programs]
+    return compiled, sum(leaf.nbytes for leaf in jax.tree.leaves(state.imagined))
+
+
+def test_batched_programs_copy_no_buffer(batched_programs):
+    compiled, buffer_bytes = batched_programs
+    assert buffer_bytes > 10_000_000
+    for name, programs in compiled.items():
+        for program in programs:
+            memory = program.memory_analysis()
+            assert memory.alias_size_in_bytes > buffer_bytes, name
+            assert memory.temp_size_in_bytes < buffer_bytes / 2, name  # of a fit, mostly its minibatches
+            copied = re.findall(r"= f32\[4,60000[\d,]*\]\S* (?:copy|select)\(", program.as_text())
+            assert copied == [], name
+    for program in compiled["roll_out"]:
+        assert program.memory_analysis().temp_size_in_bytes < buffer_bytes / 100
+
+
+def test_batched_updates_branch_where_the_actor_waits(batched_programs):
+    """The delayed step of the actor, and the check of all weights, stand in branches of their own."""
+    for program in batched_programs[0]["update_agent"]:
+        assert len(re.findall(r" conditional\(", program.as_text())) == 2
+
+
+def test_one_seed_is_never_batched():
+    assert not SeedAxis(1, "vmap").batched
+    assert SeedAxis(2, "vmap").batched

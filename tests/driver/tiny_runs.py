@@ -170,7 +170,7 @@ def main():
     (kind, at), number = sys.argv[1].split(":"), signal.Signals[sys.argv[2]]
     run, save = PhaseRunner.run, Checkpoints.save
 
-    def run_and_hit(self, roots, step, state, replay, done, should_stop, heed):
+    def run_and_hit(self, roots, step, state, replay, done, should_stop, check):
         asked = [0]
 
         def hit():
@@ -179,7 +179,7 @@ def main():
                 os.kill(os.getpid(), number)
             return should_stop()
 
-        return run(self, roots, step, state, replay, done, hit, heed)
+        return run(self, roots, step, state, replay, done, hit, check)
 
     def save_and_hit(self, step, *rest):
         if step == int(at):

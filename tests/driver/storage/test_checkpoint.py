@@ -244,7 +244,9 @@ def test_a_checkpoint_of_format_1_is_read_with_no_beginning_of_an_episode_known(
     replay = {"rows": {"reward": np.float32([1.0, 2.0, 3.0])}, "size": np.int32(3)}
     with monkeypatch.context() as patched:
         patched.setattr(manifest, "FORMAT", 1)
-        Checkpoints(tmp_path, 3).save(5, {"0": {"replay": replay, "state": {"x": np.zeros(2)}}}, {"step": 5})
+        learner = {"step": np.int32(7), "params": {"x": np.ones(2)}, "opt_state": {"0": {"count": np.int32(7)}}}
+        state = {"agent": {"actor": learner, "critics": learner}}
+        Checkpoints(tmp_path, 3).save(5, {"0": {"replay": replay, "state": state}}, {"step": 5})
     for saved in (Checkpoints(tmp_path, 3).restore_latest(), checkpoint.load(tmp_path)):
         assert saved.arrays["0"].keys() == {"replay", "state"}
         assert saved.arrays["0"]["replay"].keys() == {"rows", "size", "first"}
