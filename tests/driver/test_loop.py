@@ -317,7 +317,7 @@ def test_a_lost_config_is_written_anew_since_checkpoints_know_the_run(alone, tmp
     tiny_runs.assert_same_run(run_dir, alone)
 
 
-def test_a_changed_flag_that_may_change_is_told(tmp_path, capsys):
+def test_a_changed_flag_that_may_change_is_reported(tmp_path, capsys):
     tiny_runs.train(tmp_path, tiny_runs.SAC, seeds=1, num_steps=10, quiet="false")
     assert "num_steps was" not in capsys.readouterr().err
     tiny_runs.train(tmp_path, tiny_runs.SAC, seeds=1, num_steps=20, checkpoints_kept=7, quiet="false")
@@ -335,13 +335,13 @@ def test_two_processes_in_one_directory(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [lock.FILE_NAME]
 
 
-def test_what_is_told_evaluated_and_saved_does_not_change_what_is_learnt(alone, tmp_path):
+def test_logging_evaluating_and_saving_do_not_change_what_is_learnt(alone, tmp_path):
     changes = {"log_every_steps": 7, "eval_every_steps": 33, "eval_episodes": 1, "checkpoint_every_steps": 150}
     tiny_runs.train(tmp_path, seeds=1, profile=3, **changes)
     tiny_runs.assert_same_bits(parameters(tmp_path, 1), parameters(alone, 1))
 
 
-def test_a_running_episode_that_cannot_be_repeated_is_told_and_given_up(tmp_path, capsys):
+def test_a_running_episode_that_cannot_be_repeated_is_reported_and_given_up(tmp_path, capsys):
     knobs = {"env": "odd_worlds:odd/Drifts-v0", "max_episode_steps": 0, "quiet": "false", "seeds": 3}
     tiny_runs.train(tmp_path, tiny_runs.SAC, **knobs, num_steps=10)
     assert "did not repeat" not in capsys.readouterr().err
@@ -459,7 +459,7 @@ ALWAYS = {"replay/rows", "compilations"}
 SECONDS = {f"seconds/{n}" for n in ("env_step", "fit_model", "roll_out", "update_agent", "evaluate", "checkpoint")}
 
 
-def test_metrics_tell_what_was_promised(mbpo_run):
+def test_metrics_hold_what_was_promised(mbpo_run):
     lines = metrics.read(mbpo_run / "metrics.jsonl")
     assert [(line["step"], line["seed"]) for line in lines if "replay/rows" in line] == [
         (step, seed) for step in range(20, 161, 20) for seed in (0, 1, 2)

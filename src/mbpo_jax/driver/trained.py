@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 
 from mbpo_jax import replay as replay_lib
-from mbpo_jax.driver.config import NEVER, RunConfig, StorageFailure
+from mbpo_jax.driver.config import RunConfig, StorageFailure
 from mbpo_jax.driver.interaction import task as tasks
 from mbpo_jax.driver.interaction.simulator import spaces_from_json
 from mbpo_jax.driver.storage import checkpoint, packing, run_directory
@@ -43,8 +43,7 @@ def load_trained(run_dir: str | Path, seed: int | None = None, step: int | None 
     if seed not in run.seeds:
         raise StorageFailure(f"no seed {seed} in {run_dir}; seeds there: {', '.join(map(str, run.seeds))}")
     saved = checkpoint.load(Path(run_dir), step)
-    name = getattr(config, "termination_fn", NEVER)
-    termination_fn = tasks.resolve_termination_fn(name, run.env)
+    termination_fn = tasks.resolve_termination_fn(tasks.rule_name(config), run.env)
     try:
         arrays = saved.arrays[str(seed)]
         spec = _sizes(kept, arrays)._replace(termination_fn=termination_fn)

@@ -160,7 +160,7 @@ def test_an_environment_that_raises_there_is_shown_with_its_own_traceback_and_ma
         ("OtherShape", "gave an observation of 4 numbers where its space has 4 (shape (2, 2), not (4,)) at step 3 of"),
     ],
 )
-def test_whatever_breaks_in_the_process_is_told_with_its_place_and_ends_there(make, capfd, name, what):
+def test_whatever_breaks_in_the_process_is_reported_with_its_place_and_ends_there(make, capfd, name, what):
     timeout_s = 1 if name.startswith("Hangs") else TIMEOUT_S
     env = make(f"odd_worlds:odd/{name}-v0", timeout_s=timeout_s, limits=Limits(0, 1))
     old = pid_of(env)
@@ -191,7 +191,7 @@ def test_what_breaks_while_it_is_made_leaves_no_process(monkeypatch, name, what)
     assert str(caught.value).startswith(f"environment odd_worlds:odd/{name}-v0 {what} while it was made (seed 3)")
 
 
-def test_a_machine_that_gives_no_process_is_told(monkeypatch):
+def test_a_machine_that_gives_no_process_is_reported(monkeypatch):
     def start(descriptor):
         raise BlockingIOError(11, "Resource temporarily unavailable")
 

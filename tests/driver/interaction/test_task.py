@@ -1,4 +1,5 @@
 import json
+from contextlib import ExitStack
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +9,7 @@ import tiny_runs
 from mbpo_jax import terminations
 from mbpo_jax.algorithms.mbpo import MbpoConfig
 from mbpo_jax.algorithms.model_free import ModelFreeSacConfig
+from mbpo_jax.driver import flags, setup
 from mbpo_jax.driver.config import RunConfig
 from mbpo_jax.driver.interaction.simulator import Spaces
 from mbpo_jax.driver.interaction.task import (
@@ -88,13 +90,14 @@ def test_an_unknown_environment_is_told_how_to_pass_a_termination_function():
         assert words in str(caught.value)
 
 
-def test_where_no_model_is_learnt_an_environment_need_not_be_known(tmp_path):
-    knobs = {"env": "MountainCarContinuous-v0", "num_steps": 62, "min_replay_rows": 60, "seeds": 0}
-    result = tiny_runs.train(tmp_path, **knobs, real_fraction=1)
-    assert result.finished
-    assert int(tiny_runs.saved(tmp_path).arrays["0"]["state"]["agent"]["actor"]["step"]) == 3
-    with pytest.raises(ValueError, match="termination_fn is not known .*'MountainCarContinuous-v0'"):
-        tiny_runs.train(tmp_path / "with_model", **knobs)
+def test_where_no_model_is_learnt_an_environment_need_not_be_known():
+    knobs = {"env": "MountainCarContinuous-v0", "max_episode_steps": 0}
+    with ExitStack() as stack:
+        unknown = setup.build(*flags.parse(tiny_runs.argv("unused", **knobs, real_fraction=1)), stack)
+        assert [runner.phase.name for runner in unknown.phases] == ["update_agent"]
+        assert unknown.task.spec == Spec(2, 1)
+        with pytest.raises(ValueError, match="termination_fn is not known .*'MountainCarContinuous-v0'"):
+            setup.build(*flags.parse(tiny_runs.argv("unused", **knobs)), stack)
 
 
 # -- in config.json ------------------------------------------------------------------------------------------------

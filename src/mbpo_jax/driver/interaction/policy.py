@@ -151,12 +151,12 @@ def load_policy(
 
 def _termination_fn(saved: run_directory.SavedConfig) -> TerminationFn | None:
     """Returns the rule that the run ended imagined episodes by; one that raises ValueError if it would be imported."""
-    name = getattr(saved.algorithm, "termination_fn", NEVER)
+    name = tasks.rule_name(saved.algorithm)
 
     def not_imported(obs: Array, action: Array, next_obs: Array) -> Array:
         raise ValueError(f"termination_fn must be given to load this policy, which plans with the run's own, {name!r}")
 
-    return tasks.resolve_termination_fn(name, saved.run.env) if name in (AUTO, NEVER) else not_imported
+    return tasks.resolve_termination_fn(name, saved.run.env) if name in (None, AUTO, NEVER) else not_imported
 
 
 def _flat(actor: PyTree) -> dict[str, Any]:

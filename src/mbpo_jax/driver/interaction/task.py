@@ -29,8 +29,8 @@ def resolve(env_id: str, spaces: Spaces, config: Any) -> Task:
     Raises:
       ValueError: what `--termination_fn` names cannot be imported, or is no such function.
     """
-    spec, name = spec_of(spaces), getattr(config, "termination_fn", None)
-    termination_fn = None if name is None else resolve_termination_fn(name, env_id)
+    spec, name = spec_of(spaces), rule_name(config)
+    termination_fn = resolve_termination_fn(name, env_id)
     if termination_fn is not None:
         check_termination_fn(termination_fn, str(name), spec)
     return Task(spaces, spec._replace(termination_fn=termination_fn))
@@ -53,14 +53,22 @@ def spec_of(spaces: Spaces) -> Spec:
     return Spec(spaces.obs_dim, spaces.action_low.size)
 
 
-def resolve_termination_fn(name: str, env_id: str) -> TerminationFn | None:
-    """Returns the termination function that `--termination_fn` names; None if it is to be known and is not.
+def rule_name(config: Any) -> str | None:
+    """Returns what `--termination_fn` was; None for an algorithm without this knob."""
+    name: str | None = getattr(config, "termination_fn", None)
+    return name
+
+
+def resolve_termination_fn(name: str | None, env_id: str) -> TerminationFn | None:
+    """Returns the termination function of that name; None without a name, or where 'auto' knows none.
 
     Raises:
       ValueError: it cannot be imported.
     """
-    if name in (NEVER, AUTO):
-        return terminations.never if name == NEVER else terminations.lookup(env_id)
+    if name is None:
+        return None
+    if name in (AUTO, NEVER):
+        return terminations.lookup(env_id) if name == AUTO else terminations.never
     module, _, function = name.partition(":")
     try:
         found = getattr(importlib.import_module(module), function)
