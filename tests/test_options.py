@@ -278,13 +278,16 @@ def test_a_difference_between_knobs_of_one_name_is_seen():
 
 
 def test_a_difference_is_told_by_the_name_that_a_flag_would_have():
-    told = options.differences(VALUES, HARD)
-    assert told == {
-        "agent": "agent was 'soft', is 'hard'",
-        "agent.discount": "discount was 0.99, is 0.9",
-        "agent.entropy": "entropy was 1.0, is 'not known'",
-        "agent.noise": "noise was None, is 0.1",
-    }
+    changed = {name: value for name, value in VALUES.items() if name != "rows"} | {"agent.discount": 0.5, "new": 1}
+    assert list(options.differences(VALUES, changed).items()) == [
+        ("agent.discount", "discount was 0.99, is 0.5"),
+        ("new", "new was None, is 1"),
+        ("rows", "rows was 10, is 'not known'"),
+    ]
+
+
+def test_of_another_section_the_choice_alone_is_told():
+    assert options.differences(VALUES, HARD) == {"agent": "agent was 'soft', is 'hard'"}
 
 
 def test_a_name_is_short_where_it_means_one_thing():

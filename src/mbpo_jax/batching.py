@@ -2,13 +2,14 @@
 
 `jax.vmap` turns a loop whose bound differs between the batched calls into one that selects its whole carry at every
 turn, and a `lax.cond` into both of its branches. A bound or predicate that all calls share keeps them as they are:
-`largest` and `anywhere` give one. What the loop does for a call beyond its own bound must then change nothing.
+`largest` and `anywhere` give one. What the loop does for a call beyond its own bound must then change nothing, and a
+branch puts back, by `only_where`, what it changed for a call that did not ask for it.
 """
 
 import jax
 import jax.numpy as jnp
 
-from mbpo_jax.types import Array
+from mbpo_jax.types import Array, PyTree
 
 
 @jax.custom_batching.custom_vmap
@@ -26,3 +27,19 @@ def _(axis_size: int, in_batched: list[bool], bound: Array) -> tuple[Array, bool
 def anywhere(predicate: Array) -> Array:
     """Returns whether a predicate holds in any of the batched calls; outside of a batch the predicate itself."""
     return largest(predicate)
+
+
+@jax.custom_batching.custom_vmap
+def only_where(predicate: Array, new: PyTree, old: PyTree) -> PyTree:
+    """Returns `new`; in a batch, of each call whose predicate does not hold, `old`."""
+    return new
+
+
+@only_where.def_vmap
+def _(axis_size: int, in_batched: list[PyTree], predicate: Array, new: PyTree, old: PyTree) -> tuple[PyTree, PyTree]:
+    def select(predicate: Array, new: PyTree, old: PyTree) -> PyTree:
+        return jax.tree.map(lambda n, o: jnp.where(predicate, n, o), new, old)
+
+    axes = jax.tree.map(lambda batched: 0 if batched else None, tuple(in_batched))
+    selected = jax.vmap(select, in_axes=axes, axis_size=axis_size)(predicate, new, old)
+    return selected, jax.tree.map(lambda leaf: True, selected)

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import math
 import typing
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
 from typing import Any
 
 MOST = 2**31 - 1  # of any whole number: counters and indices on the device have 32 bits
@@ -139,9 +139,14 @@ def _is_number(value: Any, whole: bool) -> bool:
 # -- the knobs of a config ---------------------------------------------------------------------------------------
 
 
-@functools.cache
 def knobs(config_class: type) -> tuple[Knob, ...]:
     """Returns the knobs of a config class, in order; those of its sections are left out."""
+    return _knobs(config_class)
+
+
+@functools.cache
+def _knobs(config_class: Hashable) -> tuple[Knob, ...]:
+    assert isinstance(config_class, type)
     hints = typing.get_type_hints(config_class)
     fields = [field for field in dataclasses.fields(config_class) if "help" in field.metadata]
     return tuple(Knob(field.name, hints[field.name], field.default, **field.metadata) for field in fields)
@@ -273,7 +278,11 @@ def with_paths(old: Mapping[str, Any], paths: Iterable[str]) -> dict[str, Any]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
-    """Returns, for each knob that differs, by full path, what it was and what it is; in the order of their names."""
+    """Returns, for each knob that differs, by full path, what it was and what it is, in the order of their names.
+
+    Where another section was chosen, what is inside it is left out.
+    """
     names = short_names(old.keys() | new.keys())
-    paths = [path for path in sorted(names, key=names.__getitem__) if old.get(path) != new.get(path)]
+    differ = [path for path in sorted(names, key=names.__getitem__) if old.get(path) != new.get(path)]
+    paths = [path for path in differ if path.rpartition(".")[0] not in differ]
     return {path: f"{names[path]} was {old.get(path)!r}, is {new.get(path, 'not known')!r}" for path in paths}

@@ -65,6 +65,15 @@ class Td3State(struct.PyTreeNode, kw_only=True):
     actor_loss: Array  # [], at the newest update of the actor; 0 before the first
 
 
+class Moving(NamedTuple):
+    """The part of the state that moves with the actor."""
+
+    actor: Learner
+    target_actor_params: PyTree
+    target_params: PyTree
+    actor_loss: Array
+
+
 class Td3(NamedTuple):
     """What the functions below need of an agent."""
 
@@ -209,24 +218,22 @@ def _actor_step_if_due(
 ) -> tuple[Td3State, dict[str, Array]]:
     """Moves the actor and all targets at every `actor_every_updates`-th update of the critics."""
     is_due = state.num_updates % td3.config.actor_every_updates == 0
+    before = Moving(state.actor, state.target_actor_params, state.target_params, state.actor_loss)
+    no_magnitudes = jnp.zeros(()), jnp.zeros(())
 
-    def step() -> tuple[Td3State, Array, Array]:
-        stepped, loss, gradient = _actor_step(td3, learning, state, batch, key)
-        # Of seeds that are batched, some may not be due.
-        stepped = jax.tree.map(lambda new, old: old if new is old else jnp.where(is_due, new, old), stepped, state)
-        return stepped, jnp.where(is_due, loss, 0.0), jnp.where(is_due, gradient, 0.0)
+    def step() -> tuple[Moving, tuple[Array, Array]]:
+        moved = _actor_step(td3, learning, state, batch, key)
+        return batching.only_where(is_due, moved, (before, no_magnitudes))
 
-    def wait() -> tuple[Td3State, Array, Array]:
-        return state, jnp.zeros(()), jnp.zeros(())
-
-    state, loss, gradient = jax.lax.cond(batching.anywhere(is_due), step, wait)
-    return state, {"the actor's loss": loss, "the actor's gradient": gradient}
+    moved, (loss, gradient) = jax.lax.cond(batching.anywhere(is_due), step, lambda: (before, no_magnitudes))
+    watched = {"the actor's loss": loss, "the actor's gradient": gradient}
+    return state.replace(**moved._asdict()), watched
 
 
 def _actor_step(
     td3: Td3, learning: Learning, state: Td3State, batch: Transition, key: Key
-) -> tuple[Td3State, Array, Array]:
-    """Takes a step of the actor and of all targets; returns the actor's loss [] and its biases' gradient [] too."""
+) -> tuple[Moving, tuple[Array, Array]]:
+    """Takes a step of the actor and of all targets; returns magnitudes of the actor's loss and gradient too."""
 
     def loss_of(params: PyTree) -> Array:
         if learning.actor_loss is None:
@@ -235,10 +242,10 @@ def _actor_step(
 
     loss, grads = jax.value_and_grad(loss_of)(state.actor.params)
     actor, rate = learner.step(td3.optimizer, state.actor, grads), td3.config.target_update_rate
-    state = state.replace(
+    moved = Moving(
         actor=actor,
         target_actor_params=optax.incremental_update(actor.params, state.target_actor_params, rate),
         target_params=optax.incremental_update(state.critics.params, state.target_params, rate),
         actor_loss=loss,
     )
-    return state, loss, health.bias_magnitude(grads)
+    return moved, (jnp.abs(loss), health.bias_magnitude(grads))

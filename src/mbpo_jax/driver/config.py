@@ -180,8 +180,8 @@ def resolve_algorithm_config(run: RunConfig, config: Any = None) -> Any:
         wanted = entry.config_class.__name__
         raise ValueError(f"algorithm_config must be a {wanted} for {run.algorithm}, got {config!r}")
     if entry.agent not in (None, options.choices(config).get("agent")):
-        wanted = type(entry.default_config().agent).__name__
-        raise ValueError(f"agent must be {entry.agent} (a {wanted}) for {run.algorithm}, got {config.agent!r}")
+        wanted, got = (options.sections(one)["agent"] for one in (entry.default_config(), config))
+        raise ValueError(f"agent must be {entry.agent} (a {type(wanted).__name__}) for {run.algorithm}, got {got!r}")
     return config
 
 

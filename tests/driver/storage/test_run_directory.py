@@ -192,9 +192,8 @@ def test_the_identity_of_a_run_is_what_may_not_change_as_json():
 
 def test_another_agent_is_another_run():
     td3 = dataclasses.replace(KNOBS, agent=Td3Config())
-    with pytest.raises(ValueError, match="another run: agent was 'sac', is 'td3'; ") as caught:
+    with pytest.raises(ValueError, match=r"another run: agent was 'sac', is 'td3'\. Give the old"):
         check_same(SavedConfig(RUN, KNOBS), RUN, td3)
-    assert "; target_entropy was -0.05, is 'not known'; target_noise_clip was None, is 0.5" in str(caught.value)
     assert run_directory.identity(RUN, td3) != run_directory.identity(RUN, KNOBS)
 
 
@@ -224,12 +223,12 @@ def test_checkpoints_of_older_versions_are_known_by_the_names_of_their_knobs(tmp
             restore(options.replace(knobs, changes))
 
 
-@pytest.mark.parametrize(("before", "after"), [("sac", "td3"), ("td3", "sac")])
-def test_a_checkpoint_of_another_agent_belongs_to_another_run(tmp_path, before, after):
-    before, after = (options.replace(KNOBS, {"agent": name}) for name in (before, after))
+@pytest.mark.parametrize("names", [("sac", "td3"), ("td3", "sac")])
+def test_a_checkpoint_of_another_agent_belongs_to_another_run(tmp_path, names):
+    before, after = (options.replace(KNOBS, {"agent": name}) for name in names)
     Checkpoints(tmp_path, 3, run_directory.identity(RUN, before)).save(1, {"a": np.arange(3)}, {"step": 1})
     defaults = run_directory.default_identity(RUN, after)
-    with pytest.raises(StorageFailure, match="another run: agent was '"):
+    with pytest.raises(StorageFailure, match=f"another run: agent was {names[0]!r}, is {names[1]!r}$"):
         Checkpoints(tmp_path, 3, run_directory.identity(RUN, after), defaults).restore_latest()
 
 
