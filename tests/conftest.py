@@ -1,13 +1,20 @@
 """What all tests share."""
 
+import contextlib
+import importlib.util
+import mmap
+import os
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
 import pytest
 import tiny_runs
 from jax.experimental.compilation_cache import compilation_cache
+
+from mbpo_jax.driver import compile_cache
 
 STRICT = (
     "test_branched",
@@ -28,6 +35,41 @@ Not all files do. Keys: a fit splits the same key at every minibatch, on purpose
 that key), which JAX's checker reports as reuse; tests of TD3 and DDPG compare what equal keys do. Ranks: `fitting.py`
 and `fit_rows.py` broadcast, and so do the algorithms that tests of agents write out.
 """
+
+COMPILES_FAST = {
+    "xla_backend_optimization_level": 0,
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_cpu_parallel_codegen_split_count": 1,
+}
+"""With these XLA compiles in a sixth of its usual time, which is most of the time of the tests.
+
+`XLA_FLAGS="--xla_backend_optimization_level=3 --xla_cpu_use_fusion_emitters=true"` tests the code as users run it.
+"""
+OPTIMISED = {"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True}
+
+
+def _known(flags: dict[str, Any]) -> dict[str, Any]:
+    """Returns those of the flags that the installed XLA has; any other in XLA_FLAGS ends the process."""
+    (library,) = Path(importlib.util.find_spec("jaxlib").origin).parent.glob("libjax_common.*")
+    with open(library, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        return {name: value for name, value in flags.items() if text.find(name.encode()) >= 0}
+
+
+def _compile_fast() -> None:
+    """Sets XLA_FLAGS for this process and all that it starts. A user's own come last, which wins."""
+    fast = " ".join(f"--{name}={str(value).lower()}" for name, value in _known(COMPILES_FAST).items())
+    chosen = os.environ.get("XLA_FLAGS", "")
+    if fast not in chosen:  # else a process of xdist, which inherits them
+        os.environ["XLA_FLAGS"] = f"{fast} {chosen}".strip()
+
+
+_compile_fast()  # XLA reads them when it compiles for the first time
+
+
+@pytest.fixture(scope="session")
+def optimised() -> dict[str, Any]:
+    """Compiler options for tests of optimised code, such as what is done in place: XLA's own defaults."""
+    return _known(OPTIMISED)
 
 
 @pytest.fixture(params=["eager", "jitted"])
@@ -60,6 +102,30 @@ def _compile_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     for name, value in before.items():
         jax.config.update(name, value)
     compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compile_once_for_all(_compile_once: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Takes programs that other processes of xdist have compiled, and gives them this one's, file by file of tests.
+
+    They cannot write to one directory: jax writes a program in place, so that another would read half of it.
+    """
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        yield
+        return
+    own, shared = Path(jax.config.jax_compilation_cache_dir), tmp_path_factory.getbasetemp().parent / "compiled"
+    shared.mkdir(exist_ok=True)
+    _link_new(shared, own)
+    yield
+    compile_cache._remove_damaged(own)  # by tests that kill processes
+    _link_new(own, shared)
+
+
+def _link_new(source: Path, target: Path) -> None:
+    """Links the programs of a directory into another that lacks them."""
+    for path in source.glob("*-cache"):
+        with contextlib.suppress(FileExistsError):
+            os.link(path, target / path.name)
 
 
 @pytest.fixture(autouse=True)

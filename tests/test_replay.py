@@ -261,10 +261,10 @@ def test_one_trace_serves_a_growing_buffer():
     assert len(traces) == 1
 
 
-def test_a_donated_add_works_in_place():
+def test_a_donated_add_works_in_place(optimised):
     buffer = replay.init(SPEC, 50_000)
     num_bytes = 50_000 * BYTES_PER_ROW
-    donated = jax.jit(replay.add, donate_argnums=0)
+    donated = jax.jit(replay.add, donate_argnums=0, compiler_options=optimised)
     args = (named(range(100)), jnp.int32(60), jnp.int32(40_000))
     compiled = donated.lower(buffer, *args).compile()
     assert compiled.memory_analysis().alias_size_in_bytes >= num_bytes
@@ -275,14 +275,14 @@ def test_a_donated_add_works_in_place():
     assert contents(buffer) == list(range(60))
 
 
-def test_adds_inside_a_loop_work_in_place_too():
+def test_adds_inside_a_loop_work_in_place_too(optimised):
     buffer = replay.init(SPEC, 50_000)
     rows = jax.tree.map(jnp.asarray, named(range(100)))
 
     def loop(buffer):
         return jax.lax.fori_loop(0, 30, lambda i, buffer: replay.add(buffer, rows, 2 * i), buffer)
 
-    memory = jax.jit(loop, donate_argnums=0).lower(buffer).compile().memory_analysis()
+    memory = jax.jit(loop, donate_argnums=0).lower(buffer).compile(optimised).memory_analysis()
     assert memory.alias_size_in_bytes >= 50_000 * BYTES_PER_ROW
     assert memory.temp_size_in_bytes < 50_000 * BYTES_PER_ROW / 20
 
