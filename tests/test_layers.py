@@ -220,8 +220,9 @@ def test_only_networks_use_linen(file):
     assert mentions(FILES[file].read_text(), file, "linen", "nnx") == []
 
 
-@pytest.mark.parametrize("file", below(DRIVER_LEVEL, "ensemble.py"))
+@pytest.mark.parametrize("file", below(DRIVER_LEVEL, "ensemble.py", "batching.py"))
 def test_only_the_ensemble_lifts(file):
+    """And `batching`, which says what lifting does to loops and branches."""
     assert mentions(FILES[file].read_text(), file, "vmap", "pmap") == []
 
 
