@@ -27,8 +27,12 @@ class Study(NamedTuple):
 
 STUDIES = {
     "exploitation": Study(exploitation.study, "returns in the model beside real ones, at every checkpoint of a run"),
-    "compounding": Study(compounding.study, "error against steps in the model, and percentiles of many rollouts of one action sequence"),
-    "value_bias": Study(value_bias.study, "the critics' values beside discounted returns, at every checkpoint of a run"),
+    "compounding": Study(
+        compounding.study, "error against steps in the model, and percentiles of many rollouts of one action sequence"
+    ),
+    "value_bias": Study(
+        value_bias.study, "the critics' values beside discounted returns, at every checkpoint of a run"
+    ),
     "policy_shift": Study(policy_shift.study, "model error against the policy's distance from the data policy"),
     "versions": Study(versions.study, "a policy's returns in another version of its environment"),
     "best_length": Study(best_length.study, "the best rollout length over model error and policy shift; needs no run"),
