@@ -152,13 +152,15 @@ def test_the_figure_is_drawn_from_the_numbers_alone():
         "error": {"steps": [1, 2], "median": [0.1, 0.2], "p90": [0.3, 0.4], "exploded_share": 0.0},
         "fan": {"steps": 2, "rows": 1000, "exploded_share": 0.27, "drawn": drawn},
     }
-    errors, first, second = compounding._figure(json.loads(json.dumps(numbers))).axes
+    figure = compounding._figure(json.loads(json.dumps(numbers)))
+    errors, first, second = figure.axes
     np.testing.assert_array_equal(errors.get_lines()[0].get_ydata(), [0.1, 0.2])
     environment, median = first.get_lines()
     np.testing.assert_array_equal(environment.get_ydata(), real)
     np.testing.assert_array_equal(median.get_ydata(), [0.5] * 3)
-    assert [text.get_text() for text in first.texts] == ["27% of the rollouts exploded"]
-    assert [text.get_text() for text in first.get_legend().get_texts()] == [
+    assert first.get_title(loc="left") == "27% of the rollouts exploded"
+    (legend,) = figure.subfigs[1].legends
+    assert [text.get_text() for text in legend.get_texts()] == [
         "environment",
         "model, median",
         "10 to 90 %",

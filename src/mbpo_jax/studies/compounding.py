@@ -21,7 +21,7 @@ from mbpo_jax.studies.finding import Finding
 from mbpo_jax.types import Array, Key, PyTree
 
 MOST_DIMS_DRAWN = 4
-BANDS = ((10, 90), (25, 75))  # percentiles of rollouts, drawn around their median
+BANDS = ((10, 90, 0.2), (25, 75, 0.3))  # percentiles of rollouts around their median, and the opacity of each band
 PERCENTILES = (10, 25, 50, 75, 90)
 DIGITS = 5  # significant ones that are kept of a state that is drawn
 
@@ -197,8 +197,8 @@ def _figure(numbers: dict[str, Any]) -> Figure:
     for axes, dimension in zip(panels, drawn, strict=True):
         _draw_fan(axes, dimension)
     exploded = f"{numbers['fan']['exploded_share']:.0%} of the rollouts exploded"
-    panels[0].text(0.01, 0.95, exploded, transform=panels[0].transAxes, va="top", fontsize="small")
-    panels[0].legend(loc="upper right", fontsize="small", ncols=2)
+    panels[0].set_title(exploded, loc="left", fontsize="medium")
+    right.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", fontsize="small", ncols=4)
     panels[-1].set_xlabel("environment steps")
     right.suptitle(f"one action sequence, {numbers['fan']['rows']:,} rollouts in the model")
     figure.suptitle(f"{numbers['env']}, {numbers['step']:,} environment steps")
@@ -225,9 +225,9 @@ def _draw_fan(axes: Axes, dimension: dict[str, Any]) -> None:
 
     axes.plot(steps, real, color="black", linewidth=1.0, label="environment")
     axes.plot(steps, clipped(50), color="tab:blue", linewidth=1.0, label="model, median")
-    for lower, upper in BANDS:
+    for lower, upper, alpha in BANDS:
         label = f"{lower} to {upper} %"
         ends = clipped(lower), clipped(upper)
-        axes.fill_between(steps, *ends, color="tab:blue", alpha=0.2, linewidth=0.0, label=label)
+        axes.fill_between(steps, *ends, color="tab:blue", alpha=alpha, linewidth=0.0, label=label)
     axes.set_ylim(low, high)
     axes.set_ylabel(f"obs {dimension['dimension']}")
