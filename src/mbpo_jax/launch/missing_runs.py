@@ -24,7 +24,7 @@ def launch(arguments: argparse.Namespace, added: list[str], requests: list[Reque
 
 
 def _is_complete(arguments: argparse.Namespace, requested: RequestedRun, task: sweep_jobs.Task) -> bool:
-    """Returns whether every curve of a task reaches num_steps; a run that reached it itself must have ended well, too."""
+    """Returns whether every curve of a task reaches num_steps; a run that reached it must have ended well, too."""
     flagfile, num_steps = requested.flagfile, requested.run.num_steps
     try:
         of_run = [learning_curves.read_run(task.run_dir, flagfile.stem, seed) for seed in task.seeds]
