@@ -10,7 +10,7 @@ LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0  # softlearning's bounds of the policy's l
 
 
 def _truncated_normal(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
-    """Draws weights of standard deviation 1 / (2 sqrt(fan_in)) before truncation at two of them, as the official code."""
+    """Draws weights of standard deviation 1 / (2 sqrt(fan_in)) before truncation at two of them, as officially."""
     std = 0.5 / jnp.sqrt(shape[0])
     return std * jax.random.truncated_normal(key, -2.0, 2.0, shape, dtype)
 
