@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jax
 import pytest
+import submitit  # noqa: F401  (imported under capsys, its logging closes pytest's own stream)
 
 from mbpo_jax import sweep
 from mbpo_jax.driver import flags
