@@ -208,10 +208,10 @@ def test_a_fit_that_was_stopped_goes_on_to_the_same_end_bit_for_bit(mbpo, uninte
 
 
 @pytest.fixture(scope="module")
-def batched_programs():
-    """By phase, the compiled programs of four batched seeds of MBPO with TD3, and the bytes of their imagined rows.
+def batched_programs(optimised):
+    """By phase, programs of four batched seeds of MBPO with TD3, which some wait through, and the bytes of imagined rows.
 
-    Of the fit only those that some seeds wait through, for it does not write the buffer.
+    Of the fit, which does not write the buffer, only its start.
     """
     entry, axis = REGISTRY["mbpo_td3"], SeedAxis(4, "vmap")
     config = options.replace(entry.tiny_config(), {"retain_epochs": 1000})
@@ -219,13 +219,13 @@ def batched_programs():
     roots = axis.keys(range(4))
     state = axis.lift(algorithm.init)(roots)
     real = axis.lift(lambda key: replay_lib.init(entry.spec, algorithm.replay_capacity))(roots)
-    everywhere, arguments, compiled = np.ones(4, bool), (roots, 1, state, real), {}
+    arguments, compiled = (roots, 1, state, real), {}
     for i, phase in enumerate(algorithm.phases):
         runner = PhaseRunner(axis, i, phase)
-        programs = [program.lower(*arguments, everywhere) for program in runner._active]
-        if phase.name != "fit_model":
-            programs += [program.lower(*arguments) for program in runner._all]
-        compiled[phase.name] = [program.compile() for program in programs]
+        programs = [program.lower(*arguments, np.ones(4, bool)) for program in runner._active]
+        if phase.name == "fit_model":
+            programs = programs[:1]
+        compiled[phase.name] = [program.compile(optimised) for program in programs]
     return compiled, sum(leaf.nbytes for leaf in jax.tree.leaves(state.imagined))
 
 
@@ -236,11 +236,9 @@ def test_batched_programs_copy_no_buffer(batched_programs):
         for program in programs:
             memory = program.memory_analysis()
             assert memory.alias_size_in_bytes > buffer_bytes, name
-            assert memory.temp_size_in_bytes < buffer_bytes / 2, name  # of a fit, mostly its minibatches
+            assert memory.temp_size_in_bytes < buffer_bytes / 20, name
             copied = re.findall(r"= f32\[4,60000[\d,]*\]\S* (?:copy|select)\(", program.as_text())
             assert copied == [], name
-    for program in compiled["roll_out"]:
-        assert program.memory_analysis().temp_size_in_bytes < buffer_bytes / 100
 
 
 def test_batched_updates_branch_where_the_actor_waits(batched_programs):
