@@ -209,7 +209,7 @@ def test_a_fit_that_was_stopped_goes_on_to_the_same_end_bit_for_bit(mbpo, uninte
 
 @pytest.fixture(scope="module")
 def batched_programs(optimised):
-    """By phase, programs of four batched seeds of MBPO with TD3, which some wait through, and the bytes of imagined rows.
+    """By phase, programs of four batched seeds of MBPO with TD3, some of which wait, and the bytes of imagined rows.
 
     Of the fit, which does not write the buffer, only its start.
     """
