@@ -398,6 +398,8 @@ def test_an_agent_is_chosen_by_name(agent):
     run, config = flags.parse(["--discount=0.5", f"--agent={name}"])
     assert (run, config) == (RunConfig(), MbpoConfig(agent=agent))
     assert flags.parse([f"--algorithm={name}", "--discount=0.5"])[1] == ModelFreeConfig(agent=agent)
+    rows = {"sac": "mbpo"}  # that of another agent is the same algorithm with the same knobs
+    assert flags.parse([f"--algorithm={rows.get(name, f'mbpo_{name}')}", "--discount=0.5"])[1] == config
 
 
 def test_a_row_that_names_its_agent_has_it():
