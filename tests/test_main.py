@@ -13,7 +13,7 @@ import jax
 import pytest
 
 import mbpo_jax
-from mbpo_jax.driver import flags, loop
+from mbpo_jax.driver import flags, setup
 from mbpo_jax.driver.config import Broken
 from mbpo_jax.driver.storage import metrics
 from mbpo_jax.main import main
@@ -250,7 +250,7 @@ def test_a_signal_before_training_begins_is_one_line_too(tmp_path, number, delay
 @pytest.mark.parametrize("where", ["parse", "train"])
 def test_a_signal_stops_where_nothing_can_crash(tmp_path, capsys, monkeypatch, number, where):
     """It interrupts nothing: exceptions in the middle of compilers and imports crash them."""
-    parse, build, passed = flags.parse, loop.SeedEnvironments, []
+    parse, build, passed = flags.parse, setup.SeedEnvironments, []
 
     def interrupted(function):
         def hit(*given):
@@ -261,7 +261,7 @@ def test_a_signal_stops_where_nothing_can_crash(tmp_path, capsys, monkeypatch, n
         return hit
 
     monkeypatch.setattr(flags, "parse", interrupted(parse) if where == "parse" else parse)
-    monkeypatch.setattr(loop, "SeedEnvironments", interrupted(build) if where == "train" else build)
+    monkeypatch.setattr(setup, "SeedEnvironments", interrupted(build) if where == "train" else build)
     assert main([*arguments(tmp_path), "--quiet"]) == 3
     assert passed == [True]
     line = "mbpo_jax: stopped before training began; the same command starts or continues it\n"

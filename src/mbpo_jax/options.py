@@ -245,7 +245,7 @@ def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Returns the values in nested dicts (see `nested`) by full path."""
     found: dict[str, Any] = {}
     for name, item in value.items():
-        if isinstance(item, Mapping):
+        if isinstance(item, Mapping) and item:  # an empty one is a bad value, and refused as such
             found |= flat(item, f"{prefix}{name}.")
         else:
             found[prefix.removesuffix(".") if name == CHOICE and prefix else prefix + name] = item

@@ -414,13 +414,13 @@ def test_without_imagined_rows_no_model_is_learnt(no_model):
     state = parameters(no_model, 2)["state"]
     assert int(state["model"]["fit"]["num_steps"]) == 0
     assert int(state["imagined"]["num_added"]) == 0
-    assert int(state["agent"]["actor"]["step"]) == 41  # one update at each of the steps 60 to 100
+    assert int(state["agent"]["num_updates"]) == 41  # one update at each of the steps 60 to 100
 
 
 def test_sac_learns_from_real_rows(sac_run):
     arrays = parameters(sac_run, 1)
     assert arrays["replay"]["rows"]["obs"].shape == (100, 11)
-    assert int(arrays["state"]["agent"]["actor"]["step"]) == 41
+    assert int(arrays["state"]["agent"]["num_updates"]) == 41
     told = {name for line in tiny_runs.lines(sac_run) for name in line}
     assert {"update_agent/q_mean", "update_agent/temperature", "eval/return_mean"} <= told
     assert not any(name.startswith(("fit_model", "roll_out")) for name in told)
@@ -496,7 +496,7 @@ def test_metrics_mean_what_they_say(mbpo_run):
     assert lines[160]["update_agent/real_row_fraction"] == 4 / 16
     assert [lines[step]["replay/rows"] for step in (20, 100, 120, 160)] == [20, 100, 100, 100]
     state = parameters(mbpo_run, 0)["state"]
-    temperature = float(np.exp(state["agent"]["log_temperature"]["params"]["log_temperature"]))
+    temperature = float(np.exp(state["agent"]["log_temperature"]["params"]))
     assert lines[160]["update_agent/temperature"] == pytest.approx(temperature, rel=1e-3)  # of one update before
     assert lines[160]["roll_out/buffer_rows"] == int(state["imagined"]["size"])
 

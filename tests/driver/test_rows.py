@@ -27,7 +27,7 @@ def test_a_run_tells_and_leaves_what_it_should(whole):
     name, run_dir = whole
     agent = tiny_runs.saved(run_dir).arrays["0"]["state"]["agent"]
     assert int(agent["num_updates"]) == 31  # one at each of the steps 60 to 90
-    assert int(agent["actor"]["step"]) == (15 if "td3" in name else 31)
+    assert int(agent["actor"]["opt_state"]["0"]["count"]) == (15 if "td3" in name else 31)
     told = {key for line in tiny_runs.lines(run_dir) for key in line}
     assert {"update_agent/q_mean", "update_agent/critic_loss", "update_agent/actor_loss", "eval/return_mean"} <= told
     assert any(key.startswith("roll_out/") for key in told) == name.startswith("mbpo")
@@ -40,6 +40,6 @@ def test_a_run_that_is_stopped_between_two_updates_of_the_actor_ends_like_one_th
     knobs = tiny_runs.AGENTS[name] | CHANGES
     assert tiny_runs.train(tmp_path, knobs, num_steps=70).finished
     agent = tiny_runs.saved(tmp_path).arrays["0"]["state"]["agent"]
-    assert (int(agent["num_updates"]), int(agent["actor"]["step"])) == (11, 5)
+    assert (int(agent["num_updates"]), int(agent["actor"]["opt_state"]["0"]["count"])) == (11, 5)
     assert tiny_runs.train(tmp_path, knobs).finished
     tiny_runs.assert_same_bits(tiny_runs.saved(tmp_path).arrays, tiny_runs.saved(run_dir).arrays)

@@ -6,7 +6,7 @@ import tiny_runs
 
 from mbpo_jax.driver.phase_runner import PhaseRunner
 from mbpo_jax.driver.seeds import SeedAxis
-from mbpo_jax.types import Phase, Programs
+from mbpo_jax.types import Phase, Programs, Report
 
 LIFTINGS = ("each", "vmap")
 
@@ -56,7 +56,7 @@ def test_results_are_strongly_typed_as_they_are_after_a_checkpoint(lifting):
         True,
     )
     assert (values["n"].dtype, values["p"].dtype, values["b"].dtype) == (jnp.int32, jnp.float32, bool)
-    phase = Phase("weak", 1, 0, Programs((lambda key, state, replay: (weak(state["key"]), {"m": 1.0}),)))
+    phase = Phase("weak", 1, 0, Programs((lambda key, state, replay: (weak(state["key"]), Report({"m": 1.0})),)))
     after, metrics = PhaseRunner(axis, 0, phase).run(keys, 0, start, keys, [False] * 2, lambda: False)
     assert not any(getattr(leaf, "weak_type", False) for leaf in jax.tree.leaves((after, metrics)))
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from mbpo_jax.driver.trained import load_trained
-from mbpo_jax.rollouts.branched import Dynamics
 from mbpo_jax.studies import compounding
 from mbpo_jax.studies.episodes import Episode
+from mbpo_jax.types import Dynamics
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,12 @@ def world(drift):
     def step(key, group, obs, action):
         return obs.at[:, 0].add(action[:, 0] + drift), jnp.zeros(len(obs)), jnp.ones(len(obs), bool)
 
-    return lambda trained, world, model: Dynamics(step, 2)
+    return Dynamics(step, 2)
+
+
+def imagining(trained, dynamics):
+    """The run with other dynamics."""
+    return trained._replace(algorithm=trained.algorithm._replace(dynamics=lambda state: dynamics))
 
 
 @pytest.fixture
@@ -38,16 +43,16 @@ def episodes():
 
 
 def test_a_model_that_is_right_has_no_error_wherever_it_starts(trained, episodes, monkeypatch):
-    monkeypatch.setattr(compounding.imagination, "dynamics", world(0.0))
-    errors, exploded = compounding._errors(trained, None, episodes, 10, 41, np.ones(4))
+    trained = imagining(trained, world(0.0))
+    errors, exploded = compounding._errors(trained, episodes, 10, 41, np.ones(4))
     assert exploded == 0.0
     assert errors.shape == (10, 42)  # a multiple of the two elites
     np.testing.assert_allclose(errors, 0.0, atol=1e-5)
 
 
 def test_a_constant_drift_adds_up_and_is_measured_in_units_of_the_scale(trained, episodes, monkeypatch):
-    monkeypatch.setattr(compounding.imagination, "dynamics", world(0.5))
-    errors, _ = compounding._errors(trained, None, episodes, 10, 40, np.asarray([2.0, 1.0, 1.0, 1.0]))
+    trained = imagining(trained, world(0.5))
+    errors, _ = compounding._errors(trained, episodes, 10, 40, np.asarray([2.0, 1.0, 1.0, 1.0]))
     by_step = 0.25 * np.arange(1, 11) / 2.0  # root of a mean over four dimensions, three of which are right
     np.testing.assert_allclose(errors, np.broadcast_to(by_step[:, None], errors.shape), rtol=1e-4)
     assert compounding._growth(np.median(errors, axis=1))["exponent"] == pytest.approx(1.0, abs=1e-3)
@@ -62,8 +67,8 @@ def test_a_dimension_that_never_changes_has_no_say(trained, episodes, monkeypatc
         moved = obs.at[:, 0].add(action[:, 0] + 0.5).at[:, 3].add(0.01)
         return moved, jnp.zeros(len(obs)), jnp.ones(len(obs), bool)
 
-    monkeypatch.setattr(compounding.imagination, "dynamics", lambda trained, world, model: Dynamics(step, 2))
-    errors, _ = compounding._errors(trained, None, episodes, 10, 40, scale)
+    trained = imagining(trained, Dynamics(step, 2))
+    errors, _ = compounding._errors(trained, episodes, 10, 40, scale)
     by_step = 0.25 * np.arange(1, 11) / np.sqrt(3.0)
     np.testing.assert_allclose(errors, np.broadcast_to(by_step[:, None], errors.shape), rtol=1e-4)
     assert compounding._over(np.asarray([1.0, 2.0]), np.asarray([4.0, 0.0])) == [0.25, None]
@@ -77,8 +82,8 @@ def test_growth_worked_by_hand():
 
 
 def test_the_fan_repeats_one_action_sequence_past_any_end(trained, episodes, monkeypatch):
-    monkeypatch.setattr(compounding.imagination, "dynamics", world(0.5))  # it says that every step is the last
-    fan = compounding._fan(trained, None, episodes[0], 5)
+    trained = imagining(trained, world(0.5))  # it says that every step is the last
+    fan = compounding._fan(trained, episodes[0], 5)
     assert (fan["rows"], fan["exploded"]) == (6, 0.0)
     for percentile in fan["percentiles"]:
         np.testing.assert_allclose(percentile[:, 0], episodes[0].obs[:, 0] + 0.5 * np.arange(31), atol=1e-4)
@@ -89,13 +94,13 @@ def test_the_fan_repeats_one_action_sequence_past_any_end(trained, episodes, mon
 def test_a_few_rollouts_that_explode_leave_the_percentiles_alone(trained, episodes, monkeypatch):
     """One of twenty rollouts is 1e12 off and would swamp a mean; the band from 10 to 90 % does not notice."""
 
-    def replayed(trained, world, starts, actions, key):
+    def replayed(trained, starts, actions, key):
         imagined = np.repeat(episodes[0].obs[:, None].astype(np.float64), 20, axis=1)
         imagined[1:, 0] = 1e12
         return imagined, 0.05
 
     monkeypatch.setattr(compounding, "_replayed", replayed)
-    fan = compounding._fan(trained, None, episodes[0], 20)
+    fan = compounding._fan(trained, episodes[0], 20)
     for percentile in fan["percentiles"]:
         np.testing.assert_allclose(percentile, episodes[0].obs, atol=1e-6)
     np.testing.assert_allclose(fan["spread"], 0.0, atol=1e-6)
@@ -104,11 +109,11 @@ def test_a_few_rollouts_that_explode_leave_the_percentiles_alone(trained, episod
 def test_percentiles_worked_by_hand(trained, episodes, monkeypatch):
     """Eleven rollouts that lie 0, 1, ... 10 above the environment."""
 
-    def replayed(trained, world, starts, actions, key):
+    def replayed(trained, starts, actions, key):
         return episodes[0].obs[:, None] + np.arange(11.0)[:, None], 0.0
 
     monkeypatch.setattr(compounding, "_replayed", replayed)
-    fan = compounding._fan(trained, None, episodes[0], 11)
+    fan = compounding._fan(trained, episodes[0], 11)
     for percentile, above in zip(fan["percentiles"], (1.0, 2.5, 5.0, 7.5, 9.0), strict=True):
         np.testing.assert_allclose(percentile, episodes[0].obs + above)
     np.testing.assert_allclose(fan["spread"], 8.0)
@@ -171,9 +176,9 @@ def test_the_figure_is_drawn_from_the_numbers_alone():
 
 
 def test_what_explodes_is_reported(trained, episodes, monkeypatch):
-    monkeypatch.setattr(compounding.imagination, "dynamics", world(1e17))
-    assert compounding._fan(trained, None, episodes[0], 4)["exploded"] == 1.0
-    _, exploded = compounding._errors(trained, None, episodes, 10, 40, np.ones(4))
+    trained = imagining(trained, world(1e17))
+    assert compounding._fan(trained, episodes[0], 4)["exploded"] == 1.0
+    _, exploded = compounding._errors(trained, episodes, 10, 40, np.ones(4))
     assert exploded == 1.0
     numbers = {"env": "X", "step": 1, "error_first": 1.0, "error_last": 1.0, "exponent": None}
     sentence = compounding._sentence(

@@ -102,7 +102,7 @@ def test_the_models_error_is_that_of_its_elites(experiment):
     model = experiment._world.init(jax.random.key(3))
     model = model.replace(elites=jnp.asarray([2, 0]))
     rows = experiment._data
-    mean, _ = experiment._world.predict(model, rows.obs, rows.action)
+    mean, _ = experiment._world.predict(experiment._world.belief(model), rows.obs, rows.action)
     target = np.concatenate([np.asarray(rows.reward)[:, None], np.asarray(rows.next_obs - rows.obs)], 1)
     squares = np.mean([np.square(np.asarray(mean[i]) - target).mean(0) for i in (2, 0)], axis=0)
     variances = jnp.asarray([0.0, *(4.0 * squares[1:4]), 1e-3 * squares[4]])
@@ -119,13 +119,13 @@ def test_what_is_to_be_explained_is_the_variance_of_the_changes(experiment):
 
 
 def test_the_policy_learns_from_imagined_rows_as_well(run_dir, monkeypatch):
-    draw, seen = policy_shift.mbpo.draw_batches, []
+    draw, seen = policy_shift.phases.draw_mixed, []
 
     def spy(key, real, imagined, *rest):
         seen.append((replay.capacity(real), replay.capacity(imagined)))
         return draw(key, real, imagined, *rest)
 
-    monkeypatch.setattr(policy_shift.mbpo, "draw_batches", spy)
+    monkeypatch.setattr(policy_shift.phases, "draw_mixed", spy)
     policy_shift._Experiment(load_trained(run_dir), 80, 25).measure(40, 1, 1)
     assert seen == [(80, policy_shift.START_ROWS)]
 
@@ -183,10 +183,11 @@ def test_every_measurement_is_on_states_that_the_policy_of_the_moment_visits(exp
 
 
 def test_learning_that_diverges_is_reported_with_its_rows(experiment):
-    fine, fault = (health.first_trouble(("the loss",), jnp.asarray([[value]])) for value in (1.0, jnp.nan))
-    experiment._check_health([fine, fine], "when")
+    watched = [health.watch({"the loss": jnp.asarray(value)}) for value in (1.0, jnp.nan)]
+    fine, fault = (health.first_fault([group]) for group in watched)
+    experiment._check([fine, fine], "when")
     with pytest.raises(Diverged, match=r"the loss is not finite .* \(300 rows, update 0 to 5\)"):
-        experiment._check_health([fine, fault], "300 rows, update 0 to 5")
+        experiment._check([fine, fault], "300 rows, update 0 to 5")
 
 
 @pytest.mark.parametrize("discount", [0.0, 1.0])

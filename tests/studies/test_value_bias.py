@@ -49,9 +49,10 @@ def test_critics_that_promise_a_constant_too_much_are_off_by_it(run_dir, finding
 
     def too_high(config, spec):
         agent = build(config, spec)
-        return agent._replace(q_values=lambda *args: agent.q_values(*args) + 7.0)
+        q_values = agent.critic.q_values
+        return agent._replace(critic=agent.critic._replace(q_values=lambda *args: q_values(*args) + 7.0))
 
-    monkeypatch.setattr(value_bias.agents, "build", too_high)
+    monkeypatch.setattr(agents, "build", too_high)
     monkeypatch.setattr(
         value_bias.episodes, "deterministic_policy", None
     )  # where entropy counts, the policy acts with noise
@@ -67,12 +68,14 @@ def test_the_smallest_critic_and_the_bonus_count(run_dir, finding, monkeypatch):
     build = agents.build
 
     def constant(config, spec):
-        return build(config, spec)._replace(
+        agent = build(config, spec)
+        critic = agent.critic._replace(
             q_values=lambda state, obs, action: np.asarray([[3.0], [2.0]]) * np.ones(len(obs)),
             entropy_bonus=lambda key, state, obs: 5.0 * np.ones(len(obs)),
         )
+        return agent._replace(critic=critic)
 
-    monkeypatch.setattr(value_bias.agents, "build", constant)
+    monkeypatch.setattr(agents, "build", constant)
     monkeypatch.setattr(value_bias.episodes, "play", lambda env, choose, number, num_steps: endless(num_steps))
     numbers = value_bias.study(run_dir, num_episodes=2).numbers
     for point in numbers["points"]:
@@ -111,12 +114,14 @@ def test_values_are_of_a_step_and_bonuses_of_the_state_after_it(run_dir, monkeyp
     build = agents.build
 
     def telling(config, spec):
-        return build(config, spec)._replace(
+        agent = build(config, spec)
+        critic = agent.critic._replace(
             q_values=lambda state, obs, action: (obs[:, 0] + 100.0 * action[:, 0])[None],
             entropy_bonus=lambda key, state, obs: 10.0 * obs[:, 0],
         )
+        return agent._replace(critic=critic)
 
-    monkeypatch.setattr(value_bias.agents, "build", telling)
+    monkeypatch.setattr(agents, "build", telling)
     trained = load_trained(run_dir)
     obs = np.arange(4, dtype=np.float32)[:, None] * np.ones((1, 4), np.float32)
     episode = value_bias.Episode(obs, np.float32([[0.1], [0.2], [0.3]]), np.zeros(3), terminal)
@@ -140,7 +145,7 @@ def td3_run(tmp_path_factory):
 
 def test_without_entropy_the_policy_acts_without_noise_and_gets_no_bonus(td3_run, monkeypatch):
     trained = load_trained(td3_run)
-    assert agents.build(trained.config.agent, trained.spec).entropy_bonus is None
+    assert trained.algorithm.critic.entropy_bonus is None
     first = value_bias.study(td3_run, num_episodes=2).numbers
     assert first["algorithm"] == "td3"
     assert all(np.isfinite(point["bias_mean"]) for point in first["points"])

@@ -8,7 +8,7 @@ import tiny_runs
 
 from mbpo_jax import terminations
 from mbpo_jax.algorithms.mbpo import MbpoConfig
-from mbpo_jax.algorithms.model_free import ModelFreeSacConfig
+from mbpo_jax.algorithms.model_free import ModelFreeConfig
 from mbpo_jax.driver import flags, setup
 from mbpo_jax.driver.config import RunConfig
 from mbpo_jax.driver.interaction.simulator import Spaces
@@ -28,7 +28,7 @@ def test_a_task_has_the_rule_that_the_knobs_name_and_none_where_there_is_no_such
     assert resolve("Hopper-v5", SPACES, MbpoConfig()) == (SPACES, Spec(11, 2, terminations.hopper))
     assert resolve("Hopper-v5", SPACES, MbpoConfig(termination_fn="never")).spec == Spec(11, 2, terminations.never)
     assert resolve("MyRobot-v0", SPACES, MbpoConfig()).spec == Spec(11, 2)
-    assert resolve("Hopper-v5", SPACES, ModelFreeSacConfig()).spec == Spec(11, 2)
+    assert resolve("Hopper-v5", SPACES, ModelFreeConfig()).spec == Spec(11, 2)
     with pytest.raises(ValueError, match="termination_fn 'mbpo_jax.terminations:lookup' must return bool"):
         resolve("Hopper-v5", SPACES, MbpoConfig(termination_fn="mbpo_jax.terminations:lookup"))
 

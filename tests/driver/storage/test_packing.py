@@ -43,7 +43,7 @@ def test_a_real_state_comes_back_bit_for_bit(mbpo_run):
     (fresh,) = SeedAxis(1, "each").lift(algorithm.init)((jax.random.key(99),))
     state = unpack(fresh, packed["state"])
     assert jax.tree.structure(state) == jax.tree.structure(fresh)
-    assert (int(state.imagined.size), int(state.agent.actor.step)) == (192, 101)  # a state that has learnt
+    assert (int(state.imagined.size), int(state.agent.num_updates)) == (192, 101)  # a state that has learnt
     assert bool(jnp.any(state.agent.actor.opt_state[0].nu["_Mlp_0"]["Dense_0"]["kernel"] > 0.0))
     tiny_runs.assert_same_bits(pack(state), packed["state"])
     real = unpack(replay_lib.init(spec, algorithm.replay_capacity, episodes=True), packed["replay"])
