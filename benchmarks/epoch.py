@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import phases
-from mbpo_jax.driver import flags
 from mbpo_jax.driver.storage import metrics
+from mbpo_jax.launch import flags
 from mbpo_jax.launch.processes import train
 
 WINDOW = 250  # environment steps: between fits, in every flagfile of the paper's

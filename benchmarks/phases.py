@@ -26,7 +26,7 @@ import numpy as np
 
 from mbpo_jax import backends, replay, terminations
 from mbpo_jax.algorithms import mbpo
-from mbpo_jax.driver import flags, memory
+from mbpo_jax.driver import memory
 from mbpo_jax.driver.compile_counter import CompileCounter
 from mbpo_jax.driver.config import AUTO, RunConfig
 from mbpo_jax.driver.interaction.environment import Environment
@@ -34,6 +34,7 @@ from mbpo_jax.driver.phase_runner import PhaseRunner
 from mbpo_jax.driver.seeds import SeedAxis, num_cores, use_cores
 from mbpo_jax.driver.storage import packing
 from mbpo_jax.driver.storage.checkpoint import Checkpoints
+from mbpo_jax.launch import flags
 from mbpo_jax.launch.processes import train
 from mbpo_jax.replay import Replay
 from mbpo_jax.types import Algorithm, PyTree, Spec, Transition

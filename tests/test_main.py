@@ -13,9 +13,10 @@ import jax
 import pytest
 
 import mbpo_jax
-from mbpo_jax.driver import flags, setup
+from mbpo_jax.driver import setup
 from mbpo_jax.driver.config import Broken
 from mbpo_jax.driver.storage import metrics
+from mbpo_jax.launch import flags
 from mbpo_jax.main import main
 
 TINY = {
@@ -304,7 +305,7 @@ def test_the_second_signal_ends_a_process_that_ignores_the_first():
 
 STUBBORN = """
 import time
-from mbpo_jax.driver import flags
+from mbpo_jax.launch import flags
 from mbpo_jax.main import main
 
 def wait(argv):

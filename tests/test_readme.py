@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import mbpo_jax
-from mbpo_jax.driver import flags
 from mbpo_jax.driver.interaction.task import resolve_termination_fn
+from mbpo_jax.launch import flags
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

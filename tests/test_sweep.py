@@ -12,9 +12,8 @@ import pytest
 import submitit  # noqa: F401  (imported under capsys, its logging closes pytest's own stream)
 
 from mbpo_jax import sweep
-from mbpo_jax.driver import flags
 from mbpo_jax.driver.storage import metrics
-from mbpo_jax.launch import sweep_flags, sweep_jobs
+from mbpo_jax.launch import flags, sweep_flags, sweep_jobs
 
 TINY = """\
 --algorithm=sac

@@ -33,7 +33,7 @@ def _main(argv: list[str], stop: StopRequest) -> int:
         os.environ.setdefault("MUJOCO_GL", "egl")
     if not any(flag.lstrip("-").split("=")[0] in ("help", "h", "quiet") for flag in argv):
         print("mbpo_jax: starting", file=sys.stderr, flush=True)
-    from mbpo_jax.driver import flags
+    from mbpo_jax.launch import flags
 
     stop.raise_if_stopped()
     if any(flag in ("--help", "-help", "--h", "-h") for flag in argv):
@@ -50,8 +50,7 @@ def _main(argv: list[str], stop: StopRequest) -> int:
 
 
 def _run(argv: list[str]) -> int:
-    from mbpo_jax.driver import flags
-    from mbpo_jax.launch import processes
+    from mbpo_jax.launch import flags, processes
 
     run, algorithm_config = flags.parse(argv)
     began = time.monotonic()

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tiny_runs
+from written_in_format_1 import in_format_1
 
 from mbpo_jax.algorithms import REGISTRY
 from mbpo_jax.driver.keeper import Position
@@ -51,11 +52,10 @@ def test_a_run_that_stops_before_the_first_action_of_an_episode_goes_on_as_if_it
 def test_a_run_goes_on_from_a_checkpoint_that_does_not_know_where_episodes_began(tmp_path, monkeypatch, sac_run):
     assert tiny_runs.train(tmp_path, tiny_runs.SAC, seeds=1, num_steps=70).finished
     saved = tiny_runs.saved(tmp_path)
-    del saved.arrays["1"]["replay"]["first"]
     identity = manifest.read(tmp_path / "checkpoints" / "70")["identity"]
     with monkeypatch.context() as patched:
         patched.setattr(manifest, "FORMAT", 1)
-        Checkpoints(tmp_path, 9, identity).save(70, saved.arrays, saved.record)
+        Checkpoints(tmp_path, 9, identity).save(70, {"1": in_format_1(saved.arrays["1"])}, saved.record)
     assert tiny_runs.train(tmp_path, tiny_runs.SAC, seeds=1).finished
     whole, resumed = (tiny_runs.saved(run_dir).arrays for run_dir in (sac_run, tmp_path))
     began, known = (arrays["1"]["replay"].pop("first") for arrays in (whole, resumed))

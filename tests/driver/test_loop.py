@@ -11,13 +11,14 @@ import pytest
 import tiny_runs
 
 from mbpo_jax.algorithms import REGISTRY
-from mbpo_jax.driver import flags, loop
+from mbpo_jax.driver import loop
 from mbpo_jax.driver.config import Diverged, EnvironmentFailure, RunConfig, StorageFailure
 from mbpo_jax.driver.interaction import acting
 from mbpo_jax.driver.interaction.environment import EVALUATION, Environment
 from mbpo_jax.driver.phase_runner import PhaseRunner
 from mbpo_jax.driver.storage import lock, metrics
 from mbpo_jax.driver.storage.checkpoint import Checkpoints
+from mbpo_jax.launch import flags
 from mbpo_jax.main import EXIT_STOPPED
 
 

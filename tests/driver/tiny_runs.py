@@ -13,9 +13,10 @@ import numpy as np
 
 from mbpo_jax import terminations
 from mbpo_jax.algorithms import REGISTRY
-from mbpo_jax.driver import flags, loop
+from mbpo_jax.driver import loop
 from mbpo_jax.driver.storage import metrics
 from mbpo_jax.driver.storage.checkpoint import Checkpoints
+from mbpo_jax.launch import flags
 from mbpo_jax.types import Spec
 
 RUN = {

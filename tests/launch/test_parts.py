@@ -8,10 +8,10 @@ import shutil
 import pytest
 import tiny_runs
 
-from mbpo_jax.driver import flags, loop
+from mbpo_jax.driver import loop
 from mbpo_jax.driver.config import RunConfig, StorageFailure
 from mbpo_jax.driver.storage import metrics
-from mbpo_jax.launch import parts
+from mbpo_jax.launch import flags, parts
 
 PLACE = {"distributed": "true", "coordinator": "127.0.0.1:1", "num_processes": 2, "process_id": 0}
 

@@ -14,8 +14,7 @@ import tiny_runs
 
 import mbpo_jax
 from mbpo_jax import main as command_line
-from mbpo_jax.driver import flags
-from mbpo_jax.launch import processes, rendezvous
+from mbpo_jax.launch import flags, processes, rendezvous
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "clusters.md").read_text()

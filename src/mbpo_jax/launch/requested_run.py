@@ -4,10 +4,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mbpo_jax import options
-from mbpo_jax.driver import flags
 from mbpo_jax.driver.config import RESUMABLE_CHANGES, RunConfig, StorageFailure
 from mbpo_jax.driver.storage import run_directory
-from mbpo_jax.launch import sweep_jobs
+from mbpo_jax.launch import flags, sweep_jobs
 from mbpo_jax.reports.learning_curves import LearningCurve
 
 NOT_OF_A_CURVE = RESUMABLE_CHANGES | {"algorithm", "env", "seeds", "num_processes"}

@@ -9,7 +9,7 @@ import tiny_runs
 from mbpo_jax import terminations
 from mbpo_jax.algorithms.mbpo import MbpoConfig
 from mbpo_jax.algorithms.model_free import ModelFreeConfig
-from mbpo_jax.driver import flags, setup
+from mbpo_jax.driver import setup
 from mbpo_jax.driver.config import RunConfig
 from mbpo_jax.driver.interaction.simulator import Spaces
 from mbpo_jax.driver.interaction.task import (
@@ -19,6 +19,7 @@ from mbpo_jax.driver.interaction.task import (
     resolve_termination_fn,
     spec_of,
 )
+from mbpo_jax.launch import flags
 from mbpo_jax.types import Spec
 
 SPACES = Spaces(11, np.float32([-0.1, 0.0]), np.float32([0.3, 2.0]), 1000)

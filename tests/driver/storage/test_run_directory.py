@@ -17,11 +17,11 @@ from mbpo_jax.agents.td3 import Td3Config
 from mbpo_jax.algorithms import REGISTRY, Entry
 from mbpo_jax.algorithms.mbpo import MbpoConfig
 from mbpo_jax.algorithms.model_free import ModelFreeConfig
-from mbpo_jax.driver import flags
 from mbpo_jax.driver.config import RESUMABLE_CHANGES, RunConfig, StorageFailure
 from mbpo_jax.driver.storage import run_directory
 from mbpo_jax.driver.storage.checkpoint import Checkpoints
 from mbpo_jax.driver.storage.run_directory import SavedConfig, check_same, read_config, write_config, write_json
+from mbpo_jax.launch import flags
 from mbpo_jax.models.gaussian import GaussianConfig
 
 RUN = RunConfig(env="Hopper-v5", seeds=(3, 1), num_steps=77, run_dir="somewhere", quiet=True)

@@ -11,9 +11,9 @@ from mbpo_jax.agents.td3 import Td3Config
 from mbpo_jax.algorithms import REGISTRY, Entry
 from mbpo_jax.algorithms.mbpo import MbpoConfig
 from mbpo_jax.algorithms.model_free import ModelFreeConfig
-from mbpo_jax.driver import flags
 from mbpo_jax.driver.config import RunConfig
-from mbpo_jax.driver.flags import FlagsError
+from mbpo_jax.launch import flags
+from mbpo_jax.launch.flags import FlagsError
 from mbpo_jax.models.gaussian import GaussianConfig
 from mbpo_jax.options import option
 
