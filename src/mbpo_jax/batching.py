@@ -31,7 +31,10 @@ def anywhere(predicate: Array) -> Array:
 
 @jax.custom_batching.custom_vmap
 def only_where(predicate: Array, new: PyTree, old: PyTree) -> PyTree:
-    """Returns `new`; in a batch, of each call whose predicate does not hold, `old`."""
+    """Selects, in a batch, `new` or `old` for each call; outside of a batch it returns `new`, whatever the predicate.
+
+    So it belongs into a branch that is taken only if the predicate holds somewhere.
+    """
     return new
 
 

@@ -144,13 +144,14 @@ def nothing_more(state: PyTree) -> int:
 class Programs(NamedTuple):
     """Work cut into compiled calls of bounded length, so that it can be shown, stopped and saved between them.
 
-    The first of `functions` starts the work. After each call `due(state)` says which is next, until it is FINISHED.
-    All calls have the same key; what is under way lives in `state`. Trip counts of the loops over gradient steps are
-    static, for a GPU waits for the host at each turn of a loop whose end it does not know.
+    The first of `functions` starts the work. After each call `due(state)` says which is next, until it is FINISHED, as
+    it must be wherever no work is under way, in the first state, too. All calls have the same key; what is under way
+    lives in `state`. Trip counts of the loops over gradient steps are static, because a GPU waits for the host at each
+    turn of a loop of unknown length.
 
     The programs may report different metrics: those of a phase are the newest of each name. One that is called although
-    another is due must leave the buffers in the state as they are: seeds that are batched wait for each other so, and
-    the driver puts back everything else.
+    another is due must leave the buffers in the state as they are: batched seeds wait for each other so, and the driver
+    restores everything else of those that wait.
     """
 
     functions: tuple[ProgramFn, ...]

@@ -1,4 +1,4 @@
-"""What acts and learns: each file but `critics`, what they share, builds one `Agent` and has a row in AGENTS."""
+"""Agents: each file builds one `Agent` and has a row in AGENTS, except `critics`, which holds what they share."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias

@@ -1,4 +1,4 @@
-"""What composes: a file for each way to compose, and a row in REGISTRY for each algorithm."""
+"""Algorithms: a file for each composition of model, rollouts and agent, and a row in REGISTRY for each algorithm."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple

@@ -141,19 +141,13 @@ def rollout_length(config: MbpoConfig, real: Replay) -> Array:
 
 def _model_phases(config: MbpoConfig, spec: Spec, agent: Agent, world: WorldModel) -> tuple[Phase, Phase]:
     """Returns the phases that fit the model, and fill the buffer of imagined rows with the current policy's."""
-    if spec.termination_fn is None:
-        raise ValueError(
-            "termination_fn is not known for this environment: pass --termination_fn=package.module:function, a "
-            "function of (obs, action, next_obs), each [B, ...], to bool [B], or --termination_fn=never if episodes "
-            "only end by time limit"
-        )
     roll_out = phases.roll_out(
         num_starts=config.rollout_batch,
         length=functools.partial(rollout_length, config),
         limit=functools.partial(imagined_rows_limit, config),
         policy=lambda state: phases.exploring(agent, state.agent),
         dynamics=_dynamics(spec, world),
-        termination_fn=spec.termination_fn,
+        termination_fn=phases.known_rule(spec),
         max_block_rows=config.rollout_block_rows or backends.choices().block_rows,
     )
     every, first = config.fit_every_steps, config.exploration_steps
@@ -161,6 +155,5 @@ def _model_phases(config: MbpoConfig, spec: Spec, agent: Agent, world: WorldMode
 
 
 def _dynamics(spec: Spec, world: WorldModel) -> Callable[[MbpoState], Dynamics]:
-    termination_fn = spec.termination_fn
-    assert termination_fn is not None  # _model_phases has checked it
+    termination_fn = phases.known_rule(spec)
     return lambda state: phases.dynamics_of(world, world.belief(state.model), termination_fn)

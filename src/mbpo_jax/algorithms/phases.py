@@ -1,7 +1,7 @@
 """The phases that algorithms are made of: fit a model, roll it out, update an agent.
 
-Each is `Programs` over fields of the caller's state, which it names or defaults to: `model`, `agent`, `imagined` (a
-`Replay` of imagined rows) and `rollout` (a `branched.Rollout`).
+Each is `Programs` over fields of the caller's state. `fit_model` takes the name of its field; the others require
+`agent`, `imagined` (a `Replay` of imagined rows) and `rollout` (a `branched.Rollout`).
 """
 
 import functools
@@ -26,6 +26,7 @@ from mbpo_jax.types import (
     Programs,
     PyTree,
     Report,
+    Spec,
     TerminationFn,
     Transition,
     WorldModel,
@@ -54,6 +55,21 @@ def fit_model(world: WorldModel, field: str = "model") -> Programs:
 
 
 # -- rollouts --------------------------------------------------------------------------------------------------------
+
+
+def known_rule(spec: Spec) -> TerminationFn:
+    """Returns the termination function of a task, for algorithms that imagine.
+
+    Raises:
+      ValueError: there is none; says which flag gives one.
+    """
+    if spec.termination_fn is None:
+        raise ValueError(
+            "termination_fn is not known for this environment: pass --termination_fn=package.module:function, a "
+            "function of (obs, action, next_obs), each [B, ...], to bool [B], or --termination_fn=never if episodes "
+            "only end by time limit"
+        )
+    return spec.termination_fn
 
 
 def dynamics_of(world: WorldModel, belief: PyTree, termination_fn: TerminationFn) -> Dynamics:

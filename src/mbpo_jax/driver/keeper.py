@@ -18,7 +18,9 @@ class Position:
     """How far a run is."""
 
     step: int  # environment steps taken
-    phase: int | None  # index of the phase that is due or under way; their number: evaluation and lines of metrics are
+    phase: (
+        int | None
+    )  # index of the phase that is due or running; their number: evaluation and lines are; None: between steps
     phase_done: tuple[bool, ...]  # the seeds that have come to its end
 
     @classmethod
@@ -58,7 +60,7 @@ class Keeper:
         """Stores what a checkpoint is made of.
 
         Args:
-          first_state: that of a run that begins. What is not finite there may be saved so: a best loss so far.
+          first_state: that of a run that begins. What is not finite there, as a best loss so far, may be saved so.
         """
         self._run, self._axis, self._envs, self._record, self._files = setup.run, setup.axis, setup.envs, record, files
         self._finite_at_first = packing.finite(setup.axis.to_host(packing.without_buffers(first_state))[0])

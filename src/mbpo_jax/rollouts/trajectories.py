@@ -25,7 +25,7 @@ class Trajectory(struct.PyTreeNode, kw_only=True):
     reward: Array  # [H, B], 0 after the end
     alive: Array  # [H, B], bool, whether the row took this step
     survives: Array  # [B], bool, whether the row has neither ended nor exploded
-    exploded: Array  # [B], bool, whether it stopped since a prediction was not finite or beyond `health.LIMIT`
+    exploded: Array  # [B], bool, whether it stopped because a prediction was not finite or beyond `health.LIMIT`
 
 
 def unroll(
@@ -45,7 +45,7 @@ def unroll(
     References: Chua et al. 2018 (PETS), section 4.1; Janner et al. 2019 (MBPO), Appendix C, deals anew.
     """
     num_rows = start_obs.shape[0]
-    share = -(-num_rows // dynamics.num_groups)  # filled up with the last row where rows do not go round
+    share = -(-num_rows // dynamics.num_groups)  # padded with the last row
 
     def deal(key: Key) -> Array:
         return jax.random.permutation(key, share * dynamics.num_groups)

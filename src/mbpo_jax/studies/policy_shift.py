@@ -149,12 +149,10 @@ class _Experiment:
         """Rolls the policy out for one step from the data, and updates it on mixed batches, as MBPO does."""
         key_start, key_roll, key_batch, key_update = jax.random.split(key, 4)
         config, spec = self._trained.config, self._trained.spec
-        termination_fn = spec.termination_fn
-        assert termination_fn is not None  # an algorithm with a model has one
         imagined, rolled = branched.roll_out(
             key_roll,
             phases.exploring(self._agent, agent),
-            phases.dynamics_of(self._world, self._world.belief(model), termination_fn),
+            phases.dynamics_of(self._world, self._world.belief(model), phases.known_rule(spec)),
             replay_lib.init(spec, START_ROWS),
             replay_lib.sample(key_start, real, (START_ROWS,)).obs,
             jnp.asarray(1),
