@@ -11,7 +11,7 @@ import pytest
 import tiny_runs
 
 from mbpo_jax.algorithms import REGISTRY
-from mbpo_jax.driver import loop
+from mbpo_jax.driver import loop, setup
 from mbpo_jax.driver.config import Diverged, EnvironmentFailure, RunConfig, StorageFailure
 from mbpo_jax.driver.interaction import acting
 from mbpo_jax.driver.interaction.environment import EVALUATION, Environment
@@ -24,8 +24,9 @@ from mbpo_jax.main import EXIT_STOPPED
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory, mbpo_run):
-    """Seed 1 of `mbpo_run` in a run of its own, in a process that has done it before."""
+    """Seed 1 of `mbpo_run` in a run of its own, which compiles its programs."""
     run_dir = tmp_path_factory.mktemp("alone") / "run"
+    setup.compile_programs.cache_clear()
     assert tiny_runs.train(run_dir, seeds=1).finished
     return run_dir
 
@@ -94,13 +95,20 @@ def test_other_seeds_give_other_runs(mbpo_run):
 def test_a_run_that_is_made_longer_is_the_long_run(alone, tmp_path):
     first = tiny_runs.train(tmp_path, seeds=1, num_steps=80)
     assert (first.finished, first.summary["step"]) == (True, 80)
-    programs = set(os.listdir(jax.config.jax_compilation_cache_dir))
     second = tiny_runs.train(tmp_path, seeds=1)
     assert (second.finished, second.summary["step"]) == (True, 160)
     tiny_runs.assert_same_run(tmp_path, alone)
-    # what was restored fits the programs of a new run: init of state and buffer, act, add, evaluation; of roll-out:
-    # which program is first, beginning, horizon step; update; of the fit: which program is first,
-    # beginning, slice, single minibatch, end of an epoch
+    assert second.summary["compilations"] == 0  # what was restored fits the programs that this process has
+
+
+def test_a_run_that_continues_in_another_process_compiles_nothing_that_was_not_compiled(alone, tmp_path):
+    tiny_runs.train(tmp_path, seeds=1, num_steps=80)
+    programs = set(os.listdir(jax.config.jax_compilation_cache_dir))
+    setup.compile_programs.cache_clear()  # as another process has none
+    second = tiny_runs.train(tmp_path, seeds=1)
+    # all but what explores: init of state and buffer, act, add, evaluation; of roll-out: which program is first,
+    # beginning, horizon step; update; of the fit: which program is first, beginning, slice, single minibatch, end of an
+    # epoch
     assert second.summary["compilations"] == 14
     assert set(os.listdir(jax.config.jax_compilation_cache_dir)) == programs
 
@@ -502,8 +510,8 @@ def test_metrics_mean_what_they_say(mbpo_run):
     assert lines[160]["roll_out/buffer_rows"] == int(state["imagined"]["size"])
 
 
-def test_seconds_and_compilations_only_grow(mbpo_run):
-    lines = [line for line in metrics.read(mbpo_run / "metrics.jsonl") if "compilations" in line]
+def test_seconds_and_compilations_only_grow(own_process):
+    lines = [line for line in metrics.read(own_process / "metrics.jsonl") if "compilations" in line]
     for name in {*SECONDS, "compilations"}:
         values = [line[name] for line in lines if name in line]
         assert values == sorted(values)

@@ -62,8 +62,9 @@ class Keeper:
         Args:
           first_state: that of a run that begins. What is not finite there, as a best loss so far, may be saved so.
         """
-        self._run, self._axis, self._envs, self._record, self._files = setup.run, setup.axis, setup.envs, record, files
-        self._finite_at_first = packing.finite(setup.axis.to_host(packing.without_buffers(first_state))[0])
+        self._run, self._axis, self._envs = setup.run, setup.programs.axis, setup.envs
+        self._record, self._files = record, files
+        self._finite_at_first = packing.finite(self._axis.to_host(packing.without_buffers(first_state))[0])
 
     def restore(self, fresh: Arrays) -> Restored:
         """Reads the newest checkpoint, if there is any, and brings record and environments back to it.

@@ -130,7 +130,7 @@ class _Trainer:
             if self.position.phase is None:
                 if self.stop.requested:
                     break
-                all_warm = len(self.warm) == len(self.setup.phases)
+                all_warm = len(self.warm) == len(self.setup.programs.phases)
                 self._note(self.profiler.before_step(all_warm))
                 self._step_environments()
             if not (self._run_phases() and self._evaluate_and_log()):
@@ -146,8 +146,8 @@ class _Trainer:
         self.progress.update(step, "explore" if setup.acting.explores(step) else "act")
         with self.record.timed("env_step"):
             results, carry = setup.acting.step(setup.roots, step, state, carry)
-            rows, first = (setup.axis.join(values) for values in zip(*((r.row, r.first) for r in results)))
-            self.arrays = Arrays(state, setup.add(replay, rows, first), carry)
+            rows, first = (setup.programs.axis.join(values) for values in zip(*((r.row, r.first) for r in results)))
+            self.arrays = Arrays(state, setup.programs.add(replay, rows, first), carry)
         self._warn_of_failures("an episode")
         for i, result in enumerate(results):
             if result.ended:
@@ -156,7 +156,7 @@ class _Trainer:
 
     def _run_phases(self) -> bool:
         """Runs what is due, from where a stop left off; returns False if a stop was requested before its end."""
-        phases = self.setup.phases
+        phases = self.setup.programs.phases
         while self.position.phase is not None and self.position.phase < len(phases):
             runner = phases[self.position.phase]
             if _is_due(runner.phase, self.position.step) and not self._run_phase(runner):
@@ -202,7 +202,7 @@ class _Trainer:
         if evaluated is None:
             return False
         if step % run.log_every_steps == 0 or last:
-            num_rows = min(step, self.setup.algorithm.replay_capacity)
+            num_rows = min(step, self.setup.programs.algorithm.replay_capacity)
             self.record.write_lines(self.writer, step, num_rows, self.setup.envs.failure_counts())
         for i, (acted, outcome) in enumerate(evaluated):
             self._report_evaluation(i, acted, outcome)

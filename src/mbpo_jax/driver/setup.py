@@ -1,33 +1,46 @@
 """What a run works with from its first step to its last, built in the order in which mistakes show soonest."""
 
+import functools
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 from mbpo_jax import backends
 from mbpo_jax import replay as replay_lib
+from mbpo_jax.algorithms import REGISTRY
 from mbpo_jax.driver import memory
 from mbpo_jax.driver.config import RunConfig
 from mbpo_jax.driver.interaction import task as tasks
-from mbpo_jax.driver.interaction.acting import Acting
+from mbpo_jax.driver.interaction.acting import Acting, ActingFunctions, compile_acting
 from mbpo_jax.driver.interaction.seed_environments import SeedEnvironments
 from mbpo_jax.driver.interaction.task import Task
 from mbpo_jax.driver.phase_runner import PhaseRunner
 from mbpo_jax.driver.seeds import SeedAxis
 from mbpo_jax.types import Algorithm, Array, Key, PyTree, Spec, Transition
 
+PROGRAMS_KEPT = 4  # of the newest kinds of runs in this process
+
+
+class Programs(NamedTuple):
+    """An algorithm and its functions, compiled for all seeds. Holds no arrays and no environment."""
+
+    algorithm: Algorithm
+    axis: SeedAxis
+    phases: tuple[PhaseRunner, ...]
+    acting: ActingFunctions
+    init: Callable[..., PyTree]  # roots -> state of all seeds
+    new_buffer: Callable[..., PyTree]  # roots -> replay of all seeds
+    add: Callable[..., PyTree]  # (replay, row, first), each of all seeds -> replay
+
 
 class Setup(NamedTuple):
-    """Environments, the algorithm, and its functions compiled for all seeds."""
+    """Environments, and the programs of the algorithm that is trained in them."""
 
     run: RunConfig
     task: Task
-    algorithm: Algorithm
-    axis: SeedAxis
+    programs: Programs
     envs: SeedEnvironments
     acting: Acting
-    phases: tuple[PhaseRunner, ...]
-    add: Callable[..., PyTree]  # (replay, row, first), each of all seeds -> replay
     roots: PyTree  # root keys of all seeds
 
 
@@ -50,23 +63,56 @@ def build(run: RunConfig, config: Any, stack: ExitStack) -> Setup:
     task = tasks.resolve(run.env, envs.spaces, config)
     algorithm = tasks.build(run, config, task.spec)
     memory.check_room(lambda key: (algorithm.init(key), _new_buffer(algorithm, task.spec)), len(run.seeds))
-    axis = SeedAxis(len(run.seeds), run.seed_lifting, backends.deterministic_options() if run.deterministic else {})
-    options = backends.compiler_options(run.compiler_options, [phase.name for phase in algorithm.phases])
-    phases = [PhaseRunner(axis, i, phase, options[phase.name]) for i, phase in enumerate(algorithm.phases)]
-    acting = Acting(algorithm, axis, envs, run.seeds)
-    add = axis.lift(_add, donate=(0,))
-    return Setup(run, task, algorithm, axis, envs, acting, tuple(phases), add, axis.keys(run.seeds))
+    programs = compile_programs(
+        REGISTRY[run.algorithm].build,
+        config,
+        task.spec,
+        len(run.seeds),
+        run.seed_lifting,
+        run.deterministic,
+        run.compiler_options,
+    )
+    acting = Acting(programs.algorithm, programs.acting, programs.axis, envs, run.seeds)
+    return Setup(run, task, programs, envs, acting, programs.axis.keys(run.seeds))
+
+
+@functools.lru_cache(maxsize=PROGRAMS_KEPT)
+def compile_programs(
+    build_algorithm: Callable[[Any, Spec], Algorithm],
+    config: Any,
+    spec: Spec,
+    num_seeds: int,
+    seed_lifting: str,
+    deterministic: bool,
+    compiler_options: str,
+) -> Programs:
+    """Builds an algorithm and lifts its functions, once for all runs of this process that need the same ones.
+
+    A run that is continued or made longer in a notebook compiles nothing again.
+    """
+    algorithm = build_algorithm(config, spec)
+    axis = SeedAxis(num_seeds, seed_lifting, backends.deterministic_options() if deterministic else {})
+    options = backends.compiler_options(compiler_options, [phase.name for phase in algorithm.phases])
+
+    def new_buffer(root: Key) -> replay_lib.Replay:
+        return _new_buffer(algorithm, spec)
+
+    return Programs(
+        algorithm=algorithm,
+        axis=axis,
+        phases=tuple(PhaseRunner(axis, i, phase, options[phase.name]) for i, phase in enumerate(algorithm.phases)),
+        acting=compile_acting(algorithm, axis, spec.action_dim),
+        init=axis.lift(algorithm.init),
+        new_buffer=axis.lift(new_buffer),
+        add=axis.lift(_add, donate=(0,)),
+    )
 
 
 def first_arrays(setup: Setup) -> Arrays:
     """Returns the arrays that a run begins with."""
-
-    def new_buffer(root: Key) -> replay_lib.Replay:
-        return _new_buffer(setup.algorithm, setup.task.spec)
-
-    axis = setup.axis
-    state = axis.lift(setup.algorithm.init)(setup.roots)
-    replay = axis.place(axis.lift(new_buffer)(setup.roots))  # made from no key, so it would lie anywhere
+    programs = setup.programs
+    state = programs.init(setup.roots)
+    replay = programs.axis.place(programs.new_buffer(setup.roots))  # made from no key, so it would lie anywhere
     return Arrays(state, replay, setup.acting.first_carry(setup.roots, state))
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from mbpo_jax.driver.compile_counter import CompileCounter
 from mbpo_jax.driver.config import Diverged, RunConfig
-from mbpo_jax.driver.interaction.acting import ACT, BEGIN, EXPLORE, Acting
+from mbpo_jax.driver.interaction.acting import ACT, BEGIN, EXPLORE, Acting, compile_acting
 from mbpo_jax.driver.interaction.seed_environments import SeedEnvironments
 from mbpo_jax.driver.seeds import SeedAxis
 from mbpo_jax.types import Algorithm
@@ -57,7 +57,8 @@ def begun():
             envs = SeedEnvironments(RunConfig(**knobs), stack)
             axis = SeedAxis(len(SEEDS), lifting)
             states = axis.join([{"scale": jnp.asarray(value)} for value in scale])
-            acting, roots = Acting(algorithm, axis, envs, SEEDS), axis.keys(SEEDS)
+            functions = compile_acting(algorithm, axis, action_dim=2)
+            acting, roots = Acting(algorithm, functions, axis, envs, SEEDS), axis.keys(SEEDS)
             envs.begin()
             return Run(acting, roots, acting.first_carry(roots, states)), states
 

@@ -1,17 +1,47 @@
 """How the policies of all seeds act: in training, with exploration, and as they are evaluated, without."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from mbpo_jax.driver.config import diverged
-from mbpo_jax.driver.interaction.policy import Policy, compute_arrays, deterministic
+from mbpo_jax.driver.interaction.policy import Deterministic, Policy, compute_arrays, deterministic
 from mbpo_jax.driver.interaction.seed_environments import FailedStep, SeedEnvironments, StepResult
 from mbpo_jax.driver.seeds import SeedAxis
 from mbpo_jax.types import Algorithm, Array, Key, PyTree
 
 ACT, EXPLORE, BEGIN = 0, 1, 2  # streams of keys; those of the phases begin at `phase_runner.FIRST_STREAM`
+
+
+class ActingFunctions(NamedTuple):
+    """How an algorithm's policies act, compiled for all seeds."""
+
+    begin: Callable[..., Any]  # (roots, step, actors) -> carry
+    act: Callable[..., Any]  # (roots, step, actors, carry, obs) -> (actions, carry)
+    explore: Callable[..., Any]  # (roots, step) -> actions
+    deterministic: Deterministic  # of one seed
+
+
+def compile_acting(algorithm: Algorithm, axis: SeedAxis, action_dim: int) -> ActingFunctions:
+    """Lifts an algorithm's acting over the seeds; it is compiled at its first call."""
+
+    def begin(root: Key, step: Array, actor: PyTree) -> PyTree:
+        return algorithm.begin_episode(_key(root, BEGIN, step), actor)
+
+    def act(root: Key, step: Array, actor: PyTree, carry: PyTree, obs: Array) -> tuple[Array, PyTree]:
+        return algorithm.act(_key(root, ACT, step), actor, carry, obs, True)
+
+    def explore(root: Key, step: Array) -> Array:
+        return jax.random.uniform(_key(root, EXPLORE, step), (action_dim,), minval=-1.0, maxval=1.0)
+
+    return ActingFunctions(
+        begin=axis.lift(begin, shared=(1,)),
+        act=axis.lift(act, shared=(1,), outputs=2),
+        explore=axis.lift(explore, shared=(1,)),
+        deterministic=deterministic(algorithm),
+    )
 
 
 class Acting:
@@ -20,23 +50,16 @@ class Acting:
     A policy's carry begins with its first action in an episode, and so after the phases that were due before it.
     """
 
-    def __init__(self, algorithm: Algorithm, axis: SeedAxis, envs: SeedEnvironments, seeds: Sequence[int]) -> None:
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        functions: ActingFunctions,
+        axis: SeedAxis,
+        envs: SeedEnvironments,
+        seeds: Sequence[int],
+    ) -> None:
         self._algorithm, self._axis, self._envs, self._seeds = algorithm, axis, envs, tuple(seeds)
-        action_dim = envs.spaces.action_low.size
-
-        def begin(root: Key, step: Array, actor: PyTree) -> PyTree:
-            return algorithm.begin_episode(_key(root, BEGIN, step), actor)
-
-        def act(root: Key, step: Array, actor: PyTree, carry: PyTree, obs: Array) -> tuple[Array, PyTree]:
-            return algorithm.act(_key(root, ACT, step), actor, carry, obs, True)
-
-        def explore(root: Key, step: Array) -> Array:
-            return jax.random.uniform(_key(root, EXPLORE, step), (action_dim,), minval=-1.0, maxval=1.0)
-
-        self._begin = axis.lift(begin, shared=(1,))
-        self._act = axis.lift(act, shared=(1,), outputs=2)
-        self._explore = axis.lift(explore, shared=(1,))
-        self._deterministic = deterministic(algorithm)
+        self._begin, self._act, self._explore, self._deterministic = functions
         self._host = jax.local_devices(backend="cpu")[0]
 
     def actors(self, state: PyTree) -> PyTree:
