@@ -28,6 +28,7 @@ class Knob:
     minimum: float = -math.inf
     maximum: float = math.inf
     choices: Collection[str] = ()  # where there are any, nothing else is allowed
+    before: Any = None  # what versions without this knob did; None: as its default says
 
 
 def option(
@@ -37,11 +38,15 @@ def option(
     minimum: float = -math.inf,
     maximum: float = math.inf,
     choices: Collection[str] = (),
+    before: Any = None,
 ) -> Any:
-    """Declares a knob: a dataclass field with a default, a help text (with its unit) and a range, ends included."""
-    return dataclasses.field(
-        default=default, metadata={"help": help, "minimum": minimum, "maximum": maximum, "choices": choices}
-    )
+    """Declares a knob: a dataclass field with a default, a help text (with its unit) and a range, ends included.
+
+    Args:
+      before: the value with which a run of a version without this knob goes on as it began, if not the default.
+    """
+    metadata = {"help": help, "minimum": minimum, "maximum": maximum, "choices": choices, "before": before}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def chosen_section(default: Any, help: str, classes: Mapping[str, type]) -> Any:
@@ -174,6 +179,11 @@ def tree(config: Any) -> dict[str, Knob]:
 def values(config: Any) -> dict[str, Any]:
     """Returns the value of every knob by full path; of a chosen section, its name."""
     return {path: knob.default for path, knob in tree(config).items()}
+
+
+def values_before(config: Any) -> dict[str, Any]:
+    """Returns, by full path, what versions without a knob did, where that is not its default."""
+    return {path: knob.before for path, knob in tree(config).items() if knob.before is not None}
 
 
 def choices(config: Any) -> dict[str, str]:

@@ -38,7 +38,7 @@ def on(clock, **kwargs):
 
 def advance(progress, clock, seconds, step, phase):
     """The run reaches `step` evenly over `seconds`, polled every second."""
-    start = progress._at[0]
+    start = progress._at.step
     for second in range(1, seconds + 1):
         clock.now += 1.0
         progress.update(start + (step - start) * second // seconds, phase)
@@ -53,6 +53,18 @@ def test_a_status_line_reads_as_documented():
     assert view._replace(step=20000, rate=None).line().endswith("ETA 0:00:00")
     assert view._replace(step=19999).percent() == 99
     assert view._replace(rate=1234.5).speed() == "1,234 steps/s"
+
+
+def test_the_time_left_is_what_the_run_says_and_falls_while_nothing_new_is_said(clock):
+    stream = io.StringIO()
+    with Progress(1000, stream=stream, pace=on(clock)) as progress:
+        progress.update(500, "fit_model", 120.0)
+        clock.now += 20.0
+        progress.poll()
+        assert stream.getvalue().splitlines()[-1].endswith("ETA 0:01:40")
+        clock.now += 1000.0
+        progress.poll()
+        assert stream.getvalue().splitlines()[-1].endswith("ETA 0:00:00")
 
 
 def test_the_rate_forgets_what_left_the_window():
@@ -188,7 +200,7 @@ def test_a_stream_that_breaks_does_not_break_the_run(clock):
         stream.close()
         advance(progress, clock, 3, 50, "explore")
         progress.note("unheard")
-    assert progress._at == (50, "explore")
+    assert progress._at[:2] == (50, "explore")
 
 
 def test_a_note_survives_an_encoding_that_lacks_its_letters():

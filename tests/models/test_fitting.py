@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import re
 
@@ -8,7 +9,8 @@ import optax
 import pytest
 
 from mbpo_jax import health, replay
-from mbpo_jax.models import encoding, fit_rows, fitting, gaussian
+from mbpo_jax.models import encoding, fit_passes, fit_rows, fitting, gaussian
+from mbpo_jax.models import state as model_state
 from mbpo_jax.types import FINISHED, Spec, Transition
 
 SPEC = Spec(obs_dim=3, action_dim=2)
@@ -84,21 +86,22 @@ def test_held_out_and_training_rows_share_nothing_and_cover_everything():
     assert list(held_out) != sorted(held_out)  # a random fifth, not the oldest
 
 
-DRAW = jax.jit(fit_rows.bootstrap_rows, static_argnums=(4, 5))
+DRAW = jax.jit(fit_rows.bootstrap_rows, static_argnums=4)
+THREE = gaussian.GaussianConfig(num_members=3, num_elites=3)
 
 
-def all_minibatches(key, split, epoch, num_members, batch_size):
-    """Every row [M, num_train] an epoch shows, in order."""
-    num = -(-int(split.num_train) // batch_size)
-    parts = [DRAW(key, split, epoch, i, num_members, batch_size) for i in range(num)]
+def all_minibatches(key, split, epoch, config=THREE, pass_number=0):
+    """Every row [M, num_train] that a pass of an epoch shows, in order."""
+    num = -(-int(split.num_train) // config.model_batch_size)
+    parts = [DRAW(key, split, epoch, jnp.asarray(pass_number * num + i), config) for i in range(num)]
     return np.concatenate(parts, axis=1)[:, : int(split.num_train)]
 
 
 def test_each_member_bootstraps_its_own_set_once_per_fit_and_reshuffles_it_every_epoch():
     split = fit_rows.split_rows(jax.random.key(0), jnp.asarray(2000), gaussian.GaussianConfig())
-    first = all_minibatches(jax.random.key(1), split, 0, 3, 256)
-    second = all_minibatches(jax.random.key(1), split, 1, 3, 256)
-    other_fit = all_minibatches(jax.random.key(2), split, 0, 3, 256)
+    first = all_minibatches(jax.random.key(1), split, 0)
+    second = all_minibatches(jax.random.key(1), split, 1)
+    other_fit = all_minibatches(jax.random.key(2), split, 0)
     allowed = set(np.asarray(split.train(jnp.arange(split.num_train))).tolist())
     for member in range(3):
         assert sorted(first[member]) == sorted(second[member])  # the same draws,
@@ -113,11 +116,38 @@ def test_each_member_bootstraps_its_own_set_once_per_fit_and_reshuffles_it_every
 
 def test_weights_average_the_short_last_minibatch():
     split = fit_rows.Split(order=None, num_rows=jnp.asarray(600), num_holdout=jnp.asarray(0))
-    full = np.asarray(fit_rows.minibatch_weights(split, jnp.asarray(1), 256))
-    last = np.asarray(fit_rows.minibatch_weights(split, jnp.asarray(2), 256))
+    full = np.asarray(fit_rows.minibatch_weights(split, jnp.asarray(1), THREE))
+    last = np.asarray(fit_rows.minibatch_weights(split, jnp.asarray(2), THREE))
     np.testing.assert_allclose(full, 1 / 256, rtol=1e-6)
     np.testing.assert_allclose(last[: 600 - 512], 1 / 88, rtol=1e-6)
     assert (last[88:] == 0).all()
+
+
+FEW_ROWS = gaussian.GaussianConfig(num_members=3, num_elites=3, fit_epoch_minibatches=7)
+
+
+def test_an_epoch_of_few_rows_is_several_passes_each_in_an_order_of_its_own():
+    split = fit_rows.split_rows(
+        jax.random.key(0), jnp.asarray(750), FEW_ROWS
+    )  # 600 to learn from: 3 minibatches a pass
+    assert int(fit_rows.num_epoch_minibatches(split.num_train, FEW_ROWS)) == 7
+    passes = [
+        all_minibatches(jax.random.key(1), split, epoch, FEW_ROWS, number) for epoch in (0, 1) for number in (0, 1, 2)
+    ]
+    for one in passes[1:]:
+        assert sorted(one[0]) == sorted(passes[0][0])  # the member's own draws
+    assert len({tuple(one[0]) for one in passes}) == 6
+    # the last of each pass is short, and not that of the epoch alone
+    sizes = [int((np.asarray(fit_rows.minibatch_weights(split, jnp.asarray(i), FEW_ROWS)) > 0).sum()) for i in range(7)]
+    assert sizes == [256, 256, 88, 256, 256, 88, 256]
+
+
+def test_an_epoch_of_many_rows_is_one_pass_whatever_its_least_is():
+    split = fit_rows.split_rows(jax.random.key(0), jnp.asarray(2500), FEW_ROWS)  # 2,000 to learn from: 8 minibatches
+    assert int(fit_rows.num_epoch_minibatches(split.num_train, FEW_ROWS)) == 8
+    for epoch in (0, 3):
+        few, paper = (all_minibatches(jax.random.key(1), split, epoch, config) for config in (FEW_ROWS, THREE))
+        assert (few == paper).all()
 
 
 def test_weight_penalty_by_hand():
@@ -132,7 +162,7 @@ def test_training_moments_are_those_of_the_training_rows():
     split = fit_rows.split_rows(jax.random.key(5), jnp.asarray(1700), gaussian.GaussianConfig())
     rows = replay.take(buffer, split.train(jnp.arange(split.num_train)))
     inputs = np.concatenate([rows.obs, rows.action], -1).astype(np.float64)
-    moments = fitting.training_moments(encoding.forward(SPEC), split, buffer)
+    moments = fit_passes.training_moments(encoding.forward(SPEC), split, buffer)
     np.testing.assert_allclose(moments.mean, inputs.mean(0), atol=2e-6)
     np.testing.assert_allclose(moments.std, inputs.std(0), rtol=2e-5)
 
@@ -146,7 +176,8 @@ def swish_mean(params, x):
     return x @ params["mean"]["kernel"] + params["mean"]["bias"]
 
 
-HELD_OUT_ERROR = jax.jit(functools.partial(fitting.holdout_mse, FIT))
+HELD_OUT_ERROR = jax.jit(functools.partial(fit_passes.holdout_mse, FIT.member, FIT.encoding))
+EXPLAINED = jax.jit(functools.partial(fit_passes.explained_shares, FIT.member, FIT.encoding))
 
 
 @pytest.mark.parametrize(("num_rows", "fraction"), [(6100, 0.2), (1300, 0.0)])
@@ -157,13 +188,38 @@ def test_the_held_out_error_is_of_the_held_out_rows_by_hand(num_rows, fraction):
     split = fit_rows.split_rows(jax.random.key(4), jnp.asarray(num_rows), config)
     ages = split.holdout(jnp.arange(split.num_holdout)) if fraction else jnp.arange(num_rows)
     assert len(ages) > 1000
-    rows, inputs = replay.take(buffer, ages), fitting.training_moments(encoding.forward(SPEC), split, buffer)
+    rows, inputs = replay.take(buffer, ages), fit_passes.training_moments(encoding.forward(SPEC), split, buffer)
     x = (np.concatenate([rows.obs, rows.action], -1) - np.asarray(inputs.mean)) / np.asarray(inputs.std)
     y = np.concatenate([rows.reward[:, None], rows.next_obs - rows.obs], -1)
     of_members = [jax.tree.map(lambda leaf, m=m: leaf[m], state.members.params) for m in range(3)]
     wanted = [np.mean(np.square(swish_mean(params, x) - y)) for params in of_members]
-    got = HELD_OUT_ERROR(split, buffer, inputs, state.members.params, state.shared.params)
-    np.testing.assert_allclose(got, wanted, rtol=2e-5)
+    belief = model_state.belief(state).replace(inputs=inputs, elites=jnp.asarray([2, 0]))
+    np.testing.assert_allclose(HELD_OUT_ERROR(split, buffer, belief), wanted, rtol=2e-5)
+    of_elites = np.mean([np.square(swish_mean(of_members[m], x) - y).mean(0) for m in (2, 0)], axis=0)
+    np.testing.assert_allclose(EXPLAINED(split, buffer, belief), 1 - of_elites / y.var(0), rtol=2e-4, atol=2e-5)
+
+
+def test_a_target_that_never_changes_counts_as_explained():
+    _, _, state = build()
+    buffer = buffer_of(1300)
+    rows = buffer.rows.replace(reward=jnp.full_like(buffer.rows.reward, 0.45))
+    split = fit_rows.split_rows(jax.random.key(4), jnp.asarray(1300), gaussian.GaussianConfig())
+    shares = EXPLAINED(split, buffer.replace(rows=rows), model_state.belief(state))
+    assert float(shares[0]) == 1.0
+    assert (np.asarray(shares[1:]) < 1.0).all()
+
+
+def test_a_fit_reports_what_its_elites_explain_and_only_at_its_end():
+    model, run, state = build(fit_slice_minibatches=4)
+    buffer, shares = buffer_of(1000), []
+    state, _ = run(jax.random.key(1), state, buffer)
+    while model.fit.due(state) != FINISHED:
+        state, report = run(jax.random.key(1), state, buffer)
+        if "explained_share_per_target" in report.metrics:
+            shares.append(np.asarray(report.metrics["explained_share_per_target"]))
+    assert all((share == 0).all() for share in shares[:-1])
+    split = fit_rows.split_rows(jax.random.split(jax.random.key(1))[0], jnp.asarray(1000), gaussian.GaussianConfig())
+    np.testing.assert_allclose(shares[-1], EXPLAINED(split, buffer, model_state.belief(state)), rtol=1e-5)
 
 
 def test_one_step_equals_the_loss_of_the_official_code_written_out():
@@ -174,8 +230,10 @@ def test_one_step_equals_the_loss_of_the_official_code_written_out():
     after, _ = run(key, begun, buffer)
     key_split, key_rows = jax.random.split(key)
     split = fit_rows.split_rows(key_split, jnp.asarray(500), gaussian.GaussianConfig())
-    rows = replay.take(buffer, DRAW(key_rows, split, 0, jnp.asarray(0), 3, 64))
-    inputs = fitting.training_moments(encoding.forward(SPEC), split, buffer)
+    rows = replay.take(
+        buffer, DRAW(key_rows, split, 0, jnp.asarray(0), dataclasses.replace(THREE, model_batch_size=64))
+    )
+    inputs = fit_passes.training_moments(encoding.forward(SPEC), split, buffer)
     x = (np.concatenate([rows.obs, rows.action], -1) - inputs.mean) / inputs.std
     y = np.concatenate([rows.reward[..., None], rows.next_obs - rows.obs], -1)
 
@@ -245,7 +303,7 @@ def test_every_member_ends_at_its_own_best_snapshot_and_the_best_are_elites():
     state, _ = run(key, state, buffer)
     while (program := model.fit.due(state)) != FINISHED:
         if program == fitting.END_EPOCH:
-            mse = np.asarray(HELD_OUT_ERROR(split, buffer, state.inputs, state.members.params, state.shared.params))
+            mse = np.asarray(HELD_OUT_ERROR(split, buffer, model_state.belief(state)))
             errors.append(mse)
             for m in range(3):
                 if mse[m] < 0.99 * best[m]:

@@ -2,12 +2,13 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable
-from contextlib import ExitStack
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-from mbpo_jax.driver import compile_cache, memory
+from mbpo_jax.driver import compile_cache, memory, workload
 from mbpo_jax.driver import setup as setups
 from mbpo_jax.driver.config import RunConfig, diverged, resolve_algorithm_config
 from mbpo_jax.driver.interaction import policy
@@ -21,6 +22,7 @@ from mbpo_jax.driver.progress import Progress
 from mbpo_jax.driver.record import Record
 from mbpo_jax.driver.setup import Arrays, Setup
 from mbpo_jax.driver.stop import StopRequest
+from mbpo_jax.driver.time_left import TimeLeft
 from mbpo_jax.driver.storage import run_directory
 from mbpo_jax.driver.storage.metrics import MetricsWriter
 from mbpo_jax.driver.storage.run_files import RunFiles
@@ -64,11 +66,16 @@ def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = 
         profiler = Profiler(files.run_dir, run.profile)
         stack.callback(profiler.close)
         progress = stack.enter_context(Progress(run.num_steps, restored.position.step, stream, run.quiet))
-        trainer = _Trainer(setup, keeper, record, writer, profiler, progress, stop, restored.position, restored.arrays)
+        time_left = TimeLeft(workload.num_left(run, setup.programs.algorithm))
+        trainer = _Trainer(
+            setup, keeper, record, writer, profiler, progress, time_left, stop, restored.position, restored.arrays
+        )
         del restored  # the trainer replaces its arrays
-        notes = (cache_problem, prediction.text(), *files.notes)
+        algorithm = setup.programs.algorithm
+        notes = (cache_problem, prediction.text(), *workload.describe(run, setup.task, algorithm, config), *files.notes)
+        warnings = (*files.warnings, workload.problem(run, algorithm, config))
         try:
-            finished = trainer.train(files.warnings, [note for note in notes if note is not None])
+            finished = trainer.train(filter(None, warnings), filter(None, notes))
         except ValueError as error:  # knobs were checked before: this is no user's mistake and needs its traceback
             raise RuntimeError(f"a function failed at step {trainer.position.step}") from error
         summary = record.summary(run, trainer.position.step)
@@ -108,6 +115,7 @@ class _Trainer:
     writer: MetricsWriter
     profiler: Profiler
     progress: Progress
+    time_left: TimeLeft
     stop: StopRequest
     position: Position
     arrays: Arrays
@@ -143,8 +151,7 @@ class _Trainer:
         """Steps every seed once and stores the rows."""
         setup, step = self.setup, self.position.step
         state, replay, carry = self.arrays
-        self.progress.update(step, "explore" if setup.acting.explores(step) else "act")
-        with self.record.timed("env_step"):
+        with self._working(workload.EXPLORE if setup.acting.explores(step) else workload.ACT, "env_step"):
             results, carry = setup.acting.step(setup.roots, step, state, carry)
             rows, first = (setup.programs.axis.join(values) for values in zip(*((r.row, r.first) for r in results)))
             self.arrays = Arrays(state, setup.programs.add(replay, rows, first), carry)
@@ -166,8 +173,7 @@ class _Trainer:
 
     def _run_phase(self, runner: PhaseRunner) -> bool:
         name, step, done = runner.phase.name, self.position.step, list(self.position.phase_done)
-        self.progress.update(step, name)
-        with self.record.timed(name):
+        with self._working(name):
             state, metrics = runner.run(
                 self.setup.roots,
                 step,
@@ -213,8 +219,7 @@ class _Trainer:
 
     def _evaluate(self) -> list[tuple[Policy, Evaluation]] | None:
         """Evaluates the policy of every seed; returns None if a stop was requested: all of it is repeated then."""
-        self.progress.update(self.position.step, "evaluate")
-        with self.record.timed("evaluate"):
+        with self._working(workload.EVALUATE):
             policies = self.setup.acting.policies(self.arrays.state)
             num_episodes = self.setup.run.eval_episodes
             outcomes = self.setup.envs.evaluate(policies, num_episodes, lambda: self.stop.requested)
@@ -240,10 +245,18 @@ class _Trainer:
         """Writes a checkpoint, unless the newest one is of this very moment."""
         if not self.unsaved:
             return
-        self.progress.update(self.position.step, "checkpoint")
-        with self.record.timed("checkpoint"):
+        with self._working(workload.CHECKPOINT):
             self.keeper.save(self.position, self.arrays, self.writer)
         self.unsaved = False
+
+    @contextmanager
+    def _working(self, kind: str, timed_as: str | None = None) -> Iterator[None]:
+        """Shows what is done inside, and adds its time to the record and to what the time left is estimated from."""
+        step, began = self.position.step, time.monotonic()
+        self.progress.update(step, kind, self.time_left.seconds(step))
+        with self.record.timed(timed_as or kind):
+            yield
+        self.time_left.add(kind, time.monotonic() - began)
 
     def _warn_of_failures(self, what: str) -> None:
         for failure in self.setup.envs.take_failures():

@@ -1,7 +1,7 @@
 """Shows the progress of a run: a bar on a terminal, plain lines elsewhere, and never a long silence.
 
 The training loop only stores numbers; a daemon thread draws them, so the display stays alive during a long compiled
-call. The time left comes from the recent rate, because exploration steps cost far less than training steps.
+call. The time left is what the run says (`time_left`), or comes from the recent rate while that is not known.
 """
 
 import contextlib
@@ -65,6 +65,15 @@ class RateWindow:
         return (last - first) / (end - start) if end > start and last > first else None
 
 
+class At(NamedTuple):
+    """Where a run was at its newest update."""
+
+    step: int
+    phase: str
+    left_s: float | None
+    clock: float  # then
+
+
 class View(NamedTuple):
     """What the display shows at one moment."""
 
@@ -73,11 +82,14 @@ class View(NamedTuple):
     phase: str
     rate: float | None  # environment steps per second
     elapsed_s: float
+    left_s: float | None = None  # as the run estimates it
 
     def eta(self) -> str:
-        """Returns the time left at the present rate as h:mm:ss; '-' while unknown."""
+        """Returns the time left, as the run estimates it or at the present rate, as h:mm:ss; '-' while unknown."""
         if self.step >= self.total:
             return _hms(0.0)
+        if self.left_s is not None:
+            return _hms(self.left_s)
         return "-" if self.rate is None else _hms((self.total - self.step) / self.rate)
 
     def speed(self) -> str:
@@ -126,7 +138,7 @@ class Progress:
         if total_steps < 1 or not 0 <= initial_step <= total_steps:
             raise ValueError(f"progress needs 0 <= step <= total > 0, got {initial_step} of {total_steps}")
         self._total, self._pace = total_steps, pace
-        self._at = (initial_step, "start")  # one tuple, so that a reader never sees half an update
+        self._at = At(initial_step, "start", None, 0.0)  # replaced whole, so that a reader never sees half an update
         self._phases: set[str] = set()
         self._num_phases = 0
         self._window = RateWindow(pace.window_s)
@@ -159,9 +171,9 @@ class Progress:
             self._guard(self._surface.close)
             self._surface = None
 
-    def update(self, step: int, phase: str) -> None:
-        """Stores where the run is; draws nothing, so calls are nearly free."""
-        self._at = (step, phase)
+    def update(self, step: int, phase: str, left_s: float | None = None) -> None:
+        """Stores where the run is, and the seconds that it expects to take from now on; draws nothing."""
+        self._at = At(step, phase, left_s, self._pace.clock())
         self._phases.add(phase)
 
     def note(self, text: str) -> None:
@@ -183,13 +195,14 @@ class Progress:
             self._guard(self._surface.show, view, last)
 
     def _view(self) -> View:
-        step, phase = self._at
+        step, phase, left_s, since = self._at
         now = self._pace.clock()
         if len(self._phases) != self._num_phases:  # a phase ran for the first time: steps cost something else now
             self._num_phases = len(self._phases)
             self._window.restart()
         self._window.add(now, step)
-        return View(step, self._total, phase, self._window.rate(), now - self._started)
+        left_now = None if left_s is None else max(left_s - (now - since), 0.0)
+        return View(step, self._total, phase, self._window.rate(), now - self._started, left_now)
 
     def _watch(self) -> None:
         while not self._stop.wait(self._pace.tick_s):

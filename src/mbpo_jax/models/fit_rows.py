@@ -6,6 +6,8 @@ sorted or kept, the cost of a minibatch does not depend on how much data there i
 References: Janner et al. 2019 (MBPO), official code `models/bnn.py`.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -50,28 +52,48 @@ def split_rows(key: Key, num_rows: Array, config: GaussianConfig) -> Split:
     return Split(order=order, num_rows=num_rows, num_holdout=num_holdout_rows(num_rows, config))
 
 
-def bootstrap_rows(key: Key, split: Split, epoch: Array, minibatch: Array, num_members: int, batch_size: int) -> Array:
+def num_pass_minibatches(num_train: Array, config: GaussianConfig) -> Array:
+    """Returns the minibatches of one pass over the training rows; the last of them may be shorter."""
+    return -(-num_train // config.model_batch_size)
+
+
+def num_epoch_minibatches(num_train: Array, config: GaussianConfig) -> Array:
+    """Returns the minibatches between two looks at the held-out rows: a pass, or several where rows are few."""
+    return jnp.maximum(num_pass_minibatches(num_train, config), config.fit_epoch_minibatches)
+
+
+def bootstrap_rows(key: Key, split: Split, epoch: Array, minibatch: Array, config: GaussianConfig) -> Array:
     """Returns ages [..., M, B] of the rows of minibatches [...] of an epoch.
 
-    Each member draws, once per fit, `num_train` training rows with replacement, and sees them in a new order every
-    epoch. Places beyond the end of the epoch repeat its last row; `minibatch_weights` gives them no weight.
+    Each member draws, once per fit, `num_train` training rows with replacement, and sees them in a new order in every
+    pass. Places beyond the end of a pass repeat its last row; `minibatch_weights` gives them no weight.
     """
-    key_bootstrap, key_epochs = jax.random.split(key)
+    num_members, batch_size = config.num_members, config.model_batch_size
+    key_bootstrap, key_passes = jax.random.split(key)
     streams = permutation.round_keys(key_bootstrap, num_members)
-    place = jnp.minimum(minibatch[..., None] * batch_size + jnp.arange(batch_size), split.num_train - 1)
+    per_pass = num_pass_minibatches(split.num_train, config)
+    passes_per_epoch = -(-num_epoch_minibatches(split.num_train, config) // per_pass)
+    pass_number = epoch * passes_per_epoch + minibatch // per_pass
+    place = (minibatch % per_pass)[..., None] * batch_size + jnp.arange(batch_size)
+    place = jnp.minimum(place, split.num_train - 1)
+
+    def rows_of_minibatch(stream: Array, key_member: Key, number: Array, place: Array) -> Array:
+        order = permutation.round_keys(jax.random.fold_in(key_member, number))
+        return permutation.draws(stream, permutation.shuffled(order, place, split.num_train), split.num_train)
 
     def rows_of_member(stream: Array, index: Array) -> Array:
-        key_epoch = jax.random.fold_in(jax.random.fold_in(key_epochs, index), epoch)
-        shuffled = permutation.shuffled(permutation.round_keys(key_epoch), place, split.num_train)
-        return permutation.draws(stream, shuffled, split.num_train)
+        draw = functools.partial(rows_of_minibatch, stream, jax.random.fold_in(key_passes, index))
+        return jnp.vectorize(draw, signature="(),(b)->(b)")(pass_number, place)
 
     drawn = ensemble.lift(rows_of_member)(streams, jnp.arange(num_members))
     return split.train(jnp.moveaxis(drawn, 0, -2))
 
 
-def minibatch_weights(split: Split, minibatch: Array, batch_size: int) -> Array:
-    """Returns weights [..., B], which sum to one, that average minibatches [...]; the last of an epoch is shorter."""
-    inside = minibatch[..., None] * batch_size + jnp.arange(batch_size) < split.num_train
+def minibatch_weights(split: Split, minibatch: Array, config: GaussianConfig) -> Array:
+    """Returns weights [..., B], which sum to one, that average minibatches [...]; the last of a pass is shorter."""
+    within = minibatch % num_pass_minibatches(split.num_train, config)
+    place = within[..., None] * config.model_batch_size + jnp.arange(config.model_batch_size)
+    inside = place < split.num_train
     return inside / jnp.maximum(jnp.sum(inside, -1, keepdims=True), 1)
 
 

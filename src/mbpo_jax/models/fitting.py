@@ -2,7 +2,8 @@
 
 A fit is a series of compiled calls of bounded length: one starts it, others take a slice of minibatches or a single
 one, one ends each epoch. So the driver can show progress and stop, and loops over minibatches have a static length.
-Which rows it learns from is a matter of `fit_rows.py`; which network it fits, and to what, of `Member` and `Encoding`.
+Which rows it learns from is a matter of `fit_rows.py`, what is computed over all of them of `fit_passes.py`; which
+network it fits, and to what, of `Member` and `Encoding`.
 
 References: Janner et al. 2019 (MBPO), official code `models/bnn.py`.
 """
@@ -15,14 +16,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mbpo_jax import backends, ensemble, health, learner, normalizer, replay
+from mbpo_jax import batching, ensemble, health, learner, normalizer
 from mbpo_jax.learner import Learner
-from mbpo_jax.models import fit_rows
+from mbpo_jax.models import fit_passes, fit_rows
 from mbpo_jax.models.encoding import Encoding
 from mbpo_jax.models.fit_rows import Split
 from mbpo_jax.models.member import Member
-from mbpo_jax.models.state import EnsembleState, FitState, GaussianConfig
-from mbpo_jax.normalizer import Normalizer
+from mbpo_jax.models.state import EnsembleState, FitState, GaussianConfig, belief
 from mbpo_jax.replay import Replay
 from mbpo_jax.types import FINISHED, Array, Key, Programs, PyTree, Report, Watched
 
@@ -83,13 +83,15 @@ def start(fit: Fit, key: Key, model: EnsembleState, buffer: Replay) -> tuple[Ens
     key_split, _ = jax.random.split(key)
     split = fit_rows.split_rows(key_split, buffer.size, fit.config)
     model = model.replace(
-        inputs=training_moments(fit.encoding, split, buffer),
+        inputs=fit_passes.training_moments(fit.encoding, split, buffer),
         fit=no_fit(model.members.params, fit.config.num_members).replace(
             running=jnp.ones((), bool), num_rows=buffer.size, best_params=model.members.params
         ),
     )
     # Rows do not change during a fit, so they are watched once.
-    watched = health.watch({"a real row": stored_magnitude(buffer), "the input normaliser": model.inputs}, unit=UNIT)
+    watched = health.watch(
+        {"a real row": fit_passes.stored_magnitude(buffer), "the input normaliser": model.inputs}, unit=UNIT
+    )
     return model, Report({}, (watched,))
 
 
@@ -98,12 +100,12 @@ def take_minibatches(
 ) -> tuple[EnsembleState, Report]:
     """Takes a gradient step on each of so many minibatches; their rows are gathered before the first step."""
     key_split, key_rows = jax.random.split(key)
-    now, batch_size = model.fit, fit.config.model_batch_size
+    now = model.fit
     split = fit_rows.split_rows(key_split, now.num_rows, fit.config)
     minibatch = now.minibatch + jnp.arange(num_minibatches)
-    age = fit_rows.bootstrap_rows(key_rows, split, now.epoch, minibatch, fit.config.num_members, batch_size)
+    age = fit_rows.bootstrap_rows(key_rows, split, now.epoch, minibatch, fit.config)
     x, y = fit_rows.examples(fit.encoding, buffer, age)
-    weights = fit_rows.minibatch_weights(split, minibatch, batch_size)
+    weights = fit_rows.minibatch_weights(split, minibatch, fit.config)
     minibatches = normalizer.normalize(model.inputs, x), y, weights
     model, (loss, watched) = jax.lax.scan(functools.partial(gradient_step, fit), model, minibatches)
     metrics = {"train_loss_mean": jnp.mean(loss[-1])}
@@ -115,7 +117,7 @@ def end_epoch(fit: Fit, key: Key, model: EnsembleState, buffer: Replay) -> tuple
     config, member = fit.config, fit.member
     key_split, _ = jax.random.split(key)
     split = fit_rows.split_rows(key_split, model.fit.num_rows, config)
-    mse = holdout_mse(fit, split, buffer, model.inputs, model.members.params, model.shared.params)
+    mse = fit_passes.holdout_mse(member, fit.encoding, split, buffer, belief(model))
     watched = _watch_epoch(fit, mse, model.members)
     before = model.fit
     # 1 - mse / best exceeds the threshold; written so that the first epoch, with best = inf, improves too
@@ -132,6 +134,7 @@ def end_epoch(fit: Fit, key: Key, model: EnsembleState, buffer: Replay) -> tuple
     )
     model = jax.lax.cond(after.running, lambda m: m, lambda m: _finish(config, m), model.replace(fit=after))
     metrics = {
+        "explained_share_per_target": _explained_shares(fit, split, buffer, model),
         "holdout_mse_per_member": after.best_mse,
         "holdout_mse_elite_mean": jnp.mean(after.best_mse[model.elites]),
         "elites": model.elites,
@@ -146,7 +149,7 @@ def due(fit: Fit, model: EnsembleState) -> Array:
     """Returns the number [] of the program that is due."""
     config, now = fit.config, model.fit
     num_train = now.num_rows - fit_rows.num_holdout_rows(now.num_rows, config)
-    num_minibatches = -(-num_train // config.model_batch_size)
+    num_minibatches = fit_rows.num_epoch_minibatches(num_train, config)
     left = jnp.minimum(num_minibatches - now.minibatch, _steps_allowed(config, now))
     in_epoch = jnp.where(left >= config.fit_slice_minibatches, SLICE, jnp.where(left > 0, SINGLE, END_EPOCH))
     return jnp.where(now.running, in_epoch, FINISHED)
@@ -156,6 +159,16 @@ def _finish(config: GaussianConfig, model: EnsembleState) -> EnsembleState:
     """Puts every member back to its best snapshot, and makes the best members elites."""
     elites = jnp.argsort(model.fit.best_mse)[: config.num_elites].astype(jnp.int32)
     return model.replace(members=model.members.replace(params=model.fit.best_params), elites=elites)
+
+
+def _explained_shares(fit: Fit, split: Split, buffer: Replay, model: EnsembleState) -> Array:
+    """Returns the share [D] of each target's variance that the elites explain, once a fit has ended; zeros before."""
+
+    def compute() -> Array:
+        return fit_passes.explained_shares(fit.member, fit.encoding, split, buffer, belief(model))
+
+    ended = batching.anywhere(~model.fit.running)
+    return jax.lax.cond(ended, compute, lambda: jnp.zeros(fit.encoding.num_targets))
 
 
 def _steps_allowed(config: GaussianConfig, now: FitState) -> Array:
@@ -205,62 +218,3 @@ def _watch_epoch(fit: Fit, mse: Array, members: Learner) -> Watched:
         **health.each("a moment of Adam of {}", fit.names, jnp.sqrt(lifted(members.opt_state))),
     }
     return health.watch(quantities, unit=UNIT)
-
-
-# -- passes over the rows --------------------------------------------------------------------------------------------
-
-
-def stored_magnitude(buffer: Replay) -> Array:
-    """Returns the `health.magnitude` of a buffer's rows, in one pass over blocks of them in the order of memory."""
-    num_slots = replay.capacity(buffer)
-    block_rows = min(backends.choices().block_rows, num_slots)
-
-    def add_block(i: Array, largest: Array) -> Array:
-        start = jnp.minimum(i * block_rows, num_slots - block_rows)
-        rows = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, block_rows), buffer.rows)
-        return jnp.maximum(largest, health.magnitude(rows))
-
-    # Rows fill the slots from the first on, and are in force from then on.
-    return jax.lax.fori_loop(0, -(-buffer.size // block_rows), add_block, jnp.zeros(()))
-
-
-def training_moments(encoding: Encoding, split: Split, buffer: Replay) -> Normalizer:
-    """Returns mean and standard deviation of the training rows' inputs, in passes over blocks of rows.
-
-    Both are sums of differences from one of the rows, so that what never changes has a spread of exactly 0: sums of
-    the values themselves are rounded, and the rounding would pass for a spread.
-    """
-    block_rows = backends.choices().block_rows
-    first, _ = fit_rows.examples(encoding, buffer, split.train(jnp.zeros(1, jnp.int32)))  # [1, I]
-
-    def average(fn: Callable[[Array], Array]) -> Array:
-        def add_block(i: Array, total: Array) -> Array:
-            index = i * block_rows + jnp.arange(block_rows)
-            x, _ = fit_rows.examples(encoding, buffer, split.train(jnp.minimum(index, split.num_train - 1)))
-            return total + jnp.sum(jnp.where((index < split.num_train)[:, None], fn(x), 0.0), 0)
-
-        num_blocks = -(-split.num_train // block_rows)
-        return jax.lax.fori_loop(0, num_blocks, add_block, jnp.zeros_like(first[0])) / split.num_train
-
-    mean = first[0] + average(lambda x: x - first)
-    return normalizer.from_moments(mean, average(lambda x: jnp.square(x - mean[None])))
-
-
-def holdout_mse(fit: Fit, split: Split, buffer: Replay, inputs: Normalizer, params: PyTree, shared: PyTree) -> Array:
-    """Returns each member's squared error [M] on the held-out rows, averaged over rows and target dimensions.
-
-    Without held-out rows (`holdout_fraction` 0) the training rows stand in for them.
-    """
-    predict = ensemble.lift(lambda p, x: fit.member.predict(p, shared, x)[0], (0, None))
-    num_rows = jnp.where(split.num_holdout > 0, split.num_holdout, split.num_train)
-    block_rows = backends.choices().block_rows
-
-    def add_block(i: Array, total: Array) -> Array:
-        index = i * block_rows + jnp.arange(block_rows)
-        age = split.holdout(jnp.minimum(index, num_rows - 1))
-        x, y = fit_rows.examples(fit.encoding, buffer, age)
-        error = jnp.mean(jnp.square(predict(params, normalizer.normalize(inputs, x)) - y[None]), -1)
-        return total + jnp.sum(jnp.where(index < num_rows, error, 0.0), -1)
-
-    num_members = jax.tree.leaves(params)[0].shape[0]
-    return jax.lax.fori_loop(0, -(-num_rows // block_rows), add_block, jnp.zeros(num_members)) / num_rows

@@ -31,6 +31,13 @@ class GaussianConfig:
     fit_patience_epochs: int = option(
         5, "A fit stops after more epochs than this without any member improving.", minimum=0
     )
+    fit_epoch_minibatches: int = option(
+        1,
+        "Minibatches of an epoch of the fit at least: with few rows, an epoch passes over them several times. 1: an "
+        "epoch is one pass.",
+        minimum=1,
+        before=1,
+    )
     fit_improvement: float = option(
         0.01, "Relative fall of a member's held-out error that counts as improving.", minimum=0.0, maximum=0.99
     )

@@ -106,12 +106,13 @@ def identity(run: RunConfig, algorithm: Any) -> dict[str, Any]:
 def default_identity(run: RunConfig, algorithm: Any) -> dict[str, Any]:
     """Returns what an older version, which did not know some of the knobs of `identity`, had in their place.
 
-    These are their defaults, in the sections that `algorithm` has; and where it does not say which section was
-    chosen, the one that the algorithm has by default.
+    These are their defaults, or what `option(before=...)` says, in the sections that `algorithm` has; and where it does
+    not say which section was chosen, the one that the algorithm has by default.
     """
     default = REGISTRY[run.algorithm].default_config()
     same_sections = options.replace(default, options.choices(algorithm))
-    return _lasting(_knobs(RunConfig(), same_sections) | options.choices(default))
+    before = options.values_before(RunConfig()) | options.values_before(same_sections)
+    return _lasting(_knobs(RunConfig(), same_sections) | before | options.choices(default))
 
 
 def _knobs(run: RunConfig, algorithm: Any) -> dict[str, Any]:
@@ -125,9 +126,10 @@ def _lasting(knobs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _from_json(default: Any, value: dict[str, Any]) -> Any:
-    """Returns the config that was written; what an older version did not know is as in `default`."""
-    knobs = options.flat(value).items()
-    return options.replace(default, {path: tuple(item) if isinstance(item, list) else item for path, item in knobs})
+    """Returns the config that was written; what an older version did not know is as in `default`, or `before`."""
+    known = {path: tuple(item) if isinstance(item, list) else item for path, item in options.flat(value).items()}
+    with_sections = options.replace(default, {name: known[name] for name in options.choices(default) if name in known})
+    return options.replace(with_sections, options.values_before(with_sections) | known)
 
 
 def _versions() -> dict[str, str]:

@@ -1,0 +1,40 @@
+"""How long a run will still take: what is left to do, by kind, times what each kind has taken lately."""
+
+from collections.abc import Callable, Mapping
+
+MEMORY = 20  # of the newest samples of a kind that its mean is of, about
+
+
+class TimeLeft:
+    """Means of seconds by kind of work.
+
+    The first sample of a kind holds its compilation, so it counts only until there is a second.
+    """
+
+    def __init__(self, num_left: Mapping[str, Callable[[int], int]]) -> None:
+        """Begins without samples.
+
+        Args:
+          num_left: by kind, (step) -> how often it will still be done after that environment step.
+        """
+        self._num_left = dict(num_left)
+        self._mean: dict[str, float] = {}
+        self._num_samples: dict[str, int] = {}
+
+    def add(self, kind: str, seconds: float) -> None:
+        """Stores that a kind of work was done once, in so many seconds."""
+        count = self._num_samples.get(kind, 0)
+        weight = 1.0 if count < 2 else max(1.0 / count, 1.0 / MEMORY)
+        before = self._mean.get(kind, 0.0)
+        self._mean[kind] = before + weight * (seconds - before)
+        self._num_samples[kind] = count + 1
+
+    def seconds(self, step: int) -> float | None:
+        """Returns the seconds that are left after an environment step; None while a kind has not been done yet."""
+        total = 0.0
+        for kind, num_left in self._num_left.items():
+            if count := num_left(step):
+                if kind not in self._mean:
+                    return None
+                total += count * self._mean[kind]
+        return total

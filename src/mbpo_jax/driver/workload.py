@@ -1,0 +1,89 @@
+"""What a run is going to do: how often each kind of work comes, and whether anything can be learnt from it."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from mbpo_jax.driver.config import RunConfig
+from mbpo_jax.driver.interaction import task as tasks
+from mbpo_jax.driver.interaction.task import Task
+from mbpo_jax.types import Algorithm
+
+EXPLORE, ACT, EVALUATE, CHECKPOINT, UPDATE = "explore", "act", "evaluate", "checkpoint", "update_agent"
+FEW_UPDATES = 1000  # fewer teach no agent anything: README's pendulum needs 20,000
+
+
+def num_left(run: RunConfig, algorithm: Algorithm) -> dict[str, Callable[[int], int]]:
+    """Returns, by kind of work, (step) -> how often it comes after that environment step."""
+    last, explored = run.num_steps, algorithm.exploration_steps
+    found: dict[str, Callable[[int], int]] = {
+        EXPLORE: lambda step: max(min(explored, last) - step, 0),
+        ACT: lambda step: max(last - max(explored, step), 0),
+    }
+    for phase in algorithm.phases:
+        found[phase.name] = functools.partial(_num_due, phase.first, phase.every, last)
+    for kind, every in ((EVALUATE, run.eval_every_steps), (CHECKPOINT, run.checkpoint_every_steps)):
+        found[kind] = functools.partial(_num_due_and_at_end, every, last)
+    return found
+
+
+def _num_due(first: int, every: int, last: int, step: int) -> int:
+    """Returns how many of the steps first, first + every, ... lie in (step, last]."""
+
+    def up_to(limit: int) -> int:
+        return 0 if limit < first else (limit - first) // every + 1
+
+    return up_to(last) - min(up_to(step), up_to(last))
+
+
+def _num_due_and_at_end(every: int, last: int, step: int) -> int:
+    return _num_due(every, every, last, step) + (last % every != 0 and step < last)
+
+
+def num_updates(run: RunConfig, algorithm: Algorithm, config: Any) -> int:
+    """Returns the agent updates of a whole run."""
+    count = num_left(run, algorithm).get(UPDATE, lambda step: 0)
+    return count(0) * int(getattr(config, "updates_per_step", 1))
+
+
+def describe(run: RunConfig, task: Task, algorithm: Algorithm, config: Any) -> list[str]:
+    """Returns what a reader wants to know before the first step, in lines: spaces, rule of ends, and work."""
+    spaces = task.spaces
+    bounds = sorted({f"[{low:g}, {high:g}]" for low, high in zip(spaces.action_low, spaces.action_high)})
+    in_bounds = bounds[0] if len(bounds) == 1 else f"{len(bounds)} different ranges"
+    lines = [
+        f"{run.env}: {_count(spaces.obs_dim, 'observation')}, {_count(spaces.action_low.size, 'action')} in "
+        f"{in_bounds}, to which the policy's [-1, 1] is scaled; at most {spaces.max_episode_steps:,} steps an episode"
+    ]
+    if algorithm.dynamics is not None:
+        name = tasks.rule_name(config)
+        lines.append(f"imagined episodes end by --termination_fn={name}{_meaning(task)}")
+    work = {kind: count(0) for kind, count in num_left(run, algorithm).items()}
+    parts = [f"{work[EXPLORE]:,} random steps", f"{work[ACT]:,} steps of the policy"]
+    if "fit_model" in work:
+        parts.append(_count(work["fit_model"], "model fit"))
+    parts.append(_count(num_updates(run, algorithm, config), "agent update"))
+    return [*lines, f"this run, for each seed: {', '.join(parts)}"]
+
+
+def problem(run: RunConfig, algorithm: Algorithm, config: Any) -> str | None:
+    """Returns why a run can learn nothing, or next to nothing, and what to change; None if it can."""
+    updates = num_updates(run, algorithm, config)
+    first = next((phase.first for phase in algorithm.phases if phase.name == UPDATE), None)
+    if first is None or updates >= FEW_UPDATES:
+        return None
+    much = "nothing" if updates == 0 else "next to nothing"
+    knobs = [name for name in ("exploration_steps", "min_replay_rows") if getattr(config, name, None) == first]
+    flags = " and ".join(f"--{name}" for name in (*knobs, "num_steps") if name)
+    return (
+        f"warning: this run will learn {much}: {_count(updates, 'agent update')} in {run.num_steps:,} steps, the first "
+        f"at step {first:,}. Change {flags}"
+    )
+
+
+def _meaning(task: Task) -> str:
+    return f", {task.spec.termination_fn.__name__}" if task.spec.termination_fn is not None else ""
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
