@@ -17,6 +17,14 @@ def test_what_is_left_costs_what_it_has_cost():
     assert left.seconds(100) == 0.0
 
 
+def test_what_takes_little_is_not_waited_for():
+    left = TimeLeft({"act": lambda step: 10, "save": lambda step: 2}, minor=("save",))
+    left.add("act", 1.0)
+    assert left.seconds(0) == pytest.approx(10.0)
+    left.add("save", 3.0)
+    assert left.seconds(0) == pytest.approx(16.0)
+
+
 def test_old_samples_fade():
     left = TimeLeft({"fit": lambda step: 1})
     for seconds in [1.0] * 50 + [2.0] * 60:

@@ -22,10 +22,10 @@ from mbpo_jax.driver.progress import Progress
 from mbpo_jax.driver.record import Record
 from mbpo_jax.driver.setup import Arrays, Setup
 from mbpo_jax.driver.stop import StopRequest
-from mbpo_jax.driver.time_left import TimeLeft
 from mbpo_jax.driver.storage import run_directory
 from mbpo_jax.driver.storage.metrics import MetricsWriter
 from mbpo_jax.driver.storage.run_files import RunFiles
+from mbpo_jax.driver.time_left import TimeLeft
 from mbpo_jax.health import Fault, describe
 from mbpo_jax.reports import curves
 from mbpo_jax.types import Phase
@@ -66,7 +66,7 @@ def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = 
         profiler = Profiler(files.run_dir, run.profile)
         stack.callback(profiler.close)
         progress = stack.enter_context(Progress(run.num_steps, restored.position.step, stream, run.quiet))
-        time_left = TimeLeft(workload.num_left(run, setup.programs.algorithm))
+        time_left = TimeLeft(workload.num_left(run, setup.programs.algorithm), workload.MINOR)
         trainer = _Trainer(
             setup, keeper, record, writer, profiler, progress, time_left, stop, restored.position, restored.arrays
         )

@@ -1,7 +1,7 @@
 """Shows the progress of a run: a bar on a terminal, plain lines elsewhere, and never a long silence.
 
 The training loop only stores numbers; a daemon thread draws them, so the display stays alive during a long compiled
-call. The time left is what the run says (`time_left`), or comes from the recent rate while that is not known.
+call. The time left is what the run says, or comes from the recent rate while that is not known.
 """
 
 import contextlib
@@ -66,12 +66,12 @@ class RateWindow:
 
 
 class At(NamedTuple):
-    """Where a run was at its newest update."""
+    """Where a run was at its newest update, at that time of the clock."""
 
     step: int
     phase: str
     left_s: float | None
-    clock: float  # then
+    clock: float
 
 
 class View(NamedTuple):
@@ -86,11 +86,10 @@ class View(NamedTuple):
 
     def eta(self) -> str:
         """Returns the time left, as the run estimates it or at the present rate, as h:mm:ss; '-' while unknown."""
-        if self.step >= self.total:
-            return _hms(0.0)
-        if self.left_s is not None:
-            return _hms(self.left_s)
-        return "-" if self.rate is None else _hms((self.total - self.step) / self.rate)
+        left_s = 0.0 if self.step >= self.total else self.left_s
+        if left_s is None and self.rate is not None:
+            left_s = (self.total - self.step) / self.rate
+        return "-" if left_s is None else _hms(left_s)
 
     def speed(self) -> str:
         """Returns the rate in three digits, with its unit."""
@@ -138,7 +137,7 @@ class Progress:
         if total_steps < 1 or not 0 <= initial_step <= total_steps:
             raise ValueError(f"progress needs 0 <= step <= total > 0, got {initial_step} of {total_steps}")
         self._total, self._pace = total_steps, pace
-        self._at = At(initial_step, "start", None, 0.0)  # replaced whole, so that a reader never sees half an update
+        self._at = At(initial_step, "start", None, 0.0)  # replaced whole: a reader never sees half an update
         self._phases: set[str] = set()
         self._num_phases = 0
         self._window = RateWindow(pace.window_s)
@@ -196,9 +195,9 @@ class Progress:
 
     def _view(self) -> View:
         step, phase, left_s, since = self._at
-        now = self._pace.clock()
-        if len(self._phases) != self._num_phases:  # a phase ran for the first time: steps cost something else now
-            self._num_phases = len(self._phases)
+        now, num_phases = self._pace.clock(), len(self._phases)
+        if num_phases != self._num_phases:  # a phase ran for the first time: steps cost something else now
+            self._num_phases = num_phases
             self._window.restart()
         self._window.add(now, step)
         left_now = None if left_s is None else max(left_s - (now - since), 0.0)

@@ -1,6 +1,6 @@
 """How long a run will still take: what is left to do, by kind, times what each kind has taken lately."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 MEMORY = 20  # of the newest samples of a kind that its mean is of, about
 
@@ -11,13 +11,14 @@ class TimeLeft:
     The first sample of a kind holds its compilation, so it counts only until there is a second.
     """
 
-    def __init__(self, num_left: Mapping[str, Callable[[int], int]]) -> None:
+    def __init__(self, num_left: Mapping[str, Callable[[int], int]], minor: Collection[str] = ()) -> None:
         """Begins without samples.
 
         Args:
           num_left: by kind, (step) -> how often it will still be done after that environment step.
+          minor: kinds that take little; they count as nothing until they have been done.
         """
-        self._num_left = dict(num_left)
+        self._num_left, self._minor = dict(num_left), frozenset(minor)
         self._mean: dict[str, float] = {}
         self._num_samples: dict[str, int] = {}
 
@@ -30,11 +31,11 @@ class TimeLeft:
         self._num_samples[kind] = count + 1
 
     def seconds(self, step: int) -> float | None:
-        """Returns the seconds that are left after an environment step; None while a kind has not been done yet."""
+        """Returns the seconds that are left after an environment step; None while one of the main kinds is unknown."""
         total = 0.0
         for kind, num_left in self._num_left.items():
-            if count := num_left(step):
-                if kind not in self._mean:
-                    return None
-                total += count * self._mean[kind]
+            count = num_left(step)
+            if count and kind not in self._mean and kind not in self._minor:
+                return None
+            total += count * self._mean.get(kind, 0.0)
         return total

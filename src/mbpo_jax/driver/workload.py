@@ -10,6 +10,7 @@ from mbpo_jax.driver.interaction.task import Task
 from mbpo_jax.types import Algorithm
 
 EXPLORE, ACT, EVALUATE, CHECKPOINT, UPDATE = "explore", "act", "evaluate", "checkpoint", "update_agent"
+MINOR = (EVALUATE, CHECKPOINT)  # kinds that take little of a run
 FEW_UPDATES = 1000  # fewer teach no agent anything: README's pendulum needs 20,000
 
 

@@ -9,7 +9,6 @@ References: Janner et al. 2019 (MBPO), official code `models/bnn.py`.
 """
 
 import functools
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
