@@ -17,8 +17,12 @@ def main(argv: list[str] | None = None) -> int:
     """
     parser = command.Parser(prog="python -m mbpo_jax.plot", description=__doc__)
     parser.add_argument("--run_dir", required=True, type=command.path, help="Directory of the run.")
-    parser.add_argument("--reference", type=command.path, help="CSV of published evaluations: step, time, reward, seed.")
-    parser.add_argument("--output", type=command.path, help="Where the picture goes; curves.png of the run if left out.")
+    parser.add_argument(
+        "--reference", type=command.path, help="CSV of published evaluations: step, time, reward, seed."
+    )
+    parser.add_argument(
+        "--output", type=command.path, help="Where the picture goes; curves.png of the run if left out."
+    )
     try:
         arguments = parser.parse_args(argv)
         path = curves.draw_curves(arguments.run_dir, arguments.reference, arguments.output)

@@ -87,6 +87,11 @@ def exit_status(main: Callable[[], int]) -> int:
         status = EXIT_STOPPED
     except SystemExit as end:  # argparse, after --help
         status = end.code if isinstance(end.code, int) else 0
+    except BrokenPipeError:  # at once where PYTHONUNBUFFERED is set, below where it is not
+        _silence(sys.stdout)
+        status = 0
+    except OSError as error:
+        status = report_error(error)
     try:
         if sys.stdout is not None:
             sys.stdout.flush()

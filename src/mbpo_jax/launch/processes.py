@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 import jax
 
-from mbpo_jax.driver import loop
+from mbpo_jax.driver import jax_settings, loop
 from mbpo_jax.driver.config import RunConfig, resolve_algorithm_config
 from mbpo_jax.driver.seeds import use_cores
 from mbpo_jax.driver.storage import run_directory
@@ -60,6 +60,7 @@ def _notify(run: RunConfig, stream: TextIO | None, text: str) -> None:
 def _start_backend(num_seeds: int) -> None:
     """Starts jax's backend; refuses one that spans several processes, where orbax saves what the first one has only."""
     use_cores(num_seeds)  # the last moment for it
+    jax_settings.prepare()
     if jax.process_count() > 1:
         raise ValueError(
             f"distributed must not make one jax of {jax.process_count()} processes: leave out "
