@@ -131,7 +131,7 @@ def test_a_run_has_them_in_its_config(tmp_path):
 )
 def test_flags_that_would_end_the_process_are_refused(monkeypatch, text, wanted):
     monkeypatch.setenv("XLA_FLAGS", text)
-    with pytest.raises(ValueError, match="XLA_FLAGS must .*" + re.escape(wanted)):
+    with pytest.raises(ValueError, match="XLA_FLAGS .*" + re.escape(wanted)):
         jax_settings.check_xla_flags()
 
 

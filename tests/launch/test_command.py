@@ -1,4 +1,5 @@
 import argparse
+import io
 import os
 import pwd
 import subprocess
@@ -10,7 +11,7 @@ import pytest
 from mbpo_jax import main, plot, reproduce, study, sweep
 from mbpo_jax.driver.config import Broken, Diverged, NotFinite, RunConfig, StorageFailure
 from mbpo_jax.driver.stop import EXIT_STOPPED
-from mbpo_jax.launch.command import exit_status, path, report_error, with_dashes
+from mbpo_jax.launch.command import exit_status, path, report_error, say, with_dashes
 
 
 def test_a_command_that_is_interrupted_says_so_in_a_line(capsys):
@@ -123,6 +124,14 @@ def test_nobody_needs_to_read_an_error(monkeypatch, capsys):
     monkeypatch.setattr(sys, "stderr", None)
     assert report_error(ValueError("wrong")) == 2
     assert capsys.readouterr() == ("", "")  # print(file=None) would print to standard output
+
+
+def test_an_output_that_lacks_a_letter_shows_its_number(monkeypatch):
+    """A run into a folder with an umlaut ended with status 2 after its last step."""
+    plain = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", plain)
+    say("runs/für \udcff")
+    assert plain.buffer.getvalue() == b"runs/f\\xfcr \\udcff\n"
 
 
 # -- names of flags ----------------------------------------------------------------------------------------------

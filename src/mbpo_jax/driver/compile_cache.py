@@ -76,7 +76,8 @@ def _remove_damaged(folder: Path) -> None:
 
 
 def _user_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mbpo_jax"
+    chosen = Path(os.environ.get("XDG_CACHE_HOME", ""))  # one that is not absolute does not count, by its own rules
+    return (chosen if chosen.is_absolute() else Path.home() / ".cache") / "mbpo_jax"
 
 
 def fingerprint() -> str:

@@ -23,7 +23,7 @@ def say(text: str) -> None:
     """
     check_output()
     try:
-        print(text, flush=True)
+        print(_encodable(text, sys.stdout), flush=True)
     except BrokenPipeError:
         _silence(sys.stdout)
     except OSError as error:
@@ -41,11 +41,12 @@ def check_output() -> None:
         raise OSError("standard output is closed; let it go to /dev/null if nobody is to read it")
 
 
-def complain(text: str) -> None:
-    """Prints a line to standard error, if there is somebody who reads it."""
-    if sys.stderr is not None:
+def complain(text: str, stream: IO[str] | None = None) -> None:
+    """Prints a line to a stream, by default standard error, if there is somebody who reads it."""
+    stream = stream or sys.stderr
+    if stream is not None:  # closed before the process began
         with contextlib.suppress(OSError):
-            print(text, file=sys.stderr, flush=True)
+            print(_encodable(text, stream), file=stream, flush=True)
 
 
 def report_error(error: Exception, flags: Iterable[str] = ()) -> int:
@@ -101,6 +102,12 @@ def exit_status(main: Callable[[], int]) -> int:
         _silence(sys.stdout)
         return status or report_error(OSError(f"standard output cannot be written to: {error}"))
     return status
+
+
+def _encodable(text: str, stream: IO[str]) -> str:
+    """Returns a text with what the stream's encoding lacks (a path with an umlaut, in ASCII) written as escapes."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _silence(stream: IO[str]) -> None:

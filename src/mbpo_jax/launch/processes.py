@@ -6,7 +6,6 @@ finishes last gathers the parts.
 
 import dataclasses
 import functools
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +18,7 @@ from mbpo_jax.driver.config import RunConfig, resolve_algorithm_config
 from mbpo_jax.driver.seeds import use_cores
 from mbpo_jax.driver.storage import run_directory
 from mbpo_jax.launch import parts, rendezvous
+from mbpo_jax.launch.command import complain
 
 
 def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = None) -> loop.Result:
@@ -54,7 +54,7 @@ def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = 
 
 def _notify(run: RunConfig, stream: TextIO | None, text: str) -> None:
     if not run.quiet:
-        print(f"mbpo_jax: {text}", file=stream or sys.stderr, flush=True)
+        complain(f"mbpo_jax: {text}", stream)
 
 
 def _start_backend(num_seeds: int) -> None:
