@@ -137,13 +137,13 @@ def refusal(capsys, argv, status=2):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["--env=NoSuchThing-v0"], ["env must be an installed Gymnasium id", "'NoSuchThing-v0'"]),
+        (["--env=NoSuchThing-v0"], ["--env must be an installed Gymnasium id", "'NoSuchThing-v0'"]),
         (["--env=CartPole-v1"], ["env must have continuous (Box) actions", "'CartPole-v1'", "Discrete(2)"]),
         (
             ["--env=MountainCarContinuous-v0"],
             ["termination_fn is not known", "--termination_fn=package.module:function"],
         ),
-        (["--termination_fn=no_such_module:f"], ["termination_fn must be", "'no_such_module:f'"]),
+        (["--termination_fn=no_such_module:f"], ["--termination_fn must be", "'no_such_module:f'"]),
         (["--flagfile=/no/such.flags"], ["/no/such.flags", "No such file"]),
         (["--nonsense=5"], ["'nonsense'", "--help"]),
         (["--num_steps=many"], ["--num_steps=many", "a whole number"]),
@@ -163,12 +163,13 @@ def test_the_status_and_the_line_are_those_of_the_process():
     process = python("-m", "mbpo_jax.main", "--env=CartPole-v1", "--quiet")
     out, err = process.communicate(timeout=120)
     assert (process.returncode, out) == (2, "")
-    assert re.fullmatch(r"mbpo_jax: error: env must have continuous .* 'CartPole-v1' .*\n", err)
+    assert re.fullmatch(r"mbpo_jax: error: --env must have continuous .* 'CartPole-v1' .*\n", err)
 
 
 def test_a_changed_knob_does_not_resume(finished, capsys):
     before = (finished[0] / "config.json").read_bytes()
     line = refusal(capsys, arguments(finished[0], hidden_units=9, eval_episodes=3, num_steps=200))
+    assert line.startswith("mbpo_jax: error: --run_dir '")
     assert "eval_episodes was 2, is 3; hidden_units was 8, is 9." in line
     assert str(finished[0]) in line
     assert (finished[0] / "config.json").read_bytes() == before

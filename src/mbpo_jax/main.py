@@ -1,12 +1,11 @@
 """The command: `python -m mbpo_jax.main --flagfile=experiments/halfcheetah.flags`."""
 
-import os
 import sys
 import time
 from typing import TYPE_CHECKING
 
 from mbpo_jax.driver.stop import EXIT_STOPPED, StopRequest
-from mbpo_jax.launch.command import report_error
+from mbpo_jax.launch.command import check_output, complain, exit_status, report_error, say
 
 if TYPE_CHECKING:
     from mbpo_jax.driver.loop import Result
@@ -21,44 +20,45 @@ def main(argv: list[str] | None = None) -> int:
         with StopRequest() as stop:
             return _main(sys.argv[1:] if argv is None else argv, stop)
     except KeyboardInterrupt:
-        print(
-            "mbpo_jax: stopped before training began; the same command starts or continues it",
-            file=sys.stderr,
-        )
+        complain("mbpo_jax: stopped before training began; the same command starts or continues it")
         return EXIT_STOPPED
 
 
 def _main(argv: list[str], stop: StopRequest) -> int:
-    if sys.platform == "linux":  # elsewhere MuJoCo has no EGL, and refuses to be imported for it
-        os.environ.setdefault("MUJOCO_GL", "egl")
     if not any(flag.lstrip("-").split("=")[0] in ("help", "h", "quiet") for flag in argv):
-        print("mbpo_jax: starting", file=sys.stderr, flush=True)
-    from mbpo_jax.launch import flags
+        complain("mbpo_jax: starting")
+    try:
+        from mbpo_jax.launch import help_text
 
-    stop.raise_if_stopped()
-    if any(flag in ("--help", "-help", "--h", "-h") for flag in argv):
-        print(flags.help_text())
-        return 0
+        stop.raise_if_stopped()
+        if help_text.is_asked(argv):
+            say(help_text.answer(argv))
+            return 0
+        from mbpo_jax.launch import processes  # noqa: F401  (imports the rest)
+    except (ValueError, OSError) as error:  # of jax, for a variable JAX_... that it cannot read; of files
+        return report_error(error)
     from mbpo_jax.driver.config import Diverged, EnvironmentFailure, StorageFailure
-    from mbpo_jax.launch import processes  # noqa: F401  (imports the rest)
+    from mbpo_jax.launch import flags
 
     stop.raise_if_stopped()
     try:
         return _run(argv)
     except (ValueError, Diverged, EnvironmentFailure, StorageFailure, OSError) as error:
-        return report_error(error)
+        return report_error(error, flags.define())
 
 
 def _run(argv: list[str]) -> int:
     from mbpo_jax.launch import flags, processes
 
     run, algorithm_config = flags.parse(argv)
+    if not run.quiet:
+        check_output()
     began = time.monotonic()
     result = processes.train(run, algorithm_config)
     if not run.quiet:
-        print(summary_text(result, time.monotonic() - began))
+        say(summary_text(result, time.monotonic() - began))
     if not result.finished:
-        print("mbpo_jax: stopped and saved; the same command continues", file=sys.stderr)
+        complain("mbpo_jax: stopped and saved; the same command continues")
         return EXIT_STOPPED
     return 0
 
@@ -84,4 +84,4 @@ def summary_text(result: "Result", seconds: float) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status(main))

@@ -5,9 +5,8 @@ deviation over seeds are drawn behind the run.
 """
 
 import sys
-from pathlib import Path
 
-from mbpo_jax.launch.command import Parser, exit_status, report_error
+from mbpo_jax.launch import command
 from mbpo_jax.reports import curves
 
 
@@ -16,18 +15,22 @@ def main(argv: list[str] | None = None) -> int:
 
     0 done, 2 wrong flags or a file that is missing or damaged, 3 stopped, 6 the picture cannot be written.
     """
-    parser = Parser(prog="python -m mbpo_jax.plot", description=__doc__)
-    parser.add_argument("--run_dir", required=True, type=Path, help="Directory of the run.")
-    parser.add_argument("--reference", type=Path, help="CSV of published evaluations: step, time, reward, seed.")
-    parser.add_argument("--output", type=Path, help="Where the picture goes; curves.png of the run if left out.")
+    parser = command.Parser(prog="python -m mbpo_jax.plot", description=__doc__)
+    parser.add_argument("--run_dir", required=True, type=command.path, help="Directory of the run.")
+    parser.add_argument(
+        "--reference", type=command.path, help="CSV of published evaluations: step, time, reward, seed."
+    )
+    parser.add_argument(
+        "--output", type=command.path, help="Where the picture goes; curves.png of the run if left out."
+    )
     try:
         arguments = parser.parse_args(argv)
         path = curves.draw_curves(arguments.run_dir, arguments.reference, arguments.output)
+        command.say(str(path))
     except (OSError, ValueError) as error:
-        return report_error(error)
-    print(path)
+        return command.report_error(error, ("run_dir", "reference", "output"))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(exit_status(main))
+    sys.exit(command.exit_status(main))

@@ -13,10 +13,9 @@ import argparse
 import re
 import shlex
 import sys
-from pathlib import Path
 
 from mbpo_jax.launch import kept_curves, missing_runs, sweep_flags
-from mbpo_jax.launch.command import Parser, exit_status, make_writable, positive, report_error
+from mbpo_jax.launch.command import Parser, exit_status, make_writable, path, positive, report_error, say
 from mbpo_jax.launch.requested_run import read_request
 from mbpo_jax.reports import comparison_files
 
@@ -42,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.report_only and not any(experiment.curves for experiment in experiments):
             places = " or ".join(str(path) for path in (arguments.sweep_dir, arguments.report_dir) if path)
             raise ValueError(f"--report_only needs curves, and there are none of these flagfiles and seeds in {places}")
-        print(comparison_files.write(experiments, arguments.report_dir, arguments.report_name, _command(given)))
+        say(str(comparison_files.write(experiments, arguments.report_dir, arguments.report_name, _command(given))))
         return status
     except (ValueError, OSError) as error:
         return report_error(error)
@@ -51,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
 def parser() -> Parser:
     """Returns the parser of the command's flags: those of a sweep, and those of the report."""
     parser = sweep_flags.build_parser("python -m mbpo_jax.reproduce", __doc__, sweep_dir_required=False)
-    parser.add_argument("--report_dir", required=True, type=Path, help="Directory of the report and its curves.")
+    parser.add_argument("--report_dir", required=True, type=path, help="Directory of the report and its curves.")
     parser.add_argument(
         "--report_name", type=_file_stem, default="report", help="Name of the report's files. Default: report."
     )

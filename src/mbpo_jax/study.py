@@ -10,9 +10,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mbpo_jax.driver import jax_settings
 from mbpo_jax.driver.config import Diverged, EnvironmentFailure, StorageFailure
 from mbpo_jax.driver.storage import run_directory
-from mbpo_jax.launch.command import Parser, count, exit_status, make_writable, positive, report_error
+from mbpo_jax.launch import command
+from mbpo_jax.launch.command import Parser, count, exit_status, make_writable, positive, report_error, say
 from mbpo_jax.reports import pictures, plain_json
 from mbpo_jax.studies import best_length, compounding, exploitation, policy_shift, value_bias, versions
 from mbpo_jax.studies.finding import Finding
@@ -65,13 +67,15 @@ def main(argv: list[str] | None = None) -> int:
         arguments = vars(_parser().parse_args(argv))
         study, output_dir = arguments.pop("study"), arguments.pop("output_dir")
         make_writable(output_dir, "output_dir")
-        finding = STUDIES[study].run(**arguments)
+        jax_settings.prepare()
+        with jax_settings.neutral():
+            finding = STUDIES[study].run(**arguments)
         paths = output_dir / f"{study}.json", output_dir / f"{study}.png"
         run_directory.write_json(paths[0], plain_json.plain({"finding": finding.sentence} | finding.numbers))
         pictures.save(finding.figure, paths[1])
+        say("\n".join(map(str, (finding.sentence, *paths))))
     except (ValueError, Diverged, EnvironmentFailure, StorageFailure, OSError) as error:
-        return report_error(error)
-    print(finding.sentence, *paths, sep="\n")
+        return report_error(error, {*HELP, "output_dir"})
     return 0
 
 
@@ -80,7 +84,9 @@ def _parser() -> Parser:
     studies = parser.add_subparsers(dest="study", required=True, metavar="NAME")
     for name, study in STUDIES.items():
         flags = studies.add_parser(name, help=study.summary, description=study.summary, allow_abbrev=False)
-        flags.add_argument("--output_dir", required=True, type=Path, help="Where the numbers and the picture go.")
+        flags.add_argument(
+            "--output_dir", required=True, type=command.path, help="Where the numbers and the picture go."
+        )
         for parameter in inspect.signature(study.run).parameters.values():
             _add_flag(flags, parameter)
     return parser
@@ -89,7 +95,7 @@ def _parser() -> Parser:
 def _add_flag(flags: argparse.ArgumentParser, parameter: inspect.Parameter) -> None:
     """Adds the flag of a study's parameter: its name, its type, and its default if it has one."""
     kinds: dict[Any, Callable[[str], Any]] = {
-        Path: Path,
+        Path: command.path,
         int: positive,
         int | None: count,
         float: float,

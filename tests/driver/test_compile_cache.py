@@ -103,3 +103,16 @@ def test_the_fingerprint_depends_on_what_decides_whether_a_program_fits(monkeypa
     monkeypatch.setattr(jax, "__version__", "0.0.0")
     seen.add(compile_cache.fingerprint())
     assert len(seen) == 4
+
+
+def test_the_users_cache_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    for chosen, folder in (("/a", "/a"), ("~/a", "/home/somebody/.cache"), ("", "/home/somebody/.cache")):
+        monkeypatch.setenv("XDG_CACHE_HOME", chosen)
+        assert str(compile_cache._user_folder()) == f"{folder}/mbpo_jax"
+
+
+def test_a_folder_in_the_home_directory(tmp_path, no_cache, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert compile_cache.use("~/programs") is None
+    assert len(list((tmp_path / "programs").glob("xla-*"))) == 1

@@ -75,9 +75,19 @@ def test_a_run_says_it_first_and_the_summary_holds_both(tmp_path):
 
 
 def test_what_cannot_fit_this_machine_is_refused_before_it_is_allocated(tmp_path, monkeypatch):
-    monkeypatch.setattr(memory, "_machine_bytes", lambda: 10**9)
+    monkeypatch.setattr(memory, "_available_bytes", lambda: 10**9)
     with pytest.raises(
         ValueError, match=r"replay_capacity, .* must fit the memory: they ask for 96\.\d GB, got 1\.0 GB"
     ):
         tiny_runs.train(tmp_path / "run", replay_capacity=2**31 - 1)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_prediction_says_where_it_is_more_than_there_is(monkeypatch):
+    predicted = memory.Prediction(500 * 10**6, 0, 0, 0, 0)
+    monkeypatch.setattr(memory, "_available_bytes", lambda: 500 * 10**6)
+    assert "more than" not in predicted.text()
+    monkeypatch.setattr(memory, "_available_bytes", lambda: 400 * 10**6)
+    assert predicted.text().endswith(", more than the 400 MB that this process may have: it may be killed")
+    monkeypatch.setattr(memory, "_available_bytes", lambda: None)
+    assert "more than" not in predicted.text()

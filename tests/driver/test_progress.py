@@ -271,3 +271,14 @@ def test_a_pipe_gets_plain_lines_even_where_colour_is_forced(monkeypatch):
     with Progress(100, stream=stream):
         pass
     assert "\x1b" not in stream.getvalue()
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_without_standard_error_nothing_is_shown(monkeypatch, capsys, quiet):
+    """`2>&-` ended a run in a traceback."""
+    monkeypatch.setattr(sys, "stderr", None)
+    with Progress(10, quiet=quiet) as progress:
+        progress.update(5, "act")
+        progress.note("a note")
+        progress.warn("a warning")
+    assert capsys.readouterr().out == ""

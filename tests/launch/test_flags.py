@@ -202,44 +202,6 @@ def refusal(*argv):
 # -- from knobs to flags -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("config", [RunConfig(), *(member.default_config() for member in REGISTRY.values())], ids=repr)
-def test_every_knob_has_a_flag_with_help_range_and_default(config):
-    entries = flags.help_text().split("\n  --")
-    helps = {entry.split("\n")[0]: entry for entry in entries}
-    kinds = [type(config), *map(type, options.sections(config).values())]
-    knobs = [knob for kind in kinds for knob in options.knobs(kind)]
-    assert {knob.name for knob in knobs} == set(flat(config))
-    for knob in knobs:
-        assert knob.help in helps[knob.name]
-        assert f"Allowed: {options.allowed(knob)}." in helps[knob.name]
-        default = flat(config)[knob.name]
-        shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
-        assert ("auto" if default is None else shown) in helps[knob.name].split("Default: ")[1]
-
-
-def test_help_tells_defaults_apart_where_algorithms_differ():
-    entry = flags.help_text().split("\n  --updates_per_step\n")[1].split("\n  --")[0]
-    assert "Default: 20 (mbpo), 20 (mbpo_ddpg), 20 (mbpo_td3), 1 (sac), 1 (ddpg), 1 (td3)." in entry
-    assert "[mbpo, mbpo_ddpg, mbpo_td3, sac, ddpg, td3]" in entry
-
-
-def test_help_tells_which_agent_reads_a_flag():
-    text = flags.help_text()
-    entry = text.split("\n  --target_entropy\n")[1].split("\n  --")[0]
-    assert "[mbpo --agent=sac, sac]" in entry
-    entry = text.split("\n  --exploration_noise_std\n")[1].split("\n  --")[0]
-    assert "[mbpo --agent=ddpg, mbpo --agent=td3, mbpo_ddpg, mbpo_td3, ddpg, td3]" in entry
-    entry = text.split("\n  --agent\n")[1].split("\n  --")[0]
-    assert "[mbpo] Allowed: one of sac, ddpg, td3. Default: sac." in entry
-
-
-def test_help_lists_the_algorithms_side_by_side():
-    text = flags.help_text().split("algorithms:\n")[1].split("\n\n")[0]
-    assert [line.split()[0] for line in text.splitlines()] == list(REGISTRY)
-    starts = {line.index(member.summary) for line, member in zip(text.splitlines(), REGISTRY.values(), strict=True)}
-    assert starts == {2 + len("mbpo_ddpg") + 2}
-
-
 def test_without_flags_all_is_as_the_dataclasses_say():
     assert flags.parse([]) == (RunConfig(), MbpoConfig())
     assert flags.parse(["--algorithm=sac"]) == (RunConfig(algorithm="sac"), ModelFreeConfig())
@@ -496,19 +458,6 @@ def test_a_flag_is_parsed_as_the_chosen_algorithm_says(two_models):
     )
     assert refusal("--updates_per_step=0.5") == "--updates_per_step=0.5 must be a whole number, 1 or more"
     assert refusal("--updates_per_step=2", two_models) == "--updates_per_step must be a number in [0, 1], got 2.0"
-
-
-def test_help_documents_each_meaning_of_a_flag(two_models):
-    text = flags.help_text()
-    entry = text.split("\n  --updates_per_step\n")[1].split("\n  --")[0]
-    first, second = map(str.strip, entry.splitlines())
-    assert first.startswith("Agent updates per environment step. [mbpo, mbpo_ddpg, mbpo_td3, sac, ddpg, td3] Allowed")
-    assert second == "Updates per imagined row. [two_models] Allowed: a number in [0, 1]. Default: 0.25."
-    entry = text.split("\n  --backward_model.num_members\n")[1].split("\n  --")[0].strip()
-    assert entry == "Networks in the ensemble. [two_models] Allowed: a whole number in [1, 1000]. Default: 3."
-    assert "  --model.num_members\n" in text
-    entry = text.split("\n  --num_members\n")[1].split("\n  --")[0]
-    assert "[mbpo, mbpo_ddpg, mbpo_td3]" in entry
 
 
 def test_a_knob_that_the_run_has_too_is_a_mistake_of_ours(monkeypatch):

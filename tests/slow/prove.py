@@ -13,6 +13,7 @@ import flag_fuzz
 import interruptions
 import leaks
 import not_finite
+import surroundings
 
 COUNTED = {
     "kills": (interruptions.kills, 50),
@@ -23,6 +24,7 @@ COUNTED = {
     "nan": (not_finite.nan, None),
     "flags": (flag_fuzz.flags, 1000),
     "memory": (leaks.memory, None),
+    "surroundings": (surroundings.surroundings, None),
 }
 
 
@@ -37,6 +39,8 @@ def main():
         command.add_argument("--count", type=int, default=count)
         if name in ("kills", "stops"):
             command.add_argument("--num_steps", type=int, default=2500, help="Length of a run: 20 to 30 s alone.")
+        if name == "surroundings":
+            command.add_argument("--num_steps", type=int, default=120, help="Length of a run.")
         if name == "stops":
             command.add_argument("--limit_s", type=float, default=10.0, help="Longest time until the end.")
         if name == "memory":

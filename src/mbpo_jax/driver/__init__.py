@@ -1,10 +1,10 @@
 """The only part with clocks, files, signals and environments.
 
 * A run: `loop` (train), `setup` (what it works with), `keeper` (saves and restores it), `phase_runner` (learning),
-  `seeds` (for all seeds), `config`, `stop`, `compile_cache`.
+  `seeds` (for all seeds), `config`, `stop`, `compile_cache`, `jax_settings`.
 * `interaction`: policies that act in environments, in training and in evaluation.
 * `storage`: the files of a run directory; `trained` opens a checkpoint for analysis.
-* Reporting: `record`, `progress`, `memory`, `profiler`, `compile_counter`.
+* Reporting: `record`, `progress`, `memory`, `memory_limits`, `profiler`, `compile_counter`.
 
 It imports nothing of `launch`, which starts runs.
 """

@@ -36,7 +36,7 @@ def use(directory: str) -> str | None:
     if directory == OFF or jax.config.values["jax_compilation_cache_dir"]:
         return None
     try:
-        base = _user_folder() if directory == AUTO else Path(directory)
+        base = _user_folder() if directory == AUTO else Path(directory).expanduser()
     except RuntimeError as error:  # neither HOME nor an entry among the users, as in some containers
         return f"compiled programs are not kept: {error}; --compile_cache=DIR names a folder"
     folder = base / f"xla-{fingerprint()}"
@@ -76,7 +76,8 @@ def _remove_damaged(folder: Path) -> None:
 
 
 def _user_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mbpo_jax"
+    chosen = Path(os.environ.get("XDG_CACHE_HOME", ""))  # one that is not absolute does not count, by its own rules
+    return (chosen if chosen.is_absolute() else Path.home() / ".cache") / "mbpo_jax"
 
 
 def fingerprint() -> str:

@@ -1,11 +1,13 @@
 """Knobs of a run that no algorithm reads, and the errors that end one."""
 
 import dataclasses
+import os
 import re
 from typing import Any
 
 from mbpo_jax import options
 from mbpo_jax.algorithms import REGISTRY
+from mbpo_jax.driver.storage import files
 from mbpo_jax.options import check, option
 
 DIVERGENCE_ADVICE = "Try a smaller --learning_rate or, with a model, --model_learning_rate, or fewer --updates_per_step"
@@ -133,13 +135,18 @@ class RunConfig:
                 raise ValueError(f"{name} must not be empty, got ''")
         if not self.run_dir:
             raise ValueError("run_dir must be a directory or 'auto', got ''")
+        for name in ("run_dir", "compile_cache"):
+            try:
+                files.local_path(getattr(self, name))
+            except ValueError as error:
+                raise ValueError(f"{name} {error}") from error
         _check_processes(self)
 
     @property
     def directory(self) -> str:
-        """Returns `run_dir`, with auto resolved."""
+        """Returns `run_dir`, with auto and a home directory resolved."""
         if self.run_dir != AUTO:
-            return self.run_dir
+            return os.path.expanduser(self.run_dir)
         return f"runs/{re.sub(r'[^A-Za-z0-9._-]+', '_', self.env)}-{self.algorithm}"
 
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-from mbpo_jax.driver import compile_cache, memory, workload
+from mbpo_jax.driver import compile_cache, jax_settings, memory, workload
 from mbpo_jax.driver import setup as setups
 from mbpo_jax.driver.config import RunConfig, diverged, resolve_algorithm_config
 from mbpo_jax.driver.interaction import policy
@@ -54,6 +54,7 @@ def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = 
     cache_problem = compile_cache.use(run.compile_cache)
     with ExitStack() as stack:
         stop = stack.enter_context(StopRequest())
+        stack.enter_context(jax_settings.neutral())
         record = Record(run.seeds)
         setup = setups.build(run, config, stack)
         task = spaces_to_json(setup.task.spaces)

@@ -2,7 +2,6 @@
 
 import ctypes
 import math
-import os
 import resource
 import sys
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import NamedTuple
 import jax
 
 from mbpo_jax import replay as replay_lib
+from mbpo_jax.driver import memory_limits
 from mbpo_jax.replay import is_replay
 from mbpo_jax.types import Key, PyTree
 
@@ -36,9 +36,13 @@ class Prediction(NamedTuple):
         return sum(self)
 
     def text(self) -> str:
-        """Returns the prediction as one line."""
+        """Returns the prediction as one line, which says so where it is more than this process may have."""
         parts = ", ".join(f"{name} {size / 1e6:.0f}" for name, size in self._asdict().items())
-        return f"memory: {self.total / 1e6:.0f} MB expected at peak ({parts})"
+        line = f"memory: {self.total / 1e6:.0f} MB expected at peak ({parts})"
+        available = _available_bytes()
+        if available is None or self.total <= available:
+            return line
+        return f"{line}, more than the {available / 1e6:.0f} MB that this process may have: it may be killed"
 
 
 def predict(state: PyTree, replay: PyTree, num_steps: int, program: int) -> Prediction:
@@ -65,7 +69,7 @@ def predict(state: PyTree, replay: PyTree, num_steps: int, program: int) -> Pred
 
 
 def check_room(init: Callable[[Key], PyTree], num_seeds: int) -> None:
-    """Refuses, before anything is allocated, arrays that do not fit the memory of this machine.
+    """Refuses, before anything is allocated, arrays that do not fit the memory that this process may have.
 
     Args:
       init: makes the arrays of one seed; only traced.
@@ -74,11 +78,11 @@ def check_room(init: Callable[[Key], PyTree], num_seeds: int) -> None:
     """
     shapes = jax.tree.leaves(jax.eval_shape(init, jax.random.key(0)))
     needed = num_seeds * sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in shapes)
-    available = _machine_bytes()
+    available = _available_bytes()
     if available is not None and jax.default_backend() == "cpu" and needed > available:
         raise ValueError(
             "replay_capacity, rollout_batch, rollout_length_schedule, hidden_units and seeds must fit the memory: they "
-            f"ask for {needed / 1e9:.1f} GB, got {available / 1e9:.1f} GB"
+            f"ask for {needed / 1e9:.1f} GB, got {available / 1e9:.1f} GB{_set_by(available)}"
         )
 
 
@@ -115,12 +119,15 @@ def _proc_status(name: str) -> int | None:
     return None if kilobytes is None else int(kilobytes) * 1024
 
 
-def _machine_bytes() -> int | None:
-    """Returns the physical memory of this machine; None where the system does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        return None
+def _available_bytes() -> int | None:
+    """Returns the most memory that this process may have; None where the system does not say."""
+    smallest = memory_limits.smallest()
+    return None if smallest is None else smallest[0]
+
+
+def _set_by(available: int) -> str:
+    names = [name for name, size in memory_limits.limits().items() if size == available]
+    return f" (the limit of {names[0]})" if names else ""
 
 
 def _nbytes(tree: PyTree) -> int:

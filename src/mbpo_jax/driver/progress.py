@@ -143,7 +143,8 @@ class Progress:
         self._window = RateWindow(pace.window_s)
         self._started = pace.clock()
         self._stream = stream or sys.stderr
-        self._surface = None if quiet else _make_surface(self._stream, total_steps, pace)
+        shown = not quiet and self._stream is not None  # None: standard error was closed before this process began
+        self._surface = _make_surface(self._stream, total_steps, pace) if shown else None
         self._broken = False
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -184,7 +185,7 @@ class Progress:
         """Prints a line of its own, even where the display is quiet."""
         if self._surface is not None:
             self.note(text)
-        else:
+        elif self._stream is not None:
             self._guard(functools.partial(print, file=self._stream, flush=True), f"mbpo_jax: {text}")
 
     def poll(self, last: bool = False) -> None:
@@ -265,8 +266,9 @@ class _Bar:
             console=console,
             auto_refresh=False,
             expand=True,
-            redirect_stdout=sys.stdout.isatty(),  # output that goes to a file must stay in that file
-            redirect_stderr=sys.stderr.isatty(),
+            redirect_stdout=sys.stdout is not None
+            and sys.stdout.isatty(),  # output that goes to a file must stay in that file
+            redirect_stderr=sys.stderr is not None and sys.stderr.isatty(),
         )
         self._task = self._bar.add_task("", total=total, phase="start", text="")
 

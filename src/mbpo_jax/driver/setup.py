@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from mbpo_jax import backends
 from mbpo_jax import replay as replay_lib
 from mbpo_jax.algorithms import REGISTRY
-from mbpo_jax.driver import memory
+from mbpo_jax.driver import jax_settings, memory
 from mbpo_jax.driver.config import RunConfig
 from mbpo_jax.driver.interaction import task as tasks
 from mbpo_jax.driver.interaction.acting import Acting, ActingFunctions, compile_acting
@@ -56,12 +56,15 @@ def build(run: RunConfig, config: Any, stack: ExitStack) -> Setup:
     """Opens the environments, which `stack` closes, and builds the algorithm for them.
 
     Raises:
-      ValueError: a knob does not fit the environment, or the memory of this machine.
+      ValueError: a knob does not fit the environment, or the memory of this machine; or a setting of jax cannot be
+        served.
       EnvironmentFailure: an environment failed while it was made.
     """
+    jax_settings.check()
     envs = SeedEnvironments(run, stack)
     task = tasks.resolve(run.env, envs.spaces, config)
     algorithm = tasks.build(run, config, task.spec)
+    jax_settings.check(f", set by what --env={run.env} imports; --env_timeout_s gives it a process of its own")
     memory.check_room(lambda key: (algorithm.init(key), _new_buffer(algorithm, task.spec)), len(run.seeds))
     programs = compile_programs(
         REGISTRY[run.algorithm].build,

@@ -1,7 +1,8 @@
 """What starts runs. It lies above the driver, which trains and imports nothing from here, and below the commands.
 
-* Every command: `command` has the exit statuses, the line that reports an error, and the parser. `flags` makes the
-  flags of a run, and `--help`, from the knobs of the configs.
+* Every command: `command` has the exit statuses, what is printed, the line that reports an error, and the parser.
+  `flags` makes the flags of a run, and `help_text` what --help prints, from the knobs of the configs; `flagfiles` finds
+  and reads files of flags.
 * One run in several processes: `processes` trains one process's share of the seeds, `rendezvous` assigns the shares,
   `parts` gathers the run directories of all shares in one.
 * Many runs (`mbpo_jax.sweep`): `sweep_flags` has the flags and `sweep_jobs` the command lines, `launcher` submits jobs

@@ -1,36 +1,130 @@
-"""What all commands share: exit statuses, the line that reports an error, and the parser of flags."""
+"""What all commands share: exit statuses, what they print, the line that reports an error, and the parser of flags."""
 
 import argparse
+import contextlib
 import os
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from mbpo_jax.driver.stop import EXIT_STOPPED
+from mbpo_jax.driver.storage import files
 
 EXIT_USAGE, EXIT_STORAGE = 2, 6  # the errors of `driver.config` have their own
 
 
-def report_error(error: Exception) -> int:
+def say(text: str) -> None:
+    """Prints to standard output, at once. A reader that went away, as `head` does, has seen enough.
+
+    Raises:
+      OSError: it is closed, or full.
+    """
+    check_output()
+    try:
+        print(_encodable(text, sys.stdout), flush=True)
+    except BrokenPipeError:
+        _silence(sys.stdout)
+    except OSError as error:
+        _silence(sys.stdout)
+        raise OSError(f"standard output cannot be written to: {error}") from error
+
+
+def check_output() -> None:
+    """Refuses a process without standard output, before work is done whose results are printed there.
+
+    Raises:
+      OSError: it was closed before the process began.
+    """
+    if sys.stdout is None:
+        raise OSError("standard output is closed; let it go to /dev/null if nobody is to read it")
+
+
+def complain(text: str, stream: IO[str] | None = None) -> None:
+    """Prints a line to a stream, by default standard error, if there is somebody who reads it."""
+    stream = stream or sys.stderr
+    if stream is not None:  # closed before the process began
+        with contextlib.suppress(OSError):
+            print(_encodable(text, stream), file=stream, flush=True)
+
+
+def report_error(error: Exception, flags: Iterable[str] = ()) -> int:
     """Prints an error in one line, below the environment's own traceback if it has one; returns the exit status.
 
     An error without a status of its own counts as wrong usage if it is a ValueError, else as a failure of files.
+
+    Args:
+      flags: names that are flags of the command; what the message begins with is called --name then.
     """
     if trace := getattr(error, "environment_traceback", None):
-        print(trace.rstrip(), file=sys.stderr)
-    print(f"mbpo_jax: error: {' '.join(str(error).split())}", file=sys.stderr)
+        complain(trace.rstrip())
+    complain(f"mbpo_jax: error: {with_dashes(' '.join(str(error).split()), flags)}")
     status: int = getattr(error, "exit_status", EXIT_USAGE if isinstance(error, ValueError) else EXIT_STORAGE)
     return status
 
 
+def with_dashes(message: str, flags: Iterable[str]) -> str:
+    """Returns a message of the Python API, which begins with the name of a knob or several, with these as flags."""
+    name = "|".join(sorted(map(re.escape, flags), key=len, reverse=True))
+    if not name:
+        return message
+    first = re.match(rf"(?:(?:{name})(?:, | and | or ))*(?:{name})(?=[ :]|$)", message)
+    if first is None:
+        return message
+    return re.sub(rf"(?<![\w.])(?:{name})(?![\w.])", r"--\g<0>", first[0]) + message[first.end() :]
+
+
 def exit_status(main: Callable[[], int]) -> int:
-    """Returns the exit status of a command's `main`; EXIT_STOPPED, without a traceback, after Ctrl-C."""
+    """Returns the exit status of a command's `main`; without a traceback after Ctrl-C, or where nobody reads it.
+
+    To be called where the process ends with it: what cannot be written to standard output is dropped.
+    """
+    _occupy_standard_streams()
     try:
-        return main()
+        status = main()
     except KeyboardInterrupt:
-        print("mbpo_jax: stopped", file=sys.stderr)
-        return EXIT_STOPPED
+        complain("mbpo_jax: stopped")
+        status = EXIT_STOPPED
+    except SystemExit as end:  # argparse, after --help
+        status = end.code if isinstance(end.code, int) else 0
+    except BrokenPipeError:  # at once where PYTHONUNBUFFERED is set, below where it is not
+        _silence(sys.stdout)
+        status = 0
+    except OSError as error:
+        status = report_error(error)
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        _silence(sys.stdout)
+    except OSError as error:
+        _silence(sys.stdout)
+        return status or report_error(OSError(f"standard output cannot be written to: {error}"))
+    return status
+
+
+def _encodable(text: str, stream: IO[str]) -> str:
+    """Returns a text with what the stream's encoding lacks (a path with an umlaut, in ASCII) written as escapes."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _silence(stream: IO[str]) -> None:
+    """Lets what is still in a stream's buffer go nowhere; Python would fail with it again when it ends."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def _occupy_standard_streams() -> None:
+    """Keeps files that are opened later from becoming standard output, into which libraries print."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:  # closed; the lowest free number is this one
+            os.open(os.devnull, os.O_RDWR)
 
 
 class Parser(argparse.ArgumentParser):
@@ -39,6 +133,17 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> Any:
         """Raises ValueError, where argparse would end the process."""
         raise ValueError(f"{message.removeprefix('argument ')}; --help lists the flags")
+
+    def print_help(self, file: Any = None) -> None:
+        """Prints what --help prints.
+
+        Raises:
+          OSError: it cannot be written.
+        """
+        if file is None:
+            say(self.format_help().rstrip())
+        else:
+            super().print_help(file)
 
 
 def count(text: str, minimum: int = 0) -> int:
@@ -51,6 +156,16 @@ def count(text: str, minimum: int = 0) -> int:
 def positive(text: str) -> int:
     """Parses a whole number of 1 or more; the type of a flag."""
     return count(text, minimum=1)
+
+
+def path(text: str) -> Path:
+    """Parses a path on this machine, with `~` as the home directory; the type of a flag."""
+    if not text:
+        raise argparse.ArgumentTypeError("must be a path, got ''")
+    try:
+        return files.local_path(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def make_writable(directory: Path, flag: str) -> None:

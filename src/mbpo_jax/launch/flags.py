@@ -14,9 +14,11 @@ from absl import flags
 from mbpo_jax import options
 from mbpo_jax.algorithms import REGISTRY
 from mbpo_jax.driver.config import AUTO, RunConfig
+from mbpo_jax.launch import flagfiles
 from mbpo_jax.options import Knob
 
-FLAGFILE, HELP = "Read more flags from this file, one a line.", "Show this help."
+FLAGFILE = "Read more flags from this file, one a line; a path, or the name of one that comes with mbpo_jax."
+HELP = "Show this help."
 OWN_FLAGS = ("flagfile", "help", "h")
 
 
@@ -62,36 +64,18 @@ def parse(argv: list[str]) -> tuple[RunConfig, Any]:
         raise FlagsError(_one_line(f"--{error}")) from error
 
 
-def help_text() -> str:
-    """Returns what --help prints."""
-    width = 2 + max(map(len, REGISTRY))
-    members = "\n".join(f"  {name:{width}}{member.summary}" for name, member in REGISTRY.items())
-    usage = "usage: python -m mbpo_jax.main [--flagfile=FILE] [--flag=value ...]"
-    lines = [usage, "", "algorithms:", members, "", "flags (in brackets, who reads them; without, every run):"]
-    texts = {name: _describe(readers) for name, readers in _documented().items()}
-    texts |= {"flagfile": [FLAGFILE], "help": [HELP]}
-    for name, paragraphs in sorted(texts.items()):
-        lines += [f"  --{name}", *(f"      {paragraph}" for paragraph in paragraphs)]
-    return "\n".join(lines)
-
-
 def _read(found: flags.FlagValues, argv: list[str]) -> list[str]:
     """Sets the flags; returns the arguments that are none."""
     try:
-        arguments = found.read_flags_from_files(argv, force_gnu=False)
-        # absl passes over these two in silence, and a run would begin without what its caller meant.
+        arguments = flagfiles.expand(argv)
+        # absl passes over this one in silence, and a run would begin without what its caller meant.
         if any(argument.partition("=")[0].lstrip("-") == "undefok" for argument in arguments):
             raise FlagsError("--undefok is not a flag; --help lists them")
-        if any(argument in ("--flagfile=", "-flagfile=") for argument in argv):
-            raise FlagsError("--flagfile must be a file that can be read, got ''")
         return found(["mbpo_jax", *arguments])[1:]
     except FlagsError:
         raise
     except flags.UnrecognizedFlagError as error:
         raise FlagsError(_one_line(f"{error}; --help lists the flags, got {error.flagvalue!r}")) from error
-    except UnicodeDecodeError as error:
-        files = [argument for argument in argv if "flagfile" in argument]
-        raise FlagsError(_one_line(f"{' '.join(files)} must be a text file: {error}")) from error
     except (flags.Error, OSError, ValueError) as error:
         raise FlagsError(_one_line(error)) from error
 
@@ -110,10 +94,10 @@ def _configs(given: dict[str, list[str]]) -> tuple[RunConfig, Any]:
     algorithm = [_value(run_knobs["algorithm"], "algorithm", text) for text in named][-1]
     entry = REGISTRY[algorithm]
     config = entry.default_config()
-    chooses = [name for name in _open_choices(algorithm) if name in given]
+    chooses = [name for name in open_choices(algorithm) if name in given]
     config = options.replace(config, {name: given[name][-1].strip() for name in chooses})
     reader = " ".join([f"--algorithm={algorithm}", *(f"--{name}={given[name][-1].strip()}" for name in chooses)])
-    knobs = _knobs_of(algorithm, config)
+    knobs = knobs_of(algorithm, config)
     found = options.meanings(knobs)
     changes: dict[str, Any] = {}
     for name, texts in given.items():
@@ -138,18 +122,18 @@ def _why(algorithm: str, name: str) -> str:
     return f", whose agent is {agent}" if name == "agent" and agent is not None else ""
 
 
-def _open_choices(algorithm: str) -> list[str]:
+def open_choices(algorithm: str) -> list[str]:
     """Returns the chosen sections of an algorithm whose names are flags."""
     entry = REGISTRY[algorithm]
     return [name for name in options.choices(entry.default_config()) if name != "agent" or entry.agent is None]
 
 
-def _knobs_of(algorithm: str, config: Any) -> dict[str, Knob]:
+def knobs_of(algorithm: str, config: Any) -> dict[str, Knob]:
     """Returns the knobs that are flags of a run of an algorithm with these sections, by full path."""
     own, run = options.tree(config), options.tree(RunConfig())
     if both := own.keys() & run.keys():
         raise TypeError(f"{', '.join(sorted(both))}: knobs of {type(config).__name__} have names of the run's own")
-    closed = options.choices(config).keys() - _open_choices(algorithm)
+    closed = options.choices(config).keys() - open_choices(algorithm)
     return run | {path: knob for path, knob in own.items() if path not in closed}
 
 
@@ -201,66 +185,18 @@ def _whole(text: str) -> int:
         return int(value)
 
 
-# -- what --help says --------------------------------------------------------------------------------------------
-
-
 def _readers() -> dict[str, dict[str, dict[str, Knob]]]:
     """Returns, by algorithm, whoever reads flags (`mbpo --agent=td3`), and the knobs that they set, by full path."""
     found: dict[str, dict[str, dict[str, Knob]]] = {}
     for algorithm, entry in REGISTRY.items():
         default = entry.default_config()
         readers = {}
-        for name in _open_choices(algorithm):
+        for name in open_choices(algorithm):
             for choice in options.tree(default)[name].choices:
-                knobs = _knobs_of(algorithm, options.replace(default, {name: choice}))
+                knobs = knobs_of(algorithm, options.replace(default, {name: choice}))
                 readers[f"{algorithm} --{name}={choice}"] = knobs | {name: options.tree(default)[name]}
-        found[algorithm] = readers or {algorithm: _knobs_of(algorithm, default)}
+        found[algorithm] = readers or {algorithm: knobs_of(algorithm, default)}
     return found
-
-
-def _documented() -> dict[str, dict[str, Knob]]:
-    """Returns, by flag, the knob that it sets for each reader; "" reads those of the run."""
-    run = options.tree(RunConfig())
-    found = {name: {"": knob} for name, knob in run.items()}
-    for algorithm, readers in _readers().items():
-        flags_of: dict[str, dict[str, Knob]] = {}
-        for reader, knobs in readers.items():
-            for path, name in options.short_names(knobs).items():
-                if path not in run:
-                    flags_of.setdefault(name, {})[reader] = knobs[path]
-        for name, known in flags_of.items():
-            everywhere = len(known) == len(readers) and _are_equal(list(known.values()))
-            known = {algorithm: next(iter(known.values()))} if everywhere else known
-            found[name] = found.get(name, {}) | known
-    return found
-
-
-def _are_equal(items: list[Any]) -> bool:
-    return all(item == items[0] for item in items)
-
-
-def _describe(readers: dict[str, Knob]) -> list[str]:
-    """Returns a flag's help: meaning, what is allowed, and the defaults; a paragraph for each meaning that it has."""
-    groups: dict[tuple[str, str], dict[str, Knob]] = {}
-    for reader, knob in readers.items():
-        groups.setdefault((knob.help, options.allowed(knob)), {})[reader] = knob
-    return [_paragraph(meaning, allowed, knobs) for (meaning, allowed), knobs in groups.items()]
-
-
-def _paragraph(meaning: str, allowed: str, readers: dict[str, Knob]) -> str:
-    defaults = {reader: _text(knob.default) for reader, knob in readers.items()}
-    if _are_equal(list(defaults.values())):
-        default = next(iter(defaults.values()))
-    else:
-        default = ", ".join(f"{value} ({reader})" for reader, value in defaults.items())
-    note = "" if "" in readers else f" [{', '.join(readers)}]"
-    return f"{meaning}{note} Allowed: {allowed}. Default: {default}."
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, tuple):
-        return ",".join(str(item) for item in value)
-    return AUTO if value is None else str(value)
 
 
 def _one_line(error: Exception | str) -> str:

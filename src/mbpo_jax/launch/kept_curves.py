@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from mbpo_jax.launch import sweep_jobs
+from mbpo_jax.launch import flagfiles, sweep_jobs
 from mbpo_jax.launch.requested_run import RequestedRun, check_curve, curve_flags
 from mbpo_jax.reports import learning_curves, published
 from mbpo_jax.reports.comparison import Experiment
@@ -30,7 +30,7 @@ def collect(arguments: argparse.Namespace, requested: RequestedRun) -> Experimen
         curves = {seed: curve and learning_curves.until(curve, arguments.last_step) for seed, curve in curves.items()}
     return Experiment(
         name=flagfile.stem,
-        flagfile=str(flagfile),
+        flagfile=flagfiles.shown(flagfile),
         algorithm=run.algorithm,
         env=run.env,
         curves=tuple(curve for curve in curves.values() if curve is not None),

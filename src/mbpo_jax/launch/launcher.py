@@ -4,7 +4,6 @@ import argparse
 import json
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from mbpo_jax.driver.stop import EXIT_STOPPED, StopRequest
 from mbpo_jax.launch import executors
 from mbpo_jax.launch.child_process import POLL_SECONDS
+from mbpo_jax.launch.command import check_output, complain, say
 from mbpo_jax.launch.job import JobFailed, TrainingJob
 
 EXIT_FAILED = 1
@@ -25,11 +25,13 @@ def launch(arguments: argparse.Namespace, jobs: list[TrainingJob]) -> int:
       arguments: the flags of a sweep.
     Raises:
       ValueError: the executor is not installed, or refuses the jobs.
+      OSError: nothing can be printed.
     """
+    check_output()
     executor = executors.build(arguments)
     if arguments.detach:
         for job, submitted in zip(jobs, _submit(executor, jobs), strict=True):
-            print(f"submitted  {job.run_dir}  job {submitted.job_id}")
+            say(f"submitted  {job.run_dir}  job {submitted.job_id}")
         return 0
     with StopRequest() as stop:
         return _run(arguments, executor, jobs, stop)
@@ -43,7 +45,7 @@ def _run(arguments: argparse.Namespace, executor: Any, jobs: list[TrainingJob], 
     while waiting or running:
         if stop.requested:
             if not arguments.is_local:
-                print("mbpo_jax: jobs that were submitted go on; scancel ends them", file=sys.stderr)
+                complain("mbpo_jax: jobs that were submitted go on; scancel ends them")
                 return EXIT_STOPPED
             waiting = []
             for _, submitted in running:  # repeatedly: a job that has just begun does not handle the signal yet
@@ -59,9 +61,9 @@ def _run(arguments: argparse.Namespace, executor: Any, jobs: list[TrainingJob], 
                 continue
             error = submitted.exception()
             num_finished += error is None
-            print(_outcome(job, error, stop.requested), flush=True)
+            say(_outcome(job, error, stop.requested))
         time.sleep(POLL_SECONDS if arguments.is_local else SLURM_POLL_SECONDS)
-    print(f"mbpo_jax: {num_finished} of {len(jobs)} jobs finished", file=sys.stderr)
+    complain(f"mbpo_jax: {num_finished} of {len(jobs)} jobs finished")
     if num_finished == len(jobs):
         return 0
     return EXIT_STOPPED if stop.requested else EXIT_FAILED

@@ -6,7 +6,6 @@ finishes last gathers the parts.
 
 import dataclasses
 import functools
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,11 +13,12 @@ from typing import Any, TextIO
 
 import jax
 
-from mbpo_jax.driver import loop
+from mbpo_jax.driver import jax_settings, loop
 from mbpo_jax.driver.config import RunConfig, resolve_algorithm_config
 from mbpo_jax.driver.seeds import use_cores
 from mbpo_jax.driver.storage import run_directory
 from mbpo_jax.launch import parts, rendezvous
+from mbpo_jax.launch.command import complain
 
 
 def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = None) -> loop.Result:
@@ -54,12 +54,13 @@ def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = 
 
 def _notify(run: RunConfig, stream: TextIO | None, text: str) -> None:
     if not run.quiet:
-        print(f"mbpo_jax: {text}", file=stream or sys.stderr, flush=True)
+        complain(f"mbpo_jax: {text}", stream)
 
 
 def _start_backend(num_seeds: int) -> None:
     """Starts jax's backend; refuses one that spans several processes, where orbax saves what the first one has only."""
     use_cores(num_seeds)  # the last moment for it
+    jax_settings.prepare()
     if jax.process_count() > 1:
         raise ValueError(
             f"distributed must not make one jax of {jax.process_count()} processes: leave out "

@@ -3,9 +3,8 @@
 import argparse
 from pathlib import Path
 
-import absl.flags
-
-from mbpo_jax.launch.command import Parser, count, positive
+from mbpo_jax.launch import flagfiles
+from mbpo_jax.launch.command import Parser, count, path, positive
 
 SLURM_ONLY = ("detach", "slurm_partition", "slurm_account", "slurm_qos", "memory_gb_per_job")
 SET_BY_SWEEP = ("seeds", "run_dir")  # on every command line that the sweep runs
@@ -22,14 +21,14 @@ def build_parser(prog: str, description: str | None, sweep_dir_required: bool = 
         required=True,
         action="extend",
         type=_paths,
-        help="Flagfiles of what is trained, separated by commas; given again, it adds more.",
+        help="Flagfiles of what is trained, paths or names, separated by commas; given again, it adds more.",
     )
     add("--seeds", type=_seeds, default=[0], help="Seeds, separated by commas. Default: 0.")
     add("--seeds_per_job", type=positive, default=1, help="Seeds that share a job and its process. Default: 1.")
     add(
         "--sweep_dir",
         required=sweep_dir_required,
-        type=Path,
+        type=path,
         help="Directory of the runs; shared by all machines of a cluster.",
     )
     add("--executor", choices=("local", "slurm"), default="local", help="Where jobs run. Default: local.")
@@ -59,11 +58,7 @@ def parse(argv: list[str], parser: Parser) -> tuple[argparse.Namespace, list[str
       ValueError: names the flag, its value and what is allowed.
     """
     split = argv.index("--") if "--" in argv else len(argv)
-    try:
-        own = absl.flags.FlagValues().read_flags_from_files(argv[:split])
-    except (absl.flags.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"--flagfile must be a text file that can be read: {error}") from error
-    arguments, added = parser.parse_args(own), argv[split + 1 :]
+    arguments, added = parser.parse_args(flagfiles.expand(argv[:split])), argv[split + 1 :]
     arguments.is_local = arguments.executor == "local"
     _check(arguments)
     for argument in added:
@@ -73,9 +68,6 @@ def parse(argv: list[str], parser: Parser) -> tuple[argparse.Namespace, list[str
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    for flagfile in arguments.flagfiles:
-        if not flagfile.is_file():
-            raise ValueError(f"--flagfiles must be files that can be read, got '{flagfile}'")
     for name, values in (("flagfiles", [file.stem for file in arguments.flagfiles]), ("seeds", arguments.seeds)):
         if len(set(values)) < len(values):
             raise ValueError(f"--{name} must differ from one another, got {','.join(map(str, values))}")
@@ -90,7 +82,11 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _paths(text: str) -> list[Path]:
-    return [Path(part) for part in text.split(",")]
+    try:
+        return [flagfiles.flagfile_path(part) for part in text.split(",")]
+    except ValueError as error:
+        reason = str(error).replace("--flagfile must be a text file that", "must be files that", 1)
+        raise argparse.ArgumentTypeError(reason) from error
 
 
 def _seeds(text: str) -> list[int]:

@@ -13,5 +13,5 @@ def save(figure: Figure, path: Path) -> Path:
     Raises:
       OSError: it could not be written; what was there before is as it was.
     """
-    files.write_whole(path, lambda file: figure.savefig(file, format="png", dpi=120))
+    files.write_whole(path, lambda file: figure.savefig(file, format="png", dpi=120, backend="agg"))
     return path

@@ -2,3 +2,5 @@
 
 `episodes` (real ones) and `imagination` (long imagined ones) are what they have in common, `finding` what they return.
 """
+
+from mbpo_jax.reports import own_backend  # noqa: F401  (before matplotlib)

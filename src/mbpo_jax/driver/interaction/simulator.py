@@ -15,6 +15,7 @@ import gymnasium
 import numpy as np
 
 import mbpo_jax.environments  # noqa: F401  (registers the project's own ids)
+from mbpo_jax.driver.interaction import rendering
 
 NUMBER_KINDS = "fiub"  # of dtype.kind: floats, integers, booleans
 
@@ -172,7 +173,11 @@ def _make(env_id: str, max_episode_steps: int) -> gymnasium.Env:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # "a newer version exists": v4 is chosen on purpose
             env = gymnasium.make(env_id, max_episode_steps=max_episode_steps or None, disable_env_checker=True)
-    except (gymnasium.error.Error, ImportError, ValueError) as error:
+    except Exception as error:
+        if (no_backend := rendering.problem()) is not None:
+            raise Unfit(no_backend) from error
+        if not isinstance(error, gymnasium.error.Error | ImportError | ValueError):
+            raise
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise Unfit(f"env must be an installed Gymnasium id, got {env_id!r} ({first_line})") from error
     if env.spec is None or env.spec.max_episode_steps is None:

@@ -1,12 +1,29 @@
 """Reading files that may be anything, and writing files that are never half there."""
 
 import os
+import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
 CONFIG, SUMMARY = "config.json", "summary.json"  # names in a run directory
+
+SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|file:")
+
+
+def local_path(text: str) -> Path:
+    """Returns the path that a user gave, with `~` and `~user` as their home directories.
+
+    Raises:
+      ValueError: it is a URL, or begins with a home directory that is not known; begins with "must be".
+    """
+    if SCHEME.match(text) or "\0" in text:
+        raise ValueError(f"must be a path on this machine, got {text!r}")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"must be a path on this machine, got {text!r}, whose home directory is not known") from error
 
 
 def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:

@@ -20,6 +20,8 @@ from mbpo_jax.driver.storage import files
 CONFIG, SUMMARY = files.CONFIG, files.SUMMARY
 MOST_CONFIG_BYTES = 2**20  # more is no config
 UNREMARKABLE = frozenset({"run_dir", "quiet"})  # changes of these need no notice
+SETTINGS = ("jax_default_prng_impl", "jax_threefry_partitionable", "jax_default_matmul_precision")
+"""Settings of jax that a run's numbers depend on; kept with the versions."""
 
 
 class SavedConfig(NamedTuple):
@@ -91,8 +93,9 @@ def check_same(saved: SavedConfig, run: RunConfig, algorithm: Any) -> list[str]:
     notices = [text for path, text in differ.items() if path not in UNREMARKABLE]
     if saved.versions is not None:
         now = _versions()
-        changed = [f"{name} was {saved.versions.get(name)}, is {now[name]}" for name in now]
-        changed = [text for name, text in zip(now, changed) if saved.versions.get(name) != now[name]]
+        known = [name for name in now if name in saved.versions or name not in SETTINGS]  # older runs have none
+        changed = [f"{name} was {saved.versions.get(name)}, is {now[name]}" for name in known]
+        changed = [text for name, text in zip(known, changed) if saved.versions.get(name) != now[name]]
         if changed:
             notices.append(f"{'; '.join(changed)}: from here on the numbers may differ from those of one run")
     return notices
@@ -144,7 +147,8 @@ def _versions() -> dict[str, str]:
         "mujoco",
         "numpy",
     )
-    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
+    found = {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
+    return found | {name: str(getattr(jax.config, name)) for name in SETTINGS}
 
 
 def _commit() -> str | None:
