@@ -13,11 +13,21 @@ from mbpo_jax.algorithms import mbpo, phases
 from mbpo_jax.models.gaussian import GaussianConfig
 from mbpo_jax.types import FINISHED, Phase, Spec, Transition
 
+PAPER = {
+    "exploration_steps": 5000, "min_replay_rows": 1000, "epoch_steps": 1000, "rollout_batch": 100_000,
+    "retain_epochs": 1, "updates_per_step": 20,
+}  # fmt: skip
+PAPERS_FIT = {"fit_epoch_minibatches": 1, "fit_max_gradient_steps": 0}
+SMALL_MODEL = {"num_members": 3, "num_elites": 2, "model_hidden_units": 8, "model_weight_decays": (5e-5, 1e-4)}
 SMALL = {
-    "model": GaussianConfig(num_members=3, num_elites=2, model_hidden_units=8, model_weight_decays=(5e-5, 1e-4)),
+    "model": GaussianConfig(**SMALL_MODEL, **PAPERS_FIT),
     "agent": SacConfig(hidden_units=8, num_hidden_layers=1),
 }
 SPEC = Spec(obs_dim=2, action_dim=1, termination_fn=terminations.never)
+
+
+def paper_config(**knobs):
+    return mbpo.MbpoConfig(**PAPER | knobs)
 
 
 def constant_rows(value, num_rows, reward=0.0):
@@ -59,7 +69,7 @@ def real_buffer(value, num_rows, num_added=None):
     [(256, 0.05, 12), (256, 0.0, 0), (256, 0.5, 128), (10, 0.99, 9), (256, 1.0, 256)],
 )
 def test_every_batch_holds_exactly_the_share_of_real_rows(batch_size, fraction, num_real):
-    config = mbpo.MbpoConfig(batch_size=batch_size, real_fraction=fraction)
+    config = paper_config(batch_size=batch_size, real_fraction=fraction)
     assert mbpo.num_real_rows(config) == num_real
     real, imagined = real_buffer(1.0, 50), replay.add(replay.init(SPEC, 70), constant_rows(-1.0, 60))
     batches = phases.draw_mixed(jax.random.key(0), real, imagined, 7, num_real, batch_size - num_real)
@@ -70,7 +80,7 @@ def test_every_batch_holds_exactly_the_share_of_real_rows(batch_size, fraction, 
 
 def test_the_share_that_is_logged_is_the_share_that_the_agent_sees(monkeypatch):
     """Real rewards are 7, which the model, new and of rewards near 0, does not imagine."""
-    config = mbpo.MbpoConfig(rollout_batch=10, updates_per_step=2, **SMALL)
+    config = paper_config(rollout_batch=10, updates_per_step=2, **SMALL)
     build, seen = mbpo.agents.build, []
 
     def build_watched(*arguments):
@@ -97,7 +107,7 @@ def test_the_share_that_is_logged_is_the_share_that_the_agent_sees(monkeypatch):
 
 def test_imagined_rows_are_kept_for_so_many_epochs_and_no_longer():
     """Retention 2 epochs of 2 fits each, 5 rows a fit at length 1: the rows of the last 4 rounds, all of them."""
-    config = mbpo.MbpoConfig(
+    config = paper_config(
         rollout_batch=5,
         epoch_steps=20,
         fit_every_steps=10,
@@ -119,7 +129,7 @@ def test_imagined_rows_are_kept_for_so_many_epochs_and_no_longer():
 
 def test_rollout_length_and_room_follow_the_schedule():
     """Lengths 1 to 4 over epochs 1 to 4; the buffer grows by what is new and keeps what it had."""
-    config = mbpo.MbpoConfig(
+    config = paper_config(
         exploration_steps=100,
         rollout_batch=6,
         epoch_steps=10,
@@ -160,13 +170,13 @@ def test_rollout_length_and_room_follow_the_schedule():
     ],
 )
 def test_room_for_imagined_rows(knobs, length, rows):
-    assert mbpo.imagined_rows_limit(mbpo.MbpoConfig(**knobs), length) == rows
+    assert mbpo.imagined_rows_limit(paper_config(**knobs), length) == rows
 
 
 def test_imagined_episodes_end_where_the_termination_function_says():
     """The rule reads where a step leads, as most rules do; where it began would say something else."""
     spec = Spec(2, 1, lambda obs, action, next_obs: next_obs[:, 0] > 0)
-    config = mbpo.MbpoConfig(rollout_batch=400, rollout_length_schedule=(0, 1, 3, 3), **SMALL)
+    config = paper_config(rollout_batch=400, rollout_length_schedule=(0, 1, 3, 3), **SMALL)
     algorithm = mbpo.build(config, spec)
     state = jax.jit(algorithm.init)(jax.random.key(0))
     to = np.where(np.arange(20)[:, None] < 15, 1.0, -1.0) * np.ones((1, 2))
@@ -181,7 +191,7 @@ def test_imagined_episodes_end_where_the_termination_function_says():
 
 
 def test_phases_are_due_when_the_paper_says():
-    algorithm = mbpo.build(mbpo.MbpoConfig(exploration_steps=500, **SMALL), SPEC)
+    algorithm = mbpo.build(paper_config(exploration_steps=500, **SMALL), SPEC)
     assert [(p.name, p.every, p.first) for p in algorithm.phases] == [
         ("fit_model", 250, 500),
         ("roll_out", 250, 500),
@@ -190,30 +200,30 @@ def test_phases_are_due_when_the_paper_says():
 
 
 def test_all_real_rows_means_no_model():
-    algorithm = mbpo.build(mbpo.MbpoConfig(real_fraction=1.0, **SMALL), Spec(2, 1, None))
+    algorithm = mbpo.build(paper_config(real_fraction=1.0, **SMALL), Spec(2, 1, None))
     assert [p.name for p in algorithm.phases] == ["update_agent"]
 
 
 def test_a_model_needs_a_termination_function():
     with pytest.raises(ValueError, match="termination_fn"):
-        mbpo.build(mbpo.MbpoConfig(**SMALL), Spec(2, 1, None))
+        mbpo.build(paper_config(**SMALL), Spec(2, 1, None))
 
 
 @pytest.mark.parametrize("schedule", [(20, 150, 1), (150, 20, 1, 1), (0, 1, 0, 1), (0, 1, 5, 2)])
 def test_bad_schedules_are_refused(schedule):
     with pytest.raises(ValueError, match="rollout_length_schedule must be"):
-        mbpo.MbpoConfig(rollout_length_schedule=schedule)
+        paper_config(rollout_length_schedule=schedule)
 
 
 def test_the_chain_of_model_rollouts_and_agent_learns_the_best_actions():
     """Worlds of one step with the reward -(action - best)^2; the agent sees imagined rows alone."""
     spec = Spec(2, 1, lambda obs, action, next_obs: next_obs[:, 1] > 0.5)
-    config = mbpo.MbpoConfig(
+    config = paper_config(
         exploration_steps=1, min_replay_rows=1, rollout_batch=500, rollout_length_schedule=(0, 1, 1, 1),
         updates_per_step=400, batch_size=64, real_fraction=0.0,
         model=GaussianConfig(
             num_members=2, num_elites=2, model_hidden_units=32, model_weight_decays=(0.0, 0.0, 0.0),
-            model_learning_rate=3e-3, model_batch_size=64, fit_max_gradient_steps=1500,
+            model_learning_rate=3e-3, model_batch_size=64, fit_max_gradient_steps=1500, fit_epoch_minibatches=1,
         ),
         agent=DdpgConfig(hidden_units=32, learning_rate=3e-3, target_update_rate=0.02, discount=0.9),
     )  # fmt: skip
@@ -242,7 +252,7 @@ def test_the_chain_of_model_rollouts_and_agent_learns_the_best_actions():
 
 # -- rounds in programs, and faults --------------------------------------------------------------------------------
 
-ROUND = mbpo.MbpoConfig(
+ROUND = paper_config(
     rollout_batch=40, rollout_length_schedule=(0, 1, 3, 3), batch_size=8, updates_per_step=5, real_fraction=0.5, **SMALL
 )
 
@@ -335,7 +345,7 @@ NOISY = pytest.mark.parametrize("agent_class", [DdpgConfig, Td3Config])
 def test_rollouts_have_the_exploration_noise(agent_class):
     """All start from one state, so that without noise they would all act alike."""
     knobs = agent_class(hidden_units=8, num_hidden_layers=1, exploration_noise_std=0.1)
-    config = mbpo.MbpoConfig(rollout_batch=600, model=SMALL["model"], agent=knobs)
+    config = paper_config(rollout_batch=600, model=SMALL["model"], agent=knobs)
     algorithm = mbpo.build(config, SPEC)
     state = jax.jit(algorithm.init)(jax.random.key(0))
     state, _, _ = compiled(algorithm, "roll_out")(jax.random.key(1), state, real_buffer(0.3, 50))
@@ -354,7 +364,7 @@ def test_rollouts_have_the_exploration_noise(agent_class):
 def test_the_agent_of_the_config_learns_on_batches_of_both_kinds(agent_class):
     """The phase draws the batches that SAC would draw, and gives them to the agent as they are."""
     knobs = agent_class(hidden_units=8, num_hidden_layers=1)
-    config = mbpo.MbpoConfig(batch_size=8, updates_per_step=3, real_fraction=0.5, model=SMALL["model"], agent=knobs)
+    config = paper_config(batch_size=8, updates_per_step=3, real_fraction=0.5, model=SMALL["model"], agent=knobs)
     algorithm, agent, key = mbpo.build(config, SPEC), agents.build(knobs, SPEC), jax.random.key(5)
     real, imagined = (replay.add(replay.init(SPEC, 480), varied_rows(40)) for _ in range(2))
     state = jax.jit(algorithm.init)(jax.random.key(0)).replace(imagined=imagined)

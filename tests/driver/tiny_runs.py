@@ -54,6 +54,9 @@ MBPO = (
         "model_weight_decays": "5e-5,1e-4",  # one hidden layer
         "model_batch_size": 16,
         "fit_slice_minibatches": 2,  # several slices an epoch
+        "fit_epoch_minibatches": 1,
+        "fit_max_gradient_steps": 0,
+        "retain_epochs": 1,
         # Two epochs whatever the numbers are: the first improves on infinity, a tenth of it is out of reach.
         "fit_patience_epochs": 0,
         "fit_improvement": 0.9,

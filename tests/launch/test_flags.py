@@ -47,6 +47,8 @@ PAPER = {
     "max_holdout_rows": 5000,
     "fit_patience_epochs": 5,
     "fit_improvement": 0.01,
+    "fit_epoch_minibatches": 1,
+    "fit_max_gradient_steps": 0,
     "discount": 0.99,
     "hidden_units": 256,
     "num_hidden_layers": 2,

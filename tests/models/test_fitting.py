@@ -19,6 +19,8 @@ SMALL = {
     "model_weight_decays": (1e-3, 2e-3, 3e-3),
     "num_members": 3,
     "num_elites": 2,
+    "fit_epoch_minibatches": 1,
+    "fit_max_gradient_steps": 0,
 }
 
 
@@ -87,7 +89,7 @@ def test_held_out_and_training_rows_share_nothing_and_cover_everything():
 
 
 DRAW = jax.jit(fit_rows.bootstrap_rows, static_argnums=4)
-THREE = gaussian.GaussianConfig(num_members=3, num_elites=3)
+THREE = gaussian.GaussianConfig(num_members=3, num_elites=3, fit_epoch_minibatches=1)
 
 
 def all_minibatches(key, split, epoch, config=THREE, pass_number=0):

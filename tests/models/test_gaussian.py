@@ -32,7 +32,7 @@ def fitted():
         terminal=np.zeros(8000, np.float32),
     )
     buffer = replay.add(replay.init(SPEC, 8000), rows)
-    config = gaussian.GaussianConfig(num_members=3, num_elites=2, model_hidden_units=32)
+    config = gaussian.GaussianConfig(num_members=3, num_elites=2, model_hidden_units=32, fit_max_gradient_steps=0)
     model = gaussian.build(config, SPEC)
     state, programs = model.init(jax.random.key(0)), [jax.jit(program) for program in model.fit.functions]
     metrics = {}

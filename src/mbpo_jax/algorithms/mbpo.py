@@ -25,14 +25,14 @@ from mbpo_jax.types import Agent, Algorithm, Array, Dynamics, Key, Phase, PyTree
 
 @dataclasses.dataclass(frozen=True)
 class MbpoConfig:
-    """Knobs of MBPO. The defaults are the paper's for the MuJoCo tasks; its agent is SAC."""
+    """Knobs of MBPO. The defaults are for tasks that nobody has tuned; the paper's are in experiments/paper.flags."""
 
-    exploration_steps: int = option(5000, "Environment steps of uniformly random actions before learning.", minimum=1)
-    min_replay_rows: int = option(1000, "Real rows that the agent's updates wait for.", minimum=1)
+    exploration_steps: int = option(500, "Environment steps of uniformly random actions before learning.", minimum=1)
+    min_replay_rows: int = option(500, "Real rows that the agent's updates wait for.", minimum=1)
     replay_capacity: int = option(1_000_000, "Maximum number of real rows kept; the oldest give way.", minimum=1)
-    epoch_steps: int = option(1000, "Environment steps of an epoch, the unit of schedules.", minimum=1)
+    epoch_steps: int = option(250, "Environment steps of an epoch, the unit of schedules.", minimum=1)
     fit_every_steps: int = option(250, "Environment steps between model fits, and between rollouts.", minimum=1)
-    rollout_batch: int = option(100_000, "Start states, drawn from the real rows, of a round of rollouts.", minimum=1)
+    rollout_batch: int = option(10_000, "Start states, drawn from the real rows, of a round of rollouts.", minimum=1)
     rollout_length_schedule: tuple[int, ...] = option(
         (20, 150, 1, 1),
         "Rollout length: first epoch, last epoch, length at first, length at last.",
@@ -41,8 +41,8 @@ class MbpoConfig:
     rollout_block_rows: int = option(
         0, "Imagined rows worked on together; 0: chosen for the kind of device.", minimum=0
     )
-    retain_epochs: int = option(1, "Epochs for which imagined rows are kept.", minimum=1)
-    updates_per_step: int = option(20, "Agent updates per environment step.", minimum=1)
+    retain_epochs: int = option(4, "Epochs for which imagined rows are kept.", minimum=1)
+    updates_per_step: int = option(10, "Agent updates per environment step.", minimum=1)
     batch_size: int = option(256, "Rows of an agent update.", minimum=1)
     real_fraction: float = option(
         0.05, "Share of real rows in an agent update; 1 is the paper's 'no model'.", minimum=0.0, maximum=1.0
@@ -69,7 +69,7 @@ TINY = {
     "exploration_steps": 40, "min_replay_rows": 40, "replay_capacity": 400, "epoch_steps": 20, "fit_every_steps": 10,
     "rollout_batch": 30, "updates_per_step": 2, "batch_size": 16, "real_fraction": 0.25,
     "model.num_members": 3, "model.num_elites": 2, "model.model_hidden_units": 8,
-    "model.model_weight_decays": (5e-5, 1e-4), "agent.hidden_units": 8, "agent.num_hidden_layers": 1,
+    "model.model_weight_decays": (5e-5, 1e-4), "model.fit_epoch_minibatches": 1, "agent.hidden_units": 8, "agent.num_hidden_layers": 1,
 }  # fmt: skip
 """Changes of the defaults, by full path, with which tests run every phase within seconds."""
 

@@ -17,9 +17,9 @@ from mbpo_jax.types import Algorithm, Phase, PyTree, Spec
 
 @dataclasses.dataclass(frozen=True)
 class ModelFreeConfig:
-    """Knobs of an agent as an algorithm of its own."""
+    """Knobs of an agent as an algorithm of its own. The defaults are for tasks that nobody has tuned."""
 
-    exploration_steps: int = option(5000, "Environment steps of uniformly random actions before learning.", minimum=1)
+    exploration_steps: int = option(1000, "Environment steps of uniformly random actions before learning.", minimum=1)
     replay_capacity: int = option(1_000_000, "Maximum number of real rows kept; the oldest give way.", minimum=1)
     updates_per_step: int = option(1, "Agent updates per environment step.", minimum=1)
     batch_size: int = option(256, "Rows of an agent update.", minimum=1)

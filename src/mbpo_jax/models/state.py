@@ -32,7 +32,7 @@ class GaussianConfig:
         5, "A fit stops after more epochs than this without any member improving.", minimum=0
     )
     fit_epoch_minibatches: int = option(
-        1,
+        50,
         "Minibatches of an epoch of the fit at least: with few rows, an epoch passes over them several times. 1: an "
         "epoch is one pass.",
         minimum=1,
@@ -42,7 +42,7 @@ class GaussianConfig:
         0.01, "Relative fall of a member's held-out error that counts as improving.", minimum=0.0, maximum=0.99
     )
     fit_max_gradient_steps: int = option(
-        0, "Maximum gradient steps of a model fit; 0: no limit, early stopping decides.", minimum=0
+        500, "Maximum gradient steps of a model fit; 0: no limit, early stopping decides.", minimum=0, before=0
     )
     fit_slice_minibatches: int = option(
         16,
