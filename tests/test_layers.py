@@ -18,8 +18,9 @@ LEVELS = {
     2: "models rollouts planners agents",
     3: "algorithms",
     4: "driver environments reports",
-    5: "launch studies",
-    6: "main evaluate plot sweep reproduce study __init__",
+    5: "launch studies environment_check surroundings",
+    6: "main evaluate plot sweep reproduce study check_env doctor __init__",
+    7: "__main__",
 }
 LEVEL_OF = {unit: level for level, units in LEVELS.items() for unit in units.split()}
 SAME_LEVEL = {
@@ -49,6 +50,7 @@ PICKLING = ("multiprocessing", "concurrent.futures.ProcessPoolExecutor", "concur
 """What sends objects between processes pickles them; processes here exchange bytes."""
 MAY_IMPORT_BY_NAME = {
     "__init__.py": "the package's own modules",
+    "__main__.py": "the package's own commands",
     "driver/interaction/task.py": "what --termination_fn names",
 }
 SEEDED_RANDOM = {"Generator", "PCG64", "SeedSequence"}

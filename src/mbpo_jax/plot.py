@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from mbpo_jax.launch.command import Parser, exit_status, report_error
+from mbpo_jax.launch.program import as_called
 from mbpo_jax.reports import curves
 
 
@@ -16,7 +17,7 @@ def main(argv: list[str] | None = None) -> int:
 
     0 done, 2 wrong flags or a file that is missing or damaged, 3 stopped, 6 the picture cannot be written.
     """
-    parser = Parser(prog="python -m mbpo_jax.plot", description=__doc__)
+    parser = Parser(prog=as_called("python -m mbpo_jax.plot"), description=as_called(__doc__))
     parser.add_argument("--run_dir", required=True, type=Path, help="Directory of the run.")
     parser.add_argument("--reference", type=Path, help="CSV of published evaluations: step, time, reward, seed.")
     parser.add_argument("--output", type=Path, help="Where the picture goes; curves.png of the run if left out.")
