@@ -47,7 +47,8 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     if given[0] not in COMMANDS:
         return report_error(ValueError(_unknown(given[0])))
-    return exit_status(lambda: _run(COMMANDS[given[0]].module, given[1:]))
+    status: int = importlib.import_module(f"mbpo_jax.{COMMANDS[given[0]].module}").main(given[1:])
+    return status
 
 
 def console() -> int:
@@ -58,7 +59,7 @@ def console() -> int:
     """
     if not sys.flags.safe_path:
         sys.path.append(os.getcwd())
-    return main()
+    return exit_status(main)
 
 
 def help_text() -> str:
@@ -73,11 +74,6 @@ def help_text() -> str:
     )
 
 
-def _run(module: str, argv: list[str]) -> int:
-    status: int = importlib.import_module(f"mbpo_jax.{module}").main(argv)
-    return status
-
-
 def _unknown(word: str) -> str:
     """Returns why a word is no command; names the nearest one."""
     if word.startswith("-"):
@@ -89,4 +85,4 @@ def _unknown(word: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status(main))

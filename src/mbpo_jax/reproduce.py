@@ -51,7 +51,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def parser() -> Parser:
     """Returns the parser of the command's flags: those of a sweep, and those of the report."""
-    parser = sweep_flags.build_parser(as_called("python -m mbpo_jax.reproduce"), as_called(__doc__), sweep_dir_required=False)
+    parser = sweep_flags.build_parser(
+        as_called("python -m mbpo_jax.reproduce"), as_called(__doc__), sweep_dir_required=False
+    )
     parser.add_argument("--report_dir", required=True, type=Path, help="Directory of the report and its curves.")
     parser.add_argument(
         "--report_name", type=_file_stem, default="report", help="Name of the report's files. Default: report."

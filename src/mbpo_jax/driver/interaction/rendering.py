@@ -1,0 +1,64 @@
+"""Which OpenGL backend MuJoCo can render with on this machine. Training and evaluation render nothing and need none.
+
+MuJoCo reads MUJOCO_GL when it is imported, once in the life of a process. We leave it as the user set it: unset, MuJoCo
+is imported without a display and without any OpenGL library, and only rendering fails.
+"""
+
+import functools
+import importlib.util
+import os
+import subprocess
+import sys
+
+VARIABLE = "MUJOCO_GL"
+OFFSCREEN = ("egl", "osmesa", "glfw")  # in the order in which they are tried; the last one needs a display
+TRIAL_SECONDS = 60
+TRIAL = "import mujoco; context = mujoco.GLContext(16, 16); context.make_current(); context.free()"
+
+
+def choose_gl() -> str | None:
+    """Returns the value of MUJOCO_GL with which a picture can be rendered in a window that nobody sees.
+
+    A user's own choice is the only one that is tried. Each trial is a process of its own, which may crash, and takes a
+    second or two. To be set before MuJoCo is imported.
+    Returns:
+      egl, osmesa or glfw (or the user's own word); None where nothing renders.
+    """
+    own = os.environ.get(VARIABLE, "").strip().lower()
+    return next((name for name in ([own] if own else candidates()) if renders(name)), None)
+
+
+def candidates() -> tuple[str, ...]:
+    """Returns the values of MUJOCO_GL that this system may have."""
+    return OFFSCREEN if sys.platform == "linux" else ("glfw",)
+
+
+@functools.cache
+def renders(name: str) -> bool:
+    """Returns whether a process in which MUJOCO_GL has this value can make an OpenGL context."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONWARNINGS"} | {VARIABLE: name}
+    command = [sys.executable, "-c", TRIAL]
+    try:
+        trial = subprocess.run(command, env=environment, capture_output=True, timeout=TRIAL_SECONDS)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return trial.returncode == 0
+
+
+def problem() -> str | None:
+    """Returns why MuJoCo cannot be imported with the user's own MUJOCO_GL; None if it can, or if there is no choice.
+
+    Imports MuJoCo, so it is to be asked only where an environment could not be made.
+    """
+    own = os.environ.get(VARIABLE)
+    if not own or importlib.util.find_spec("mujoco") is None:
+        return None
+    try:
+        import mujoco  # noqa: F401
+    except Exception as error:  # each backend fails in its own way
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return (
+            f"{VARIABLE} must be a backend that loads, got {own!r} ({reason}); leave it unset: nothing is rendered in "
+            "training"
+        )
+    return None
