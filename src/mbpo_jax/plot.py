@@ -7,6 +7,7 @@ deviation over seeds are drawn behind the run.
 import sys
 
 from mbpo_jax.launch import command
+from mbpo_jax.launch.program import as_called
 from mbpo_jax.reports import curves
 
 
@@ -15,7 +16,7 @@ def main(argv: list[str] | None = None) -> int:
 
     0 done, 2 wrong flags or a file that is missing or damaged, 3 stopped, 6 the picture cannot be written.
     """
-    parser = command.Parser(prog="python -m mbpo_jax.plot", description=__doc__)
+    parser = command.Parser(prog=as_called("python -m mbpo_jax.plot"), description=as_called(__doc__))
     parser.add_argument("--run_dir", required=True, type=command.path, help="Directory of the run.")
     parser.add_argument(
         "--reference", type=command.path, help="CSV of published evaluations: step, time, reward, seed."

@@ -16,6 +16,7 @@ import sys
 
 from mbpo_jax.launch import kept_curves, missing_runs, sweep_flags
 from mbpo_jax.launch.command import Parser, exit_status, make_writable, path, positive, report_error, say
+from mbpo_jax.launch.program import as_called
 from mbpo_jax.launch.requested_run import read_request
 from mbpo_jax.reports import comparison_files
 
@@ -49,7 +50,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def parser() -> Parser:
     """Returns the parser of the command's flags: those of a sweep, and those of the report."""
-    parser = sweep_flags.build_parser("python -m mbpo_jax.reproduce", __doc__, sweep_dir_required=False)
+    parser = sweep_flags.build_parser(
+        as_called("python -m mbpo_jax.reproduce"), as_called(__doc__), sweep_dir_required=False
+    )
     parser.add_argument("--report_dir", required=True, type=path, help="Directory of the report and its curves.")
     parser.add_argument(
         "--report_name", type=_file_stem, default="report", help="Name of the report's files. Default: report."

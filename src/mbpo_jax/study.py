@@ -15,6 +15,7 @@ from mbpo_jax.driver.config import Diverged, EnvironmentFailure, StorageFailure
 from mbpo_jax.driver.storage import run_directory
 from mbpo_jax.launch import command
 from mbpo_jax.launch.command import Parser, count, exit_status, make_writable, positive, report_error, say
+from mbpo_jax.launch.program import as_called
 from mbpo_jax.reports import pictures, plain_json
 from mbpo_jax.studies import best_length, compounding, exploitation, policy_shift, value_bias, versions
 from mbpo_jax.studies.finding import Finding
@@ -80,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="python -m mbpo_jax.study", description=__doc__)
+    parser = Parser(prog=as_called("python -m mbpo_jax.study"), description=as_called(__doc__))
     studies = parser.add_subparsers(dest="study", required=True, metavar="NAME")
     for name, study in STUDIES.items():
         flags = studies.add_parser(name, help=study.summary, description=study.summary, allow_abbrev=False)

@@ -9,6 +9,7 @@ import sys
 
 from mbpo_jax.launch import launcher, sweep_flags, sweep_jobs
 from mbpo_jax.launch.command import Parser, exit_status, report_error
+from mbpo_jax.launch.program import as_called
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def parser() -> Parser:
     """Returns the parser of the command's flags."""
-    return sweep_flags.build_parser("python -m mbpo_jax.sweep", __doc__)
+    return sweep_flags.build_parser(as_called("python -m mbpo_jax.sweep"), as_called(__doc__))
 
 
 if __name__ == "__main__":

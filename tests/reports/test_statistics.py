@@ -157,3 +157,11 @@ def test_without_spread_the_percentile_is_a_side(value, wanted):
 )
 def test_the_verdict_counts_one_deviation_as_inside(value, wanted):
     assert statistics.verdict(value, 100.0, 10.0) == wanted
+
+
+def test_the_interval_of_a_mean_is_students():
+    """By hand: mean 4, sd 2, t(2 degrees, 97.5 %) = 4.30265, 4.30265 * 2 / sqrt(3) = 4.96828."""
+    assert statistics.sample_std([2.0, 4.0, 6.0]) == 2.0
+    assert statistics.t_interval([2.0, 4.0, 6.0]) == pytest.approx((4.0 - 4.96828, 4.0 + 4.96828), abs=1e-4)
+    assert statistics.t_interval([5.0, 5.0]) == (5.0, 5.0)
+    assert statistics.t_interval([5.0]) is statistics.sample_std([5.0]) is None

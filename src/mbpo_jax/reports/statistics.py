@@ -102,6 +102,20 @@ def bootstrap_interval(
     return low, high
 
 
+def sample_std(values: Sequence[float]) -> float | None:
+    """Returns the standard deviation of a sample, with n - 1; None for fewer than two values."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def t_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """Returns the 95 % interval of the mean by Student's t; None for fewer than two values."""
+    std = sample_std(values)
+    if std is None:
+        return None
+    half = float(scipy.stats.t.ppf(0.5 * (1.0 + CONFIDENCE), len(values) - 1)) * std / math.sqrt(len(values))
+    return float(np.mean(values)) - half, float(np.mean(values)) + half
+
+
 def percentile(value: float, published_mean: float, published_std: float) -> float:
     """Returns the percentile of a value in a normal distribution, 0 to 100; without spread 0, 50 or 100."""
     if published_std == 0.0:

@@ -30,6 +30,7 @@ class Environment:
 
     Args:
       timeout_s: seconds that a reset or step may take, in a process of its own; 0: no limit, in this process.
+      renders: whether `render` will be called; in this process only.
     Raises:
       ValueError: there is no such environment, or it does not fit.
       Broken: it failed while it was made.
@@ -43,8 +44,9 @@ class Environment:
         max_episode_steps: int = 0,
         timeout_s: int = 0,
         limits: Limits = Limits(),  # noqa: B008 (it is immutable)
+        renders: bool = False,
     ) -> None:
-        self._env_id, self._seed, self._stream = env_id, seed, stream
+        self._env_id, self._seed, self._stream, self._renders = env_id, seed, stream, renders
         self._wanted_limit, self._timeout_s, self._limits = max_episode_steps, timeout_s, limits
         self._simulator: Simulator | SimulatorProcess | None = self._make()
         self.spaces = self._simulator.spaces
@@ -148,6 +150,24 @@ class Environment:
         self.episode_return = episode_return
         return obs
 
+    def render(self) -> np.ndarray:
+        """Returns a picture of what is now, uint8 [height, width, 3].
+
+        Raises:
+          Broken: it cannot be rendered; names environment and step.
+        """
+        if not isinstance(self._simulator, Simulator):
+            raise RuntimeError("an environment renders in this process, after its reset")
+        try:
+            return self._simulator.render()
+        except Failure as failure:
+            raise self._broken(failure, self._where()) from failure
+
+    @property
+    def frames_per_second(self) -> float:
+        """Returns how many steps make a second of film."""
+        return self._simulator.frames_per_second if isinstance(self._simulator, Simulator) else 30.0
+
     def close(self) -> None:
         """Frees what the simulator holds, its process included; raises nothing."""
         if self._simulator is not None:
@@ -158,7 +178,7 @@ class Environment:
         try:
             if self._timeout_s:
                 return SimulatorProcess(self._env_id, self._wanted_limit, self._timeout_s)
-            return Simulator(self._env_id, self._wanted_limit)
+            return Simulator(self._env_id, self._wanted_limit, self._renders)
         except Failure as failure:
             raise self._broken(failure, self._at_making()) from failure
 

@@ -17,6 +17,7 @@ import numpy as np
 import mbpo_jax.environments  # noqa: F401  (registers the project's own ids)
 from mbpo_jax.driver.interaction import rendering
 
+RENDER_MODE = "rgb_array"
 NUMBER_KINDS = "fiub"  # of dtype.kind: floats, integers, booleans
 
 
@@ -86,9 +87,9 @@ class Simulator:
       Unfit: there is no such environment, or it is not one with vectors for observations and actions.
     """
 
-    def __init__(self, env_id: str, max_episode_steps: int) -> None:
+    def __init__(self, env_id: str, max_episode_steps: int, renders: bool = False) -> None:
         with _blaming():
-            self._env = _make(env_id, max_episode_steps)
+            self._env = _make(env_id, max_episode_steps, RENDER_MODE if renders else None)
             observations, actions = _check_spaces(env_id, self._env)
         self._obs_shape, self._action_shape, self._action_dtype = observations.shape, actions.shape, actions.dtype
         obs_dim = int(np.prod(observations.shape))
@@ -110,6 +111,19 @@ class Simulator:
             obs, reward, terminated, truncated, _ = self._env.step(scaled)
             flags = _flag("terminated", terminated), _flag("truncated", truncated)
             return Step(self._observation(obs), _number("reward", reward), *flags)
+
+    def render(self) -> np.ndarray:
+        """Returns a picture of what is now, uint8 [height, width, 3]; only where it was made with `renders`."""
+        with _blaming():
+            picture = np.asarray(self._env.render())
+            if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+                raise Failure(f"rendered no picture, but {picture.dtype} {list(picture.shape)},")
+            return picture
+
+    @property
+    def frames_per_second(self) -> float:
+        """Returns how many steps make a second of film, as far as the environment says."""
+        return float(self._env.metadata.get("render_fps") or 30)
 
     def close(self) -> None:
         """Frees what the environment holds. It is no longer used, so nothing that it raises matters."""
@@ -168,11 +182,16 @@ def _flag(name: str, value: Any) -> bool:
     return bool(array.reshape(())[()])
 
 
-def _make(env_id: str, max_episode_steps: int) -> gymnasium.Env:
+def _make(env_id: str, max_episode_steps: int, render_mode: str | None) -> gymnasium.Env:
+    limit = max_episode_steps or None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # "a newer version exists": v4 is chosen on purpose
-            env = gymnasium.make(env_id, max_episode_steps=max_episode_steps or None, disable_env_checker=True)
+            env = gymnasium.make(env_id, max_episode_steps=limit, disable_env_checker=True)
+            if render_mode is not None:  # some that cannot render do not take the argument
+                _check_renders(env_id, env, render_mode)
+                env.close()
+                env = gymnasium.make(env_id, max_episode_steps=limit, disable_env_checker=True, render_mode=render_mode)
     except Exception as error:
         if (no_backend := rendering.problem()) is not None:
             raise Unfit(no_backend) from error
@@ -183,6 +202,12 @@ def _make(env_id: str, max_episode_steps: int) -> gymnasium.Env:
     if env.spec is None or env.spec.max_episode_steps is None:
         raise Unfit(f"max_episode_steps must be given, 1 or more: env {env_id!r} has no time limit of its own, got 0")
     return env
+
+
+def _check_renders(env_id: str, env: gymnasium.Env, render_mode: str) -> None:
+    modes = list(env.metadata.get("render_modes") or [])
+    if render_mode not in modes:
+        raise Unfit(f"env must have the render mode {render_mode!r} to be filmed, got {env_id!r} with {modes}")
 
 
 def _check_spaces(env_id: str, env: gymnasium.Env) -> tuple[gymnasium.spaces.Box, gymnasium.spaces.Box]:

@@ -1,0 +1,193 @@
+"""Makes and steps an environment, and keeps what it gave."""
+
+import dataclasses
+import time
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+import mbpo_jax.environments  # noqa: F401  (registers the project's own ids)
+from mbpo_jax.environment_check.finding import Finding, note, one_line, problem
+
+STEP_RETURNS = "step is to return (obs, reward, terminated, truncated, info)"
+NUMBER_KINDS = "fiub"  # of dtype.kind: floats, integers, booleans
+
+
+class Malformed(Exception):
+    """The environment gave something of another form than Gymnasium asks for."""
+
+    def __init__(self, found: str, advice: str) -> None:
+        super().__init__(found)
+        self.finding = problem(found, advice)
+
+
+@dataclasses.dataclass
+class Trace:
+    """The steps that were played, T of them, in whole or broken off episodes."""
+
+    obs: np.ndarray  # [T, O], float64, before the step
+    action: np.ndarray  # [T, A], in the environment's bounds
+    next_obs: np.ndarray  # [T, O]
+    reward: np.ndarray  # [T]
+    terminated: np.ndarray  # [T], bool
+    truncated: np.ndarray  # [T], bool
+    limit_in_info: int  # steps whose info calls their end a time limit, and which are `terminated`
+    lengths: list[tuple[int, bool, bool]]  # of the whole episodes: steps, terminated, truncated
+    dtypes: list[str]  # of observations
+    seconds: float  # in `step`
+    findings: list[Finding]
+    actions: list[np.ndarray]  # T of them, in the shape and dtype of the space
+
+    def __len__(self) -> int:
+        return len(self.reward)
+
+    def beginning(self, num_steps: int) -> list[np.ndarray]:
+        """Returns what is compared between plays of the same actions, of the first steps."""
+        parts = (self.obs, self.next_obs, self.reward, self.terminated, self.truncated)
+        return [part[:num_steps] for part in parts]
+
+
+def make(env_id: str, max_episode_steps: int) -> gymnasium.Env:
+    """Makes an environment as Gymnasium does, without its own checker.
+
+    Raises:
+      ValueError: there is none of that id. Whatever else its constructor raises comes through.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return gymnasium.make(env_id, max_episode_steps=max_episode_steps or None, disable_env_checker=True)
+    except (gymnasium.error.Error, ImportError) as error:
+        raise ValueError(f"ENV must be an installed Gymnasium id, got {env_id!r} ({one_line(error)})") from error
+
+
+def play(env: gymnasium.Env, actions: Iterable[np.ndarray], seed: int) -> Trace:
+    """Plays actions, one after the other; episode n is reset with the seed `seed + n`.
+
+    What the environment raises ends the play, and is a finding.
+    """
+    recorder = _Recorder(env)
+    try:
+        for action in actions:
+            recorder.step(action, seed)
+    except Malformed as malformed:
+        recorder.findings.append(malformed.finding)
+    except (Exception, SystemExit) as error:
+        recorder.findings.append(problem(f"{recorder.doing} raised {one_line(error)}", _advice(error)))
+    return recorder.trace()
+
+
+def _advice(error: BaseException) -> str:
+    if isinstance(error, ValueError) and "values to unpack (expected 5" in str(error):  # in Gymnasium's wrappers
+        return STEP_RETURNS
+    return "a run would end there with its traceback"
+
+
+class _Recorder:
+    """Steps an environment and checks the form of what it gives."""
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        self._env = env
+        self._rows: list[tuple[Any, ...]] = []
+        self._obs: np.ndarray | None = None  # None: to be reset
+        self._given: Any = None  # the array that the newest observation came in
+        self._episode, self._length = 0, 0
+        self._lengths: list[tuple[int, bool, bool]] = []
+        self._dtypes: list[str] = []
+        self._seconds, self._limit_in_info = 0.0, 0
+        self.findings: list[Finding] = []
+        self.doing = "reset"
+
+    def step(self, action: np.ndarray, seed: int) -> None:
+        """Takes a step, after a reset where one is due."""
+        if self._obs is None:
+            self._obs = self._reset(seed + self._episode)
+        self.doing = f"step {self._length + 1} of episode {self._episode}"
+        given = action.copy()
+        began = time.perf_counter()
+        result = self._env.step(given)
+        self._seconds += time.perf_counter() - began
+        if not (isinstance(result, tuple) and len(result) == 5):
+            size = f" of {len(result)} values" if isinstance(result, tuple | list) else ""
+            raise Malformed(f"step returned a {type(result).__name__}{size}", STEP_RETURNS)
+        if not np.array_equal(given, action):
+            self._once(note("step changes the array of the action that it is given; runs give it one of its own"))
+        obs, reward, terminated, truncated, info = result
+        next_obs = self._observation(obs)
+        row = (self._obs, action, next_obs, _number(reward), _flag("terminated", terminated))
+        self._rows.append((*row, _flag("truncated", truncated)))
+        self._limit_in_info += bool(terminated) and isinstance(info, dict) and bool(info.get("TimeLimit.truncated"))
+        self._obs, self._length = next_obs, self._length + 1
+        if terminated or truncated:
+            self._lengths.append((self._length, bool(terminated), bool(truncated)))
+            self._obs, self._length, self._episode = None, 0, self._episode + 1
+
+    def trace(self) -> Trace:
+        """Returns what was played."""
+        obs_dim, action_dim = (
+            int(np.prod(space.shape or (0,))) for space in (self._env.observation_space, self._env.action_space)
+        )
+        columns = list(zip(*self._rows)) if self._rows else [()] * 6
+        dims = ((obs_dim,), (action_dim,), (obs_dim,), (), (), ())
+        dtypes = (float, float, float, float, bool, bool)
+        arrays = [
+            np.asarray(column, dtype).reshape(len(self._rows), *dim)
+            for column, dtype, dim in zip(columns, dtypes, dims)
+        ]
+        return Trace(
+            *arrays,
+            self._limit_in_info,
+            self._lengths,
+            self._dtypes,
+            self._seconds,
+            self.findings,
+            [row[1] for row in self._rows],
+        )
+
+    def _reset(self, seed: int) -> np.ndarray:
+        self.doing = f"reset(seed={seed}) of episode {self._episode}"
+        result = self._env.reset(seed=seed)
+        if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
+            raise Malformed(f"reset returned a {type(result).__name__}", "return (obs, info), info a dict")
+        self._given = None
+        return self._observation(result[0])
+
+    def _observation(self, obs: Any) -> np.ndarray:
+        array = np.asarray(obs)
+        if array.dtype.kind not in NUMBER_KINDS:
+            raise Malformed(
+                f"{self.doing} gave an observation that is no array of numbers, {array.dtype}", "return an array"
+            )
+        if array.shape != self._env.observation_space.shape:
+            raise Malformed(
+                f"{self.doing} gave an observation of shape {array.shape} where its space has "
+                f"{self._env.observation_space.shape}",
+                "make them the same",
+            )
+        if self._given is not None and isinstance(obs, np.ndarray) and np.shares_memory(obs, self._given):
+            self._once(note("every observation comes in the same array; runs copy it, other code may not"))
+        self._given = obs if isinstance(obs, np.ndarray) else None
+        if str(array.dtype) not in self._dtypes:
+            self._dtypes.append(str(array.dtype))
+        return array.astype(np.float64).reshape(-1)
+
+    def _once(self, finding: Finding) -> None:
+        if finding not in self.findings:
+            self.findings.append(finding)
+
+
+def _number(value: Any) -> float:
+    array = np.asarray(value)
+    if array.dtype.kind not in NUMBER_KINDS or array.size != 1:
+        raise Malformed(f"step gave a reward that is no number, {type(value).__name__}", "return a float")
+    return float(array.reshape(())[()])
+
+
+def _flag(name: str, value: Any) -> bool:
+    array = np.asarray(value)
+    if array.dtype != np.bool_ or array.size != 1:
+        raise Malformed(f"step gave a flag {name} that is no boolean, {type(value).__name__} {value}", "return a bool")
+    return bool(array.reshape(())[()])

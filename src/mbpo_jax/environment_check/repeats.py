@@ -1,0 +1,147 @@
+"""Looks at what should be the same: under a seed, in a second instance, after another reset, in another thread."""
+
+import random
+import threading
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from mbpo_jax.environment_check.finding import Finding, note, one_line, problem
+from mbpo_jax.environment_check.playing import Trace, play
+
+REPEATED_STEPS = 200
+NOISE_STARTS = 20
+PROBED_STEPS = 3
+NAMES = ("observations", "next observations", "rewards", "terminated", "truncated")  # of `Trace.beginning`
+
+
+def check_seeds(fresh: gymnasium.Env | None, used: gymnasium.Env, trace: Trace, seed: int) -> list[Finding]:
+    """Compares the beginning of a trace with the same seed and actions played again.
+
+    Args:
+      fresh: another instance that has not been used; None if there is none.
+      used: the instance that the trace comes from.
+    """
+    actions = trace.actions[:REPEATED_STEPS]
+    steps = len(actions)
+    found = []
+    before = _global_generators()
+    if fresh is not None and (which := _difference(trace, play(fresh, actions, seed), steps)):
+        found.append(
+            problem(
+                f"the same seed and actions gave other numbers in a second instance ({which})",
+                "draw everything from self.np_random, and keep nothing outside the instance",
+            )
+        )
+    again = play(used, actions, seed)
+    if (which := _difference(trace, again, steps)) and not found:
+        found.append(
+            problem(
+                f"reset(seed=...) does not repeat an episode of the same instance ({which})",
+                "pass the seed to super().reset, draw from self.np_random, and keep nothing from episode to episode",
+            )
+        )
+    if _global_generators() != before:
+        found.append(
+            problem(
+                "it uses a global generator (np.random or random), which other seeds and instances use too",
+                "draw from self.np_random",
+            )
+        )
+    return found
+
+
+def _difference(trace: Trace, again: Trace, steps: int) -> str | None:
+    """Returns what differs first, and where; None if nothing does."""
+    if len(again) < steps:
+        return again.findings[-1].text if again.findings else f"it ended after {len(again)} steps"
+    differs = [_rows_differ(one, two) for one, two in zip(trace.beginning(steps), again.beginning(steps), strict=True)]
+    if not any(rows.any() for rows in differs):
+        return None
+    step = min(int(np.argmax(rows)) for rows in differs if rows.any())
+    return f"{' and '.join(name for name, rows in zip(NAMES, differs) if rows[step])} of step {step + 1}"
+
+
+def _rows_differ(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+    """Returns bool [T]: nan equals nan."""
+    if one.dtype == np.bool_:
+        return np.asarray(one != two)
+    same = (one == two) | (np.isnan(one) & np.isnan(two))
+    return ~same if same.ndim == 1 else ~same.all(axis=1)
+
+
+def _global_generators() -> list[Any]:
+    name, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002 (only looks at it)
+    return [name, np.asarray(keys).tolist(), *rest, random.getstate()]
+
+
+def measure_noise(env: gymnasium.Env, trace: Trace, seed: int) -> str:
+    """Returns how much chance there is in one step from one state with one action, in words.
+
+    The same start is made twice, and the generator of the environment replaced before the step.
+    """
+    actions = trace.actions[:NOISE_STARTS]
+    obs, rewards = [], []
+    try:
+        for number, action in enumerate(actions):
+            outcomes = [_one_step(env, action, seed + number, noise) for noise in (None, number)]
+            obs.append(np.abs(outcomes[0][0] - outcomes[1][0]).max(initial=0.0))
+            rewards.append(outcomes[0][1] - outcomes[1][1])
+    except Exception as error:  # an environment without such a generator, or one that fails
+        return f"unknown ({one_line(error)})"
+    if not (np.any(obs) or np.any(rewards)):
+        return "none seen (one step, the same start and action, another generator)"
+    noise = float(np.std(rewards) / np.sqrt(2.0))
+    return f"sd {noise:.2g} of one step's reward, observations differ by up to {max(obs):.2g}, from the same start"
+
+
+def _one_step(env: gymnasium.Env, action: np.ndarray, seed: int, noise: int | None) -> tuple[np.ndarray, float]:
+    env.reset(seed=seed)
+    if noise is not None:
+        env.unwrapped.np_random = np.random.default_rng(noise)
+    obs, reward, *_ = env.step(action.copy())
+    return np.asarray(obs, np.float64), float(reward)
+
+
+def check_actions(env: gymnasium.Env, seed: int) -> list[Finding]:
+    """Plays the ends of the action space: whether they are taken, and whether actions change anything."""
+    space = env.action_space
+    if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
+        return []
+    traces = {}
+    for name, action in (("lowest", space.low), ("highest", space.high)):
+        traces[name] = play(env, [action.copy() for _ in range(PROBED_STEPS)], seed)
+        if len(traces[name]) < PROBED_STEPS:
+            why = traces[name].findings[-1].text
+            return [
+                problem(f"the {name} action {action.tolist()} was not taken ({why})", "take it, or change the space")
+            ]
+    if _difference(traces["lowest"], traces["highest"], PROBED_STEPS) is None:
+        return [
+            problem(
+                f"the lowest and the highest action do the same for {PROBED_STEPS} steps", "see whether actions arrive"
+            )
+        ]
+    return []
+
+
+def check_thread(env: gymnasium.Env, seed: int) -> list[Finding]:
+    """Resets and steps an instance in another thread than the one that made it."""
+    failures: list[BaseException] = []
+
+    def use() -> None:
+        try:
+            env.reset(seed=seed)
+            env.step(0.5 * (env.action_space.low + env.action_space.high).astype(env.action_space.dtype))
+        except (Exception, SystemExit) as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=use, daemon=True)
+    thread.start()
+    thread.join()
+    if not failures:
+        return []
+    return [
+        note(f"only the thread that made it can use it ({one_line(failures[0])}); runs call it from that one alone")
+    ]

@@ -1,0 +1,251 @@
+"""Plays episodes with a run's policy: `python -m mbpo_jax.evaluate RUN_DIR [--video=FILE.mp4] [--json]`.
+
+Prints the return, the length and the end of every episode, and their mean, standard deviation and 95 % interval. The
+policy acts without exploration. Episodes begin as those of the run's own evaluations do, numbered from
+--first_episode on. With --video the first of them are filmed while they are played (pip install 'mbpo-jax[video]').
+The run's environment is imported where it is given as module:Id, so evaluate only runs that you trust.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mbpo_jax.driver.config import Diverged, EnvironmentFailure, StorageFailure
+from mbpo_jax.driver.interaction import evaluate as evaluation
+from mbpo_jax.driver.interaction import rendering
+from mbpo_jax.driver.interaction.environment import EVALUATION, Environment, Limits
+from mbpo_jax.driver.interaction.policy import Policy, load_policy, policy_path
+from mbpo_jax.driver.interaction.simulator import Spaces, Step, spaces_from_json
+from mbpo_jax.driver.storage import files, run_directory
+from mbpo_jax.launch.command import Parser, count, exit_status, make_writable, positive, report_error
+from mbpo_jax.launch.program import as_called
+from mbpo_jax.reports import plain_json, statistics
+from mbpo_jax.reports.film import Film
+
+
+class Episode(NamedTuple):
+    """A whole episode."""
+
+    episode: int  # its number
+    episode_return: float
+    length: int  # steps
+    end: str  # terminated or truncated
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Plays, and prints what came of it; returns the exit status.
+
+    0 done, 2 wrong flags or a run that does not fit, 3 stopped, 5 the environment failed, 6 files failed.
+    """
+    try:
+        arguments = _parse(argv)
+        result = evaluate(arguments)
+    except (ValueError, Diverged, EnvironmentFailure, StorageFailure, OSError) as error:
+        return report_error(error)
+    print(json.dumps(plain_json.plain(result), indent=2) if arguments.json else text(result))
+    return 0
+
+
+def evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Returns the episodes and their statistics, as --json prints them."""
+    if arguments.video:
+        _choose_gl()
+    saved = _saved(arguments.run_dir)
+    seed = _seed(saved.run.seeds, arguments.seed)
+    policy = _policy(arguments.run_dir, seed, arguments.best, saved.run.eval_every_steps)
+    played, failed = _play(arguments, saved, seed, policy)
+    returns = [episode.episode_return for episode in played]
+    return {
+        "run_dir": str(arguments.run_dir),
+        "env": arguments.env or saved.run.env,
+        "seed": seed,
+        "policy": "best" if arguments.best else "newest",
+        "episodes": [episode._asdict() for episode in played],
+        "failed_episodes": failed,
+        "return_mean": float(statistics.mean(returns)),
+        "return_std": statistics.sample_std(returns),
+        "return_interval": statistics.t_interval(returns),
+        "video": str(arguments.video) if arguments.video else None,
+    }
+
+
+def text(result: dict[str, Any]) -> str:
+    """Returns the table that is printed."""
+    lines = [
+        f"{result['env']}: the {result['policy']} policy of seed {result['seed']} of {result['run_dir']}",
+        f"{'episode':>9}{'return':>14}{'length':>9}  end",
+    ]
+    for episode in result["episodes"]:
+        lines.append("{episode:9,}{episode_return:14.3f}{length:9,}  {end}".format(**episode))
+    number, interval = len(result["episodes"]), result["return_interval"]
+    spread = f", sd {result['return_std']:.3f}" if number > 1 else ""
+    lines.append(f"return: mean {result['return_mean']:.3f}{spread} over {number:,} episode{'s' * (number > 1)}")
+    if interval is None:
+        lines.append("no interval of the mean: it needs two episodes or more")
+    else:
+        lines.append(
+            f"95 % interval of the mean: {interval[0]:.3f} to {interval[1]:.3f} (Student t over episodes; it says "
+            "nothing of other seeds)"
+        )
+    if result["failed_episodes"]:
+        lines.append(f"left out: {result['failed_episodes']:,} episodes that the environment failed in")
+    return "\n".join([*lines, *([f"video: {result['video']}"] if result["video"] else [])])
+
+
+# -- the command line --------------------------------------------------------------------------------------------
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = Parser(prog=as_called("python -m mbpo_jax.evaluate"), description=as_called(__doc__), allow_abbrev=False)
+    add = parser.add_argument
+    add("run_dir", nargs="?", type=Path, metavar="RUN_DIR", help="Directory of the run.")
+    add("--run_dir", type=Path, dest="named_run_dir", metavar="RUN_DIR", help="The same.")
+    add("--seed", type=count, help="Seed of the agent. Default: the run's first.")
+    add("--best", action="store_true", help="The policy of the best evaluation. Default: the newest.")
+    add("--episodes", type=positive, default=10, help="Episodes to play. Default: 10.")
+    add("--first_episode", type=count, default=0, help="Number of the first; others begin elsewhere. Default: 0.")
+    add("--env", help="Gymnasium id of another environment of the same sizes. Default: the run's.")
+    add("--video", type=Path, metavar="FILE.mp4", help="Film the first episodes, whole, into this file.")
+    add("--video_episodes", type=positive, help="Episodes to film. Default: 1.")
+    add("--json", action="store_true", help="Print JSON.")
+    arguments = parser.parse_args(argv)
+    given = [path for path in (arguments.run_dir, arguments.named_run_dir) if path is not None]
+    if len(given) != 1:
+        raise ValueError(f"RUN_DIR must be given once, got {len(given)} of them; --help lists the flags")
+    arguments.run_dir = given[0].expanduser()
+    _check_video(arguments)
+    return arguments
+
+
+def _check_video(arguments: argparse.Namespace) -> None:
+    if arguments.video is None:
+        if arguments.video_episodes is not None:
+            raise ValueError(f"--video_episodes={arguments.video_episodes} needs --video=FILE.mp4; leave it out")
+        return
+    arguments.video = arguments.video.expanduser()
+    if arguments.video.suffix.lower() != ".mp4" or arguments.video.is_dir():
+        raise ValueError(f"--video must be a file that ends in .mp4, got '{arguments.video}'")
+    arguments.video_episodes = arguments.video_episodes or 1
+    if arguments.video_episodes > arguments.episodes:
+        raise ValueError(
+            f"--video_episodes must be --episodes={arguments.episodes} or less, got {arguments.video_episodes}"
+        )
+    make_writable(arguments.video.parent, "video")
+
+
+# -- the run -----------------------------------------------------------------------------------------------------
+
+
+def _saved(run_dir: Path) -> run_directory.SavedConfig:
+    if not (run_dir / files.CONFIG).exists():
+        why = f"where there is no {files.CONFIG}" if run_dir.is_dir() else "which is no directory"
+        raise ValueError(f"RUN_DIR must be the directory of a run, got '{run_dir}', {why}")
+    return run_directory.read_config(run_dir)
+
+
+def _seed(seeds: tuple[int, ...], seed: int | None) -> int:
+    if seed is not None and seed not in seeds:
+        raise ValueError(f"--seed must be one of the run's, {', '.join(map(str, seeds))}, got {seed}")
+    return seeds[0] if seed is None else seed
+
+
+def _policy(run_dir: Path, seed: int, best: bool, eval_every_steps: int) -> Policy:
+    if not policy_path(run_dir, seed, best).exists():
+        raise ValueError(
+            f"RUN_DIR must have a {'best ' * best}policy of seed {seed}, got '{run_dir}', where none is saved yet: the "
+            f"first is at the first evaluation (--eval_every_steps={eval_every_steps})"
+        )
+    return load_policy(run_dir, seed, best)
+
+
+# -- the episodes ------------------------------------------------------------------------------------------------
+
+
+class Watched(Environment):
+    """An environment that keeps how its episodes ended, and films some of them."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.played: list[Episode] = []
+        self.film: Film | None = None
+        self.filmed = range(0)  # numbers of episodes
+
+    def reset(self, episode: int | None = None) -> Any:
+        """Begins an episode, as Environment.reset does."""
+        obs = super().reset(episode)
+        self._shoot()
+        return obs
+
+    def step(self, action: Any) -> Step:
+        """Takes a step, as Environment.step does."""
+        step = super().step(action)
+        self._shoot()
+        if step.terminal or step.truncated:
+            end = "terminated" if step.terminal else "truncated"
+            self.played.append(Episode(self.episode, self.episode_return, len(self.actions), end))
+        return step
+
+    def _shoot(self) -> None:
+        if self.film is not None and self.episode in self.filmed:
+            self.film.add(self.render())
+
+
+def _play(
+    arguments: argparse.Namespace, saved: run_directory.SavedConfig, seed: int, policy: Policy
+) -> tuple[list[Episode], int]:
+    """Returns the whole episodes, and how many the environment failed in."""
+    run, films = saved.run, arguments.video is not None
+    name = arguments.env or run.env
+    limits = Limits(run.env_nonfinite_episodes, run.env_restarts)
+    # A process of its own, as --env_timeout_s asks for, hands over no pictures.
+    timeout_s = 0 if films else run.env_timeout_s
+    env = Watched(name, seed, EVALUATION, run.max_episode_steps, timeout_s, limits, films)
+    with contextlib.ExitStack() as stack:
+        stack.callback(env.close)
+        if saved.task is not None:
+            _check_sizes(env, spaces_from_json(saved.task), run.env)
+        if films:
+            _try_rendering(env, arguments.first_episode)
+            env.film = stack.enter_context(Film(arguments.video, env.frames_per_second))
+            env.filmed = range(arguments.first_episode, arguments.first_episode + arguments.video_episodes)
+        evaluation.evaluate(policy, env, arguments.first_episode, arguments.episodes)
+        return env.played, arguments.episodes - len(env.played)
+
+
+def _check_sizes(env: Environment, own: Spaces, own_id: str) -> None:
+    """Raises ValueError where an environment is not of the sizes that the policy was trained for."""
+    wanted, got = (own.obs_dim, own.action_low.size), (env.obs_dim, env.action_dim)
+    if got != wanted:
+        raise ValueError(
+            f"--env must have {wanted[0]} observations and {wanted[1]} actions, as the run's {own_id} had, got one "
+            f"with {got[0]} and {got[1]}"
+        )
+
+
+def _choose_gl() -> None:
+    """Sets MUJOCO_GL, before anything imports MuJoCo, which reads it once."""
+    name = rendering.choose_gl()
+    if name is not None:
+        os.environ[rendering.VARIABLE] = name
+
+
+def _try_rendering(env: Environment, episode: int) -> None:
+    """Raises ValueError, before anything is played, where the environment cannot be rendered; says why."""
+    env.reset(episode)
+    try:
+        env.render()
+    except EnvironmentFailure as error:
+        own = os.environ.get(rendering.VARIABLE)
+        none = "no OpenGL back end works here" if own is None else f"{rendering.VARIABLE}={own}"
+        raise ValueError(
+            f"--video needs pictures, but {error} ({none}). MuJoCo's environments need libEGL (Debian: libegl1), "
+            "OSMesa (libosmesa6) or a display"
+        ) from error
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(main))

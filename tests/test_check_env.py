@@ -1,0 +1,523 @@
+"""Faults are planted in a small world, one each; each is found, and nothing is found where there is none."""
+
+import threading
+
+import gymnasium
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gymnasium.spaces import Box, Discrete
+from gymnasium.wrappers import NormalizeObservation, NormalizeReward
+
+from mbpo_jax import check_env
+from mbpo_jax.environment_check.examination import examine
+from mbpo_jax.environment_check.finding import numbers
+
+LIMIT = 50
+
+
+def outside(obs, action, next_obs):
+    return jnp.abs(next_obs[..., 0]) > 1.0
+
+
+def always(obs, action, next_obs):
+    return jnp.ones(next_obs.shape[:-1], bool)
+
+
+def reads_the_action(obs, action, next_obs):
+    """As `outside`, if actions are in [-1, 1]."""
+    return outside(obs, action, next_obs) & (jnp.abs(action[..., 0]) <= 1.0)
+
+
+class Walk(gymnasium.Env):
+    """A random walk that ends beyond 1. Observes position and last action. Nothing is wrong with it."""
+
+    low, high = -1.0, 1.0
+
+    def __init__(self):
+        self.observation_space = Box(-10.0, 10.0, (2,))
+        self.action_space = Box(self.low, self.high, (1,))
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.time, self.position, self.action = 0, self.draw(), 0.0
+        return self.observe(), {}
+
+    def step(self, action):
+        self.time, self.action = self.time + 1, float(action[0])
+        self.position += 0.3 * self.action / abs(self.high if np.isfinite(self.high) else 1.0)
+        return self.observe(), -(self.position**2), bool(abs(self.position) > 1.0), False, {}
+
+    def draw(self):
+        return float(self.np_random.uniform(-0.5, 0.5))
+
+    def observe(self):
+        return np.float32([self.position, self.action])
+
+
+class Wide(Walk):
+    low, high = -3.0, 3.0
+
+
+class HugeObs(Walk):
+    def observe(self):
+        return np.float64([self.position * 1e39, self.action])
+
+
+class LargeObs(Walk):
+    def __init__(self):
+        super().__init__()
+        self.observation_space = Box(-np.inf, np.inf, (2,))
+
+    def observe(self):
+        return np.float32([self.position * 1e5, self.action])
+
+
+class LostInFloat32(LargeObs):
+    def observe(self):
+        return np.float64([1e3 + 1e-5 * self.position, self.action])
+
+
+class OtherDtype(Walk):
+    def observe(self):
+        return np.float64([self.position, self.action])
+
+
+class Outside(Walk):
+    def observe(self):
+        return np.float32([20.0 * self.position, self.action])
+
+
+class NanObs(Walk):
+    def observe(self):
+        return np.float32([self.position, np.nan if self.time == 7 else self.action])
+
+
+class NanReward(Walk):
+    def step(self, action):
+        obs, reward, *rest = super().step(action)
+        return obs, np.inf if self.time == 7 else reward, *rest
+
+
+class ConstantDim(Walk):
+    def __init__(self):
+        super().__init__()
+        self.observation_space = Box(-10.0, 10.0, (5,))
+
+    def observe(self):
+        return np.float32([self.position, 0.0, 7.0, self.action, self.position])
+
+
+class Blind(Walk):
+    def observe(self):
+        return np.float32([1.0, 2.0])
+
+
+class Unbounded(Walk):
+    low, high = -np.inf, np.inf
+
+
+class OneAction(Walk):
+    def __init__(self):
+        super().__init__()
+        self.action_space = Box(np.float32([-1.0, 2.0]), np.float32([1.0, 2.0]))
+
+
+class DiscreteActions(Walk):
+    def __init__(self):
+        super().__init__()
+        self.action_space = Discrete(3)
+
+
+class Images(Walk):
+    def __init__(self):
+        super().__init__()
+        self.observation_space = Box(0, 255, (16, 16, 3), np.uint8)
+
+    def observe(self):
+        return np.full((16, 16, 3), 100 + int(20 * self.position), np.uint8)
+
+
+class Nothing(Walk):
+    def __init__(self):
+        super().__init__()
+        self.observation_space = Box(-1.0, 1.0, (0,))
+
+
+class ClockTerminates(Walk):
+    def step(self, action):
+        obs, reward, *_ = super().step(0.1 * action)
+        return obs, reward, self.time == 20, False, {}
+
+
+class ClockTerminatesToo(Walk):
+    def step(self, action):
+        obs, reward, terminated, *_ = super().step(action)
+        return obs, reward, terminated or self.time == 20, False, {}
+
+
+class ClockInInfo(Walk):
+    def step(self, action):
+        obs, reward, terminated, *_ = super().step(action)
+        return obs, reward, terminated or self.time == 40, False, {"TimeLimit.truncated": self.time == 40}
+
+
+class Swapped(Walk):
+    def step(self, action):
+        obs, reward, terminated, truncated, info = super().step(action)
+        return obs, reward, truncated, terminated, info
+
+
+class EndsAtOnce(Walk):
+    def step(self, action):
+        obs, reward, *_ = super().step(action)
+        return obs, reward, True, False, {}
+
+
+class OwnClock(Walk):
+    """Time goes on between episodes: the same seed begins elsewhere."""
+
+    made = 0
+
+    def __init__(self):
+        super().__init__()
+        OwnClock.made += 1
+        self.offset = 0.01 * OwnClock.made
+
+    def draw(self):
+        return self.offset + super().draw()
+
+
+class IgnoresSeed(Walk):
+    def __init__(self):
+        super().__init__()
+        self.own = np.random.default_rng(3)
+
+    def draw(self):
+        return float(self.own.uniform(-0.5, 0.5))
+
+
+class Remembers(Walk):
+    episodes = 0
+
+    def draw(self):
+        self.episodes += 1
+        return super().draw() + 0.001 * self.episodes
+
+
+class GlobalDraws(Walk):
+    def draw(self):
+        return float(np.random.uniform(-0.5, 0.5))  # noqa: NPY002
+
+
+class GlobalSeeds(Walk):
+    def draw(self):
+        np.random.seed(int(self.np_random.integers(1000)))  # noqa: NPY002
+        return float(np.random.uniform(-0.5, 0.5))  # noqa: NPY002
+
+
+class NoisyReward(Walk):
+    def step(self, action):
+        obs, reward, *rest = super().step(action)
+        return obs, reward + float(self.np_random.normal()), *rest
+
+
+class HugeReward(Walk):
+    def step(self, action):
+        obs, reward, *rest = super().step(action)
+        return obs, 1e9 * reward, *rest
+
+
+class TinyReward(Walk):
+    def step(self, action):
+        obs, reward, *rest = super().step(action)
+        return obs, 1e-9 * reward, *rest
+
+
+class NoReward(Walk):
+    def step(self, action):
+        obs, _, *rest = super().step(action)
+        return obs, 0.0, *rest
+
+
+class OldStep(Walk):
+    def step(self, action):
+        obs, reward, terminated, _, info = super().step(action)
+        return obs, reward, terminated, info
+
+
+class OldReset(Walk):
+    def reset(self, *, seed=None, options=None):
+        return super().reset(seed=seed)[0]
+
+
+class NoSeed(Walk):
+    def reset(self):
+        return super().reset()
+
+
+class NumberFlag(Walk):
+    def step(self, action):
+        obs, reward, terminated, *rest = super().step(action)
+        return obs, reward, int(terminated), *rest
+
+
+class TextReward(Walk):
+    def step(self, action):
+        obs, reward, *rest = super().step(action)
+        return obs, str(reward), *rest
+
+
+class OtherShape(Walk):
+    def observe(self):
+        return np.zeros(3, np.float32)
+
+
+class SharedArray(Walk):
+    def observe(self):
+        self.array = getattr(self, "array", np.zeros(2, np.float32))
+        self.array[:] = self.position, self.action
+        return self.array
+
+
+class ChangesAction(Walk):
+    def step(self, action):
+        result = super().step(action)
+        action *= 0.5
+        return result
+
+
+class DeafToActions(Walk):
+    def step(self, action):
+        return super().step(np.float32([0.05]) * (-1) ** (self.time // 7))
+
+
+class RefusesBounds(Walk):
+    def step(self, action):
+        assert abs(action[0]) < 1.0, "out of bounds"
+        return super().step(action)
+
+
+class OneThread(Walk):
+    def __init__(self):
+        super().__init__()
+        self.owner = threading.get_ident()
+
+    def reset(self, *, seed=None, options=None):
+        if threading.get_ident() != self.owner:
+            raise RuntimeError("created in another thread")
+        return super().reset(seed=seed)
+
+
+class OneInstance(Walk):
+    free = True
+
+    def __init__(self):
+        super().__init__()
+        if not OneInstance.free:
+            raise OSError(98, "Address already in use")
+        OneInstance.free = False
+
+    def close(self):
+        OneInstance.free = True
+
+
+class Fails(Walk):
+    def step(self, action):
+        if self.time == 3 and self.position > 0.2:
+            raise RuntimeError("the gripper\nis stuck")
+        return super().step(action)
+
+
+class FailsWhenMade(Walk):
+    def __init__(self):
+        raise RuntimeError("no robot")
+
+
+def with_normalised_observations():
+    return NormalizeObservation(Walk())
+
+
+def with_normalised_rewards():
+    return NormalizeReward(Walk())
+
+
+class OwnStatistics(gymnasium.Wrapper):
+    """A wrapper of a user's own that does the same under another name."""
+
+    def __init__(self):
+        super().__init__(Walk())
+        self.history, self.observation_space = [0.0], Box(-np.inf, np.inf, (2,))
+
+    def reset(self, **options):
+        obs, info = self.env.reset(**options)
+        return self.scaled(obs), info
+
+    def step(self, action):
+        obs, *rest = self.env.step(action)
+        return self.scaled(obs), *rest
+
+    def scaled(self, obs):
+        self.history.append(float(obs[0]))
+        return obs - np.float32(np.mean(self.history))
+
+
+PROBLEMS = {
+    Unbounded: "actions 0 have no bounds",
+    OneAction: "actions 1 have one value only",
+    DiscreteActions: "runs need continuous ones",
+    Images: "look like images (16, 16, 3)",
+    Nothing: "is empty",
+    HugeObs: "observations 0 go beyond float32",
+    LargeObs: "observations 0 are as large as 1",
+    LostInFloat32: "observations 0 vary by less than float32",
+    Outside: "observations 0 leave their space (observation 0 was in [-2",
+    NanObs: "observations 1 are not finite in ",
+    NanReward: "rewards are not finite in ",
+    Blind: "no observation ever changes",
+    ClockTerminates: "episodes end after 20 steps by terminated: return truncated",
+    ClockTerminatesToo: "episodes end after 20 steps, and none later, by terminated",
+    ClockInInfo: "info says TimeLimit.truncated",
+    Swapped: "episodes are truncated before the time limit",
+    EndsAtOnce: "every episode ends at its first step",
+    OwnClock: "other numbers in a second instance (observations and next observations and rewards of step 1)",
+    IgnoresSeed: "reset(seed=...) does not repeat an episode of the same instance",
+    Remembers: "reset(seed=...) does not repeat an episode of the same instance",
+    GlobalDraws: "it uses a global generator",
+    GlobalSeeds: "it uses a global generator",
+    HugeReward: "rewards are as large as 1",
+    TinyReward: "rewards are as small as ",
+    OldStep: "step is to return (obs, reward, terminated, truncated, info)",
+    OldReset: "reset returned a ndarray: return (obs, info)",
+    NoSeed: "unexpected keyword argument 'seed'",
+    NumberFlag: "a flag terminated that is no boolean, int 0",
+    TextReward: "a reward that is no number, str",
+    OtherShape: "shape (3,) where its space has (2,)",
+    DeafToActions: "the lowest and the highest action do the same",
+    RefusesBounds: "the lowest action [-1.0] was not taken (step 1 of episode 0 raised AssertionError: out of bounds",
+    OneInstance: "a second instance cannot be made while one is open",
+    Fails: "step 4 of episode",
+    FailsWhenMade: "its constructor raised RuntimeError: no robot",
+    with_normalised_observations: "NormalizeObservation has running statistics",
+    with_normalised_rewards: "NormalizeReward has running statistics",
+    OwnStatistics: "does not repeat an episode",
+}
+NOTES = {
+    ConstantDim: "observations 1 to 2 never change",
+    OtherDtype: "observations are float64 where their space is float32",
+    NoReward: "every reward was 0",
+    SharedArray: "every observation comes in the same array",
+    ChangesAction: "changes the array of the action",
+    OneThread: "only the thread that made it can use it (RuntimeError: created in another thread)",
+}
+SOUND = (Walk, Wide, NoisyReward)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _registered():
+    worlds = [*PROBLEMS, *NOTES, *SOUND]
+    for world in worlds:
+        gymnasium.register(f"{world.__name__}-v0", entry_point=world, max_episode_steps=LIMIT)
+    gymnasium.register("NoLimit-v0", entry_point=Walk)
+    yield
+    for world in worlds:
+        del gymnasium.registry[f"{world.__name__}-v0"]
+    del gymnasium.registry["NoLimit-v0"]
+
+
+def examined(name, rule="never", **options):
+    return examine(name, **({"termination_fn": rule, "num_steps": 400, "seed": 0, "max_episode_steps": 0} | options))
+
+
+@pytest.mark.parametrize("world", PROBLEMS, ids=lambda world: world.__name__)
+def test_a_planted_fault_is_a_problem(world):
+    found = examined(f"{world.__name__}-v0", "auto")
+    assert any(PROBLEMS[world] in finding.text for finding in found.problems), found.problems
+    assert all("\n" not in finding.text for finding in found.findings)
+
+
+@pytest.mark.parametrize("world", NOTES, ids=lambda world: world.__name__)
+def test_what_does_no_harm_is_a_note(world):
+    found = examined(f"{world.__name__}-v0", "auto")
+    assert found.problems == []
+    assert any(NOTES[world] in finding.text for finding in found.findings), found.findings
+
+
+@pytest.mark.parametrize("world", SOUND, ids=lambda world: world.__name__)
+def test_a_sound_world_is_left_alone(world):
+    found = examined(f"{world.__name__}-v0", f"{__name__}:reads_the_action")
+    assert found.findings == []
+    assert "noise" in found.facts and ("sd" in found.facts["noise"]) == (world is NoisyReward)
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [("never", "it misses "), (f"{__name__}:always", " and sees "), ("auto", None), (f"{__name__}:outside", None)],
+)
+def test_a_wrong_rule_is_counted(rule, message):
+    found = examined("Walk-v0", rule)
+    assert [finding.matters for finding in found.findings] == [True] * (message is not None)
+    assert message is None or message in found.findings[0].text
+    assert ("none is known for this id" in found.facts["rule"]) == (rule == "auto")
+
+
+def test_a_time_limit_can_be_given():
+    assert "it has no time limit" in examined("NoLimit-v0", "auto").problems[0].text
+    assert examined("NoLimit-v0", "auto", max_episode_steps=20).findings == []
+
+
+STANDARD = [
+    "InvertedPendulum-v5",
+    "InvertedDoublePendulum-v5",
+    "Hopper-v5",
+    "HalfCheetah-v5",
+    "Walker2d-v5",
+    "Ant-v5",
+    "Swimmer-v5",
+    "Pendulum-v1",
+    "MountainCarContinuous-v0",
+    "mbpo_jax/CartpoleContinuous-v0",
+    "mbpo_jax/AntTruncatedObs-v4",
+    "mbpo_jax/AntTruncatedObs-v5",
+    "mbpo_jax/HumanoidTruncatedObs-v4",
+    "mbpo_jax/HumanoidTruncatedObs-v5",
+]
+
+
+@pytest.mark.parametrize("env_id", STANDARD)
+def test_no_false_alarm_on_standard_environments(env_id):
+    found = examined(env_id, "auto", num_steps=1000)
+    assert found.problems == []
+
+
+def test_the_command(capsys):
+    assert check_env.main(["Walk-v0", f"--termination_fn={__name__}:outside", "--num_steps=300"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "Walk-v0: 300 random steps, seed 0"
+    assert lines[-1] == "no problems found"
+    assert check_env.main(["--env=HugeReward-v0"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "1 problem found"
+    assert lines[-2].startswith("problem: rewards are as large as ")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["NoSuch-v0"], "ENV must be an installed Gymnasium id, got 'NoSuch-v0'"),
+        (["no_such_module:Walk-v0"], "got 'no_such_module:Walk-v0'"),
+        ([], "ENV must be given once, got 0"),
+        (["Walk-v0", "--env=Walk-v0"], "ENV must be given once, got 2"),
+        (["Walk-v0", "--num_steps=0"], "--num_steps: must be a whole number, 1 or more"),
+        (["Walk-v0", "--termination_fn=no_such:rule"], "that can be imported, got 'no_such:rule'"),
+        (["Walk-v0", "--termination_fn=math:sin"], "must return bool"),
+    ],
+)
+def test_wrong_flags_are_one_line(words, message, capsys):
+    assert check_env.main(words) == 2
+    err = capsys.readouterr().err
+    assert message in err and err.count("\n") == 1
+
+
+def test_indices_are_short():
+    assert numbers([0, 3, 4, 5, 9]) == "0, 3 to 5, 9"
