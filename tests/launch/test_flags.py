@@ -609,7 +609,8 @@ def test_garbage_in_a_flagfile_never_raises_anything_but_a_flags_error(tmp_path)
 
 
 def test_every_flagfile_has_its_row_here():
-    assert {path.stem for path in EXPERIMENTS.glob("*.flags")} == TASKS.keys() | OTHERS.keys()
+    own = {path.stem for path in EXPERIMENTS.glob("*.flags")} - {"paper"}  # what they share
+    assert own == TASKS.keys() | OTHERS.keys()
 
 
 ABLATIONS = {

@@ -64,7 +64,7 @@ def test_an_algorithm_has_its_own_defaults_and_no_flags_of_others():
     assert found["updates_per_step"].startswith("--updates_per_step=1  (a whole number, 1 or more)")
     assert not {"rollout_batch", "num_members", "agent", "target_noise_std"} & found.keys()
     found, _ = entries(help_text.answer(["--help", "--algorithm=mbpo_td3"]))
-    assert found["updates_per_step"].startswith("--updates_per_step=20  (a whole number, 1 or more)")
+    assert found["updates_per_step"].startswith("--updates_per_step=10  (a whole number, 1 or more)")
     assert {"rollout_batch", "num_members", "target_noise_std"} <= found.keys()
     assert not {"agent", "target_entropy"} & found.keys()
 

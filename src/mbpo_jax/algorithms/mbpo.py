@@ -69,7 +69,8 @@ TINY = {
     "exploration_steps": 40, "min_replay_rows": 40, "replay_capacity": 400, "epoch_steps": 20, "fit_every_steps": 10,
     "rollout_batch": 30, "updates_per_step": 2, "batch_size": 16, "real_fraction": 0.25,
     "model.num_members": 3, "model.num_elites": 2, "model.model_hidden_units": 8,
-    "model.model_weight_decays": (5e-5, 1e-4), "model.fit_epoch_minibatches": 1, "agent.hidden_units": 8, "agent.num_hidden_layers": 1,
+    "model.model_weight_decays": (5e-5, 1e-4), "model.fit_epoch_minibatches": 1,
+    "agent.hidden_units": 8, "agent.num_hidden_layers": 1,
 }  # fmt: skip
 """Changes of the defaults, by full path, with which tests run every phase within seconds."""
 

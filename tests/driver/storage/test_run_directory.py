@@ -271,7 +271,7 @@ def test_every_difference_is_listed_old_and_new():
         "num_members was 9, is 5",
         "seeds was (3, 1), is (3, 2)",
         "target_entropy was -0.05, is None",
-        "updates_per_step was 20, is 7",
+        "updates_per_step was 10, is 7",
     ]
     assert "another --run_dir" in message
 
