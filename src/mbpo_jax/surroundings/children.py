@@ -11,7 +11,7 @@ from typing import Any
 
 from mbpo_jax.surroundings.look import Look, size
 
-SECONDS = 180  # that a child may take; they need 5 to 20
+SECONDS = 600  # that a child may take; they need 5 to 20 where nothing else runs
 TINY_RUN = {
     "algorithm": "sac",
     "env": "InvertedPendulum-v5",
