@@ -58,6 +58,7 @@ def test_odd_surroundings_are_lines_and_no_traceback(tmp_path, monkeypatch, caps
     assert any("training: " in line for line in fails)
     assert "MPLBACKEND=module://no_such_backend" in printed.out
     assert "HOME /dev/null: " in printed.out
+    assert f"run_dir {tmp_path / 'none'}: no run there yet" in printed.out
 
 
 def test_too_little_of_anything_is_said(tmp_path, monkeypatch):

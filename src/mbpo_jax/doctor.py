@@ -8,6 +8,7 @@ import functools
 import sys
 from pathlib import Path
 
+from mbpo_jax.driver.storage.files import CONFIG
 from mbpo_jax.launch.command import Parser, exit_status, report_error
 from mbpo_jax.launch.program import as_called
 from mbpo_jax.surroundings import children, host
@@ -20,7 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     0 nothing would fail, 1 something would, 2 wrong flags, 3 stopped.
     """
     parser = Parser(prog=as_called("python -m mbpo_jax.doctor"), description=as_called(__doc__), allow_abbrev=False)
-    parser.add_argument("--run_dir", type=Path, help="Directory of a run to look at.")
+    parser.add_argument("--run_dir", type=Path, help="Directory of a run to look at, begun or not.")
     try:
         arguments = parser.parse_args(argv)
     except (ValueError, OSError) as error:
@@ -42,7 +43,8 @@ def look_at_all(run_dir: Path | None) -> list[Look]:
         guarded("variables", host.variables),
     ]
     try:
-        with children.started(run_dir) as (run, probe):
+        begun = run_dir is not None and (run_dir / CONFIG).exists()
+        with children.started(run_dir if begun else None) as (run, probe):
             looks.insert(1, guarded("jax", functools.partial(children.jax_and_files, process=probe)))
             looks.append(guarded("trial", functools.partial(children.tiny_run, process=run)))
             looks.append(guarded("graphics", host.graphics))

@@ -11,6 +11,7 @@ from pathlib import Path
 import mbpo_jax
 from mbpo_jax.driver import memory_limits
 from mbpo_jax.driver.interaction import rendering
+from mbpo_jax.driver.storage.files import CONFIG
 from mbpo_jax.surroundings.look import Look, size
 
 NEEDED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "gymnasium", "mujoco", "numpy", "scipy", "matplotlib")
@@ -110,6 +111,8 @@ def disk(look: Look, run_dir: Path | None) -> None:
             look.fails.append(f"training into {path}: {size(free)} are free, and checkpoints take up to {size(1e9)}")
     if home == "~":
         look.lines.append("HOME: none")
+    if run_dir and not (run_dir / CONFIG).exists():
+        look.lines.append(f"run_dir {run_dir}: no run there yet")
 
 
 def _existing(path: Path) -> Path:
