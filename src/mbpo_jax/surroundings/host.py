@@ -8,7 +8,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import mbpo_jax
 from mbpo_jax.driver import memory_limits
 from mbpo_jax.driver.interaction import rendering
 from mbpo_jax.driver.storage.files import CONFIG
@@ -33,7 +32,7 @@ UNLIMITED = 2**60  # bytes; what control groups of version 1 say where there is 
 
 def software(look: Look) -> None:
     """Looks at versions."""
-    look.lines.append(f"mbpo_jax {mbpo_jax.__version__} in {Path(mbpo_jax.__file__).parent}")
+    look.lines.append(f"mbpo_jax {_version('mbpo-jax') or '(not installed)'} in {Path(__file__).parents[1]}")
     look.lines.append(f"Python {platform.python_version()} ({sys.executable}), {platform.platform()}")
     versions = {name: _version(name) for name in (*NEEDED, *OPTIONAL)}
     look.lines.append(", ".join(f"{name} {version}" for name, version in versions.items() if version))
