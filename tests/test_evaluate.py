@@ -98,7 +98,9 @@ def test_no_run_no_policy_and_an_environment_that_is_gone(mbpo_run, tmp_path, ca
     status, _, err = run(capsys, tmp_path)
     assert status == 2 and "where none is saved yet" in err and "(--eval_every_steps=40)" in err
     (tmp_path / "policies").symlink_to(mbpo_run / "policies")
-    (tmp_path / "config.json").write_text(config.replace("InvertedPendulum-v5", "gone_module:Gone-v0"))
+    assert '"termination_fn": "auto"' in config
+    gone = config.replace("InvertedPendulum-v5", "gone_module:Gone-v0")
+    (tmp_path / "config.json").write_text(gone.replace('"termination_fn": "auto"', '"termination_fn": "never"'))
     status, _, err = run(capsys, tmp_path)
     assert status == 2 and "gone_module" in err and err.count("\n") == 1
     (tmp_path / "config.json").write_text("{")

@@ -3,6 +3,7 @@
 A command's module is imported when it is called, so that help comes at once. Each is also `python -m mbpo_jax.MODULE`.
 """
 
+import contextlib
 import difflib
 import importlib
 import os
@@ -58,7 +59,8 @@ def console() -> int:
     last: a file there that is called as another module does not take its place.
     """
     if not sys.flags.safe_path:
-        sys.path.append(os.getcwd())
+        with contextlib.suppress(OSError):  # the folder is gone
+            sys.path.append(os.getcwd())
     return exit_status(main)
 
 

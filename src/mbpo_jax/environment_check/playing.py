@@ -130,21 +130,22 @@ class _Recorder:
         obs_dim, action_dim = (
             int(np.prod(space.shape or (0,))) for space in (self._env.observation_space, self._env.action_space)
         )
-        columns = list(zip(*self._rows)) if self._rows else [()] * 6
-        dims = ((obs_dim,), (action_dim,), (obs_dim,), (), (), ())
-        dtypes = (float, float, float, float, bool, bool)
-        arrays = [
-            np.asarray(column, dtype).reshape(len(self._rows), *dim)
-            for column, dtype, dim in zip(columns, dtypes, dims)
-        ]
+        names = ("obs", "action", "next_obs", "reward", "terminated", "truncated")
+        columns = dict(zip(names, zip(*self._rows))) if self._rows else dict.fromkeys(names, ())
+        rows = len(self._rows)
         return Trace(
-            *arrays,
-            self._limit_in_info,
-            self._lengths,
-            self._dtypes,
-            self._seconds,
-            self.findings,
-            [row[1] for row in self._rows],
+            obs=np.asarray(columns["obs"], float).reshape(rows, obs_dim),
+            action=np.asarray(columns["action"], float).reshape(rows, action_dim),
+            next_obs=np.asarray(columns["next_obs"], float).reshape(rows, obs_dim),
+            reward=np.asarray(columns["reward"], float),
+            terminated=np.asarray(columns["terminated"], bool),
+            truncated=np.asarray(columns["truncated"], bool),
+            limit_in_info=self._limit_in_info,
+            lengths=self._lengths,
+            dtypes=self._dtypes,
+            seconds=self._seconds,
+            findings=self.findings,
+            actions=list(columns["action"]),
         )
 
     def _reset(self, seed: int) -> np.ndarray:

@@ -1,0 +1,68 @@
+"""Looks at this machine and the surroundings, and says what would go wrong: `python -m mbpo_jax.doctor`.
+
+Tries a run of a few steps and each OpenGL back end, in processes of their own; takes some ten seconds. With --run_dir
+it looks at that run and its folder, too. Nothing is left behind but compiled programs in their cache.
+"""
+
+import functools
+import sys
+from pathlib import Path
+
+from mbpo_jax.driver.storage.files import CONFIG
+from mbpo_jax.launch.command import Parser, exit_status, report_error
+from mbpo_jax.launch.program import as_called
+from mbpo_jax.surroundings import children, host
+from mbpo_jax.surroundings.look import Look, guarded
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Looks and prints; returns the exit status.
+
+    0 nothing would fail, 1 something would, 2 wrong flags, 3 stopped.
+    """
+    parser = Parser(prog=as_called("python -m mbpo_jax.doctor"), description=as_called(__doc__), allow_abbrev=False)
+    parser.add_argument("--run_dir", type=Path, help="Directory of a run to look at, begun or not.")
+    try:
+        arguments = parser.parse_args(argv)
+    except (ValueError, OSError) as error:
+        return report_error(error)
+    run_dir = arguments.run_dir.expanduser() if arguments.run_dir else None
+    print("mbpo_jax: looking, which takes some ten seconds", file=sys.stderr, flush=True)
+    looks = look_at_all(run_dir)
+    print(text(looks))
+    return 1 if any(look.fails for look in looks) else 0
+
+
+def look_at_all(run_dir: Path | None) -> list[Look]:
+    """Returns a look at each part; raises nothing that the surroundings cause."""
+    looks = [
+        guarded("software", host.software),
+        guarded("processor", host.processor),
+        guarded("memory", host.memory),
+        guarded("disk", functools.partial(host.disk, run_dir=run_dir)),
+        guarded("variables", host.variables),
+    ]
+    try:
+        begun = run_dir is not None and (run_dir / CONFIG).exists()
+        with children.started(run_dir if begun else None) as (run, probe):
+            looks.insert(1, guarded("jax", functools.partial(children.jax_and_files, process=probe)))
+            looks.append(guarded("trial", functools.partial(children.tiny_run, process=run)))
+            looks.append(guarded("graphics", host.graphics))
+    except OSError as error:  # no temporary folder, no room for another process
+        looks.append(Look("trial", [f"cannot be made: {error}"], [f"training: {error}"]))
+    return looks
+
+
+def text(looks: list[Look]) -> str:
+    """Returns what is printed."""
+    lines = []
+    for look in looks:
+        lines += [f"{look.title if number == 0 else '':12}{line}" for number, line in enumerate(look.lines)]
+    lines += [f"would not work: {what}" for look in looks for what in look.lacks]
+    lines += [f"would be slow: {what}" for look in looks for what in look.slow]
+    lines += [f"would fail: {what}" for look in looks for what in look.fails]
+    return "\n".join([*lines, *([] if any(look.fails for look in looks) else ["nothing would fail"])])
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(main))

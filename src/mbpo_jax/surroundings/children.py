@@ -1,0 +1,106 @@
+"""Processes that try what would fail: a tiny run, and what jax says."""
+
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mbpo_jax.surroundings.look import Look, size
+
+SECONDS = 600  # that a child may take; they need 5 to 20 where nothing else runs
+TINY_RUN = {
+    "algorithm": "sac",
+    "env": "InvertedPendulum-v5",
+    "num_steps": 12,
+    "exploration_steps": 8,
+    "max_episode_steps": 5,
+    "eval_every_steps": 12,
+    "eval_episodes": 1,
+    "batch_size": 4,
+    "hidden_units": 8,
+    "num_hidden_layers": 1,
+    "replay_capacity": 100,
+}
+
+
+@contextlib.contextmanager
+def started(run_dir: Path | None) -> Iterator[tuple[subprocess.Popen[str], subprocess.Popen[str]]]:
+    """Starts a tiny run and the probe, side by side; ends both."""
+    with tempfile.TemporaryDirectory(prefix="mbpo_jax_doctor") as folder, contextlib.ExitStack() as stack:
+        flags = [f"--{name}={value}" for name, value in TINY_RUN.items()]
+        run = ["mbpo_jax.main", *flags, "--quiet", f"--run_dir={folder}/run"]
+        probe = ["mbpo_jax.surroundings.probe", *([str(run_dir)] if run_dir else [])]
+        yield tuple(stack.enter_context(_child(arguments)) for arguments in (run, probe))  # type: ignore[misc]
+
+
+@contextlib.contextmanager
+def _child(arguments: list[str]) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def tiny_run(look: Look, process: subprocess.Popen[str]) -> None:
+    """Looks at how a run of a few steps ended."""
+    _, why = _outcome(process)
+    look.lines.append("a run of a few steps ended well" if why is None else f"a run of a few steps failed: {why}")
+    if why is not None:
+        look.fails.append(f"training: {why}")
+
+
+def jax_and_files(look: Look, process: subprocess.Popen[str]) -> None:
+    """Looks at devices, settings of jax, the compile cache, and a run directory if one was named."""
+    out, why = _outcome(process)
+    if why is not None:
+        look.lines.append(f"jax does not start: {why}")
+        look.fails.append(f"everything that computes: jax does not start: {why}")
+        return
+    found: dict[str, Any] = json.loads(out.splitlines()[-1])
+    look.lines.append(f"devices: {', '.join(found['devices'])}")
+    look.lines.append(", ".join(f"{name} {value}" for name, value in found["settings"].items()))
+    cache = found["cache"]
+    if cache["problem"]:
+        look.lines.append(f"compile cache: {cache['problem']}")
+        look.slow.append(f"every start: {cache['problem']}")
+    else:
+        look.lines.append(f"compile cache: {cache['folder']}, {cache['files']:,} files, {size(cache['bytes'])}")
+    if found["run"] is not None:
+        _run(look, found["run"])
+
+
+def _run(look: Look, run: dict[str, Any]) -> None:
+    if "problem" in run:
+        look.lines.append(f"run: {run['problem']}")
+        look.fails.append(f"continuing the run: {run['problem']}")
+        return
+    steps = ", ".join(f"{step:,}" for step in run["checkpoints"]) or "none"
+    look.lines.append(f"run: {run['algorithm']} on {run['env']}, seeds {run['seeds']}, checkpoints at {steps}")
+    look.lines += [f"run: {notice}" for notice in run["notices"]]
+
+
+def _outcome(process: subprocess.Popen[str]) -> tuple[str, str | None]:
+    """Returns what a child printed, and why it failed: the error in a line; None if it did not."""
+    try:
+        out, err = process.communicate(timeout=SECONDS)
+    except subprocess.TimeoutExpired:
+        return "", f"it took more than {SECONDS} s"
+    if process.returncode == 0:
+        return out, None
+    lines = [line.strip() for line in err.splitlines() if line.strip()]
+    told = [line.partition("error: ")[2] for line in lines if line.startswith("mbpo_jax: error: ")]
+    signal = f"signal {-process.returncode}" if process.returncode < 0 else f"exit status {process.returncode}"
+    return out, (told or lines or [signal])[-1][:400]

@@ -1,0 +1,14 @@
+import numpy as np
+
+from mbpo_jax.driver.metric_warnings import explains_little
+
+
+def test_a_model_that_explains_little_is_named_with_its_worst_target():
+    text = explains_little({"explained_share_per_target": np.float32([0.9, -3.0, 0.3])})
+    assert text.startswith("the model explains 40 % of the variance of what it predicts, and least of observation 0")
+    assert "least of the reward" in explains_little({"explained_share_per_target": np.float32([0.1, 0.2])})
+
+
+def test_nothing_is_said_of_a_good_model_or_of_other_phases():
+    assert explains_little({"explained_share_per_target": np.float32([0.5, 0.5])}) is None
+    assert explains_little({"holdout_mse_elite_mean": 1.0}) is None
