@@ -67,7 +67,8 @@ def expand(argv: Sequence[str]) -> list[str]:
 
 def _expand(words: Sequence[str], beside: Path | None, reading: tuple[Path, ...]) -> list[str]:
     """Expands words of the command line, or lines of the last file in `reading`."""
-    found, rest = [], list(words)
+    found: list[str] = []
+    rest = list(words)
     while rest:
         word = rest.pop(0)
         if word == "--":
