@@ -11,7 +11,7 @@ import sys
 from typing import NamedTuple
 
 import mbpo_jax
-from mbpo_jax.launch.command import exit_status, report_error
+from mbpo_jax.launch.command import exit_status, report_error, say
 
 HELP_FLAGS = ("--help", "-h", "-help", "--h")
 
@@ -41,10 +41,10 @@ def main(argv: list[str] | None = None) -> int:
     if given[:1] == ["help"]:
         given = [*given[1:2], "--help"]
     if not given or given[0] in HELP_FLAGS:
-        print(help_text())
+        say(help_text())
         return 0 if given else 2
     if given[0] == "--version":
-        print(f"mbpo_jax {mbpo_jax.__version__}")
+        say(f"mbpo_jax {mbpo_jax.__version__}")
         return 0
     if given[0] not in COMMANDS:
         return report_error(ValueError(_unknown(given[0])))

@@ -10,7 +10,7 @@ import sys
 
 from mbpo_jax.driver.config import AUTO
 from mbpo_jax.environment_check.examination import Examination, examine
-from mbpo_jax.launch.command import Parser, count, exit_status, positive, report_error
+from mbpo_jax.launch.command import Parser, count, exit_status, positive, report_error, say
 from mbpo_jax.launch.program import as_called
 
 
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
         )
     except (ValueError, OSError) as error:
         return report_error(error)
-    print(text(env_id, arguments.num_steps, arguments.seed, found))
+    say(text(env_id, arguments.num_steps, arguments.seed, found))
     return 1 if found.problems else 0
 
 

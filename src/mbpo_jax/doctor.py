@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from mbpo_jax.driver.storage.files import CONFIG
-from mbpo_jax.launch.command import Parser, exit_status, report_error
+from mbpo_jax.launch.command import Parser, complain, exit_status, path, report_error, say
 from mbpo_jax.launch.program import as_called
 from mbpo_jax.surroundings import children, host
 from mbpo_jax.surroundings.look import Look, guarded
@@ -21,15 +21,15 @@ def main(argv: list[str] | None = None) -> int:
     0 nothing would fail, 1 something would, 2 wrong flags, 3 stopped.
     """
     parser = Parser(prog=as_called("python -m mbpo_jax.doctor"), description=as_called(__doc__), allow_abbrev=False)
-    parser.add_argument("--run_dir", type=Path, help="Directory of a run to look at, begun or not.")
+    parser.add_argument("--run_dir", type=path, help="Directory of a run to look at, begun or not.")
     try:
         arguments = parser.parse_args(argv)
     except (ValueError, OSError) as error:
         return report_error(error)
     run_dir = arguments.run_dir.expanduser() if arguments.run_dir else None
-    print("mbpo_jax: looking, which takes some ten seconds", file=sys.stderr, flush=True)
+    complain("mbpo_jax: looking, which takes some ten seconds")
     looks = look_at_all(run_dir)
-    print(text(looks))
+    say(text(looks))
     return 1 if any(look.fails for look in looks) else 0
 
 

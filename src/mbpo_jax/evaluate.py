@@ -21,7 +21,7 @@ from mbpo_jax.driver.interaction.environment import EVALUATION, Environment, Lim
 from mbpo_jax.driver.interaction.policy import Policy, load_policy, policy_path
 from mbpo_jax.driver.interaction.simulator import Spaces, Step, spaces_from_json
 from mbpo_jax.driver.storage import files, run_directory
-from mbpo_jax.launch.command import Parser, count, exit_status, make_writable, positive, report_error
+from mbpo_jax.launch.command import Parser, count, exit_status, make_writable, path, positive, report_error, say
 from mbpo_jax.launch.program import as_called
 from mbpo_jax.reports import plain_json, statistics
 from mbpo_jax.reports.film import Film
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
         result = evaluate(arguments)
     except (ValueError, Diverged, EnvironmentFailure, StorageFailure, OSError) as error:
         return report_error(error)
-    print(json.dumps(plain_json.plain(result), indent=2) if arguments.json else text(result))
+    say(json.dumps(plain_json.plain(result), indent=2) if arguments.json else text(result))
     return 0
 
 
@@ -102,14 +102,14 @@ def text(result: dict[str, Any]) -> str:
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(prog=as_called("python -m mbpo_jax.evaluate"), description=as_called(__doc__), allow_abbrev=False)
     add = parser.add_argument
-    add("run_dir", nargs="?", type=Path, metavar="RUN_DIR", help="Directory of the run.")
-    add("--run_dir", type=Path, dest="named_run_dir", metavar="RUN_DIR", help="The same.")
+    add("run_dir", nargs="?", type=path, metavar="RUN_DIR", help="Directory of the run.")
+    add("--run_dir", type=path, dest="named_run_dir", metavar="RUN_DIR", help="The same.")
     add("--seed", type=count, help="Seed of the agent. Default: the run's first.")
     add("--best", action="store_true", help="The policy of the best evaluation. Default: the newest.")
     add("--episodes", type=positive, default=10, help="Episodes to play. Default: 10.")
     add("--first_episode", type=count, default=0, help="Number of the first; others begin elsewhere. Default: 0.")
     add("--env", help="Gymnasium id of another environment of the same sizes. Default: the run's.")
-    add("--video", type=Path, metavar="FILE.mp4", help="Film the first episodes, whole, into this file.")
+    add("--video", type=path, metavar="FILE.mp4", help="Film the first episodes, whole, into this file.")
     add("--video_episodes", type=positive, help="Episodes to film. Default: 1.")
     add("--json", action="store_true", help="Print JSON.")
     arguments = parser.parse_args(argv)

@@ -7,7 +7,8 @@ import timeit
 
 import pytest
 
-from mbpo_jax.driver.progress import Pace, Progress, RateWindow, View
+from mbpo_jax.driver.progress import Pace, Progress, View
+from mbpo_jax.driver.rate_window import RateWindow
 
 
 class Clock:

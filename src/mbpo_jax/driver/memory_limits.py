@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 
 CGROUPS = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
+UNLIMITED = 2**60  # bytes; version 1 gives a number beyond where there is no limit
 
 
 def limits(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> dict[str, int]:
@@ -59,6 +60,6 @@ def _all_around(root: Path, group: str, name: str) -> list[int]:
             text = root.joinpath(*parts[:depth], name).read_text().strip()
         except (OSError, ValueError):
             continue
-        if text.isdecimal():  # else "max"
+        if text.isdecimal() and int(text) < UNLIMITED:  # else "max"
             found.append(int(text))
     return found

@@ -10,7 +10,6 @@ import functools
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TextIO
@@ -18,6 +17,8 @@ from typing import Any, NamedTuple, Self, TextIO
 from rich import progress as rich_progress
 from rich.console import Console
 from rich.text import Text
+
+from mbpo_jax.driver.rate_window import RateWindow
 
 LINES_PER_RUN = 20  # of plain output: every further 5% of the run gets a line before its heartbeat is due
 
@@ -34,35 +35,6 @@ class Pace:
 
 
 DEFAULT_PACE = Pace()
-
-
-class RateWindow:
-    """Environment steps per second over the last `window_s` seconds of wall time."""
-
-    def __init__(self, window_s: float) -> None:
-        self._window_s = window_s
-        self._samples: deque[tuple[float, int]] = deque()
-
-    def restart(self) -> None:
-        """Forgets all samples; called when a step begins to cost something else."""
-        self._samples.clear()
-
-    def add(self, now: float, step: int) -> None:
-        """Stores a sample and drops those that left the window.
-
-        A stretch without a step (a long fit) keeps the samples before it; the rate would be zero otherwise.
-        """
-        samples = self._samples
-        samples.append((now, step))
-        while len(samples) > 2 and samples[1][0] <= now - self._window_s and samples[1][1] < step:
-            samples.popleft()
-
-    def rate(self) -> float | None:
-        """Returns steps per second; None while the window has no step."""
-        if len(self._samples) < 2:
-            return None
-        (start, first), (end, last) = self._samples[0], self._samples[-1]
-        return (last - first) / (end - start) if end > start and last > first else None
 
 
 class At(NamedTuple):

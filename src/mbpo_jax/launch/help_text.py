@@ -9,6 +9,7 @@ from mbpo_jax import options
 from mbpo_jax.algorithms import REGISTRY
 from mbpo_jax.driver.config import AUTO, RunConfig
 from mbpo_jax.launch import flagfiles, flags
+from mbpo_jax.launch.program import as_called
 from mbpo_jax.options import Knob
 
 COLUMNS = 100
@@ -37,7 +38,7 @@ def overview() -> str:
     known = options.tree(RunConfig())
     return "\n".join(
         [
-            USAGE,
+            as_called(USAGE),
             "",
             "algorithms:",
             *(f"  {name:{width}}{entry.summary}" for name, entry in REGISTRY.items()),

@@ -27,7 +27,6 @@ TELLING = (
 """Beginnings of names of variables that change what a run does."""
 LEAST_MEMORY, LEAST_DISK = 1e9, 1e9  # bytes: a run of a small task at its peak; its checkpoints, with room to write
 ENOUGH_CORES = 2
-UNLIMITED = 2**60  # bytes; what control groups of version 1 say where there is no limit is beyond
 
 
 def software(look: Look) -> None:
@@ -72,7 +71,7 @@ def _cpu_quota() -> float | None:
 
 def memory(look: Look) -> None:
     """Looks at the limits of memory, and at what is free."""
-    limits = {name: limit for name, limit in memory_limits.limits().items() if limit < UNLIMITED}
+    limits = memory_limits.limits()
     look.lines.append(", ".join(f"{name} {size(limit)}" for name, limit in limits.items()) or "not known")
     smallest = min(limits.values(), default=None)
     if smallest is not None and smallest < LEAST_MEMORY:
