@@ -3,8 +3,11 @@
 import ctypes
 import itertools
 import os
+import random
 import resource
 import signal
+import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -12,9 +15,14 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box, Dict
+from gymnasium import wrappers
+from gymnasium.spaces import Box, Dict, MultiBinary
+from gymnasium.wrappers.utils import RunningMeanStd
 
 _INSTANCES = itertools.count()
+CLOSED: list[Any] = []  # what closing a ThreadBound said
+PORTS: list[int] = []  # what Port binds
+ACTIONS: list[Any] = []  # low, high and dtype of Containing, and then what it was given
 PLANS: list[Any] = []  # what the next instances of Planned are made with, or raise
 
 
@@ -83,6 +91,117 @@ class Modules(World):
         os.write(1, b"written by a world\n")
         obs, _, *rest = super().step(action)
         return obs, float("jax" in sys.modules), *rest
+
+
+class Drawing(World):
+    """Draws its start and a noise from what no seed of `reset` reaches."""
+
+    def __init__(self, draw, **kwargs):
+        super().__init__(**kwargs)
+        self._draw = draw
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self._start = self._draw(self)
+        return self._observe(), {}
+
+    def step(self, action):
+        obs, reward, *rest = super().step(action)
+        return obs, reward + self._draw(self), *rest
+
+
+def draw_globally(world):
+    return np.random.normal() + random.random()
+
+
+def draw_from_spaces(world):
+    return float(world.action_space.sample().sum() + world.observation_space.sample().sum())
+
+
+class Containing(gymnasium.Env):
+    """Asserts that actions lie in a space of ACTIONS, and keeps them there."""
+
+    def __init__(self):
+        low, high, dtype = ACTIONS[:3]
+        self.observation_space, self.action_space = Box(-1.0, 1.0, (3,)), Box(low, high, (1,), dtype)
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action), (action, self.action_space)
+        ACTIONS.append(action[0])
+        return np.zeros(3, np.float32), 0.0, False, False, {}
+
+
+class OtherSpaces(World):
+    """Has other actions from its second episode on."""
+
+    def reset(self, *, seed=None, options=None):
+        result = super().reset(seed=seed)
+        if self._episode == 1:
+            self.action_space = Box(-5.0, 5.0, (1, 2))
+        return result
+
+
+class TakesNoSeed(World):
+    """Resets as environments of old Gym did."""
+
+    def reset(self):
+        return super().reset()
+
+
+class Whitened(gymnasium.Wrapper):
+    """Keeps running statistics under a name of its own."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        self.moments = RunningMeanStd()
+
+
+class ThreadBound(World):
+    """Owns what may be used by the thread that made it only, as a connection to a database."""
+
+    def __init__(self):
+        super().__init__()
+        self._connection = sqlite3.connect(":memory:")
+
+    def reset(self, *, seed=None, options=None):
+        self._connection.execute("select 1")
+        return super().reset(seed=seed)
+
+    def step(self, action):
+        self._connection.execute("select 1")
+        return super().step(action)
+
+    def close(self):
+        CLOSED.append(self._connection.execute("select 1").fetchone())
+
+
+class Port(World):
+    """Owns what exists once."""
+
+    def __init__(self):
+        super().__init__()
+        self._socket = socket.socket()
+        self._socket.bind(("127.0.0.1", PORTS[0]))
+
+    def close(self):
+        self._socket.close()
+
+
+def wrapped(how):
+    return how(World())
+
+
+def frozen():
+    env = wrappers.NormalizeObservation(World())
+    env.update_running_mean = False
+    return env
+
+
+class Spaceless(gymnasium.Env):
+    """Has forgotten its spaces."""
 
 
 def planned():
@@ -183,8 +302,31 @@ _register("NumberFlag", "World", faults={(1, 3): {"terminated": 0}})
 _register("ArrayFlag", "World", faults={(1, 3): {"terminated": np.array([False])}})
 _register("OldStep", "World", faults={(1, 3): {"result": (np.zeros(4, np.float32), 0.0, False, {})}})
 _register("OldReset", "World", faults={(1, 0): {"result": np.zeros(4, np.float32)}})
+_register("ShortStep", "World", faults={(1, 3): {"result": (np.zeros(4, np.float32), 0.0, False)}})
+_register("ObsStep", "World", faults={(1, 3): {"result": np.zeros(5, np.float32)}})
+_register("OtherSpaces", "OtherSpaces")
+_register("TakesNoSeed", "TakesNoSeed")
 _register("Interrupted", "World", faults={(1, 3): {"does": lambda: signal.raise_signal(signal.SIGINT)}})
 _register("NanOften", "World", faults={(e, 2): {"reward": NAN} for e in (0, 1, 3)} | {(2, 0): {"obs": [NAN] * 4}})
 _register("Reusing", "Reusing")
 _register("Modules", "Modules")
 _register("Planned", "planned")
+_register("ThreadBound", "ThreadBound")
+_register("Port", "Port")
+_register("Containing", "Containing", max_episode_steps=1000)
+_register("DrawsGlobally", "Drawing", draw=draw_globally, low=(-2.0, 0.0))
+_register("DrawsFromSpaces", "DrawnSpaces")
+_register("NormalizedObs", "wrapped", how=wrappers.NormalizeObservation)
+_register("NormalizedRewards", "wrapped", how=wrappers.NormalizeReward)
+_register("OwnStatistics", "wrapped", how=Whitened)
+_register("FrozenObs", "frozen")
+_register("ScaledRewards", "wrapped", how=lambda env: wrappers.TransformReward(env, lambda reward: 0.0 * reward))
+_register("GrayImages", "Spaces", observations=Box(0, 255, (8, 8), np.uint8))
+_register("NoObs", "Spaces", observations=Box(-1.0, 1.0, (0,)))
+_register("NoActions", "Spaces", actions=Box(-1.0, 1.0, (0,)))
+_register("ManyWholeActions", "Spaces", actions=Box(0, 2**20, (1,), np.int64))
+_register("FarBounds", "Spaces", actions=Box(-1.7e308, 1.7e308, (1,), np.float64))
+_register("LongDoubles", "Spaces", actions=Box(-1.0, 1.0, (1,), np.longdouble))
+_register("NoSpaces", "Spaceless")
+_register("OtherLibrary", "Spaces", observations={"shape": (3,)})
+_register("BinaryActions", "Spaces", actions=MultiBinary(3))

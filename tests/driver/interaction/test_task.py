@@ -11,7 +11,7 @@ from mbpo_jax.algorithms.mbpo import MbpoConfig
 from mbpo_jax.algorithms.model_free import ModelFreeConfig
 from mbpo_jax.driver import setup
 from mbpo_jax.driver.config import RunConfig
-from mbpo_jax.driver.interaction.simulator import Spaces
+from mbpo_jax.driver.interaction.spaces import Spaces
 from mbpo_jax.driver.interaction.task import (
     build,
     check_termination_fn,
@@ -95,7 +95,7 @@ def test_where_no_model_is_learnt_an_environment_need_not_be_known():
     knobs = {"env": "MountainCarContinuous-v0", "max_episode_steps": 0}
     with ExitStack() as stack:
         unknown = setup.build(*flags.parse(tiny_runs.argv("unused", **knobs, real_fraction=1)), stack)
-        assert [runner.phase.name for runner in unknown.phases] == ["update_agent"]
+        assert [runner.phase.name for runner in unknown.programs.phases] == ["update_agent"]
         assert unknown.task.spec == Spec(2, 1)
         with pytest.raises(ValueError, match="termination_fn is not known .*'MountainCarContinuous-v0'"):
             setup.build(*flags.parse(tiny_runs.argv("unused", **knobs)), stack)
