@@ -111,7 +111,7 @@ class Drawing(World):
 
 
 def draw_globally(world):
-    return np.random.normal() + random.random()
+    return np.random.normal() + random.random()  # noqa: NPY002
 
 
 def draw_from_spaces(world):
@@ -123,7 +123,8 @@ class Containing(gymnasium.Env):
 
     def __init__(self):
         low, high, dtype = ACTIONS[:3]
-        self.observation_space, self.action_space = Box(-1.0, 1.0, (3,)), Box(low, high, (1,), dtype)
+        bounds = np.full(1, low, dtype), np.full(1, high, dtype)
+        self.observation_space, self.action_space = Box(-1.0, 1.0, (3,)), Box(*bounds, (1,), dtype)
 
     def reset(self, *, seed=None, options=None):
         return np.zeros(3, np.float32), {}
@@ -216,6 +217,10 @@ def get_stuck():
     raise RuntimeError("the gripper is\nstuck")
 
 
+def unpack():
+    _, _, _, _, _ = ()
+
+
 def crash():
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.kill(os.getpid(), signal.SIGSEGV)
@@ -242,6 +247,16 @@ class Spaces(gymnasium.Env):
 
     def __init__(self, observations=Box(-1.0, 1.0, (3,)), actions=Box(-1.0, 1.0, (1,))):  # noqa: B008
         self.observation_space, self.action_space = observations, actions
+
+
+class Still(Spaces):
+    """Stays where it is."""
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(self.observation_space.shape, self.observation_space.dtype), {}
+
+    def step(self, action):
+        return self.reset()[0], 0, np.False_, False, {}
 
 
 def _register(name, entry_point, max_episode_steps=5, **kwargs):
@@ -303,7 +318,7 @@ _register("ArrayFlag", "World", faults={(1, 3): {"terminated": np.array([False])
 _register("OldStep", "World", faults={(1, 3): {"result": (np.zeros(4, np.float32), 0.0, False, {})}})
 _register("OldReset", "World", faults={(1, 0): {"result": np.zeros(4, np.float32)}})
 _register("ShortStep", "World", faults={(1, 3): {"result": (np.zeros(4, np.float32), 0.0, False)}})
-_register("ObsStep", "World", faults={(1, 3): {"result": np.zeros(5, np.float32)}})
+_register("Unpacks", "World", faults={(1, 3): {"does": unpack}})
 _register("OtherSpaces", "OtherSpaces")
 _register("TakesNoSeed", "TakesNoSeed")
 _register("Interrupted", "World", faults={(1, 3): {"does": lambda: signal.raise_signal(signal.SIGINT)}})
@@ -314,15 +329,17 @@ _register("Planned", "planned")
 _register("ThreadBound", "ThreadBound")
 _register("Port", "Port")
 _register("Containing", "Containing", max_episode_steps=1000)
-_register("DrawsGlobally", "Drawing", draw=draw_globally, low=(-2.0, 0.0))
-_register("DrawsFromSpaces", "DrawnSpaces")
+_register("DrawsGlobally", "Drawing", draw=draw_globally)
+_register("DrawsFromSpaces", "Drawing", draw=draw_from_spaces)
 _register("NormalizedObs", "wrapped", how=wrappers.NormalizeObservation)
 _register("NormalizedRewards", "wrapped", how=wrappers.NormalizeReward)
 _register("OwnStatistics", "wrapped", how=Whitened)
 _register("FrozenObs", "frozen")
+_register("FewObs8", "Still", observations=Box(0, 1, (10,), np.uint8))
+_register("PointObs", "Still", observations=Box(0.0, 1.0, ()))
 _register("ScaledRewards", "wrapped", how=lambda env: wrappers.TransformReward(env, lambda reward: 0.0 * reward))
 _register("GrayImages", "Spaces", observations=Box(0, 255, (8, 8), np.uint8))
-_register("NoObs", "Spaces", observations=Box(-1.0, 1.0, (0,)))
+_register("EmptyObs", "Spaces", observations=Box(-1.0, 1.0, (0,)))
 _register("NoActions", "Spaces", actions=Box(-1.0, 1.0, (0,)))
 _register("ManyWholeActions", "Spaces", actions=Box(0, 2**20, (1,), np.int64))
 _register("FarBounds", "Spaces", actions=Box(-1.7e308, 1.7e308, (1,), np.float64))

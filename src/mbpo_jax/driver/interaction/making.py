@@ -24,7 +24,8 @@ def make(env_id: str, max_episode_steps: int) -> gymnasium.Env:
             env = gymnasium.make(env_id, max_episode_steps=max_episode_steps or None, disable_env_checker=True)
     except (gymnasium.error.Error, ImportError, ValueError) as error:
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        known = _like(env_id) if isinstance(error, gymnasium.error.UnregisteredEnv) else []
+        unknown = isinstance(error, gymnasium.error.UnregisteredEnv | gymnasium.error.DeprecatedEnv)
+        known = _like(env_id) if unknown else []
         close = f"; there are {', '.join(known)}" if known else ""
         raise Unfit(f"env must be an installed Gymnasium id, got {env_id!r} ({first_line}{close})") from error
     if env.spec is None or env.spec.max_episode_steps is None:

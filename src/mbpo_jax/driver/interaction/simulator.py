@@ -77,22 +77,18 @@ class Simulator:
                 raise
             if not (isinstance(result, tuple) and len(result) == 2):
                 raise Failure(f"gave {_kind(result)} where reset returns (obs, info)")
-            if self._env.action_space != self._actions or self._env.observation_space != self._observations:
-                raise Failure(
-                    f"changed its spaces in reset, to {self._env.observation_space}, {self._env.action_space},"
-                )
+            self._check_spaces()
             return self._observation(result[0])
 
     def step(self, action: np.ndarray) -> Step:
         """Takes one step with an action [A], in the bounds and of the dtype of the environment's actions."""
         with _blaming(), self._generators():
-            result = self._env.step(action.reshape(self._actions.shape).astype(self._actions.dtype))
-            if not (isinstance(result, tuple) and len(result) == 5):
-                old = ", as old Gym's did" if isinstance(result, tuple) and len(result) == 4 else ""
-                raise Failure(
-                    f"gave {_kind(result)} where step returns (obs, reward, terminated, truncated, info){old},"
+            try:
+                obs, reward, terminated, truncated, _ = self._env.step(
+                    action.reshape(self._actions.shape).astype(self._actions.dtype)
                 )
-            obs, reward, terminated, truncated, _ = result
+            except ValueError as error:
+                raise _of_unpacking(error) or error from None
             flags = _flag("terminated", terminated), _flag("truncated", truncated)
             return Step(self._observation(obs), _number("reward", reward), *flags)
 
@@ -156,6 +152,19 @@ def _below_this_package(trace: TracebackType | None) -> TracebackType | None:
     while trace is not None and trace.tb_frame.f_code.co_filename in (__file__, making.__file__, spaces.__file__):
         trace = trace.tb_next
     return trace
+
+
+def _of_unpacking(error: ValueError) -> Failure | None:
+    """Returns what to say where Gymnasium or we found another number of values than step returns."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    file = "" if trace is None else trace.tb_frame.f_code.co_filename
+    if "values to unpack (expected 5" not in str(error) or (file != __file__ and "gymnasium" not in file):
+        return None
+    old = ", as old Gym's does" if "got 4" in str(error) else ""
+    wanted = "where step returns (obs, reward, terminated, truncated, info)"
+    return Failure(f"gave another number of values{old}, {wanted} ({error}),", _traceback(error))
 
 
 def _kind(value: Any) -> str:

@@ -83,10 +83,10 @@ def rescale(action: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray
     Args:
       action, low, high: of one shape.
     """
-    unit = 0.5 * (np.asarray(action, np.float64) + 1.0)
+    unit = np.minimum(np.maximum(0.5 * (np.asarray(action, np.float64) + 1.0), 0.0), 1.0)
     if low.dtype.kind in WHOLE_KINDS:
         last = high.astype(np.int64) - low.astype(np.int64)
-        chosen = np.minimum(np.maximum(np.floor(unit * (last + 1)), 0), last).astype(np.int64)
+        chosen = np.minimum(np.floor(unit * (last + 1)), last).astype(np.int64)
         return (low.astype(np.int64) + chosen).astype(low.dtype)
     scaled = (low + unit * (np.asarray(high, np.float64) - low)).astype(low.dtype)
     return np.minimum(np.maximum(scaled, low), high)  # a rounding may lie outside
@@ -124,7 +124,7 @@ def _check_bounds(env_id: str, actions: Box) -> None:
         raise Unfit(f"env must have actions of at most 64 bits a number, got {env_id!r} with {low.dtype}")
     if (low > high).any():
         raise Unfit(f"env must have actions whose lower bounds are not above the upper ones, got {env_id!r}: {actions}")
-    widest = max(float(top) - float(bottom) for top, bottom in zip(high.ravel().tolist(), low.ravel().tolist()))
+    widest = max(top - bottom for top, bottom in zip(high.ravel().tolist(), low.ravel().tolist()))
     if low.dtype.kind in WHOLE_KINDS and widest >= MOST_WHOLE_NUMBERS:
         raise Unfit(
             f"env must have actions of at most {MOST_WHOLE_NUMBERS:,} whole numbers each, got {env_id!r} with "
