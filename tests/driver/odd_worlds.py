@@ -2,6 +2,7 @@
 
 import ctypes
 import itertools
+import multiprocessing
 import os
 import random
 import resource
@@ -10,6 +11,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from typing import Any
 
@@ -179,6 +181,15 @@ class ThreadBound(World):
         CLOSED.append(self._connection.execute("select 1").fetchone())
 
 
+class Forgets(World):
+    """Starts elsewhere at every reset, whatever the seed."""
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self._start = float(next(_INSTANCES))
+        return self._observe(), {}
+
+
 class Port(World):
     """Owns what exists once."""
 
@@ -191,6 +202,10 @@ class Port(World):
         self._socket.close()
 
 
+def batch():
+    return gymnasium.make_vec("Pendulum-v1", num_envs=2)
+
+
 def wrapped(how):
     return how(World())
 
@@ -199,6 +214,32 @@ def frozen():
     env = wrappers.NormalizeObservation(World())
     env.update_running_mean = False
     return env
+
+
+class Rich(World):
+    """Pays as no other."""
+
+    def step(self, action):
+        obs, _, *rest = super().step(action)
+        return obs, 1e9, *rest
+
+
+class Forks(World):
+    """Has a daemon that `close` ends, and leaves another process and a thread that never end."""
+
+    def reset(self, *, seed=None, options=None):
+        if self._episode < 0:
+            context = multiprocessing.get_context("fork")
+            self._daemon = context.Process(target=time.sleep, args=(1000,), daemon=True)
+            self._daemon.start()
+            context.Process(target=time.sleep, args=(1000,)).start()
+            threading.Thread(target=time.sleep, args=(1000,), name="endless").start()
+        return super().reset(seed=seed)
+
+    def close(self):
+        if self._episode >= 0:
+            self._daemon.terminate()
+            self._daemon.join()
 
 
 class Spaceless(gymnasium.Env):
@@ -326,8 +367,11 @@ _register("NanOften", "World", faults={(e, 2): {"reward": NAN} for e in (0, 1, 3
 _register("Reusing", "Reusing")
 _register("Modules", "Modules")
 _register("Planned", "planned")
+_register("Rich", "Rich")
+_register("Forks", "Forks")
 _register("ThreadBound", "ThreadBound")
 _register("Port", "Port")
+_register("Forgets", "Forgets")
 _register("Containing", "Containing", max_episode_steps=1000)
 _register("DrawsGlobally", "Drawing", draw=draw_globally)
 _register("DrawsFromSpaces", "Drawing", draw=draw_from_spaces)
@@ -347,3 +391,4 @@ _register("LongDoubles", "Spaces", actions=Box(-1.0, 1.0, (1,), np.longdouble))
 _register("NoSpaces", "Spaceless")
 _register("OtherLibrary", "Spaces", observations={"shape": (3,)})
 _register("BinaryActions", "Spaces", actions=MultiBinary(3))
+_register("Batch", "batch")

@@ -90,6 +90,7 @@ def test_an_action_arrives_in_the_bounds_the_shape_and_the_type_of_the_space(mak
         ("odd_worlds:odd/NormalizedObs-v0", "must not keep running statistics"),
         ("odd_worlds:odd/NormalizedRewards-v0", "with NormalizeReward: training and evaluation would each have"),
         ("odd_worlds:odd/OwnStatistics-v0", "with Whitened: training and evaluation would each have"),
+        ("odd_worlds:odd/Batch-v0", "must be one gymnasium.Env"),
         ("Hoper-v5", "there are Hopper-v4, Hopper-v5"),
         ("Hopper-v99", "there are Hopper-v4, Hopper-v5"),
         ("NoSuchThing-v0", "must be an installed Gymnasium id"),

@@ -28,6 +28,13 @@ def make(env_id: str, max_episode_steps: int) -> gymnasium.Env:
         known = _like(env_id) if unknown else []
         close = f"; there are {', '.join(known)}" if known else ""
         raise Unfit(f"env must be an installed Gymnasium id, got {env_id!r} ({first_line}{close})") from error
+    except TypeError as error:
+        if "must inherit from the gymnasium.Env class" not in str(error):
+            raise
+        actual = str(error).partition("actual class: ")[2].partition(". See")[0]
+        raise Unfit(
+            f"env must be one gymnasium.Env, not a batch or another library's, got {env_id!r} ({actual})"
+        ) from error
     if env.spec is None or env.spec.max_episode_steps is None:
         raise Unfit(f"max_episode_steps must be given, 1 or more: env {env_id!r} has no time limit of its own, got 0")
     _check_wrappers(env_id, env)
