@@ -196,7 +196,11 @@ class Port(World):
     def __init__(self):
         super().__init__()
         self._socket = socket.socket()
-        self._socket.bind(("127.0.0.1", PORTS[0]))
+        try:
+            self._socket.bind(("127.0.0.1", PORTS[0]))
+        except OSError:
+            self._socket.close()
+            raise
 
     def close(self):
         self._socket.close()

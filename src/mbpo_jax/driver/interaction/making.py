@@ -21,6 +21,7 @@ def make(env_id: str, max_episode_steps: int) -> gymnasium.Env:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # "a newer version exists": v4 is chosen on purpose
+            warnings.filterwarnings("ignore", ".*Using the latest versioned environment", UserWarning)
             env = gymnasium.make(env_id, max_episode_steps=max_episode_steps or None, disable_env_checker=True)
     except (gymnasium.error.Error, ImportError, ValueError) as error:
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
