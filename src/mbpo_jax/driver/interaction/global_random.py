@@ -32,19 +32,19 @@ class State(NamedTuple):
 
 def state() -> State:
     """Returns the state of both."""
-    return State(np.random.get_bit_generator(), np.random.get_state(legacy=False), random.getstate())
+    return State(np.random.mtrand.get_bit_generator(), np.random.get_state(legacy=False), random.getstate())
 
 
 def restore(saved: State) -> None:
     """Brings both back to a state."""
-    np.random.set_bit_generator(saved.bits)
+    np.random.mtrand.set_bit_generator(saved.bits)
     np.random.set_state(saved.numpy)
     random.setstate(saved.python)
 
 
 def seed(number: int, bits: np.random.MT19937 = _OURS) -> None:
     """Seeds both; numpy's gets the bit generator `bits`, and the one that was there stays as it is."""
-    np.random.set_bit_generator(bits)
+    np.random.mtrand.set_bit_generator(bits)
     np.random.seed(number)
     random.seed(number)
 

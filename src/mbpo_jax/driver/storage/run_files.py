@@ -65,8 +65,7 @@ class RunFiles:
         changed = options.differences(kept, {name: value for name, value in task.items() if name in kept})
         if changed:
             raise ValueError(
-                f"env {run.env!r} is not what run_dir {run.directory!r} was trained in: {'; '.join(changed.values())}. "
-                "Give the environment of that time to resume it, or another --run_dir to start a new one"
+                f"env {run.env!r} is not what run_dir {run.directory!r} was trained in: {'; '.join(changed.values())}"
             )
         self._saved_every = saved.run.checkpoint_every_steps
 
