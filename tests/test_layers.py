@@ -54,6 +54,7 @@ MAY_IMPORT_BY_NAME = {
     "driver/interaction/task.py": "what --termination_fn names",
 }
 MAY_LOOK_AT_GLOBAL_GENERATORS = {"environment_check/repeats.py": "whether an environment draws from them"}
+MAY_TOUCH_GLOBAL_RANDOM = {"driver/interaction/global_random.py": "seeds them for environments that draw from them"}
 SEEDED_RANDOM = {"Generator", "PCG64", "SeedSequence"}
 """What may be used of numpy.random; default_rng may where it is given a seed."""
 LOOKS = {"random", "np.random.get_state"}
@@ -130,7 +131,8 @@ def banned(source: str, file: str) -> list[str]:
     found = {name for name in names if name.split(".")[0] in BANNED_PACKAGES}
     found |= {name for name in names if name.startswith(("jax.numpy.empty", "builtins."))}
     found |= {name for name in names if any(f"{name}.".startswith(f"{banned}.") for banned in PICKLING)}
-    found |= {name for name in names if name.split(".")[0] == "random" or name == "numpy.random"}
+    may_touch = file in MAY_TOUCH_GLOBAL_RANDOM
+    found |= {name for name in names if (name.split(".")[0] == "random" and not may_touch) or name == "numpy.random"}
     found |= {
         name
         for name in names
@@ -153,7 +155,8 @@ def _banned_here(node: ast.AST, file: str) -> Iterator[str]:
         elif node.attr in LOADERS and owner.split(".")[0] in LOADER_PACKAGES:
             yield whole
         elif owner in ("np.random", "numpy.random") and node.attr not in SEEDED_RANDOM | {"default_rng"}:
-            yield whole
+            if file not in MAY_TOUCH_GLOBAL_RANDOM:
+                yield whole
         elif whole in ("concurrent.futures.ProcessPoolExecutor", "futures.ProcessPoolExecutor"):
             yield whole
         elif whole == "importlib.import_module" and file not in MAY_IMPORT_BY_NAME:

@@ -15,9 +15,10 @@ import pytest
 import mbpo_jax
 from mbpo_jax.driver import setup
 from mbpo_jax.driver.config import Broken
+from mbpo_jax.driver.loop import Result
 from mbpo_jax.driver.storage import metrics
 from mbpo_jax.launch import flags
-from mbpo_jax.main import main
+from mbpo_jax.main import main, summary_text
 
 TINY = {
     "algorithm": "sac",
@@ -175,6 +176,22 @@ def test_a_changed_knob_does_not_resume(finished, capsys):
     assert (finished[0] / "config.json").read_bytes() == before
 
 
+def test_a_summary_names_only_what_is_there(tmp_path):
+    seeds = {"0": {"final": None, "best": None}}
+    summary = {"algorithm": "sac", "env": "X", "step": 7, "num_steps": 100, "seeds": seeds}
+    summary |= {"env_steps_per_second": 1.0, "seconds_per_phase": {}}
+    text = summary_text(Result(tmp_path, summary, False), 1.0)
+    assert text.splitlines()[-1] == "  nothing was saved yet"
+    (tmp_path / "checkpoints").mkdir()
+    text = summary_text(Result(tmp_path, summary, False), 1.0)
+    wanted = f"  no evaluation yet, so no curve and no policies; checkpoints {tmp_path / 'checkpoints'}"
+    assert text.splitlines()[-1] == wanted
+
+
+def test_a_version_that_was_left_out_is_named(capsys):
+    assert "rules are known for HalfCheetah-v4, HalfCheetah-v5" in refusal(capsys, ["--env=HalfCheetah"])
+
+
 # -- what goes wrong later ---------------------------------------------------------------------------------------
 
 
@@ -307,7 +324,7 @@ def test_the_second_signal_ends_a_process_that_ignores_the_first():
 STUBBORN = """
 import time
 from mbpo_jax.launch import flags
-from mbpo_jax.main import main
+from mbpo_jax.main import main, summary_text
 
 def wait(argv):
     print("waiting", flush=True)

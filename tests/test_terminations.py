@@ -202,3 +202,19 @@ def test_lookup_knows_the_ids_whose_rules_were_checked() -> None:
 )
 def test_lookup_does_not_guess(env_id: str) -> None:
     assert terminations.lookup(env_id) is None
+
+
+@pytest.mark.parametrize(
+    ("env_id", "known"),
+    [
+        ("HalfCheetah", ["HalfCheetah-v4", "HalfCheetah-v5"]),
+        ("module:Hopper-v3", ["Hopper-v4", "Hopper-v5"]),
+        ("mbpo_jax/CartpoleContinuous", ["mbpo_jax/CartpoleContinuous-v0"]),
+        ("Pendulum-v7", ["Pendulum-v1"]),
+        ("else/Hopper-v4", []),
+        ("MyRobot-v0", []),
+    ],
+)
+def test_the_ids_of_a_name_whose_rules_are_known(env_id: str, known: list[str]) -> None:
+    assert terminations.known_ids(env_id) == known
+    assert all(terminations.lookup(one) is not None for one in known)

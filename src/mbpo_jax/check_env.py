@@ -10,6 +10,7 @@ import sys
 
 from mbpo_jax.driver.config import AUTO
 from mbpo_jax.environment_check.examination import Examination, examine
+from mbpo_jax.launch import ending
 from mbpo_jax.launch.command import Parser, count, exit_status, positive, report_error, say
 from mbpo_jax.launch.program import as_called
 
@@ -58,4 +59,4 @@ def _env(arguments: argparse.Namespace) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_status(main))
+    sys.exit(ending.in_time(exit_status(main)))

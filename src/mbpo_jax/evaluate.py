@@ -19,8 +19,10 @@ from mbpo_jax.driver.interaction import evaluate as evaluation
 from mbpo_jax.driver.interaction import rendering
 from mbpo_jax.driver.interaction.environment import EVALUATION, Environment, Limits
 from mbpo_jax.driver.interaction.policy import Policy, load_policy, policy_path
-from mbpo_jax.driver.interaction.simulator import Spaces, Step, spaces_from_json
+from mbpo_jax.driver.interaction.simulator import Step
+from mbpo_jax.driver.interaction.spaces import Spaces, spaces_from_json
 from mbpo_jax.driver.storage import files, run_directory
+from mbpo_jax.launch import ending
 from mbpo_jax.launch.command import Parser, count, exit_status, make_writable, path, positive, report_error, say
 from mbpo_jax.launch.program import as_called
 from mbpo_jax.reports import plain_json, statistics
@@ -248,4 +250,4 @@ def _try_rendering(env: Environment, episode: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_status(main))
+    sys.exit(ending.in_time(exit_status(main)))

@@ -5,6 +5,7 @@ import time
 from typing import TYPE_CHECKING
 
 from mbpo_jax.driver.stop import EXIT_STOPPED, StopRequest
+from mbpo_jax.launch import ending
 from mbpo_jax.launch.command import check_output, complain, exit_status, report_error, say
 
 if TYPE_CHECKING:
@@ -79,9 +80,18 @@ def summary_text(result: "Result", seconds: float) -> str:
     lines.append(f"  {rate}, {seconds:.0f} s in this call")
     for name, value in sorted(summary["seconds_per_phase"].items(), key=lambda item: -item[1]):
         lines.append(f"    {name:13} {value:8.1f} s")
-    lines.append(f"  curve {result.run_dir / 'curves.png'}, policies {result.run_dir / 'policies'}")
-    return "\n".join(lines)
+    return "\n".join([*lines, f"  {_saved_text(result)}"])
+
+
+def _saved_text(result: "Result") -> str:
+    """Returns what the run left, and where; nothing that is not there."""
+    if any(outcome["final"] for outcome in result.summary["seeds"].values()):
+        return f"curve {result.run_dir / 'curves.png'}, policies {result.run_dir / 'policies'}"
+    checkpoints = result.run_dir / "checkpoints"
+    if not checkpoints.exists():
+        return "nothing was saved yet"
+    return f"no evaluation yet, so no curve and no policies; checkpoints {checkpoints}"
 
 
 if __name__ == "__main__":
-    sys.exit(exit_status(main))
+    sys.exit(ending.in_time(exit_status(main)))

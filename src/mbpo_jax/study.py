@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from mbpo_jax.driver import jax_settings
 from mbpo_jax.driver.config import Diverged, EnvironmentFailure, StorageFailure
 from mbpo_jax.driver.storage import run_directory
-from mbpo_jax.launch import command
+from mbpo_jax.launch import command, ending
 from mbpo_jax.launch.command import Parser, count, exit_status, make_writable, positive, report_error, say
 from mbpo_jax.launch.program import as_called
 from mbpo_jax.reports import pictures, plain_json
@@ -115,4 +115,4 @@ def _add_flag(flags: argparse.ArgumentParser, parameter: inspect.Parameter) -> N
 
 
 if __name__ == "__main__":
-    sys.exit(exit_status(main))
+    sys.exit(ending.in_time(exit_status(main)))

@@ -147,3 +147,13 @@ def lookup(env_id: str) -> TerminationFn | None:
     if namespace not in _NAMESPACES or version not in _OTHER_VERSIONS.get(name, _MUJOCO_VERSIONS):
         return None
     return BY_NAME.get(name)
+
+
+def known_ids(env_id: str) -> list[str]:
+    """Returns the ids of the same name whose rule is known, for an id without a version or with another one."""
+    path = env_id.rpartition(":")[2]
+    namespace, slash, versioned_name = path.rpartition("/")
+    name = versioned_name.rpartition("-v")[0] or versioned_name
+    if namespace not in _NAMESPACES or name not in BY_NAME:
+        return []
+    return [f"{namespace}{slash}{name}-v{version}" for version in _OTHER_VERSIONS.get(name, _MUJOCO_VERSIONS)]

@@ -2,19 +2,29 @@
 
 import ctypes
 import itertools
+import multiprocessing
 import os
+import random
 import resource
 import signal
+import socket
+import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box, Dict
+from gymnasium import wrappers
+from gymnasium.spaces import Box, Dict, MultiBinary
+from gymnasium.wrappers.utils import RunningMeanStd
 
 _INSTANCES = itertools.count()
+CLOSED: list[Any] = []  # what closing a ThreadBound said
+PORTS: list[int] = []  # what Port binds
+ACTIONS: list[Any] = []  # low, high and dtype of Containing, and then what it was given
 PLANS: list[Any] = []  # what the next instances of Planned are made with, or raise
 
 
@@ -85,6 +95,161 @@ class Modules(World):
         return obs, float("jax" in sys.modules), *rest
 
 
+class Drawing(World):
+    """Draws its start and a noise from what no seed of `reset` reaches."""
+
+    def __init__(self, draw, **kwargs):
+        super().__init__(**kwargs)
+        self._draw = draw
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self._start = self._draw(self)
+        return self._observe(), {}
+
+    def step(self, action):
+        obs, reward, *rest = super().step(action)
+        return obs, reward + self._draw(self), *rest
+
+
+def draw_globally(world):
+    return np.random.normal() + random.random()  # noqa: NPY002
+
+
+def draw_from_spaces(world):
+    return float(world.action_space.sample().sum() + world.observation_space.sample().sum())
+
+
+class Containing(gymnasium.Env):
+    """Asserts that actions lie in a space of ACTIONS, and keeps them there."""
+
+    def __init__(self):
+        low, high, dtype = ACTIONS[:3]
+        bounds = np.full(1, low, dtype), np.full(1, high, dtype)
+        self.observation_space, self.action_space = Box(-1.0, 1.0, (3,)), Box(*bounds, (1,), dtype)
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action), (action, self.action_space)
+        ACTIONS.append(action[0])
+        return np.zeros(3, np.float32), 0.0, False, False, {}
+
+
+class OtherSpaces(World):
+    """Has other actions from its second episode on."""
+
+    def reset(self, *, seed=None, options=None):
+        result = super().reset(seed=seed)
+        if self._episode == 1:
+            self.action_space = Box(-5.0, 5.0, (1, 2))
+        return result
+
+
+class TakesNoSeed(World):
+    """Resets as environments of old Gym did."""
+
+    def reset(self):
+        return super().reset()
+
+
+class Whitened(gymnasium.Wrapper):
+    """Keeps running statistics under a name of its own."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        self.moments = RunningMeanStd()
+
+
+class ThreadBound(World):
+    """Owns what may be used by the thread that made it only, as a connection to a database."""
+
+    def __init__(self):
+        super().__init__()
+        self._connection = sqlite3.connect(":memory:")
+
+    def reset(self, *, seed=None, options=None):
+        self._connection.execute("select 1")
+        return super().reset(seed=seed)
+
+    def step(self, action):
+        self._connection.execute("select 1")
+        return super().step(action)
+
+    def close(self):
+        CLOSED.append(self._connection.execute("select 1").fetchone())
+
+
+class Forgets(World):
+    """Starts elsewhere at every reset, whatever the seed."""
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self._start = float(next(_INSTANCES))
+        return self._observe(), {}
+
+
+class Port(World):
+    """Owns what exists once."""
+
+    def __init__(self):
+        super().__init__()
+        self._socket = socket.socket()
+        try:
+            self._socket.bind(("127.0.0.1", PORTS[0]))
+        except OSError:
+            self._socket.close()
+            raise
+
+    def close(self):
+        self._socket.close()
+
+
+def batch():
+    return gymnasium.make_vec("Pendulum-v1", num_envs=2)
+
+
+def wrapped(how):
+    return how(World())
+
+
+def frozen():
+    env = wrappers.NormalizeObservation(World())
+    env.update_running_mean = False
+    return env
+
+
+class Rich(World):
+    """Pays as no other."""
+
+    def step(self, action):
+        obs, _, *rest = super().step(action)
+        return obs, 1e9, *rest
+
+
+class Forks(World):
+    """Has a daemon that `close` ends, and leaves another process and a thread that never end."""
+
+    def reset(self, *, seed=None, options=None):
+        if self._episode < 0:
+            context = multiprocessing.get_context("fork")
+            self._daemon = context.Process(target=time.sleep, args=(1000,), daemon=True)
+            self._daemon.start()
+            context.Process(target=time.sleep, args=(1000,)).start()
+            threading.Thread(target=time.sleep, args=(1000,), name="endless").start()
+        return super().reset(seed=seed)
+
+    def close(self):
+        if self._episode >= 0:
+            self._daemon.terminate()
+            self._daemon.join()
+
+
+class Spaceless(gymnasium.Env):
+    """Has forgotten its spaces."""
+
+
 def planned():
     """The next world of PLANS."""
     plan = PLANS.pop(0)
@@ -95,6 +260,10 @@ def planned():
 
 def get_stuck():
     raise RuntimeError("the gripper is\nstuck")
+
+
+def unpack():
+    _, _, _, _, _ = ()
 
 
 def crash():
@@ -123,6 +292,16 @@ class Spaces(gymnasium.Env):
 
     def __init__(self, observations=Box(-1.0, 1.0, (3,)), actions=Box(-1.0, 1.0, (1,))):  # noqa: B008
         self.observation_space, self.action_space = observations, actions
+
+
+class Still(Spaces):
+    """Stays where it is."""
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(self.observation_space.shape, self.observation_space.dtype), {}
+
+    def step(self, action):
+        return self.reset()[0], 0, np.False_, False, {}
 
 
 def _register(name, entry_point, max_episode_steps=5, **kwargs):
@@ -183,8 +362,37 @@ _register("NumberFlag", "World", faults={(1, 3): {"terminated": 0}})
 _register("ArrayFlag", "World", faults={(1, 3): {"terminated": np.array([False])}})
 _register("OldStep", "World", faults={(1, 3): {"result": (np.zeros(4, np.float32), 0.0, False, {})}})
 _register("OldReset", "World", faults={(1, 0): {"result": np.zeros(4, np.float32)}})
+_register("ShortStep", "World", faults={(1, 3): {"result": (np.zeros(4, np.float32), 0.0, False)}})
+_register("Unpacks", "World", faults={(1, 3): {"does": unpack}})
+_register("OtherSpaces", "OtherSpaces")
+_register("TakesNoSeed", "TakesNoSeed")
 _register("Interrupted", "World", faults={(1, 3): {"does": lambda: signal.raise_signal(signal.SIGINT)}})
 _register("NanOften", "World", faults={(e, 2): {"reward": NAN} for e in (0, 1, 3)} | {(2, 0): {"obs": [NAN] * 4}})
 _register("Reusing", "Reusing")
 _register("Modules", "Modules")
 _register("Planned", "planned")
+_register("Rich", "Rich")
+_register("Forks", "Forks")
+_register("ThreadBound", "ThreadBound")
+_register("Port", "Port")
+_register("Forgets", "Forgets")
+_register("Containing", "Containing", max_episode_steps=1000)
+_register("DrawsGlobally", "Drawing", draw=draw_globally)
+_register("DrawsFromSpaces", "Drawing", draw=draw_from_spaces)
+_register("NormalizedObs", "wrapped", how=wrappers.NormalizeObservation)
+_register("NormalizedRewards", "wrapped", how=wrappers.NormalizeReward)
+_register("OwnStatistics", "wrapped", how=Whitened)
+_register("FrozenObs", "frozen")
+_register("FewObs8", "Still", observations=Box(0, 1, (10,), np.uint8))
+_register("PointObs", "Still", observations=Box(0.0, 1.0, ()))
+_register("ScaledRewards", "wrapped", how=lambda env: wrappers.TransformReward(env, lambda reward: 0.0 * reward))
+_register("GrayImages", "Spaces", observations=Box(0, 255, (8, 8), np.uint8))
+_register("EmptyObs", "Spaces", observations=Box(-1.0, 1.0, (0,)))
+_register("NoActions", "Spaces", actions=Box(-1.0, 1.0, (0,)))
+_register("ManyWholeActions", "Spaces", actions=Box(0, 2**20, (1,), np.int64))
+_register("FarBounds", "Spaces", actions=Box(-1.7e308, 1.7e308, (1,), np.float64))
+_register("LongDoubles", "Spaces", actions=Box(-1.0, 1.0, (1,), np.longdouble))
+_register("NoSpaces", "Spaceless")
+_register("OtherLibrary", "Spaces", observations={"shape": (3,)})
+_register("BinaryActions", "Spaces", actions=MultiBinary(3))
+_register("Batch", "batch")

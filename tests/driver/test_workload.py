@@ -5,7 +5,7 @@ from mbpo_jax import options, terminations
 from mbpo_jax.algorithms import REGISTRY
 from mbpo_jax.driver import workload
 from mbpo_jax.driver.config import RunConfig
-from mbpo_jax.driver.interaction.simulator import Spaces
+from mbpo_jax.driver.interaction.spaces import Spaces
 from mbpo_jax.driver.interaction.task import Task
 from mbpo_jax.types import Spec
 

@@ -13,6 +13,7 @@ from mbpo_jax.options import check, option
 DIVERGENCE_ADVICE = "Try a smaller --learning_rate or, with a model, --model_learning_rate, or fewer --updates_per_step"
 NEVER = "never"
 AUTO = "auto"
+OWN, SHARED = "own", "shared"
 
 
 class EnvironmentFailure(RuntimeError):
@@ -35,14 +36,21 @@ class Broken(EnvironmentFailure):
 
 
 class Diverged(RuntimeError):
-    """Learning gave a number that is not finite, or one beyond `health.LIMIT`."""
+    """Learning gave a number that is not finite, or one beyond `health.LIMIT`. Its last words are `advice`."""
 
     exit_status = 4
+
+    def __init__(self, what: str, advice: str = "") -> None:
+        super().__init__(what)
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return f"{self.args[0]} {self.advice}".rstrip()
 
 
 def diverged(what: str, seed: int) -> Diverged:
     """Returns the error that stops a run before what went wrong with a seed is saved; `what` begins its message."""
-    return Diverged(f"{what} (seed {seed}); the newest checkpoint is from before. {DIVERGENCE_ADVICE}")
+    return Diverged(f"{what} (seed {seed}); the newest checkpoint is from before.", DIVERGENCE_ADVICE)
 
 
 class StorageFailure(RuntimeError):
@@ -69,6 +77,12 @@ class RunConfig:
     )
     eval_every_steps: int = option(1000, "Environment steps between evaluations.", minimum=1)
     eval_episodes: int = option(5, "Deterministic episodes per evaluation.", minimum=1)
+    eval_env: str = option(
+        OWN,
+        "Where a seed is evaluated: in an instance of its own, or in the one that it trains in (shared), for "
+        "environments that own what exists once, as a port. Its running episode is repeated afterwards.",
+        choices=(OWN, SHARED),
+    )
     log_every_steps: int = option(250, "Environment steps between lines of metrics.", minimum=1)
     checkpoint_every_steps: int = option(1000, "Environment steps between checkpoints.", minimum=1)
     checkpoints_kept: int = option(
@@ -160,6 +174,7 @@ RESUMABLE_CHANGES = frozenset(
         "seed_lifting",
         "compiler_options",
         "compile_cache",
+        "eval_env",
         "env_nonfinite_episodes",
         "env_timeout_s",
         "env_restarts",

@@ -8,13 +8,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-from mbpo_jax.driver import compile_cache, jax_settings, memory, workload
+from mbpo_jax.driver import compile_cache, jax_settings, memory, metric_warnings, scale, workload
 from mbpo_jax.driver import setup as setups
-from mbpo_jax.driver.config import RunConfig, diverged, resolve_algorithm_config
+from mbpo_jax.driver.config import Diverged, RunConfig, diverged, resolve_algorithm_config
 from mbpo_jax.driver.interaction import policy
 from mbpo_jax.driver.interaction.evaluate import Evaluation
 from mbpo_jax.driver.interaction.policy import Policy
-from mbpo_jax.driver.interaction.simulator import spaces_to_json
+from mbpo_jax.driver.interaction.spaces import spaces_to_json
 from mbpo_jax.driver.keeper import Keeper, Position, Restored
 from mbpo_jax.driver.phase_runner import PhaseRunner
 from mbpo_jax.driver.profiler import Profiler
@@ -77,6 +77,9 @@ def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = 
         warnings = (*files.warnings, workload.problem(run, algorithm, config))
         try:
             finished = trainer.train(filter(None, warnings), filter(None, notes))
+        except Diverged as error:
+            error.advice = trainer.advice() or error.advice
+            raise
         except ValueError as error:  # knobs were checked before: this is no user's mistake and needs its traceback
             raise RuntimeError(f"a function failed at step {trainer.position.step}") from error
         summary = record.summary(run, trainer.position.step)
@@ -122,6 +125,7 @@ class _Trainer:
     arrays: Arrays
     unsaved: bool = False  # whether anything happened since the newest checkpoint
     warm: frozenset[str] = frozenset()  # phases that this process has run, and so compiled
+    warned_of: frozenset[str] = frozenset()  # see `metric_warnings`
 
     def train(self, warnings: Iterable[str], notes: Iterable[str]) -> bool:
         """Runs to the end, or until a stop is requested, and saves; returns whether the end was reached.
@@ -147,6 +151,10 @@ class _Trainer:
         self._note(self.profiler.close())
         self._save()
         return self.position.step == run.num_steps and self.position.phase is None
+
+    def advice(self) -> str | None:
+        """Returns what helps where learning diverged because real rewards or observations are very large."""
+        return scale.advice([real.rows for real in self.setup.programs.axis.split(self.arrays.replay)])
 
     def _step_environments(self) -> None:
         """Steps every seed once and stores the rows."""
@@ -187,6 +195,7 @@ class _Trainer:
         self.arrays = self.arrays._replace(state=state)
         self.position = dataclasses.replace(self.position, phase_done=tuple(done))
         self.record.add_metrics(name, metrics)
+        self._warn_of_metrics(metrics)
         self.warm |= {name}
         return all(done)
 
@@ -262,6 +271,16 @@ class _Trainer:
     def _warn_of_failures(self, what: str) -> None:
         for failure in self.setup.envs.take_failures():
             self.progress.warn(f"step {self.position.step:,}: {what} is given up: {failure}")
+
+        for notice in self.setup.envs.take_notices():
+            self.progress.warn(f"step {self.position.step:,}: {notice}")
+
+    def _warn_of_metrics(self, metrics: Iterable[dict[str, Any]]) -> None:
+        """Says once what metrics show that should not be."""
+        for about, text in metric_warnings.find(metrics, self.setup.rule, self.setup.run.env).items():
+            if about not in self.warned_of:
+                self.warned_of |= {about}
+                self.progress.warn(f"step {self.position.step:,}: {text}")
 
     def _note(self, text: str | None) -> None:
         if text is not None:

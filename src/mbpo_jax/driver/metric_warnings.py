@@ -1,11 +1,28 @@
 """What metrics say that the user should not have to look for."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
+from mbpo_jax.driver.interaction import task as tasks
+
 LITTLE_EXPLAINED = 0.5  # of the targets' variance, on average
+
+
+def find(metrics: Iterable[Mapping[str, Any]], rule: str | None, env_id: str) -> dict[str, str]:
+    """Returns warnings by what they are about, so that each can be said once.
+
+    Args:
+      metrics: of one phase, of each seed.
+      rule: what `--termination_fn` was.
+    """
+    found: dict[str, str | None] = {}
+    for values in metrics:
+        fraction = float(values.get("termination_disagreement_fraction", 0.0))
+        found["rule"] = found.get("rule") or tasks.disagreement(rule, env_id, fraction)
+        found["model"] = found.get("model") or explains_little(values)
+    return {about: text for about, text in found.items() if text is not None}
 
 
 def explains_little(metrics: Mapping[str, Any]) -> str | None:

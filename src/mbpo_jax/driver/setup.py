@@ -42,6 +42,7 @@ class Setup(NamedTuple):
     envs: SeedEnvironments
     acting: Acting
     roots: PyTree  # root keys of all seeds
+    rule: str | None  # what --termination_fn was; None for an algorithm that imagines nothing
 
 
 class Arrays(NamedTuple):
@@ -76,7 +77,7 @@ def build(run: RunConfig, config: Any, stack: ExitStack) -> Setup:
         run.compiler_options,
     )
     acting = Acting(programs.algorithm, programs.acting, programs.axis, envs, run.seeds)
-    return Setup(run, task, programs, envs, acting, programs.axis.keys(run.seeds))
+    return Setup(run, task, programs, envs, acting, programs.axis.keys(run.seeds), tasks.rule_name(config))
 
 
 @functools.lru_cache(maxsize=PROGRAMS_KEPT)

@@ -6,6 +6,7 @@ Signals interrupt nothing, because an exception can crash a compiler or an exten
 reads `requested`, or calls `raise_if_stopped`, wherever it can stop.
 """
 
+import os
 import signal
 import threading
 from types import FrameType, TracebackType
@@ -14,8 +15,14 @@ from typing import Self
 EXIT_STOPPED = 3  # exit status of a command that was stopped
 
 
+_OPEN: list["StopRequest"] = []  # the innermost one last
+
+
 class StopRequest:
-    """A context in which the signals set `requested`; an inner one begins with the outer one's `requested`."""
+    """A context in which the signals set `requested`; an inner one begins with the outer one's `requested`.
+
+    It is for this process alone. One that is forked from it, as by an environment, has the handlers from before.
+    """
 
     def __init__(self) -> None:
         self.requested = False
@@ -27,21 +34,36 @@ class StopRequest:
                 if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
                     continue
                 self._previous[number] = signal.signal(number, self._on_signal)
+            _OPEN.append(self)
         outer = [getattr(handler, "__self__", None) for handler in self._previous.values()]
         self.requested = any(isinstance(other, StopRequest) and other.requested for other in outer)
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+        if self in _OPEN:
+            _OPEN.remove(self)
+        self._put_back()
 
     def raise_if_stopped(self) -> None:
         """Raises KeyboardInterrupt if a stop was requested; for moments when there is nothing to save yet."""
         if self.requested:
             raise KeyboardInterrupt
 
+    def _put_back(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         del frame
         self.requested = True
         if number != signal.SIGHUP:
             signal.signal(number, signal.SIG_DFL)
+
+
+def _leave_in_child() -> None:
+    """Takes the handlers out of a forked child, which could otherwise not be ended by one SIGTERM."""
+    while _OPEN:
+        _OPEN.pop()._put_back()
+
+
+os.register_at_fork(after_in_child=_leave_in_child)

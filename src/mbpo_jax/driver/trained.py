@@ -8,7 +8,7 @@ import jax
 from mbpo_jax import replay as replay_lib
 from mbpo_jax.driver.config import RunConfig, StorageFailure
 from mbpo_jax.driver.interaction import task as tasks
-from mbpo_jax.driver.interaction.simulator import spaces_from_json
+from mbpo_jax.driver.interaction.spaces import spaces_from_json
 from mbpo_jax.driver.storage import checkpoint, packing, run_directory
 from mbpo_jax.replay import Replay
 from mbpo_jax.types import Algorithm, PyTree, Spec

@@ -6,6 +6,7 @@ import odd_worlds
 import pytest
 
 from mbpo_jax.driver.config import Broken, Diverged, EnvironmentFailure, NotFinite
+from mbpo_jax.driver.interaction import global_random
 from mbpo_jax.driver.interaction.environment import EVALUATION, TRAINING, Environment, Limits, rescale
 
 
@@ -76,8 +77,22 @@ def test_an_action_arrives_in_the_bounds_the_shape_and_the_type_of_the_space(mak
         ("odd_worlds:odd/UnboundedAbove-v0", "must have bounded actions"),
         ("odd_worlds:odd/Images-v0", "must have vector observations"),
         ("odd_worlds:odd/FloatImages-v0", "must have vector observations"),
-        ("odd_worlds:odd/DictObs-v0", "must have Box observations"),
-        ("Hopper-v99", "must be an installed Gymnasium id"),
+        ("odd_worlds:odd/DictObs-v0", "wrap it in gymnasium.wrappers.FlattenObservation"),
+        ("odd_worlds:odd/GrayImages-v0", "must have vector observations"),
+        ("odd_worlds:odd/EmptyObs-v0", "must have observations of at least one number"),
+        ("odd_worlds:odd/NoActions-v0", "must have actions of at least one number"),
+        ("odd_worlds:odd/ManyWholeActions-v0", "must have actions of at most 1,048,576 whole numbers each"),
+        ("odd_worlds:odd/FarBounds-v0", "must have action bounds whose distance is finite"),
+        ("odd_worlds:odd/LongDoubles-v0", "must have actions of at most 64 bits a number"),
+        ("odd_worlds:odd/NoSpaces-v0", "must have an observation space"),
+        ("odd_worlds:odd/OtherLibrary-v0", "builtins.dict, not one of gymnasium.spaces"),
+        ("odd_worlds:odd/BinaryActions-v0", "must have continuous (Box) actions"),
+        ("odd_worlds:odd/NormalizedObs-v0", "must not keep running statistics"),
+        ("odd_worlds:odd/NormalizedRewards-v0", "with NormalizeReward: training and evaluation would each have"),
+        ("odd_worlds:odd/OwnStatistics-v0", "with Whitened: training and evaluation would each have"),
+        ("odd_worlds:odd/Batch-v0", "must be one gymnasium.Env"),
+        ("Hoper-v5", "there are Hopper-v4, Hopper-v5"),
+        ("Hopper-v99", "there are Hopper-v4, Hopper-v5"),
         ("NoSuchThing-v0", "must be an installed Gymnasium id"),
         ("no_such_module:Thing-v0", "must be an installed Gymnasium id"),
         ("a:b:c", "must be an installed Gymnasium id"),
@@ -272,7 +287,14 @@ def test_an_environment_that_raises_is_shown_with_its_place_and_its_own_tracebac
         ("NoReward", "gave a reward that is no number, a NoneType, at step 3 of"),
         ("TwoRewards", "gave a reward that is no number, a ndarray, at step 3 of"),
         ("NumberFlag", "gave a flag terminated that is no boolean, a int, at step 3 of"),
-        ("OldStep", "raised ValueError: not enough values to unpack (expected 5, got 4) at step 3 of"),
+        (
+            "OldStep",
+            "gave another number of values, as old Gym's does, where step returns (obs, reward, terminated, truncated, "
+            "info) (not enough values to unpack (expected 5, got 4)), at step 3 of",
+        ),
+        ("ShortStep", "gave another number of values, where step returns (obs, reward, terminated, truncated, info) "),
+        ("Unpacks", "raised ValueError: not enough values to unpack (expected 5, got 0) at step 3 of"),
+        ("OtherSpaces", "changed a space in reset, from Box([[-2.  0.]], [[2. 1.]], (1, 2), float32) to Box("),
         ("OldReset", "gave a ndarray where reset returns (obs, info) at step 0 of"),
     ],
 )
@@ -373,10 +395,10 @@ def test_restarts_are_counted_to_their_limit(make, restarts):
     env = make("odd_worlds:odd/StuckFirst-v0", 17, limits=Limits(9, restarts))
     with pytest.raises(Broken) as beyond:
         env.begin()
+    done = f"it had been made anew {restarts} times before, and " if restarts else ""
     assert str(beyond.value) == (
         f"environment odd_worlds:odd/StuckFirst-v0 raised RuntimeError: the gripper is stuck at step 0 of episode "
-        f"{restarts} (seed 17); it had been made anew {restarts} times before, and --env_restarts={restarts} allows "
-        "no more"
+        f"{restarts} (seed 17); {done}--env_restarts={restarts} allows no more"
     )
     assert "in get_stuck" in beyond.value.environment_traceback
     assert isinstance(beyond.value.__cause__, Broken)
@@ -415,3 +437,83 @@ def test_closing_raises_nothing_and_twice_is_once(monkeypatch):
     env = Environment("odd_worlds:odd/World-v0", 0)
     env.close()
     env.close()
+
+
+# -- what is served exactly ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["FewObs8", "FrozenObs", "ScaledRewards", "PointObs"])
+def test_what_only_looks_odd_is_served(make, name):
+    env = make(f"odd_worlds:odd/{name}-v0", 0)
+    assert env.reset().shape == (env.obs_dim,)
+    assert env.step(np.zeros(env.action_dim)).next_obs.shape == (env.obs_dim,)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "dtype"),
+    [
+        (-0.1, 0.3, np.float64),  # rescaled to 0.30000000000000004
+        (-0.1, 0.3, np.float32),
+        (-0.1, 0.3, np.float16),
+        (-6e4, 6e4, np.float16),
+        (1.0, 1.0, np.float32),  # of no width
+        (-1.7, 1e8, np.float32),
+        (-2, 2, np.int64),
+        (-128, 127, np.int8),
+        (0, 255, np.uint8),
+        (2**63 - 3, 2**63 + 2, np.uint64),
+        (-(2**63), -(2**63) + 3, np.int64),
+        (5, 5, np.int32),
+        (False, True, np.bool_),
+    ],
+)
+def test_an_action_lies_in_its_space_in_its_dtype(make, low, high, dtype):
+    """The world asserts it at every step."""
+    odd_worlds.ACTIONS[:] = [low, high, dtype]
+    env = make("odd_worlds:odd/Containing-v0", 0)
+    env.reset()
+    for action in (-1.0, 1.0, np.nextafter(np.float32(1), np.float32(0)), 0.0, *np.linspace(-1, 1, 41), 1.5, -1.5):
+        env.step(np.float32([action]))
+    taken = odd_worlds.ACTIONS[3:]
+    assert {taken[0], taken[1]} == {dtype(low), dtype(high)}
+
+
+def test_whole_numbers_are_reached_in_equal_shares():
+    low, high = np.int64([-2, 0]), np.int64([2, 2])
+    draws = np.random.default_rng(0).uniform(-1.0, 1.0, (30_000, 2)).astype(np.float32)
+    taken = np.stack([rescale(draw, low, high) for draw in draws])
+    assert taken.dtype == np.int64
+    for column, count in ((0, 5), (1, 3)):
+        values, counts = np.unique(taken[:, column], return_counts=True)
+        assert values.tolist() == list(range(low[column], high[column] + 1))
+        np.testing.assert_allclose(counts, 30_000 / count, rtol=0.05)
+
+
+def test_a_float_action_is_to_the_bit_what_it_was():
+    low, high = np.float32([-3.0, -0.4, 0.1]), np.float32([3.0, 0.4, 0.7])
+    for action in random_actions(200, 3):
+        before = (low + 0.5 * (action.astype(np.float64) + 1.0) * (high.astype(np.float64) - low)).astype(np.float32)
+        assert rescale(action, low, high).tobytes() == before.tobytes()
+
+
+@pytest.mark.parametrize("name", ["DrawsGlobally", "DrawsFromSpaces"])
+def test_what_an_environment_draws_comes_from_its_seed(make, name):
+    caller = global_random.state()
+    env, other = make(f"odd_worlds:odd/{name}-v0", 3), make(f"odd_worlds:odd/{name}-v0", 4)
+    seen = walk(env, env.reset(), random_actions(12, 2))
+    assert_same(walk(env, env.reset(0), random_actions(12, 2)), seen)
+    again = make(f"odd_worlds:odd/{name}-v0", 3)
+    assert_same(walk(again, again.reset(), random_actions(12, 2)), seen)
+    assert not np.array_equal(other.reset(), seen[0])
+    global_random.restore(caller)
+
+
+def test_an_environment_of_old_gym_that_takes_no_seed_is_told_so(make):
+    with pytest.raises(Broken, match=r"has a reset that takes no seed, as old Gym's .*, at step 0 of episode 0"):
+        make("odd_worlds:odd/TakesNoSeed-v0", 0).reset()
+
+
+def test_ids_that_gymnasium_only_refuses_are_not_named():
+    with pytest.raises(ValueError) as caught:
+        Environment("HalfCheetah-v1", 0)
+    assert "HalfCheetah-v4, HalfCheetah-v5" in str(caught.value) and "v2" not in str(caught.value).partition("; ")[2]

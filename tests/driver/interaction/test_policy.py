@@ -7,6 +7,7 @@ import warnings
 import zipfile
 from pathlib import Path
 
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -135,6 +136,51 @@ def test_what_is_carried_begins_anew_at_reset():
     np.testing.assert_allclose(second, [0.3, 6.5], rtol=1e-6)
     acting.reset()
     np.testing.assert_array_equal(acting(np.zeros(3)), first)
+
+
+@pytest.mark.parametrize(
+    ("obs", "what"),
+    [
+        (np.zeros((5, 11)), "got an array of shape (5, 11); call it once for each row of a batch"),
+        (np.zeros(10), "got an array of shape (10,)"),
+        (0.0, "got an array of shape ()"),
+        ((np.zeros(11), {}), "got (obs, info), which reset returns: give it the first of them"),
+        ({"obs": np.zeros(11)}, "got dict"),
+        ([[0.0] * 5, [0.0] * 6], "got list"),
+    ],
+)
+def test_what_is_not_one_observation_is_refused_with_its_length(sac_run, obs, what):
+    with pytest.raises(ValueError, match="policy must be given one observation of 11 numbers") as caught:
+        load_policy(sac_run, 1)(obs)
+    assert what in str(caught.value)
+
+
+def test_an_observation_without_an_action_is_refused(sac_run):
+    with pytest.raises(ValueError, match="the policy's action is not finite for the observation"):
+        load_policy(sac_run, 1)(np.full(11, np.nan))
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(np.int64([[-2, 0]]), np.int64([[2, 9]])), (-0.1 * np.ones(2), 0.3 * np.ones(2))]
+)
+def test_actions_are_of_the_shape_and_type_of_the_space_and_inside(low, high):
+    acting = Policy(policy.deterministic(Counting.algorithm), np.float32(-13.0), low, high)
+    space = gymnasium.spaces.Box(low, high, dtype=low.dtype)
+    taken = [acting(np.zeros(3)) for _ in range(27)]
+    assert all(space.contains(action) for action in taken)
+    assert (taken[0] == low).all() and (taken[-1] == high).all()
+
+
+def test_a_loaded_policy_acts_in_the_space_of_its_environment(tmp_path):
+    tiny_runs.train(tmp_path, tiny_runs.SAC, env="odd_worlds:odd/World-v0", max_episode_steps=0, num_steps=2, seeds=0)
+    space = gymnasium.make("odd_worlds:odd/World-v0").action_space  # of shape [1, 2]
+    assert space.contains(load_policy(tmp_path)(np.zeros(4)))
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    del config["task"]["action_shape"]  # as older versions wrote it
+    path.write_text(json.dumps(config))
+    np.testing.assert_array_equal(load_policy(tmp_path)(np.zeros(4)).shape, (2,))
+    tiny_runs.train(tmp_path, tiny_runs.SAC, env="odd_worlds:odd/World-v0", max_episode_steps=0, num_steps=3, seeds=0)
 
 
 class Drawing:

@@ -11,7 +11,7 @@ from mbpo_jax.algorithms.mbpo import MbpoConfig
 from mbpo_jax.algorithms.model_free import ModelFreeConfig
 from mbpo_jax.driver import setup
 from mbpo_jax.driver.config import RunConfig
-from mbpo_jax.driver.interaction.simulator import Spaces
+from mbpo_jax.driver.interaction.spaces import Spaces
 from mbpo_jax.driver.interaction.task import (
     build,
     check_termination_fn,

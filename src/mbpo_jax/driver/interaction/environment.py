@@ -7,13 +7,15 @@ An environment may fail. `reset` and `step` raise then; `recover` gives up the r
 one, in a new instance if need be, as often as the limits allow. Nothing is ever learnt from a faulty step.
 """
 
-from typing import NamedTuple
+import copy
+from typing import NamedTuple, Self
 
 import numpy as np
 
 from mbpo_jax.driver.config import DIVERGENCE_ADVICE, Broken, Diverged, EnvironmentFailure, NotFinite
 from mbpo_jax.driver.interaction.environment_process import SimulatorProcess
-from mbpo_jax.driver.interaction.simulator import Failure, Simulator, Spaces, Step, Unfit
+from mbpo_jax.driver.interaction.simulator import Failure, Simulator, Step
+from mbpo_jax.driver.interaction.spaces import Unfit, rescale, same
 
 TRAINING, EVALUATION = 0, 1  # streams of episode seeds
 
@@ -31,6 +33,7 @@ class Environment:
     Args:
       timeout_s: seconds that a reset or step may take, in a process of its own; 0: no limit, in this process.
       renders: whether `render` will be called; in this process only.
+      alone: whether no environment of another seed is in this process, see `global_random`.
     Raises:
       ValueError: there is no such environment, or it does not fit.
       Broken: it failed while it was made.
@@ -45,8 +48,10 @@ class Environment:
         timeout_s: int = 0,
         limits: Limits = Limits(),  # noqa: B008 (it is immutable)
         renders: bool = False,
+        alone: bool = True,
     ) -> None:
-        self._env_id, self._seed, self._stream, self._renders = env_id, seed, stream, renders
+        self._env_id, self._seed, self._stream = env_id, seed, stream
+        self._renders, self._alone = renders, alone
         self._wanted_limit, self._timeout_s, self._limits = max_episode_steps, timeout_s, limits
         self._simulator: Simulator | SimulatorProcess | None = self._make()
         self.spaces = self._simulator.spaces
@@ -59,6 +64,17 @@ class Environment:
         self.nonfinite_episodes = 0  # given up because of a value that is not finite
         self.restarts = 0  # times that the environment was made anew
         self.failures: list[EnvironmentFailure] = []  # those counted above that nobody has taken for reporting yet
+
+    def twin(self, stream: int) -> Self:
+        """Returns an environment of another stream of episodes for the same instance, once `hand_over` gave it that."""
+        twin = copy.copy(self)
+        twin._stream, twin._simulator = stream, None
+        twin.actions, twin.failures = [], []
+        return twin
+
+    def hand_over(self, other: Self) -> None:
+        """Gives the instance to a twin. The episode that runs here is over; `repeat` brings it back."""
+        other._simulator, self._simulator = self._simulator, None
 
     def begin(self) -> np.ndarray:
         """Begins the next episode that can be begun, recovering from faults; returns its first observation [O]."""
@@ -87,15 +103,15 @@ class Environment:
           NotFinite, Broken, as the failure: the limits allow no more of them, so it is not counted. Names the flag.
         """
         if isinstance(failure, NotFinite):
-            done, flag = f"{self.nonfinite_episodes} episodes had been given up", "env_nonfinite_episodes"
-            if self.nonfinite_episodes >= self._limits.nonfinite_episodes:
-                raise _beyond(failure, done, flag, self._limits.nonfinite_episodes) from failure
+            if self.nonfinite_episodes >= (limit := self._limits.nonfinite_episodes):
+                done = f"{limit} episodes had been given up before, and " if limit else ""
+                raise _beyond(failure, f"{done}--env_nonfinite_episodes={limit} allows no more") from failure
             self.nonfinite_episodes += 1
             self.failures.append(failure)
             return
-        done, flag = f"it had been made anew {self.restarts} times", "env_restarts"
-        if self.restarts >= self._limits.restarts:
-            raise _beyond(failure, done, flag, self._limits.restarts) from failure
+        if self.restarts >= (limit := self._limits.restarts):
+            done = f"it had been made anew {limit} times before, and " if limit else ""
+            raise _beyond(failure, f"{done}--env_restarts={limit} allows no more") from failure
         self.restarts += 1
         self.failures.append(failure)
         self.close()
@@ -129,7 +145,8 @@ class Environment:
         if not np.isfinite(action).all():
             raise Diverged(
                 f"the policy's action is not finite at step {len(self.actions) + 1} of episode {self.episode} "
-                f"(seed {self._seed}). {DIVERGENCE_ADVICE}"
+                f"(seed {self._seed}).",
+                DIVERGENCE_ADVICE,
             )
         if self._simulator is None:
             raise RuntimeError("an environment that was given up or closed must be reset before it steps")
@@ -176,9 +193,11 @@ class Environment:
 
     def _make(self) -> Simulator | SimulatorProcess:
         try:
+            # One for both streams: what is drawn while it is made is the same where it trains and where it evaluates.
+            seed = int(np.random.SeedSequence(self._seed).generate_state(1)[0])
             if self._timeout_s:
-                return SimulatorProcess(self._env_id, self._wanted_limit, self._timeout_s)
-            return Simulator(self._env_id, self._wanted_limit, self._renders)
+                return SimulatorProcess(self._env_id, self._wanted_limit, self._timeout_s, seed)
+            return Simulator(self._env_id, self._wanted_limit, seed, self._alone, self._renders)
         except Failure as failure:
             raise self._broken(failure, self._at_making()) from failure
 
@@ -188,7 +207,7 @@ class Environment:
             simulator = self._make()
         except Unfit as unfit:
             raise self._broken(Failure(f"did not fit any more ({unfit})"), self._at_making()) from unfit
-        if not _same(simulator.spaces, self.spaces):
+        if not same(simulator.spaces, self.spaces):
             simulator.close()
             raise self._broken(Failure("had other spaces than before"), self._at_making())
         return simulator
@@ -200,7 +219,7 @@ class Environment:
         if not (obs_finite and np.isfinite(stored_reward)):
             what = f"reward {reward}" if obs_finite else f"observation {obs.tolist()}"
             raise NotFinite(
-                f"environment {self._env_id} gave a value that is not finite, {what}, {self._where()}; "
+                f"environment {self._env_id} gave a value that is not finite in float32, {what}, {self._where()}; "
                 "nothing of this step was stored"
             )
 
@@ -214,14 +233,18 @@ class Environment:
         return f"at step {len(self.actions)} of episode {self.episode} (seed {self._seed})"
 
 
-def rescale(action: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Returns an action [A] in [-1, 1] in the environment's own bounds."""
-    return low + 0.5 * (np.asarray(action, np.float64) + 1.0) * (np.asarray(high, np.float64) - low)
+def several(failure: Broken) -> Broken:
+    """Returns the error of an instance that is not the first of its run, with what that may have to do with it."""
+    return _broken(
+        f"{failure}; it is not the first instance: a run makes two for each seed, to train and to evaluate in. If it "
+        "owns what exists once, as a port, give --eval_env=shared and one seed",
+        failure.environment_traceback,
+    )
 
 
-def _beyond(failure: EnvironmentFailure, done: str, flag: str, limit: int) -> EnvironmentFailure:
+def _beyond(failure: EnvironmentFailure, why: str) -> EnvironmentFailure:
     """Returns the error that says that the limit of a flag is reached."""
-    line = f"{failure}; {done} before, and --{flag}={limit} allows no more"
+    line = f"{failure}; {why}"
     if isinstance(failure, Broken):
         return _broken(line, failure.environment_traceback)
     return type(failure)(line)
@@ -233,11 +256,3 @@ def _broken(line: str, environment_traceback: str | None) -> Broken:
     if environment_traceback is not None:
         failure.add_note(environment_traceback)
     return failure
-
-
-def _same(spaces: Spaces, others: Spaces) -> bool:
-    return (
-        spaces.obs_dim == others.obs_dim
-        and np.array_equal(spaces.action_low, others.action_low)
-        and np.array_equal(spaces.action_high, others.action_high)
-    )

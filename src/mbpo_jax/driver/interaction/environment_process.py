@@ -23,17 +23,10 @@ from concurrent.futures import ThreadPoolExecutor
 import gymnasium
 import numpy as np
 
-from mbpo_jax.driver.interaction.simulator import (
-    Failure,
-    Simulator,
-    Spaces,
-    Step,
-    Unfit,
-    spaces_from_json,
-    spaces_to_json,
-)
+from mbpo_jax.driver.interaction.simulator import Failure, Simulator, Step
+from mbpo_jax.driver.interaction.spaces import Spaces, Unfit, spaces_from_json, spaces_to_json
 
-START, RESET, STEP = 0, 1, 2  # requests: JSON; the seed; the action [A] in float64
+START, RESET, STEP = 0, 1, 2  # requests: JSON; the seed; the action [A] in its dtype
 MADE, STEPPED, UNFIT, FAILED = 3, 4, 5, 6  # replies: JSON, but for STEPPED: OUTCOME and the observation [O]
 HEADER = struct.Struct("<IB")
 SEED = struct.Struct("<Q")
@@ -52,7 +45,8 @@ class SimulatorProcess:
       Failure: no reply within `timeout_s` (making it may take START_SECONDS), or the process ended.
     """
 
-    def __init__(self, env_id: str, max_episode_steps: int, timeout_s: int) -> None:
+    def __init__(self, env_id: str, max_episode_steps: int, timeout_s: int, seed: int = 0) -> None:
+        """Starts the process and makes the environment there; `seed` as for `Simulator`."""
         self._timeout_s = timeout_s
         try:
             self._connection, self._process = _connect()
@@ -60,7 +54,7 @@ class SimulatorProcess:
             raise Failure(f"could not be given a process of its own ({error})") from error
         self._connection.settimeout(1.0)  # see _read
         try:
-            self.spaces = self._be_made(env_id, max_episode_steps)
+            self.spaces = self._be_made(env_id, max_episode_steps, seed)
         except BaseException:
             self.close()
             raise
@@ -71,7 +65,7 @@ class SimulatorProcess:
 
     def step(self, action: np.ndarray) -> Step:
         """As `Simulator.step`."""
-        return self._outcome(STEP, np.ascontiguousarray(action, np.float64).tobytes())
+        return self._outcome(STEP, np.ascontiguousarray(action, self.spaces.action_low.dtype).tobytes())
 
     def close(self) -> None:
         """Gives the environment CLOSE_SECONDS to close itself, then kills its process."""
@@ -80,10 +74,11 @@ class SimulatorProcess:
             self._process.wait(CLOSE_SECONDS)
         self._kill()
 
-    def _be_made(self, env_id: str, max_episode_steps: int) -> Spaces:
+    def _be_made(self, env_id: str, max_episode_steps: int, seed: int) -> Spaces:
         request = {
             "env_id": env_id,
             "max_episode_steps": max_episode_steps,
+            "seed": seed,
             "registered": env_id in gymnasium.registry,
             "path": sys.path,
         }
@@ -225,7 +220,7 @@ def _serve(connection: socket.socket) -> None:
     start = json.loads(_receive(connection)[1])
     sys.path[:] = start["path"]  # finds what the run would
     try:
-        simulator = _make(start["env_id"], start["max_episode_steps"], start["registered"])
+        simulator = _make(start["env_id"], start["max_episode_steps"], start["seed"], start["registered"])
     except Unfit as unfit:
         return _send(connection, UNFIT, json.dumps(str(unfit)).encode())
     except Failure as failure:
@@ -242,19 +237,19 @@ def _serve(connection: socket.socket) -> None:
                 _send(connection, STEPPED, OUTCOME.pack(*step[1:]) + step.next_obs.tobytes())
 
 
-def _make(env_id: str, max_episode_steps: int, registered: bool) -> Simulator:
+def _make(env_id: str, max_episode_steps: int, seed: int, registered: bool) -> Simulator:
     if registered and env_id not in gymnasium.registry:
         raise Unfit(
             f"env must be module:Id where env_timeout_s is set, got {env_id!r}, which is registered in the run's "
             "own process only"
         )
-    return Simulator(env_id, max_episode_steps)
+    return Simulator(env_id, max_episode_steps, seed)
 
 
 def _answer(simulator: Simulator, kind: int, payload: bytes) -> Step:
     if kind == RESET:
         return Step(simulator.reset(*SEED.unpack(payload)), 0.0, False, False)
-    return simulator.step(np.frombuffer(payload, np.float64))
+    return simulator.step(np.frombuffer(payload, simulator.spaces.action_low.dtype))
 
 
 def _send_failure(connection: socket.socket, failure: Failure) -> None:

@@ -19,9 +19,8 @@ import jax
 import numpy as np
 
 from mbpo_jax.driver.config import AUTO, NEVER, StorageFailure
-from mbpo_jax.driver.interaction import environment
 from mbpo_jax.driver.interaction import task as tasks
-from mbpo_jax.driver.interaction.simulator import spaces_from_json
+from mbpo_jax.driver.interaction.spaces import Spaces, rescale, spaces_from_json
 from mbpo_jax.driver.storage import files, run_directory
 from mbpo_jax.types import Algorithm, Array, Key, PyTree, Spec, TerminationFn
 
@@ -62,11 +61,18 @@ def compute_arrays(fn: Callable[..., Any], *args: Any) -> PyTree:
 
 
 class Policy:
-    """Acts deterministically, in the environment's action bounds. Call `reset` where an episode begins."""
+    """Acts deterministically, in the environment's action bounds. Call `reset` where an episode begins.
 
-    def __init__(self, acting: Deterministic, actor: PyTree, low: np.ndarray, high: np.ndarray) -> None:
+    Args:
+      low, high: bounds of actions, in the shape and dtype of the actions that are returned.
+      obs_dim: numbers in an observation; None: what is given is not checked.
+    """
+
+    def __init__(
+        self, acting: Deterministic, actor: PyTree, low: np.ndarray, high: np.ndarray, obs_dim: int | None = None
+    ) -> None:
         self.actor = actor
-        self._acting, self._low, self._high = acting, low, high
+        self._acting, self._low, self._high, self._obs_dim = acting, low, high, obs_dim
         self._episode, self._step = 0, 0
         self._carry = acting.begin(0, actor)
 
@@ -85,15 +91,43 @@ class Policy:
         jax.eval_shape(self._acting.act, self._episode, self._step, self.actor, self._carry, obs)
 
     def normalized_action(self, obs: np.ndarray) -> np.ndarray:
-        """Returns the action [A] in [-1, 1] for an observation [O]."""
-        obs = np.asarray(obs, np.float32).reshape(-1)
+        """Returns the action [A] in [-1, 1] for an observation [O].
+
+        Raises:
+          ValueError: it is not one observation.
+        """
+        obs = (np.asarray(obs, np.float32) if self._obs_dim is None else _one_observation(obs, self._obs_dim)).reshape(
+            -1
+        )
         action, self._carry = self._acting.act(self._episode, self._step, self.actor, self._carry, obs)
         self._step += 1
         return np.asarray(action)
 
     def __call__(self, obs: np.ndarray) -> np.ndarray:
-        """Returns the action [A], float32, in the environment's bounds, for an observation [O]."""
-        return environment.rescale(self.normalized_action(obs), self._low, self._high).astype(np.float32)
+        """Returns the action for an observation [O], in the bounds, shape and dtype of the environment's actions.
+
+        Raises:
+          ValueError: it is not one observation, or the action for it is not finite.
+        """
+        action = self.normalized_action(obs)
+        if not np.isfinite(action).all():
+            raise ValueError(f"the policy's action is not finite for the observation {np.asarray(obs).tolist()}")
+        return rescale(action.reshape(self._low.shape), self._low, self._high)
+
+
+def _one_observation(obs: Any, obs_dim: int) -> np.ndarray:
+    """Returns what a policy was given as float32, if it is one observation."""
+    must = f"policy must be given one observation of {obs_dim} numbers"
+    if isinstance(obs, tuple) and len(obs) == 2 and isinstance(obs[1], dict):
+        raise ValueError(f"{must}, got (obs, info), which reset returns: give it the first of them")
+    try:
+        array = np.asarray(obs, np.float32)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{must}, got {type(obs).__name__} ({error})") from error
+    if array.size != obs_dim:
+        batch = "; call it once for each row of a batch" if array.ndim > 1 and array[0].size == obs_dim else ""
+        raise ValueError(f"{must}, got an array of shape {array.shape}{batch}")
+    return array
 
 
 def save_policy(path: Path, actor: PyTree, obs_dim: int, low: np.ndarray, high: np.ndarray) -> None:
@@ -138,13 +172,15 @@ def load_policy(
             arrays = {name: _read(archive, member) for name, member in members.items()}
         low, high = arrays[ACTION_LOW], arrays[ACTION_HIGH]
         _check_bounds(low, high, saved)
+        spaces = Spaces(spec.obs_dim, low, high, 1) if saved.task is None else spaces_from_json(saved.task)
         actor_arrays = {name: arrays[name] for name in _flat(template)}
         actor = flax.serialization.from_state_dict(
             template, flax.traverse_util.unflatten_dict(actor_arrays, sep="/")["actor"]
         )
     except Exception as error:  # a damaged file: NumPy, zipfile, zlib and flax each raise their own
         raise StorageFailure(f"cannot load a policy from {path}: {type(error).__name__}: {error}") from error
-    policy = Policy(deterministic(algorithm), jax.tree.map(jax.numpy.asarray, actor), low, high)
+    low, high = spaces.as_given(low), spaces.as_given(high)
+    policy = Policy(deterministic(algorithm), jax.tree.map(jax.numpy.asarray, actor), low, high, spec.obs_dim)
     policy.trace(spec.obs_dim)
     return policy
 

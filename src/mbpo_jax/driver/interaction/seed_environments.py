@@ -1,4 +1,8 @@
-"""The environments of all seeds of a run: stepped and evaluated together, in threads."""
+"""The environments of all seeds of a run: stepped and evaluated together, in threads.
+
+An environment is made, reset, stepped and closed by one thread, since it may own what belongs to a thread: a database
+connection, a drawing context, a loop of events. One seed stays in the thread of the run.
+"""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -7,11 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mbpo_jax.driver.config import Broken, EnvironmentFailure, NotFinite, RunConfig
-from mbpo_jax.driver.interaction import evaluate
-from mbpo_jax.driver.interaction.environment import EVALUATION, TRAINING, Environment, Limits, Step
+from mbpo_jax.driver.config import SHARED, Broken, EnvironmentFailure, NotFinite, RunConfig
+from mbpo_jax.driver.interaction import evaluate as evaluations
+from mbpo_jax.driver.interaction import global_random
+from mbpo_jax.driver.interaction.environment import EVALUATION, TRAINING, Environment, Limits, Step, several
 from mbpo_jax.driver.interaction.policy import Policy
-from mbpo_jax.driver.interaction.simulator import Spaces
+from mbpo_jax.driver.interaction.spaces import Spaces
 from mbpo_jax.driver.seeds import num_cores
 from mbpo_jax.types import Transition
 
@@ -38,25 +43,23 @@ class SeedEnvironments:
     """An environment to train in and one to evaluate in for every seed. `obs[i]` is where seed number i stands."""
 
     def __init__(self, run: RunConfig, stack: ExitStack) -> None:
-        """Opens them; `stack` closes them."""
-        limits = Limits(run.env_nonfinite_episodes, run.env_restarts)
-
-        def opened(seed: int, stream: int) -> Environment:
-            env = Environment(run.env, seed, stream, run.max_episode_steps, run.env_timeout_s, limits)
-            stack.callback(env.close)
-            return env
-
-        self._training = [opened(seed, TRAINING) for seed in run.seeds]
-        self._evaluation = [opened(seed, EVALUATION) for seed in run.seeds]
+        """Opens them; `stack` closes them, and gives back the global generators that they draw from."""
         # MuJoCo lets go of the interpreter while it steps.
         workers = min(len(run.seeds), num_cores())
-        self._pool = None if workers == 1 else stack.enter_context(ThreadPoolExecutor(workers))
+        self._threads = [stack.enter_context(ThreadPoolExecutor(1)) for _ in range(workers if workers > 1 else 0)]
+        self._alone = len(run.seeds) == 1
+        if self._alone:
+            stack.callback(global_random.restore, global_random.state())
+        self._run, self._shared = run, run.eval_env == SHARED
+        self._training = [self._opened(i, TRAINING, stack) for i in range(len(run.seeds))]
+        self._evaluation = [self._opened(i, EVALUATION, stack) for i in range(len(run.seeds))]
         self.spaces: Spaces = self._training[0].spaces
         self.obs: list[np.ndarray] = []
+        self._not_repeated = [False for _ in run.seeds]  # after an evaluation in the same instance
 
     def begin(self) -> None:
         """Begins the first episodes."""
-        self.obs = [env.begin() for env in self._training]
+        self.obs = self._together(range(len(self._training)), Environment.begin, self._training)
 
     def at_start(self, i: int) -> bool:
         """Returns whether the running episode of seed number `i` has had no step yet."""
@@ -69,28 +72,67 @@ class SeedEnvironments:
           EnvironmentFailure: an environment failed more often than is allowed.
         """
         envs, starts = [self._training[i] for i in which], [self.obs[i] for i in which]
-        results: list[StepResult | FailedStep] = self._together(_step, envs, starts, actions)
+        results: list[StepResult | FailedStep] = self._together(which, _step, envs, starts, actions)
         for i, result in zip(which, results):
             self.obs[i] = result.next_start
         return results
 
     def evaluate(
         self, policies: Sequence[Policy], num_episodes: int, should_stop: Callable[[], bool]
-    ) -> list[evaluate.Evaluation] | None:
+    ) -> list[evaluations.Evaluation] | None:
         """Evaluates every seed; returns None if that was stopped."""
-
-        def evaluate_seed(policy: Policy, env: Environment) -> evaluate.Evaluation | None:
-            return evaluate.evaluate(policy, env, 0, num_episodes, should_stop)
-
-        outcomes = self._together(evaluate_seed, policies, self._evaluation)
+        seeds = range(len(self._training))
+        outcomes = self._together(
+            seeds, self._evaluate, seeds, policies, [num_episodes] * len(seeds), [should_stop] * len(seeds)
+        )
         finished = [outcome for outcome in outcomes if outcome is not None]
         return finished if len(finished) == len(outcomes) else None
 
-    def _together(self, fn: Callable[..., Any], *arguments: Sequence[Any]) -> list[Any]:
-        """Returns `fn` of each seed's arguments, computed at the same time."""
-        if self._pool is None:
+    def _evaluate(
+        self, i: int, policy: Policy, num_episodes: int, should_stop: Callable[[], bool]
+    ) -> evaluations.Evaluation | None:
+        """Evaluates seed number `i`; the episode that it trains in goes on as if there had been no evaluation."""
+        training, evaluation = self._training[i], self._evaluation[i]
+        drawing = global_random.state() if self._alone else None
+        if not self._shared:
+            outcome = evaluations.evaluate(policy, evaluation, 0, num_episodes, should_stop)
+        else:
+            episode, actions, episode_return = training.episode, np.asarray(training.actions), training.episode_return
+            training.hand_over(evaluation)
+            outcome = evaluations.evaluate(policy, evaluation, 0, num_episodes, should_stop)
+            evaluation.hand_over(training)
+            self._not_repeated[i] = not self._repeat(i, episode, actions, episode_return, self.obs[i])
+        if drawing is not None and not self._shared:  # one that was shared has drawn all of it again
+            global_random.restore(drawing)
+        return outcome
+
+    def _opened(self, i: int, stream: int, stack: ExitStack) -> Environment:
+        if stream == EVALUATION and self._shared:
+            env = self._training[i].twin(EVALUATION)
+        else:
+            env = self._made(i, stream)
+        stack.callback(self._together, [i], Environment.close, [env])
+        return env
+
+    def _made(self, i: int, stream: int) -> Environment:
+        run = self._run
+        limits = Limits(run.env_nonfinite_episodes, run.env_restarts)
+        arguments = (run.env, run.seeds[i], stream, run.max_episode_steps, run.env_timeout_s, limits, self._alone)
+        try:
+            (env,) = self._together([i], Environment, *([argument] for argument in arguments))
+        except Broken as failure:
+            if (stream, i) == (TRAINING, 0):
+                raise
+            raise several(failure) from failure
+        made: Environment = env
+        return made
+
+    def _together(self, which: Sequence[int], fn: Callable[..., Any], *arguments: Sequence[Any]) -> list[Any]:
+        """Returns `fn` of the arguments of each of the seeds `which`, computed at the same time."""
+        if not self._threads:
             return list(map(fn, *arguments))
-        futures = [self._pool.submit(fn, *given) for given in zip(*arguments, strict=True)]
+        given = zip(which, *arguments, strict=True)
+        futures = [self._threads[i % len(self._threads)].submit(fn, *mine) for i, *mine in given]
         while wait(futures, SIGNAL_CHECK_S).not_done:  # a signal that came to another thread is handled at each turn
             pass
         return [future.result() for future in futures]
@@ -112,6 +154,16 @@ class SeedEnvironments:
             failures += env.failures
             env.failures = []
         return failures
+
+    def take_notices(self) -> list[str]:
+        """Returns what else the user is to know since the last call."""
+        lost = [seed for seed, not_repeated in zip(self._run.seeds, self._not_repeated) if not_repeated]
+        self._not_repeated = [False for _ in self._not_repeated]
+        return [
+            f"seed {seed}: env {self._run.env} did not repeat its running episode after an evaluation in the same "
+            "instance (--eval_env=shared); a new one begins"
+            for seed in lost
+        ]
 
     def arrays(self, i: int) -> dict[str, np.ndarray]:
         """Returns what a checkpoint holds of seed number `i`: where it stands, and the actions that led there."""
@@ -141,14 +193,20 @@ class SeedEnvironments:
         env = self._training[i]
         for mine, saved in zip((env, self._evaluation[i]), record["faults"]):
             mine.nonfinite_episodes, mine.restarts = saved[i]
+        episode, episode_return = record["episodes"][i], record["episode_returns"][i]
+        given = (i, episode, arrays["episode_actions"][:-1], episode_return, arrays["obs"])
+        (repeated,) = self._together([i], self._repeat, *([argument] for argument in given))
+        return bool(repeated)
+
+    def _repeat(self, i: int, episode: int, actions: np.ndarray, episode_return: float, obs: np.ndarray) -> bool:
+        """Brings an episode back from its journal, to `obs`; returns False if it does not repeat: a new one began."""
+        env = self._training[i]
         try:
-            self.obs[i] = env.repeat(
-                record["episodes"][i], arrays["episode_actions"][:-1], record["episode_returns"][i]
-            )
+            self.obs[i] = env.repeat(episode, actions, episode_return)
         except (NotFinite, Broken) as failure:
             self.obs[i] = env.recover(failure)
             return False
-        if np.array_equal(self.obs[i], arrays["obs"]):
+        if np.array_equal(self.obs[i], obs):
             return True
         self.obs[i] = env.begin()
         return False

@@ -6,19 +6,17 @@ shape that the spaces promise. Whatever else happens is a `Failure`, which says 
 
 import contextlib
 import traceback
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, NamedTuple
 
-import gymnasium
 import numpy as np
 
-import mbpo_jax.environments  # noqa: F401  (registers the project's own ids)
-from mbpo_jax.driver.interaction import rendering
+from mbpo_jax.driver.interaction import global_random, making, spaces
+from mbpo_jax.driver.interaction.spaces import NUMBER_KINDS, Spaces, Unfit
 
-RENDER_MODE = "rgb_array"
-NUMBER_KINDS = "fiub"  # of dtype.kind: floats, integers, booleans
+NOTHING = contextlib.nullcontext()
 
 
 class Step(NamedTuple):
@@ -28,46 +26,6 @@ class Step(NamedTuple):
     reward: float
     terminal: bool
     truncated: bool
-
-
-class Spaces(NamedTuple):
-    """Sizes and bounds, flattened, and the time limit."""
-
-    obs_dim: int
-    action_low: np.ndarray  # [A], of the action space's dtype
-    action_high: np.ndarray
-    max_episode_steps: int  # the one in force, the environment's own or the run's
-
-
-def spaces_to_json(spaces: Spaces) -> dict[str, Any]:
-    """Returns spaces as `config.json` keeps them, and as they travel between processes."""
-    return {
-        "obs_dim": spaces.obs_dim,
-        "action_low": spaces.action_low.tolist(),
-        "action_high": spaces.action_high.tolist(),
-        "action_dtype": spaces.action_low.dtype.str,
-        "max_episode_steps": spaces.max_episode_steps,
-    }
-
-
-def spaces_from_json(value: Mapping[str, Any]) -> Spaces:
-    """Returns the spaces that `spaces_to_json` wrote down.
-
-    Raises:
-      ValueError, KeyError, TypeError: it is something else.
-    """
-    dtype = np.dtype(str(value["action_dtype"]))
-    low, high = (np.asarray(value[name], dtype) for name in ("action_low", "action_high"))
-    if dtype.kind not in NUMBER_KINDS or low.ndim != 1 or low.shape != high.shape or not np.isfinite([low, high]).all():
-        raise ValueError(f"action bounds must be two lists of numbers, got {low.tolist()} and {high.tolist()}")
-    for name in ("obs_dim", "max_episode_steps"):
-        if type(value[name]) is not int or value[name] < 1:
-            raise ValueError(f"{name} must be a whole number, 1 or more, got {value[name]!r}")
-    return Spaces(value["obs_dim"], low, high, value["max_episode_steps"])
-
-
-class Unfit(ValueError):
-    """An environment that cannot be used at all: the user's choice is wrong."""
 
 
 class Failure(Exception):
@@ -87,28 +45,53 @@ class Simulator:
       Unfit: there is no such environment, or it is not one with vectors for observations and actions.
     """
 
-    def __init__(self, env_id: str, max_episode_steps: int, renders: bool = False) -> None:
-        with _blaming():
-            self._env = _make(env_id, max_episode_steps, RENDER_MODE if renders else None)
-            observations, actions = _check_spaces(env_id, self._env)
-        self._obs_shape, self._action_shape, self._action_dtype = observations.shape, actions.shape, actions.dtype
-        obs_dim = int(np.prod(observations.shape))
+    def __init__(
+        self, env_id: str, max_episode_steps: int, seed: int = 0, alone: bool = True, renders: bool = False
+    ) -> None:
+        """Makes it.
+
+        Args:
+          seed: of the global generators, for what it draws from them while it is made.
+          alone: whether they are its own, because nothing of another seed runs in this process.
+          renders: whether `render` will be called.
+        """
+        self._apart = None if alone else global_random.Apart()
+        self._seed_generators(seed)
+        with _blaming(), self._generators():
+            self._env = making.make(env_id, max_episode_steps, renders)
+            self._observations, self._actions = spaces.check(env_id, self._env)
+        obs_dim, low, high = int(np.prod(self._observations.shape)), self._actions.low, self._actions.high
         limit = self._env.spec.max_episode_steps
-        self.spaces = Spaces(obs_dim, actions.low.reshape(-1), actions.high.reshape(-1), limit)
+        self.spaces = Spaces(obs_dim, low.reshape(-1), high.reshape(-1), limit, low.shape)
 
     def reset(self, seed: int) -> np.ndarray:
         """Begins an episode; returns its first observation [O], float32."""
-        with _blaming():
-            result = self._env.reset(seed=seed)
+        self._seed_generators(seed)
+        with _blaming(), self._generators():
+            self._seed_spaces(seed)
+            try:
+                result = self._env.reset(seed=seed)
+            except TypeError as error:
+                if "unexpected keyword argument 'seed'" in str(error):
+                    wanted = "Gymnasium's is reset(self, *, seed=None, options=None)"
+                    raise Failure(
+                        f"has a reset that takes no seed, as old Gym's ({wanted}),", _traceback(error)
+                    ) from error
+                raise
             if not (isinstance(result, tuple) and len(result) == 2):
                 raise Failure(f"gave {_kind(result)} where reset returns (obs, info)")
+            self._check_spaces()
             return self._observation(result[0])
 
     def step(self, action: np.ndarray) -> Step:
-        """Takes one step with an action [A], float64, in the environment's bounds."""
-        with _blaming():
-            scaled = action.reshape(self._action_shape).astype(self._action_dtype)
-            obs, reward, terminated, truncated, _ = self._env.step(scaled)
+        """Takes one step with an action [A], in the bounds and of the dtype of the environment's actions."""
+        with _blaming(), self._generators():
+            try:
+                obs, reward, terminated, truncated, _ = self._env.step(
+                    action.reshape(self._actions.shape).astype(self._actions.dtype)
+                )
+            except ValueError as error:
+                raise _of_unpacking(error) or error from None
             flags = _flag("terminated", terminated), _flag("truncated", truncated)
             return Step(self._observation(obs), _number("reward", reward), *flags)
 
@@ -130,15 +113,36 @@ class Simulator:
         with contextlib.suppress(Exception, SystemExit):
             self._env.close()
 
+    def _seed_generators(self, seed: int) -> None:
+        (self._apart or global_random).seed(seed)
+
+    def _generators(self) -> AbstractContextManager[None]:
+        """Returns the context in which the environment runs, whose global generators are its own."""
+        return NOTHING if self._apart is None else self._apart.running()
+
+    def _check_spaces(self) -> None:
+        now = self._env.observation_space, self._env.action_space
+        for space, before in zip(now, (self._observations, self._actions)):
+            if space is not before and space != before:
+                raise Failure(f"changed a space in reset, from {before} to {space},")
+
+    def _seed_spaces(self, seed: int) -> None:
+        """Seeds what an environment may sample from, which its own seed does not reach."""
+        layers = (self._env, self._env.unwrapped)
+        names = ("action_space", "observation_space")
+        found = {id(space): space for layer in layers for name in names if (space := getattr(layer, name, None))}
+        for space in found.values():
+            space.seed(seed)
+
     def _observation(self, obs: Any) -> np.ndarray:
         """Returns a copy [O]: some environments write every observation into the same array."""
         given = np.asarray(obs)
         if given.dtype.kind not in NUMBER_KINDS:
             raise Failure(f"gave an observation that is no array of numbers, {_kind(obs)} of {given.dtype},")
-        if given.shape != self._obs_shape:
+        if given.shape != self._observations.shape:
             raise Failure(
                 f"gave an observation of {given.size} numbers where its space has {self.spaces.obs_dim} "
-                f"(shape {given.shape}, not {self._obs_shape})"
+                f"(shape {given.shape}, not {self._observations.shape})"
             )
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which the caller checks for
             return given.astype(np.float32).reshape(-1)
@@ -153,14 +157,30 @@ def _blaming() -> Iterator[None]:
         raise
     except BaseException as error:
         last_line = " ".join(traceback.format_exception_only(error)[-1].split())
-        lines = traceback.format_exception(type(error), error, _below_this_file(error.__traceback__))
-        raise Failure(f"raised {last_line}", "".join(lines)) from error
+        raise Failure(f"raised {last_line}", _traceback(error)) from error
 
 
-def _below_this_file(trace: TracebackType | None) -> TracebackType | None:
-    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+def _traceback(error: BaseException) -> str:
+    return "".join(traceback.format_exception(type(error), error, _below_this_package(error.__traceback__)))
+
+
+def _below_this_package(trace: TracebackType | None) -> TracebackType | None:
+    while trace is not None and trace.tb_frame.f_code.co_filename in (__file__, making.__file__, spaces.__file__):
         trace = trace.tb_next
     return trace
+
+
+def _of_unpacking(error: ValueError) -> Failure | None:
+    """Returns what to say where Gymnasium or we found another number of values than step returns."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    file = "" if trace is None else trace.tb_frame.f_code.co_filename
+    if "values to unpack (expected 5" not in str(error) or (file != __file__ and "gymnasium" not in file):
+        return None
+    old = ", as old Gym's does" if "got 4" in str(error) else ""
+    wanted = "where step returns (obs, reward, terminated, truncated, info)"
+    return Failure(f"gave another number of values{old}, {wanted} ({error}),", _traceback(error))
 
 
 def _kind(value: Any) -> str:
@@ -180,47 +200,3 @@ def _flag(name: str, value: Any) -> bool:
     if array.dtype != np.bool_ or array.size != 1:
         raise Failure(f"gave a flag {name} that is no boolean, {_kind(value)},")
     return bool(array.reshape(())[()])
-
-
-def _make(env_id: str, max_episode_steps: int, render_mode: str | None) -> gymnasium.Env:
-    limit = max_episode_steps or None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # "a newer version exists": v4 is chosen on purpose
-            env = gymnasium.make(env_id, max_episode_steps=limit, disable_env_checker=True)
-            if render_mode is not None:  # some that cannot render do not take the argument
-                _check_renders(env_id, env, render_mode)
-                env.close()
-                env = gymnasium.make(env_id, max_episode_steps=limit, disable_env_checker=True, render_mode=render_mode)
-    except Exception as error:
-        if (no_backend := rendering.problem()) is not None:
-            raise Unfit(no_backend) from error
-        if not isinstance(error, gymnasium.error.Error | ImportError | ValueError):
-            raise
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise Unfit(f"env must be an installed Gymnasium id, got {env_id!r} ({first_line})") from error
-    if env.spec is None or env.spec.max_episode_steps is None:
-        raise Unfit(f"max_episode_steps must be given, 1 or more: env {env_id!r} has no time limit of its own, got 0")
-    return env
-
-
-def _check_renders(env_id: str, env: gymnasium.Env, render_mode: str) -> None:
-    modes = list(env.metadata.get("render_modes") or [])
-    if render_mode not in modes:
-        raise Unfit(f"env must have the render mode {render_mode!r} to be filmed, got {env_id!r} with {modes}")
-
-
-def _check_spaces(env_id: str, env: gymnasium.Env) -> tuple[gymnasium.spaces.Box, gymnasium.spaces.Box]:
-    observations, actions = env.observation_space, env.action_space
-    if not isinstance(actions, gymnasium.spaces.Box):
-        raise Unfit(f"env must have continuous (Box) actions, got {env_id!r} with {actions}")
-    if not np.isfinite(actions.low).all() or not np.isfinite(actions.high).all():
-        raise Unfit(f"env must have bounded actions, got {env_id!r} with {actions}")
-    if not isinstance(observations, gymnasium.spaces.Box):
-        raise Unfit(f"env must have Box observations, got {env_id!r} with {observations}")
-    if observations.dtype == np.uint8 or len(observations.shape) > 2:
-        raise Unfit(
-            f"env must have vector observations, got {env_id!r} with images {observations.shape}; "
-            "wrap it so that it returns features"
-        )
-    return observations, actions

@@ -12,8 +12,10 @@ import jax.numpy as jnp
 from mbpo_jax import terminations
 from mbpo_jax.algorithms import REGISTRY
 from mbpo_jax.driver.config import AUTO, NEVER, RunConfig
-from mbpo_jax.driver.interaction.simulator import Spaces
+from mbpo_jax.driver.interaction.spaces import Spaces
 from mbpo_jax.types import Algorithm, Spec, TerminationFn
+
+MOST_DISAGREEMENT = 0.001  # share of real rows on which a rule and its environment may differ by rounding
 
 
 class Task(NamedTuple):
@@ -45,7 +47,9 @@ def build(run: RunConfig, config: Any, spec: Spec) -> Algorithm:
     try:
         return REGISTRY[run.algorithm].build(config, spec)
     except ValueError as error:
-        raise ValueError(f"{error} (env {run.env!r})") from error
+        known = terminations.known_ids(run.env)
+        close = f"; rules are known for {', '.join(known)}" if known else ""
+        raise ValueError(f"{error} (env {run.env!r}{close})") from error
 
 
 def spec_of(spaces: Spaces) -> Spec:
@@ -57,6 +61,23 @@ def rule_name(config: Any) -> str | None:
     """Returns what `--termination_fn` was; None for an algorithm without this knob."""
     name: str | None = getattr(config, "termination_fn", None)
     return name
+
+
+def disagreement(name: str | None, env_id: str, fraction: float) -> str | None:
+    """Returns a warning if the rule and the environment disagree too often to be rounding.
+
+    Args:
+      name: what `--termination_fn` was.
+      fraction: of real rows, `roll_out/termination_disagreement_fraction`.
+    """
+    if fraction <= MOST_DISAGREEMENT:
+        return None
+    return (
+        f"--termination_fn={name} and env {env_id} disagree on {100.0 * fraction:.2g} % of the real rows, so imagined "
+        "episodes end where real ones do not, or the other way round. Give the environment's own rule; a time limit is "
+        f"no end: report it as truncated, not terminated (more than {100.0 * MOST_DISAGREEMENT:g} % is no rounding, "
+        "docs/metrics.md)"
+    )
 
 
 def resolve_termination_fn(name: str | None, env_id: str) -> TerminationFn | None:

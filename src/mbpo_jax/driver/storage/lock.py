@@ -11,6 +11,8 @@ from mbpo_jax.driver.config import StorageFailure
 
 FILE_NAME = ".lock"
 
+_HELD: set[int] = set()  # descriptors
+
 
 @contextmanager
 def locked(run_dir: Path) -> Iterator[str | None]:
@@ -26,10 +28,12 @@ def locked(run_dir: Path) -> Iterator[str | None]:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise StorageFailure(f"cannot use run_dir {run_dir}: {error}") from error
+    _HELD.add(fd)
     try:
         problem = _take(fd, run_dir)
         yield problem
     finally:
+        _HELD.discard(fd)
         os.close(fd)
 
 
@@ -49,3 +53,12 @@ def _take(fd: int, run_dir: Path) -> str | None:
     except OSError:  # a full disk: the lock holds without its holder's name
         pass
     return None
+
+
+def _let_go_in_child() -> None:
+    """Closes them in a forked child, as of an environment: one that outlives the run would keep the directory."""
+    while _HELD:
+        os.close(_HELD.pop())
+
+
+os.register_at_fork(after_in_child=_let_go_in_child)

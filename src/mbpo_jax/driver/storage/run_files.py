@@ -61,7 +61,8 @@ class RunFiles:
             self._config_problem = problem
             return
         self.notes += run_directory.check_same(saved, run, config)
-        changed = {} if saved.task is None else options.differences(saved.task, task)
+        kept = saved.task or {}  # older versions knew less of it, or nothing
+        changed = options.differences(kept, {name: value for name, value in task.items() if name in kept})
         if changed:
             raise ValueError(
                 f"env {run.env!r} is not what run_dir {run.directory!r} was trained in: {'; '.join(changed.values())}"

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from mbpo_jax.driver.interaction.simulator import Spaces, spaces_from_json, spaces_to_json
+from mbpo_jax.driver.interaction.spaces import Spaces, spaces_from_json, spaces_to_json
 
 SPACES = Spaces(11, np.float32([-0.1, 0.0]), np.float32([0.3, 2.0]), 1000)
 

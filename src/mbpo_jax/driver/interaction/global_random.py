@@ -1,0 +1,92 @@
+"""numpy's and Python's global generators, which some environments draw from although they are given a seed.
+
+They are seeded where an environment is made and where it is reset, so that what is drawn depends on seed, stream and
+episode, as the rest does. An environment that shares the process with those of other seeds finds generators of its own
+there. That costs too much to do at every step, and keeps seeds from stepping at the same time, so it is done at every
+reset, at the first steps, and at every step once the environment has been seen to draw.
+
+This is the only file that touches them; nothing else of this package draws from them.
+"""
+
+import random
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+
+WATCHED_STEPS = 100  # of an instance, in which it is looked whether it draws
+
+_LOCK = threading.Lock()  # who holds it has the generators
+_OURS = np.random.MT19937(0)  # takes the place of the user's bit generator, whatever that is, where there is one seed
+
+
+class State(NamedTuple):
+    """What the global generators will draw."""
+
+    bits: Any  # numpy's bit generator, which a user may have replaced
+    numpy: dict[str, Any]
+    python: tuple[Any, ...]
+
+
+def state() -> State:
+    """Returns the state of both."""
+    return State(np.random.mtrand.get_bit_generator(), np.random.get_state(legacy=False), random.getstate())
+
+
+def restore(saved: State) -> None:
+    """Brings both back to a state."""
+    np.random.mtrand.set_bit_generator(saved.bits)
+    np.random.set_state(saved.numpy)
+    random.setstate(saved.python)
+
+
+def seed(number: int, bits: np.random.MT19937 = _OURS) -> None:
+    """Seeds both; numpy's gets the bit generator `bits`, and the one that was there stays as it is."""
+    np.random.mtrand.set_bit_generator(bits)
+    np.random.seed(number)
+    random.seed(number)
+
+
+class Apart:
+    """The global generators as one of several environments finds them, whoever else draws from them meanwhile."""
+
+    def __init__(self) -> None:
+        self.draws = False  # whether the environment was seen to draw from them
+        self._left = WATCHED_STEPS
+        self._bits = np.random.MT19937(0)
+        self._state: State | None = None
+
+    def seed(self, number: int) -> None:
+        """Seeds those of this environment; the next call is watched."""
+        with _LOCK:
+            before = state()
+            seed(number, self._bits)
+            self._state = state()
+            restore(before)
+        self._left = max(self._left, 1)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Puts them in place while the environment runs, where it draws or is watched."""
+        if self._state is None or not (self.draws or self._left):
+            yield
+            return
+        self._left = max(self._left - 1, 0)
+        with _LOCK:
+            before, mine = state(), self._state
+            restore(mine)
+            try:
+                yield
+            finally:
+                self._state = state()
+                self.draws = self.draws or not _equal(mine, self._state)
+                restore(before)
+
+
+def _equal(one: State, other: State) -> bool:
+    if one.bits is not other.bits or one.python != other.python:
+        return False
+    keys = [drawn.numpy["state"] for drawn in (one, other)]  # MT19937's
+    return keys[0]["pos"] == keys[1]["pos"] and np.array_equal(keys[0]["key"], keys[1]["key"])

@@ -1,0 +1,151 @@
+"""Spaces of observations and actions: which are served, and how actions in [-1, 1] become the environment's own.
+
+Imports no jax, so that an environment in a process of its own starts quickly.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box
+
+NUMBER_KINDS = "fiub"  # of dtype.kind: floats, integers, booleans
+WHOLE_KINDS = "iub"
+MOST_WHOLE_NUMBERS = 2**20  # of a float32 action in [-1, 1] each gets an equal share, to a few percent
+
+
+class Unfit(ValueError):
+    """An environment that cannot be used at all: the user's choice is wrong."""
+
+
+class Spaces(NamedTuple):
+    """Sizes and bounds, flattened, and the time limit."""
+
+    obs_dim: int
+    action_low: np.ndarray  # [A], of the action space's dtype
+    action_high: np.ndarray
+    max_episode_steps: int  # the one in force, the environment's own or the run's
+    action_shape: tuple[int, ...] | None = None  # of A numbers, as the environment takes them; None: not known
+
+    def as_given(self, actions: np.ndarray) -> np.ndarray:
+        """Returns actions or bounds [A] in the shape that the environment takes."""
+        return actions if self.action_shape is None else actions.reshape(self.action_shape)
+
+
+def spaces_to_json(spaces: Spaces) -> dict[str, Any]:
+    """Returns spaces as `config.json` keeps them, and as they travel between processes.
+
+    The shape of actions is left out where it is [A], as it was in older versions.
+    """
+    is_flat = spaces.action_shape in (None, spaces.action_low.shape)
+    shape = {} if is_flat else {"action_shape": list(spaces.action_shape or ())}
+    return {
+        "obs_dim": spaces.obs_dim,
+        "action_low": spaces.action_low.tolist(),
+        "action_high": spaces.action_high.tolist(),
+        "action_dtype": spaces.action_low.dtype.str,
+        "max_episode_steps": spaces.max_episode_steps,
+    } | shape
+
+
+def spaces_from_json(value: Mapping[str, Any]) -> Spaces:
+    """Returns the spaces that `spaces_to_json` wrote down.
+
+    Raises:
+      ValueError, KeyError, TypeError: it is something else.
+    """
+    dtype = np.dtype(str(value["action_dtype"]))
+    low, high = (np.asarray(value[name], dtype) for name in ("action_low", "action_high"))
+    if dtype.kind not in NUMBER_KINDS or low.ndim != 1 or low.shape != high.shape or not np.isfinite([low, high]).all():
+        raise ValueError(f"action bounds must be two lists of numbers, got {low.tolist()} and {high.tolist()}")
+    for name in ("obs_dim", "max_episode_steps"):
+        if type(value[name]) is not int or value[name] < 1:
+            raise ValueError(f"{name} must be a whole number, 1 or more, got {value[name]!r}")
+    shape = tuple(value.get("action_shape", low.shape))
+    if not all(type(size) is int and size > 0 for size in shape) or math.prod(shape) != low.size:
+        raise ValueError(f"action_shape must be of {low.size} numbers, got {shape}")
+    return Spaces(value["obs_dim"], low, high, value["max_episode_steps"], shape)
+
+
+def same(spaces: Spaces, others: Spaces) -> bool:
+    """Returns whether both have equal sizes, bounds and types; the time limit is the caller's."""
+    (ours, theirs) = (spaces_to_json(one) | {"max_episode_steps": None} for one in (spaces, others))
+    return ours == theirs
+
+
+def rescale(action: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Returns an action in [-1, 1] in the environment's own bounds, inside of them and in their dtype.
+
+    Whole numbers share [-1, 1] equally, so that a uniform action is a uniform whole number.
+
+    Args:
+      action, low, high: of one shape.
+    """
+    unit = np.minimum(np.maximum(0.5 * (np.asarray(action, np.float64) + 1.0), 0.0), 1.0)
+    if low.dtype.kind in WHOLE_KINDS:
+        last = high.astype(np.int64) - low.astype(np.int64)
+        chosen = np.minimum(np.floor(unit * (last + 1)), last).astype(np.int64)
+        return (low.astype(np.int64) + chosen).astype(low.dtype)
+    scaled = (low + unit * (np.asarray(high, np.float64) - low)).astype(low.dtype)
+    return np.minimum(np.maximum(scaled, low), high)  # a rounding may lie outside
+
+
+def check(env_id: str, env: gymnasium.Env) -> tuple[Box, Box]:
+    """Returns the spaces of observations and actions.
+
+    Raises:
+      Unfit: they are none that can be served; names the environment and the space.
+    """
+    observations, actions = (_space(env_id, env, name) for name in ("observation_space", "action_space"))
+    if not isinstance(actions, Box):
+        raise Unfit(f"env must have continuous (Box) actions, got {env_id!r} with {_described(actions)}")
+    if not isinstance(observations, Box):
+        flatten = "; wrap it in gymnasium.wrappers.FlattenObservation" if _is_of_gymnasium(observations) else ""
+        raise Unfit(f"env must have Box observations, got {env_id!r} with {_described(observations)}{flatten}")
+    for name, space in (("observations", observations), ("actions", actions)):
+        if 0 in space.shape:
+            raise Unfit(f"env must have {name} of at least one number, got {env_id!r} with {space}")
+    if len(observations.shape) > 2 or (observations.dtype == np.uint8 and len(observations.shape) == 2):
+        raise Unfit(
+            f"env must have vector observations, got {env_id!r} with images {observations.shape}; "
+            "wrap it so that it returns features"
+        )
+    _check_bounds(env_id, actions)
+    return observations, actions
+
+
+def _check_bounds(env_id: str, actions: Box) -> None:
+    low, high = actions.low, actions.high
+    if not np.isfinite(low).all() or not np.isfinite(high).all():
+        raise Unfit(f"env must have bounded actions, got {env_id!r} with {actions}")
+    if low.dtype.kind not in NUMBER_KINDS or low.dtype.itemsize > 8:
+        raise Unfit(f"env must have actions of at most 64 bits a number, got {env_id!r} with {low.dtype}")
+    if (low > high).any():
+        raise Unfit(f"env must have actions whose lower bounds are not above the upper ones, got {env_id!r}: {actions}")
+    widest = max(top - bottom for top, bottom in zip(high.ravel().tolist(), low.ravel().tolist()))
+    if low.dtype.kind in WHOLE_KINDS and widest >= MOST_WHOLE_NUMBERS:
+        raise Unfit(
+            f"env must have actions of at most {MOST_WHOLE_NUMBERS:,} whole numbers each, got {env_id!r} with "
+            f"{actions}; give it a space of floats"
+        )
+    if math.isinf(widest):
+        raise Unfit(f"env must have action bounds whose distance is finite, got {env_id!r} with {actions}")
+
+
+def _space(env_id: str, env: gymnasium.Env, name: str) -> Any:
+    space = getattr(env, name, None)
+    if space is None:
+        raise Unfit(f"env must have an {name.replace('_', ' ')}, got {env_id!r} with none: set self.{name}")
+    return space
+
+
+def _is_of_gymnasium(space: Any) -> bool:
+    return isinstance(space, gymnasium.Space)
+
+
+def _described(space: Any) -> str:
+    if _is_of_gymnasium(space):
+        return str(space)
+    return f"{space} (a {type(space).__module__}.{type(space).__name__}, not one of gymnasium.spaces)"

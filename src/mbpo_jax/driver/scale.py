@@ -1,0 +1,29 @@
+"""What to do about rewards and observations that are so large that learning diverges."""
+
+from collections.abc import Sequence
+
+from mbpo_jax import health
+from mbpo_jax.types import Transition
+
+LARGE = 1e3  # magnitude; those of the standard tasks stay below a hundred, and values are a hundred rewards
+
+
+def advice(rows: Sequence[Transition]) -> str | None:
+    """Returns advice on the scale of an environment; None where that is no likely cause.
+
+    Args:
+      rows: real rows, a batch of each seed.
+    """
+    sizes = {
+        "reward": max(float(health.magnitude(batch.reward)) for batch in rows),
+        "observation": max(float(health.magnitude((batch.obs, batch.next_obs))) for batch in rows),
+    }
+    large = {name: size for name, size in sizes.items() if size >= LARGE}
+    if not large:
+        return None
+    which = " and ".join(f"{name}s (up to {size:.3g})" for name, size in large.items())
+    wrappers = " and ".join(f"Transform{name.capitalize()}" for name in large)
+    return (
+        f"The environment's {which} are too large to learn from: scale them to about 1 where the environment is "
+        f"registered (gymnasium.wrappers.{wrappers}), and begin in another --run_dir"
+    )
