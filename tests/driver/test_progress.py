@@ -58,8 +58,8 @@ def test_a_status_line_reads_as_documented():
 
 def test_the_time_left_is_what_the_run_says_and_falls_while_nothing_new_is_said(clock):
     stream = io.StringIO()
-    with Progress(1000, stream=stream, pace=on(clock)) as progress:
-        progress.update(500, "fit_model", 120.0)
+    with Progress(1000, stream=stream, pace=on(clock), seconds_left={0: None, 500: 120.0}.get) as progress:
+        progress.update(500, "fit_model")
         clock.now += 20.0
         progress.poll()
         assert stream.getvalue().splitlines()[-1].endswith("ETA 0:01:40")

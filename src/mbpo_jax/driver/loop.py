@@ -66,8 +66,10 @@ def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = 
         writer = stack.enter_context(MetricsWriter(files.run_dir, restored.metrics_offset, run.tensorboard))
         profiler = Profiler(files.run_dir, run.profile)
         stack.callback(profiler.close)
-        progress = stack.enter_context(Progress(run.num_steps, restored.position.step, stream, run.quiet))
         time_left = TimeLeft(workload.num_left(run, setup.programs.algorithm), workload.MINOR)
+        step = restored.position.step
+        progress = Progress(run.num_steps, step, stream, run.quiet, seconds_left=time_left.seconds)
+        stack.enter_context(progress)
         trainer = _Trainer(
             setup, keeper, record, writer, profiler, progress, time_left, stop, restored.position, restored.arrays
         )
@@ -262,8 +264,8 @@ class _Trainer:
     @contextmanager
     def _working(self, kind: str, timed_as: str | None = None) -> Iterator[None]:
         """Shows what is done inside, and adds its time to the record and to what the time left is estimated from."""
-        step, began = self.position.step, time.monotonic()
-        self.progress.update(step, kind, self.time_left.seconds(step))
+        began = time.monotonic()
+        self.progress.update(self.position.step, kind)
         with self.record.timed(timed_as or kind):
             yield
         self.time_left.add(kind, time.monotonic() - began)

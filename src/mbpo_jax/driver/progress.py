@@ -42,7 +42,6 @@ class At(NamedTuple):
 
     step: int
     phase: str
-    left_s: float | None
     clock: float
 
 
@@ -94,6 +93,7 @@ class Progress:
         stream: TextIO | None = None,
         quiet: bool = False,
         pace: Pace = DEFAULT_PACE,
+        seconds_left: Callable[[int], float | None] = lambda step: None,
     ) -> None:
         """Prepares the display; draws nothing before the `with` block.
 
@@ -103,13 +103,14 @@ class Progress:
           stream: where to draw, standard error by default.
           quiet: draw nothing at all, notes included.
           pace: how often to draw.
+          seconds_left: (step) -> what the run expects to take from the moment it was there; None: not known.
         Raises:
           ValueError: `total_steps` is not positive or `initial_step` lies outside [0, total_steps].
         """
         if total_steps < 1 or not 0 <= initial_step <= total_steps:
             raise ValueError(f"progress needs 0 <= step <= total > 0, got {initial_step} of {total_steps}")
-        self._total, self._pace = total_steps, pace
-        self._at = At(initial_step, "start", None, 0.0)  # replaced whole: a reader never sees half an update
+        self._total, self._pace, self._seconds_left = total_steps, pace, seconds_left
+        self._at = At(initial_step, "start", 0.0)  # replaced whole: a reader never sees half an update
         self._phases: set[str] = set()
         self._num_phases = 0
         self._window = RateWindow(pace.window_s)
@@ -143,9 +144,9 @@ class Progress:
             self._guard(self._surface.close)
             self._surface = None
 
-    def update(self, step: int, phase: str, left_s: float | None = None) -> None:
-        """Stores where the run is, and the seconds that it expects to take from now on; draws nothing."""
-        self._at = At(step, phase, left_s, self._pace.clock())
+    def update(self, step: int, phase: str) -> None:
+        """Stores where the run is; draws nothing, so calls are nearly free."""
+        self._at = At(step, phase, self._pace.clock())
         self._phases.add(phase)
 
     def note(self, text: str) -> None:
@@ -167,12 +168,13 @@ class Progress:
             self._guard(self._surface.show, view, last)
 
     def _view(self) -> View:
-        step, phase, left_s, since = self._at
+        step, phase, since = self._at
         now, num_phases = self._pace.clock(), len(self._phases)
         if num_phases != self._num_phases:  # a phase ran for the first time: steps cost something else now
             self._num_phases = num_phases
             self._window.restart()
         self._window.add(now, step)
+        left_s = self._seconds_left(step)
         left_now = None if left_s is None else max(left_s - (now - since), 0.0)
         return View(step, self._total, phase, self._window.rate(), now - self._started, left_now)
 
