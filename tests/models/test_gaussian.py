@@ -13,6 +13,9 @@ B = np.array([[0.3, -0.2]])
 NOISE_STD = np.array([0.3, 0.1, 0.03])  # reward, then next_obs
 
 
+PAPERS_FIT = {"fit_epoch_minibatches": 1, "fit_max_gradient_steps": 0}
+
+
 def linear_mean(obs, action):
     """Targets [reward, next_obs - obs] without noise."""
     reward = obs[:, :1] - 0.5 * action
@@ -32,7 +35,7 @@ def fitted():
         terminal=np.zeros(8000, np.float32),
     )
     buffer = replay.add(replay.init(SPEC, 8000), rows)
-    config = gaussian.GaussianConfig(num_members=3, num_elites=2, model_hidden_units=32, fit_max_gradient_steps=0)
+    config = gaussian.GaussianConfig(num_members=3, num_elites=2, model_hidden_units=32, **PAPERS_FIT)
     model = gaussian.build(config, SPEC)
     state, programs = model.init(jax.random.key(0)), [jax.jit(program) for program in model.fit.functions]
     metrics = {}

@@ -75,10 +75,11 @@ def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = 
         )
         del restored  # the trainer replaces its arrays
         algorithm = setup.programs.algorithm
-        notes = (cache_problem, prediction.text(), *workload.describe(run, setup.task, algorithm, config), *files.notes)
-        warnings = (*files.warnings, workload.problem(run, algorithm, config))
+        plan = (*workload.describe(run, setup.task, algorithm, config), workload.problem(run, algorithm, config))
         try:
-            finished = trainer.train(filter(None, warnings), filter(None, notes))
+            finished = trainer.train(
+                files.warnings, filter(None, (cache_problem, prediction.text(), *plan, *files.notes))
+            )
         except Diverged as error:
             error.advice = trainer.advice() or error.advice
             raise
