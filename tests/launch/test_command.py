@@ -120,6 +120,20 @@ def test_a_closed_output_is_a_line_and_status_6(script, expected):
     assert (done.returncode, done.stderr) == expected
 
 
+INHERITED = """
+import subprocess, sys
+from mbpo_jax.launch import command
+begin = "import os; os.fstat(0), os.fstat(1), os.fstat(2)"
+sys.exit(command.exit_status(lambda: subprocess.run([sys.executable, "-c", begin]).returncode))
+"""
+
+
+def test_what_is_started_without_standard_streams_has_some():
+    """glfw, which MuJoCo's environments import, looks for its library in a process that needs them."""
+    done = subprocess.run(["sh", "-c", '"$@" <&- >&- 2>&-', "sh", sys.executable, "-c", INHERITED], timeout=240)
+    assert done.returncode == 0
+
+
 def test_nobody_needs_to_read_an_error(monkeypatch, capsys):
     monkeypatch.setattr(sys, "stderr", None)
     assert report_error(ValueError("wrong")) == 2

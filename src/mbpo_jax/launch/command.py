@@ -124,7 +124,7 @@ def _occupy_standard_streams() -> None:
         try:
             os.fstat(descriptor)
         except OSError:  # closed; the lowest free number is this one
-            os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # else what is started has it closed again
 
 
 class Parser(argparse.ArgumentParser):

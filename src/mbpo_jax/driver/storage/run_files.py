@@ -26,6 +26,7 @@ class RunFiles:
         self.run_dir = Path(run.directory)
         self._config_problem: StorageFailure | None = None
         self._saved_every = 0
+        _check_letters(self.run_dir)
         try:
             self.run_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -82,3 +83,14 @@ class RunFiles:
                 f"run_dir {self.run_dir} has metrics up to step {last_step} but no checkpoint: put back what is "
                 "missing, or give another --run_dir"
             )
+
+
+def _check_letters(run_dir: Path) -> None:
+    """Refuses a path that C++ cannot be given, before anything is trained that could not be saved there."""
+    try:
+        str(run_dir.absolute()).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"run_dir must be a path in UTF-8, got {ascii(str(run_dir.absolute()))}; set PYTHONUTF8=1 if it is one, or "
+            "rename the folder"
+        ) from error
