@@ -66,7 +66,7 @@ def test_the_worked_example_trains_is_killed_resumes_and_is_loaded(python, tmp_p
 
 
 def test_the_worked_example_is_a_row_with_flags_of_its_own(python):
-    shown = python(TRAIN, "--help")
+    shown = python(TRAIN, "--algorithm=value_expansion", "--help")
     assert "value_expansion" in shown.stdout
     assert "--horizon" in shown.stdout
     refused = python(TRAIN, "--algorithm=mbpo", "--horizon=3")

@@ -76,10 +76,9 @@ def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = 
         del restored  # the trainer replaces its arrays
         algorithm = setup.programs.algorithm
         plan = (*workload.describe(run, setup.task, algorithm, config), workload.problem(run, algorithm, config))
+        notes = filter(None, (cache_problem, prediction.text(), *plan, *files.notes))
         try:
-            finished = trainer.train(
-                files.warnings, filter(None, (cache_problem, prediction.text(), *plan, *files.notes))
-            )
+            finished = trainer.train(files.warnings, notes)
         except Diverged as error:
             error.advice = trainer.advice() or error.advice
             raise
