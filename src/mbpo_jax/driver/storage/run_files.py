@@ -90,6 +90,6 @@ def _check_letters(run_dir: Path) -> None:
         str(run_dir.absolute()).encode()
     except UnicodeEncodeError as error:
         raise ValueError(
-            f"run_dir must be a path in UTF-8, got {ascii(str(run_dir.absolute()))}; set PYTHONUTF8=1 if it is one, or "
+            f"run_dir must be a path in UTF-8, got {str(run_dir.absolute())!a}; set PYTHONUTF8=1 if it is one, or "
             "rename the folder"
         ) from error
