@@ -290,6 +290,7 @@ CHANGES = {
     "seed_lifting": "each",
     "compiler_options": "none",
     "compile_cache": "off",
+    "eval_env": "shared",
     "env_nonfinite_episodes": 3,
     "env_timeout_s": 30,
     "env_restarts": 2,
