@@ -32,8 +32,8 @@ class Environment:
 
     Args:
       timeout_s: seconds that a reset or step may take, in a process of its own; 0: no limit, in this process.
-      renders: whether `render` will be called; in this process only.
       alone: whether no environment of another seed is in this process, see `global_random`.
+      renders: whether `render` will be called; in this process only.
     Raises:
       ValueError: there is no such environment, or it does not fit.
       Broken: it failed while it was made.
@@ -47,8 +47,8 @@ class Environment:
         max_episode_steps: int = 0,
         timeout_s: int = 0,
         limits: Limits = Limits(),  # noqa: B008 (it is immutable)
-        renders: bool = False,
         alone: bool = True,
+        renders: bool = False,
     ) -> None:
         self._env_id, self._seed, self._stream = env_id, seed, stream
         self._renders, self._alone = renders, alone

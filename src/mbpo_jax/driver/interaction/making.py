@@ -33,6 +33,8 @@ def make(env_id: str, max_episode_steps: int, renders: bool = False) -> gymnasiu
                 _check_renders(env_id, env)
                 env.close()
                 env = _make(env_id, max_episode_steps, render_mode=RENDER_MODE)
+    except Unfit:
+        raise
     except Exception as error:
         raise _unfit(env_id, error) from error
     if env.spec is None or env.spec.max_episode_steps is None:
