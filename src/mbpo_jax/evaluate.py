@@ -205,7 +205,7 @@ def _play(
     limits = Limits(run.env_nonfinite_episodes, run.env_restarts)
     # A process of its own, as --env_timeout_s asks for, hands over no pictures.
     timeout_s = 0 if films else run.env_timeout_s
-    env = Watched(name, seed, EVALUATION, run.max_episode_steps, timeout_s, limits, films)
+    env = Watched(name, seed, EVALUATION, run.max_episode_steps, timeout_s, limits, renders=films)
     with contextlib.ExitStack() as stack:
         stack.callback(env.close)
         if saved.task is not None:
