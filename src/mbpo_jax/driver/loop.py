@@ -282,7 +282,7 @@ class _Trainer:
         for about, text in metric_warnings.find(metrics, self.setup.rule, self.setup.run.env).items():
             if about not in self.warned_of:
                 self.warned_of |= {about}
-                # A wrong rule spoils every imagined row, so even a quiet run says it; a poor model may still get better.
+                # A wrong rule spoils every imagined row: even quiet runs say it. A poor model may get better.
                 tell = self.progress.warn if about == "rule" else self.progress.note
                 tell(f"step {self.position.step:,}: {text}")
 
