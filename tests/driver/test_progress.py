@@ -68,6 +68,13 @@ def test_the_time_left_is_what_the_run_says_and_falls_while_nothing_new_is_said(
         assert stream.getvalue().splitlines()[-1].endswith("ETA 0:00:00")
 
 
+def test_a_run_that_does_not_know_yet_promises_nothing(clock):
+    stream = io.StringIO()
+    with Progress(1000, stream=stream, pace=on(clock), seconds_left=lambda step: None) as progress:
+        advance(progress, clock, 20, 500, "explore")
+    assert stream.getvalue().splitlines()[-1].endswith("25 steps/s  elapsed 0:00:20  ETA -")
+
+
 def test_the_rate_forgets_what_left_the_window():
     window = RateWindow(10.0)
     for second in range(5):

@@ -1,12 +1,13 @@
 """Shows the progress of a run: a bar on a terminal, plain lines elsewhere, and never a long silence.
 
 The training loop only stores numbers; a daemon thread draws them, so the display stays alive during a long compiled
-call. The time left is what the run says, or comes from the recent rate while that is not known.
+call. The time left is what the run says; without a run, it comes from the recent rate.
 """
 
 import contextlib
 import dataclasses
 import functools
+import math
 import sys
 import threading
 import time
@@ -53,14 +54,14 @@ class View(NamedTuple):
     phase: str
     rate: float | None  # environment steps per second
     elapsed_s: float
-    left_s: float | None = None  # as the run estimates it
+    left_s: float | None = None  # as the run estimates it; inf: it does not know yet
 
     def eta(self) -> str:
         """Returns the time left, as the run estimates it or at the present rate, as h:mm:ss; '-' while unknown."""
         left_s = 0.0 if self.step >= self.total else self.left_s
         if left_s is None and self.rate is not None:
             left_s = (self.total - self.step) / self.rate
-        return "-" if left_s is None else _hms(left_s)
+        return "-" if left_s is None or math.isinf(left_s) else _hms(left_s)
 
     def speed(self) -> str:
         """Returns the rate in three digits, with its unit."""
@@ -93,7 +94,7 @@ class Progress:
         stream: TextIO | None = None,
         quiet: bool = False,
         pace: Pace = DEFAULT_PACE,
-        seconds_left: Callable[[int], float | None] = lambda step: None,
+        seconds_left: Callable[[int], float | None] | None = None,
     ) -> None:
         """Prepares the display; draws nothing before the `with` block.
 
@@ -103,7 +104,8 @@ class Progress:
           stream: where to draw, standard error by default.
           quiet: draw nothing at all, notes included.
           pace: how often to draw.
-          seconds_left: (step) -> what the run expects to take from the moment it was there; None: not known.
+          seconds_left: (step) -> what the run expects to take from the moment it was there; None: not known yet. Left
+            out, the recent rate stands in.
         Raises:
           ValueError: `total_steps` is not positive or `initial_step` lies outside [0, total_steps].
         """
@@ -174,8 +176,10 @@ class Progress:
             self._num_phases = num_phases
             self._window.restart()
         self._window.add(now, step)
-        left_s = self._seconds_left(step)
+        left_s = None if self._seconds_left is None else self._seconds_left(step)
         left_now = None if left_s is None else max(left_s - (now - since), 0.0)
+        if self._seconds_left is not None and left_s is None:
+            left_now = math.inf  # a rate from before the main work began would promise too much
         return View(step, self._total, phase, self._window.rate(), now - self._started, left_now)
 
     def _watch(self) -> None:
