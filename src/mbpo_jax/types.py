@@ -159,16 +159,19 @@ class Programs(NamedTuple):
 
 
 class Phase(NamedTuple):
-    """Work that is due every so many real environment steps."""
+    """Work that is due every so many steps of the run.
+
+    A step is one of the real environment; offline, where none is stepped, it is an update of the agent.
+    """
 
     name: str  # metric prefix, progress label
-    every: int  # real environment steps between runs
-    first: int  # real environment step of the first run
+    every: int  # steps between runs
+    first: int  # step of the first run
     programs: Programs
 
 
 class Algorithm(NamedTuple):
-    """What the driver trains. It steps the environment and runs the phases, in order, when they are due."""
+    """What the driver trains. It steps the environment, or none, and runs the phases, in order, when they are due."""
 
     init: Callable[[Key], PyTree]  # (key) -> state
     actor: Callable[[PyTree], PyTree]  # (state) -> what acting reads; this is what a saved policy holds
@@ -176,7 +179,7 @@ class Algorithm(NamedTuple):
     act: Callable[[Key, PyTree, PyTree, Array, bool], tuple[Array, PyTree]]
     """(key, actor, carry, obs [O], explore) -> (action [A], carry); whoever has many observations lifts it."""
     phases: tuple[Phase, ...]
-    exploration_steps: int  # environment steps of uniformly random actions before `act` is asked
-    replay_capacity: int  # most real rows kept
+    exploration_steps: int = 0  # environment steps of uniformly random actions before `act` is asked
+    replay_capacity: int = 0  # most real rows kept; 0: it learns from a data set, all of which is kept
     dynamics: Callable[[PyTree], Dynamics] | None = None  # (state) -> what it imagines with; None: it has no model
     critic: Critic | None = None  # of the algorithm's state

@@ -49,7 +49,7 @@ def built(request):
     member = REGISTRY[request.param]
     algorithm = member.build(member.tiny_config(), member.spec)
     state = jax.jit(algorithm.init)(jax.random.key(0))
-    real = replay.add(replay.init(member.spec, algorithm.replay_capacity), real_rows(member.spec))
+    real = replay.add(replay.init(member.spec, algorithm.replay_capacity or 60), real_rows(member.spec))
 
     def trace(program):
         traced = jax.jit(program).trace(jax.random.key(0), state, real)

@@ -9,7 +9,7 @@ from mbpo_jax.driver.interaction.policy import load_policy
 
 
 def test_every_row_is_run_somewhere():
-    assert REGISTRY.keys() == {"mbpo", "sac"} | tiny_runs.AGENTS.keys()
+    assert REGISTRY.keys() == {"mbpo", "sac"} | tiny_runs.AGENTS.keys() | tiny_runs.OFFLINE_ROWS.keys()
 
 
 CHANGES = {"num_steps": 90, "eval_every_steps": 30, "eval_episodes": 1}

@@ -66,6 +66,35 @@ MBPO = (
 AGENTS = {f"mbpo_{agent}": MBPO | {"algorithm": f"mbpo_{agent}"} for agent in ("ddpg", "td3")} | {
     agent: RUN | LEARNING | {"algorithm": agent, "replay_capacity": 1000} for agent in ("ddpg", "td3")
 }
+# The rows that learn from a data set, which `write_data_set` makes.
+OFFLINE = RUN | {
+    "num_steps": 40,
+    "log_every_steps": 10,
+    "eval_every_steps": 20,
+    "checkpoint_every_steps": 20,
+    "updates_per_call": 5,
+    "batch_size": 16,
+    "hidden_units": 8,
+    "num_hidden_layers": 1,
+}
+MOPO = OFFLINE | {
+    "algorithm": "mopo",
+    "rollout_every_updates": 15,  # at 1, 16 and 31
+    "rollout_length": 2,
+    "rollout_batch": 64,
+    "retain_rounds": 2,
+    "real_fraction": 0.25,
+    "obs_scaling": "standard",
+    "num_members": 3,
+    "num_elites": 2,
+    "model_hidden_units": 8,
+    "model_weight_decays": "5e-5,1e-4",
+    "model_batch_size": 16,
+    "fit_slice_minibatches": 2,
+    "fit_patience_epochs": 0,
+    "fit_improvement": 0.9,
+}
+OFFLINE_ROWS = {"bc": OFFLINE | {"algorithm": "bc"}, "td3_bc": OFFLINE | {"algorithm": "td3_bc"}, "mopo": MOPO}
 SAC = RUN | LEARNING | {"algorithm": "sac", "env": "Hopper-v5", "replay_capacity": 1000, "num_steps": 100}
 
 
@@ -76,6 +105,23 @@ def argv(run_dir, knobs=MBPO, **changes):
 def train(run_dir, knobs=MBPO, **changes):
     """Runs in this process; returns loop.Result."""
     return loop.train(*flags.parse(argv(run_dir, knobs, **changes)))
+
+
+def write_data_set(path, num_rows=120, seed=0, obs_dim=4):
+    """Writes rows of InvertedPendulum's sizes, in episodes of 8 whose ends alternate, as an .npz; returns its path."""
+    rng = np.random.default_rng(seed)
+    obs = rng.normal(size=(num_rows, obs_dim)).astype(np.float32)
+    ends = np.arange(num_rows) % 8 == 7
+    arrays = {
+        "observations": obs,
+        "actions": rng.uniform(-3, 3, (num_rows, 1)).astype(np.float32),
+        "rewards": rng.normal(size=num_rows).astype(np.float32),
+        "next_observations": (obs + rng.normal(size=obs.shape)).astype(np.float32),
+        "terminals": ends & (np.arange(num_rows) % 16 == 7),
+        "timeouts": ends & (np.arange(num_rows) % 16 == 15),
+    }
+    np.savez(path, **arrays)
+    return path
 
 
 def build_mbpo():

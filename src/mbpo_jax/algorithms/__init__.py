@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from mbpo_jax import options, terminations
-from mbpo_jax.algorithms import mbpo, model_free
+from mbpo_jax.algorithms import behaviour_cloning, mbpo, model_free, mopo, td3_bc
 from mbpo_jax.types import Algorithm, Spec
 
 
@@ -17,6 +17,7 @@ class Entry(NamedTuple):
     tiny: Mapping[str, Any]  # changes of the defaults, by full path, with which the contract tests take seconds
     agent: str | None = None  # the one agent of this row (a name in AGENTS); None: --agent chooses, or there is none
     published: tuple[str, ...] = ()  # names in published.csv, best first, of what runs are compared with
+    offline: bool = False  # it learns from --dataset and steps no environment
     spec: Spec = Spec(obs_dim=4, action_dim=2, termination_fn=terminations.never)  # of the contract tests
 
     def default_config(self) -> Any:
@@ -76,5 +77,26 @@ REGISTRY: dict[str, Entry] = {
         model_free.TINY,
         agent="td3",
         published=("TD3", "MBPO"),
+    ),
+    "mopo": Entry(
+        mopo.MopoConfig,
+        mopo.build,
+        "MBPO on a data set, with penalised rewards (Yu et al. 2020)",
+        mopo.TINY,
+        offline=True,
+    ),
+    "bc": Entry(
+        behaviour_cloning.CloningRunConfig,
+        behaviour_cloning.build,
+        "Behaviour cloning of a data set",
+        behaviour_cloning.TINY,
+        offline=True,
+    ),
+    "td3_bc": Entry(
+        td3_bc.Td3BcConfig,
+        td3_bc.build,
+        "TD3 on a data set, held near its actions (Fujimoto & Gu 2021)",
+        td3_bc.TINY,
+        offline=True,
     ),
 }

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from mbpo_jax import health, replay
+from mbpo_jax.agents import scaled
 from mbpo_jax.replay import Replay
 from mbpo_jax.rollouts import branched
 from mbpo_jax.types import (
@@ -21,6 +22,7 @@ from mbpo_jax.types import (
     Dynamics,
     Key,
     Learning,
+    Phase,
     PolicyFn,
     ProgramFn,
     Programs,
@@ -32,8 +34,22 @@ from mbpo_jax.types import (
     WorldModel,
 )
 
+ONCE = 2**31 - 1  # `Phase.every` of what is done at its first step and never again
+
 BatchesFn = Callable[[Key, PyTree, Replay], tuple[Transition, Report]]
 """(key, state, real) -> (batches [G, B, ...], report of them)."""
+
+
+def update_every(num_updates: int, update: Programs) -> Phase:
+    """Returns the phase of an offline algorithm that updates its agent: so many updates whenever as many are due."""
+    return Phase("update_agent", num_updates, num_updates, update)
+
+
+def scaled_agent(agent: Agent, spec: Spec, scaling: str) -> tuple[Agent, tuple[Phase, ...]]:
+    """Returns an agent that sees scaled observations, and the phase that measures their scale, if there is any."""
+    if scaling == scaled.NONE:
+        return agent, ()
+    return scaled.build(agent, spec), (Phase("measure_scale", ONCE, 1, scaled.measure(scaling)),)
 
 
 def over_field(field: str, programs: Programs) -> Programs:

@@ -12,6 +12,7 @@ from mbpo_jax.options import check, option
 
 DIVERGENCE_ADVICE = "Try a smaller --learning_rate or, with a model, --model_learning_rate, or fewer --updates_per_step"
 NEVER = "never"
+NO_ENVIRONMENT = "none"
 AUTO = "auto"
 OWN, SHARED = "own", "shared"
 
@@ -64,18 +65,29 @@ class RunConfig:
     """What to run, for how long, and where its files go."""
 
     algorithm: str = option("mbpo", "Algorithm to train.", choices=REGISTRY)
-    env: str = option("InvertedPendulum-v5", "Gymnasium id with Box observations and actions; module:Id imports first.")
+    env: str = option(
+        "InvertedPendulum-v5",
+        "Gymnasium id with Box observations and actions; module:Id imports first. With --dataset, where policies are "
+        "evaluated: none, if they are not.",
+    )
+    dataset: str = option(
+        "",
+        "What an offline algorithm learns from: a Minari id or folder, an HDF5 file in D4RL's layout, an .npz, or a run "
+        "directory.",
+    )
     seeds: tuple[int, ...] = option(
         (0,), "Seeds; one independent agent each, in one process unless --distributed.", minimum=0, maximum=2**31 - 1
     )
-    num_steps: int = option(5000, "Environment steps per seed, exploration included.", minimum=1, maximum=2**31 - 1)
+    num_steps: int = option(
+        5000, "Environment steps per seed, exploration included; offline: agent updates.", minimum=1, maximum=2**31 - 1
+    )
     run_dir: str = option(
         AUTO, "Directory of the run's files; an existing one is resumed. auto: runs/<env>-<algorithm>."
     )
     max_episode_steps: int = option(
         0, "Time limit of an episode in environment steps; 0: the environment's own.", minimum=0
     )
-    eval_every_steps: int = option(1000, "Environment steps between evaluations.", minimum=1)
+    eval_every_steps: int = option(1000, "Environment steps between evaluations; offline: updates.", minimum=1)
     eval_episodes: int = option(5, "Deterministic episodes per evaluation.", minimum=1)
     eval_env: str = option(
         OWN,
@@ -83,8 +95,8 @@ class RunConfig:
         "environments that own what exists once, as a port. Its running episode is repeated afterwards.",
         choices=(OWN, SHARED),
     )
-    log_every_steps: int = option(250, "Environment steps between lines of metrics.", minimum=1)
-    checkpoint_every_steps: int = option(1000, "Environment steps between checkpoints.", minimum=1)
+    log_every_steps: int = option(250, "Environment steps between lines of metrics; offline: updates.", minimum=1)
+    checkpoint_every_steps: int = option(1000, "Environment steps between checkpoints; offline: updates.", minimum=1)
     checkpoints_kept: int = option(
         2, "Newest checkpoints kept; that of the best evaluation is kept besides.", minimum=1
     )
@@ -169,6 +181,7 @@ RESUMABLE_CHANGES = frozenset(
     {
         "num_steps",
         "run_dir",
+        "dataset",  # where it lies; what is in it may not
         "checkpoint_every_steps",
         "checkpoints_kept",
         "seed_lifting",
@@ -205,6 +218,33 @@ def resolve_algorithm_config(run: RunConfig, config: Any = None) -> Any:
         wanted, got = (options.sections(one)["agent"] for one in (entry.default_config(), config))
         raise ValueError(f"agent must be {entry.agent} (a {type(wanted).__name__}) for {run.algorithm}, got {got!r}")
     return config
+
+
+def check_source(run: RunConfig, config: Any) -> None:
+    """Checks that a run names what its algorithm learns from: an environment, or a data set.
+
+    Args:
+      config: the algorithm's knobs.
+    Raises:
+      ValueError: names the flag, its value and what is allowed.
+    """
+    offline = REGISTRY[run.algorithm].offline
+    if offline and not run.dataset:
+        raise ValueError(
+            f"dataset must name what {run.algorithm} learns from: a Minari id or folder, an HDF5 file, an .npz or a run "
+            "directory, got ''"
+        )
+    if run.dataset and not offline:
+        names = ", ".join(name for name, entry in REGISTRY.items() if entry.offline)
+        raise ValueError(f"dataset is for {names}; {run.algorithm} learns from its environment, got {run.dataset!r}")
+    if run.env == NO_ENVIRONMENT and not offline:
+        raise ValueError(
+            f"env must be a Gymnasium id, for {run.algorithm} learns from its environment, got {run.env!r}"
+        )
+    if offline and run.num_steps % config.updates_per_call:
+        raise ValueError(
+            f"num_steps must be a multiple of updates_per_call, which is {config.updates_per_call}, got {run.num_steps}"
+        )
 
 
 def _check_processes(run: RunConfig) -> None:

@@ -63,6 +63,7 @@ class Keeper:
           first_state: that of a run that begins. What is not finite there, as a best loss so far, may be saved so.
         """
         self._run, self._axis, self._envs = setup.run, setup.programs.axis, setup.envs
+        self._data_set = setup.data_set
         self._record, self._files = record, files
         self._finite_at_first = packing.finite(self._axis.to_host(packing.without_buffers(first_state))[0])
 
@@ -97,6 +98,7 @@ class Keeper:
             "metrics_offset": writer.offset,
             "metrics_crc32": writer.crc32,
             "environments": self._envs.to_json(),
+            "dataset_sha256": None if self._data_set is None else self._data_set.sha256,
             "record": self._record.to_json(),
         }
         packed = self._packed(position.step, arrays)
@@ -106,14 +108,18 @@ class Keeper:
     def _packed(self, step: int, arrays: Arrays) -> dict[str, Any]:
         """Returns what a checkpoint holds of each seed, on the host."""
         packed = {}
-        parts = map(self._axis.to_host, arrays)
-        for i, (seed, *values) in enumerate(zip(self._run.seeds, *parts)):
-            mine = {name: packing.pack(value) for name, value in zip(Arrays._fields, values)}
+        parts = {name: self._axis.to_host(getattr(arrays, name)) for name in self._saved_fields()}
+        for i, seed in enumerate(self._run.seeds):
+            mine = {name: packing.pack(values[i]) for name, values in parts.items()}
             for name, is_finite in packing.finite(mine).items():
                 if not is_finite and self._finite_at_first.get(name.removeprefix("state/"), True):
                     raise diverged(f"{name} is not finite at step {step}", seed)
             packed[str(seed)] = mine | self._envs.arrays(i)
         return packed
+
+    def _saved_fields(self) -> list[str]:
+        """Returns which arrays a checkpoint holds: a data set lies elsewhere, and does not change."""
+        return [name for name in Arrays._fields if name != "replay" or self._data_set is None]
 
     def _restore(self, saved: checkpoint.Saved, fresh: Arrays) -> Restored:
         record, seeds = saved.record, [saved.arrays[str(seed)] for seed in self._run.seeds]
@@ -122,7 +128,12 @@ class Keeper:
             values = [packing.unpack(v, mine.get(name, {})) for v, mine in zip(self._axis.split(template), seeds)]
             return self._axis.place(self._axis.join(values))
 
-        arrays = Arrays(*map(unpack, Arrays._fields, fresh))
+        if self._data_set is not None and record.get("dataset_sha256") != self._data_set.sha256:
+            raise StorageFailure(
+                f"dataset {self._run.dataset!r} is not what {self._files.run_dir} was trained on: its SHA-256 was "
+                f"{record.get('dataset_sha256')}, is {self._data_set.sha256}"
+            )
+        arrays = fresh._replace(**{name: unpack(name, getattr(fresh, name)) for name in self._saved_fields()})
         self._record.restore(record["record"])
         for i, (seed, mine) in enumerate(zip(self._run.seeds, seeds)):
             if not self._envs.restore(i, mine, record["environments"]):

@@ -10,11 +10,10 @@ from typing import Any, NamedTuple, TextIO
 
 from mbpo_jax.driver import compile_cache, jax_settings, memory, metric_warnings, scale, workload
 from mbpo_jax.driver import setup as setups
-from mbpo_jax.driver.config import Diverged, RunConfig, diverged, resolve_algorithm_config
+from mbpo_jax.driver.config import Diverged, RunConfig, check_source, diverged, resolve_algorithm_config
 from mbpo_jax.driver.interaction import policy
 from mbpo_jax.driver.interaction.evaluate import Evaluation
 from mbpo_jax.driver.interaction.policy import Policy
-from mbpo_jax.driver.interaction.spaces import spaces_to_json
 from mbpo_jax.driver.keeper import Keeper, Position, Restored
 from mbpo_jax.driver.phase_runner import PhaseRunner
 from mbpo_jax.driver.profiler import Profiler
@@ -26,7 +25,9 @@ from mbpo_jax.driver.storage import run_directory
 from mbpo_jax.driver.storage.metrics import MetricsWriter
 from mbpo_jax.driver.storage.run_files import RunFiles
 from mbpo_jax.driver.time_left import TimeLeft
-from mbpo_jax.health import Fault, describe
+from mbpo_jax import health
+from mbpo_jax.data_sets.describe import describe
+from mbpo_jax.health import Fault
 from mbpo_jax.reports import curves
 from mbpo_jax.types import Phase
 
@@ -51,13 +52,14 @@ def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = 
       KeyboardInterrupt: a stop was requested before anything began.
     """
     config = resolve_algorithm_config(run, algorithm_config)
+    check_source(run, config)
     cache_problem = compile_cache.use(run.compile_cache)
     with ExitStack() as stack:
         stop = stack.enter_context(StopRequest())
         stack.enter_context(jax_settings.neutral())
         record = Record(run.seeds)
         setup = setups.build(run, config, stack)
-        task = spaces_to_json(setup.task.spaces)
+        task = setups.task_to_json(setup)
         files = RunFiles(run, config, task, stack)
         stop.raise_if_stopped()
         keeper, restored, prediction = _begin_or_resume(setup, record, files, stop)
@@ -75,7 +77,8 @@ def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = 
         )
         del restored  # the trainer replaces its arrays
         algorithm = setup.programs.algorithm
-        plan = (*workload.describe(run, setup.task, algorithm, config), workload.problem(run, algorithm, config))
+        data = () if setup.data_set is None else describe(setup.data_set)
+        plan = (*data, *workload.describe(run, setup.task, algorithm, config), workload.problem(run, algorithm, config))
         notes = filter(None, (cache_problem, prediction.text(), *plan, *files.notes))
         try:
             finished = trainer.train(files.warnings, notes)
@@ -97,7 +100,10 @@ def _begin_or_resume(
     """Makes the arrays of a run and begins its first episodes, or brings both back to the newest checkpoint."""
     run, resident = setup.run, memory.resident()
     fresh = setups.first_arrays(setup)
-    prediction = memory.predict(fresh.state, fresh.replay, run.num_steps, resident)
+    if setup.data_set is None:
+        prediction = memory.predict(fresh.state, fresh.replay, run.num_steps, resident)
+    else:
+        prediction = memory.predict(fresh.state, setups.distinct_rows(setup, fresh.replay), 0, resident)
     stop.raise_if_stopped()
     setup.envs.begin()
     keeper = Keeper(setup, record, files, fresh.state)
@@ -147,7 +153,7 @@ class _Trainer:
                     break
                 all_warm = len(self.warm) == len(self.setup.programs.phases)
                 self._note(self.profiler.before_step(all_warm))
-                self._step_environments()
+                self._step()
             if not (self._run_phases() and self._evaluate_and_log()):
                 break
         self._note(self.profiler.close())
@@ -156,7 +162,13 @@ class _Trainer:
 
     def advice(self) -> str | None:
         """Returns what helps where learning diverged because real rewards or observations are very large."""
-        return scale.advice([real.rows for real in self.setup.programs.axis.split(self.arrays.replay)])
+        return scale.advice([real.rows for real in setups.distinct_rows(self.setup, self.arrays.replay)])
+
+    def _step(self) -> None:
+        """Steps the environments, if the run has any to learn from."""
+        if self.setup.data_set is None:
+            self._step_environments()
+        self.position, self.unsaved = self.position.after_step(), True
 
     def _step_environments(self) -> None:
         """Steps every seed once and stores the rows."""
@@ -170,7 +182,6 @@ class _Trainer:
         for i, result in enumerate(results):
             if result.ended:
                 self.record.episode_ended(i, result.episode_return)
-        self.position, self.unsaved = self.position.after_step(), True
 
     def _run_phases(self) -> bool:
         """Runs what is due, from where a stop left off; returns False if a stop was requested before its end."""
@@ -208,7 +219,7 @@ class _Trainer:
 
     def _check_fault(self, phase: str, i: int, fault: Fault) -> None:
         """Stops a run whose learning has gone wrong, before anything of it is saved."""
-        text = describe(fault)
+        text = health.describe(fault)
         if text is not None:
             raise diverged(f"{phase}: {text} of environment step {self.position.step}", self.setup.run.seeds[i])
 
@@ -216,12 +227,14 @@ class _Trainer:
         """Evaluates, writes lines and saves where that is due; returns False if a stop was requested before its end."""
         run, step = self.setup.run, self.position.step
         last = step == run.num_steps
-        evaluated = self._evaluate() if step % run.eval_every_steps == 0 or last else []
+        is_due = self.setup.envs.evaluates and (step % run.eval_every_steps == 0 or last)
+        evaluated = self._evaluate() if is_due else []
         if evaluated is None:
             return False
         if step % run.log_every_steps == 0 or last:
-            num_rows = min(step, self.setup.programs.algorithm.replay_capacity)
-            self.record.write_lines(self.writer, step, num_rows, self.setup.envs.failure_counts())
+            self.record.write_lines(
+                self.writer, step, setups.num_real_rows(self.setup, step), self.setup.envs.failure_counts()
+            )
         for i, (acted, outcome) in enumerate(evaluated):
             self._report_evaluation(i, acted, outcome)
         self.position, self.unsaved = self.position.between_steps(), True
@@ -240,7 +253,7 @@ class _Trainer:
 
     def _report_evaluation(self, i: int, acted: Policy, outcome: Evaluation) -> None:
         """Writes a line of metrics of seed number `i`, and the policy that was evaluated."""
-        run, step, spaces = self.setup.run, self.position.step, self.setup.envs.spaces
+        run, step, spaces = self.setup.run, self.position.step, self.setup.task.spaces
         seed, values = run.seeds[i], outcome.metrics()
         self.writer.write(step, seed, values)
         complete = len(outcome.returns) == run.eval_episodes

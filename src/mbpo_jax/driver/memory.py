@@ -45,19 +45,19 @@ class Prediction(NamedTuple):
         return f"{line}, more than the {available / 1e6:.0f} MB that this process may have: it may be killed"
 
 
-def predict(state: PyTree, replay: PyTree, num_steps: int, program: int) -> Prediction:
+def predict(state: PyTree, replay: PyTree, num_saved: int, program: int) -> Prediction:
     """Predicts the peak of a run.
 
     Args:
       state: the algorithm's state of all seeds.
       replay: the real rows of all seeds.
-      num_steps: environment steps per seed; no more real rows are ever saved.
+      num_saved: most real rows of a seed that are ever saved: its environment steps, or none of a data set.
       program: `resident()` before the arrays were made.
     """
     buffers = [leaf for leaf in jax.tree.leaves((state, replay), is_leaf=is_replay) if is_replay(leaf)]
     all_buffers = sum(map(_nbytes, buffers))
     real = _nbytes(replay)
-    filled = min(1.0, num_steps / _capacity(replay))
+    filled = min(1.0, num_saved / _capacity(replay))
     saved = all_buffers - real + int(real * filled)
     return Prediction(
         program=program,

@@ -24,14 +24,26 @@ class PhaseRunner:
     """A phase of all seeds, run program by program until every seed is done."""
 
     def __init__(
-        self, axis: SeedAxis, index: int, phase: Phase, compiler_options: Mapping[str, str] | None = None
+        self,
+        axis: SeedAxis,
+        index: int,
+        phase: Phase,
+        compiler_options: Mapping[str, str] | None = None,
+        shared_rows: bool = False,
     ) -> None:
+        """Compiles the programs of a phase.
+
+        Args:
+          index: of the phase among those of its algorithm.
+          shared_rows: whether all seeds have the same real rows, see `SeedAxis.share`.
+        """
         self.phase = phase
         self._axis = axis
         self._due = axis.lift(phase.programs.due)
 
         def lift(fn: Callable[..., Any]) -> Callable[..., Any]:
-            return axis.lift(fn, shared=(1,), donate=(2,), outputs=4, compiler_options=compiler_options)
+            shared = (1, 3) if shared_rows else (1,)
+            return axis.lift(fn, shared=shared, donate=(2,), outputs=4, compiler_options=compiler_options)
 
         programs = [_program(FIRST_STREAM + index, run, phase.programs.due) for run in phase.programs.functions]
         if axis.batched:

@@ -109,6 +109,18 @@ class SeedAxis:
             return value
         return tuple(jax.device_put(mine, device) for mine, device in zip(value, self._devices, strict=True))
 
+    def share(self, value: PyTree) -> PyTree:
+        """Makes one value the value of all seeds, with one copy for each device where seeds live.
+
+        Batched seeds have it as it is: `lift` must be told that it is shared.
+        """
+        if self.batched:
+            return value if self._mesh is None else jax.device_put(value, NamedSharding(self._mesh, PartitionSpec()))
+        if self._devices is None:
+            return (value,) * self.num_seeds
+        copies = {device: jax.device_put(value, device) for device in set(self._devices)}
+        return tuple(copies[device] for device in self._devices)
+
     def join(self, values: Sequence[PyTree]) -> PyTree:
         """Makes one value of all seeds from S values of one seed."""
         if not self.batched:

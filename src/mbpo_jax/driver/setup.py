@@ -8,11 +8,13 @@ from typing import Any, NamedTuple
 from mbpo_jax import backends
 from mbpo_jax import replay as replay_lib
 from mbpo_jax.algorithms import REGISTRY
-from mbpo_jax.driver import jax_settings, memory
+from mbpo_jax.data_sets.data_set import DataSet
+from mbpo_jax.driver import jax_settings, memory, offline
 from mbpo_jax.driver.config import RunConfig
 from mbpo_jax.driver.interaction import task as tasks
 from mbpo_jax.driver.interaction.acting import Acting, ActingFunctions, compile_acting
 from mbpo_jax.driver.interaction.seed_environments import SeedEnvironments
+from mbpo_jax.driver.interaction.spaces import spaces_to_json
 from mbpo_jax.driver.interaction.task import Task
 from mbpo_jax.driver.phase_runner import PhaseRunner
 from mbpo_jax.driver.seeds import SeedAxis
@@ -29,6 +31,7 @@ class Programs(NamedTuple):
     phases: tuple[PhaseRunner, ...]
     acting: ActingFunctions
     init: Callable[..., PyTree]  # roots -> state of all seeds
+    # Of algorithms that step an environment:
     new_buffer: Callable[..., PyTree]  # roots -> replay of all seeds
     add: Callable[..., PyTree]  # (replay, row, first), each of all seeds -> replay
 
@@ -42,6 +45,7 @@ class Setup(NamedTuple):
     envs: SeedEnvironments
     acting: Acting
     roots: PyTree  # root keys of all seeds
+    data_set: DataSet | None  # where the real rows come from; None: from the environments
     rule: str | None  # what --termination_fn was; None for an algorithm that imagines nothing
 
 
@@ -49,7 +53,7 @@ class Arrays(NamedTuple):
     """Everything that a run computes with, of all seeds. Replaced, never changed."""
 
     state: PyTree  # of the algorithm
-    replay: PyTree  # real rows
+    replay: PyTree  # real rows; those of a data set are shared, see `SeedAxis.share`
     carry: PyTree  # what policies carry from step to step of their running episodes
 
 
@@ -57,16 +61,19 @@ def build(run: RunConfig, config: Any, stack: ExitStack) -> Setup:
     """Opens the environments, which `stack` closes, and builds the algorithm for them.
 
     Raises:
-      ValueError: a knob does not fit the environment, or the memory of this machine; or a setting of jax cannot be
-        served.
+      ValueError: a knob does not fit the environment, or the memory of this machine; a data set cannot be used; or a
+        setting of jax cannot be served.
       EnvironmentFailure: an environment failed while it was made.
     """
     jax_settings.check()
     envs = SeedEnvironments(run, stack)
-    task = tasks.resolve(run.env, envs.spaces, config)
+    data_set = offline.read(run, envs.spaces) if run.dataset else None
+    spaces = envs.spaces if data_set is None else envs.spaces or offline.spaces(data_set)
+    assert spaces is not None  # `check_source` has seen to it
+    task = tasks.resolve(run.env, spaces, config)
     algorithm = tasks.build(run, config, task.spec)
     jax_settings.check(f", set by what --env={run.env} imports; --env_timeout_s gives it a process of its own")
-    memory.check_room(lambda key: (algorithm.init(key), _new_buffer(algorithm, task.spec)), len(run.seeds))
+    memory.check_room(lambda key: _new_arrays(algorithm, task.spec, data_set, key), len(run.seeds))
     programs = compile_programs(
         REGISTRY[run.algorithm].build,
         config,
@@ -75,9 +82,11 @@ def build(run: RunConfig, config: Any, stack: ExitStack) -> Setup:
         run.seed_lifting,
         run.deterministic,
         run.compiler_options,
+        data_set is not None,
     )
-    acting = Acting(programs.algorithm, programs.acting, programs.axis, envs, run.seeds)
-    return Setup(run, task, programs, envs, acting, programs.axis.keys(run.seeds), tasks.rule_name(config))
+    acting = Acting(programs.algorithm, programs.acting, programs.axis, envs, task.spaces, run.seeds)
+    roots = programs.axis.keys(run.seeds)
+    return Setup(run, task, programs, envs, acting, roots, data_set, tasks.rule_name(config))
 
 
 @functools.lru_cache(maxsize=PROGRAMS_KEPT)
@@ -89,6 +98,7 @@ def compile_programs(
     seed_lifting: str,
     deterministic: bool,
     compiler_options: str,
+    shared_rows: bool,
 ) -> Programs:
     """Builds an algorithm and lifts its functions, once for all runs of this process that need the same ones.
 
@@ -104,7 +114,9 @@ def compile_programs(
     return Programs(
         algorithm=algorithm,
         axis=axis,
-        phases=tuple(PhaseRunner(axis, i, phase, options[phase.name]) for i, phase in enumerate(algorithm.phases)),
+        phases=tuple(
+            PhaseRunner(axis, i, phase, options[phase.name], shared_rows) for i, phase in enumerate(algorithm.phases)
+        ),
         acting=compile_acting(algorithm, axis, spec.action_dim),
         init=axis.lift(algorithm.init),
         new_buffer=axis.lift(new_buffer),
@@ -116,8 +128,36 @@ def first_arrays(setup: Setup) -> Arrays:
     """Returns the arrays that a run begins with."""
     programs = setup.programs
     state = programs.init(setup.roots)
-    replay = programs.axis.place(programs.new_buffer(setup.roots))  # made from no key, so it would lie anywhere
+    if setup.data_set is None:
+        replay = programs.axis.place(programs.new_buffer(setup.roots))  # made from no key, so it would lie anywhere
+    else:
+        replay = programs.axis.share(offline.as_replay(setup.data_set))
     return Arrays(state, replay, setup.acting.first_carry(setup.roots, state))
+
+
+def distinct_rows(setup: Setup, replay: PyTree) -> list[replay_lib.Replay]:
+    """Returns the buffers of real rows of all seeds, or the one that they share."""
+    if setup.data_set is None:
+        return setup.programs.axis.split(replay)
+    return [replay if setup.programs.axis.batched else replay[0]]
+
+
+def num_real_rows(setup: Setup, step: int) -> int:
+    """Returns the real rows that a seed has after a step."""
+    if setup.data_set is not None:
+        return int(setup.data_set.reward.size)
+    return min(step, setup.programs.algorithm.replay_capacity)
+
+
+def task_to_json(setup: Setup) -> dict[str, Any]:
+    """Returns what `config.json` keeps of the task: its spaces, and which data set it is, wherever that lies."""
+    kept = spaces_to_json(setup.task.spaces)
+    return kept if setup.data_set is None else kept | {"dataset_sha256": setup.data_set.sha256}
+
+
+def _new_arrays(algorithm: Algorithm, spec: Spec, data_set: DataSet | None, key: Key) -> PyTree:
+    """Returns what is allocated for one seed."""
+    return algorithm.init(key), () if data_set is not None else _new_buffer(algorithm, spec)
 
 
 def _new_buffer(algorithm: Algorithm, spec: Spec) -> replay_lib.Replay:

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from mbpo_jax.driver.config import RunConfig
+from mbpo_jax.driver.config import NO_ENVIRONMENT, RunConfig
 from mbpo_jax.driver.interaction import task as tasks
 from mbpo_jax.driver.interaction.task import Task
 from mbpo_jax.types import Algorithm
@@ -17,13 +17,14 @@ FEW_UPDATES = 1000  # fewer teach no agent anything: README's pendulum needs 20,
 def num_left(run: RunConfig, algorithm: Algorithm) -> dict[str, Callable[[int], int]]:
     """Returns, by kind of work, (step) -> how often it comes after that environment step."""
     last, explored = run.num_steps, algorithm.exploration_steps
-    found: dict[str, Callable[[int], int]] = {
-        EXPLORE: lambda step: max(min(explored, last) - step, 0),
-        ACT: lambda step: max(last - max(explored, step), 0),
-    }
+    found: dict[str, Callable[[int], int]] = {}
+    if not run.dataset:
+        found[EXPLORE] = lambda step: max(min(explored, last) - step, 0)
+        found[ACT] = lambda step: max(last - max(explored, step), 0)
     for phase in algorithm.phases:
         found[phase.name] = functools.partial(_num_due, phase.first, phase.every, last)
-    for kind, every in ((EVALUATE, run.eval_every_steps), (CHECKPOINT, run.checkpoint_every_steps)):
+    evaluations = ((EVALUATE, run.eval_every_steps),) if run.env != NO_ENVIRONMENT else ()
+    for kind, every in (*evaluations, (CHECKPOINT, run.checkpoint_every_steps)):
         found[kind] = functools.partial(_num_due_and_at_end, every, last)
     return found
 
@@ -44,7 +45,7 @@ def _num_due_and_at_end(every: int, last: int, step: int) -> int:
 def num_updates(run: RunConfig, algorithm: Algorithm, config: Any) -> int:
     """Returns the agent updates of a whole run."""
     count = num_left(run, algorithm).get(UPDATE, lambda step: 0)
-    return count(0) * int(getattr(config, "updates_per_step", 1))
+    return count(0) * int(getattr(config, "updates_per_call" if run.dataset else "updates_per_step", 1))
 
 
 def describe(run: RunConfig, task: Task, algorithm: Algorithm, config: Any) -> list[str]:
@@ -52,15 +53,17 @@ def describe(run: RunConfig, task: Task, algorithm: Algorithm, config: Any) -> l
     spaces = task.spaces
     bounds = sorted({f"[{low:g}, {high:g}]" for low, high in zip(spaces.action_low, spaces.action_high)})
     in_bounds = bounds[0] if len(bounds) == 1 else f"{len(bounds)} different ranges"
+    where = run.env if run.env != NO_ENVIRONMENT else "no environment, so nothing is known of returns"
     lines = [
-        f"{run.env}: {_count(spaces.obs_dim, 'observation')}, {_count(spaces.action_low.size, 'action')} in "
+        f"{where}: {_count(spaces.obs_dim, 'observation')}, {_count(spaces.action_low.size, 'action')} in "
         f"{in_bounds}, to which the policy's [-1, 1] is scaled; at most {spaces.max_episode_steps:,} steps an episode"
     ]
     if algorithm.dynamics is not None:
         name = tasks.rule_name(config)
         lines.append(f"imagined episodes end by --termination_fn={name}{_meaning(task)}")
     work = {kind: count(0) for kind, count in num_left(run, algorithm).items()}
-    parts = [f"{work[EXPLORE]:,} random steps", f"{work[ACT]:,} steps of the policy"]
+    stepped = ((EXPLORE, "random steps"), (ACT, "steps of the policy"))
+    parts = [f"{work[kind]:,} {words}" for kind, words in stepped if kind in work]
     if "fit_model" in work:
         parts.append(_count(work["fit_model"], "model fit"))
     parts.append(_count(num_updates(run, algorithm, config), "agent update"))
@@ -70,6 +73,8 @@ def describe(run: RunConfig, task: Task, algorithm: Algorithm, config: Any) -> l
 def problem(run: RunConfig, algorithm: Algorithm, config: Any) -> str | None:
     """Returns why a run can learn nothing, or next to nothing, and what to change; None if it can."""
     updates = num_updates(run, algorithm, config)
+    if run.dataset:
+        return None  # as many updates as steps
     first = next((phase.first for phase in algorithm.phases if phase.name == UPDATE), None)
     if first is None or updates >= FEW_UPDATES:
         return None

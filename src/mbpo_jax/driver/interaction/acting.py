@@ -9,6 +9,7 @@ import numpy as np
 from mbpo_jax.driver.config import diverged
 from mbpo_jax.driver.interaction.policy import Deterministic, Policy, compute_arrays, deterministic
 from mbpo_jax.driver.interaction.seed_environments import FailedStep, SeedEnvironments, StepResult
+from mbpo_jax.driver.interaction.spaces import Spaces
 from mbpo_jax.driver.seeds import SeedAxis
 from mbpo_jax.types import Algorithm, Array, Key, PyTree
 
@@ -56,9 +57,11 @@ class Acting:
         functions: ActingFunctions,
         axis: SeedAxis,
         envs: SeedEnvironments,
+        spaces: Spaces,
         seeds: Sequence[int],
     ) -> None:
         self._algorithm, self._axis, self._envs, self._seeds = algorithm, axis, envs, tuple(seeds)
+        self._spaces = spaces
         self._begin, self._act, self._explore, self._deterministic = functions
         self._host = jax.local_devices(backend="cpu")[0]
 
@@ -97,10 +100,10 @@ class Acting:
 
     def policies(self, state: PyTree) -> list[Policy]:
         """Returns the policies that every seed is evaluated with."""
-        spaces = self._envs.spaces
+        low, high = self._spaces.action_low, self._spaces.action_high
         # One observation at a time, for which the host's own device is the quickest.
         actors = [jax.device_put(actor, self._host) for actor in self._axis.to_host(self.actors(state))]
-        return [Policy(self._deterministic, actor, spaces.action_low, spaces.action_high) for actor in actors]
+        return [Policy(self._deterministic, actor, low, high) for actor in actors]
 
     def _actions(
         self, roots: PyTree, step: int, state: PyTree, carry: PyTree, which: Collection[int]

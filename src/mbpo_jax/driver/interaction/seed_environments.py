@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mbpo_jax.driver.config import SHARED, Broken, EnvironmentFailure, NotFinite, RunConfig
+from mbpo_jax.driver.config import NO_ENVIRONMENT, SHARED, Broken, EnvironmentFailure, NotFinite, RunConfig
 from mbpo_jax.driver.interaction import evaluate as evaluations
 from mbpo_jax.driver.interaction import global_random
 from mbpo_jax.driver.interaction.environment import EVALUATION, TRAINING, Environment, Limits, Step, several
@@ -40,7 +40,10 @@ class FailedStep(NamedTuple):
 
 
 class SeedEnvironments:
-    """An environment to train in and one to evaluate in for every seed. `obs[i]` is where seed number i stands."""
+    """An environment to train in and one to evaluate in for every seed. `obs[i]` is where seed number i stands.
+
+    Offline there are those to evaluate in alone, or none.
+    """
 
     def __init__(self, run: RunConfig, stack: ExitStack) -> None:
         """Opens them; `stack` closes them, and gives back the global generators that they draw from."""
@@ -51,9 +54,12 @@ class SeedEnvironments:
         if self._alone:
             stack.callback(global_random.restore, global_random.state())
         self._run, self._shared = run, run.eval_env == SHARED
-        self._training = [self._opened(i, TRAINING, stack) for i in range(len(run.seeds))]
-        self._evaluation = [self._opened(i, EVALUATION, stack) for i in range(len(run.seeds))]
-        self.spaces: Spaces = self._training[0].spaces
+        training = range(0 if run.dataset else len(run.seeds))
+        evaluation = range(0 if run.env == NO_ENVIRONMENT else len(run.seeds))
+        self._training = [self._opened(i, TRAINING, stack) for i in training]
+        self._evaluation = [self._opened(i, EVALUATION, stack) for i in evaluation]
+        self.evaluates = bool(self._evaluation)
+        self.spaces: Spaces | None = self._evaluation[0].spaces if self.evaluates else None
         self.obs: list[np.ndarray] = []
         self._not_repeated = [False for _ in run.seeds]  # after an evaluation in the same instance
 
@@ -81,7 +87,7 @@ class SeedEnvironments:
         self, policies: Sequence[Policy], num_episodes: int, should_stop: Callable[[], bool]
     ) -> list[evaluations.Evaluation] | None:
         """Evaluates every seed; returns None if that was stopped."""
-        seeds = range(len(self._training))
+        seeds = range(len(self._evaluation))
         outcomes = self._together(
             seeds, self._evaluate, seeds, policies, [num_episodes] * len(seeds), [should_stop] * len(seeds)
         )
@@ -92,11 +98,12 @@ class SeedEnvironments:
         self, i: int, policy: Policy, num_episodes: int, should_stop: Callable[[], bool]
     ) -> evaluations.Evaluation | None:
         """Evaluates seed number `i`; the episode that it trains in goes on as if there had been no evaluation."""
-        training, evaluation = self._training[i], self._evaluation[i]
+        evaluation = self._evaluation[i]
         drawing = global_random.state() if self._alone else None
         if not self._shared:
             outcome = evaluations.evaluate(policy, evaluation, 0, num_episodes, should_stop)
         else:
+            training = self._training[i]
             episode, actions, episode_return = training.episode, np.asarray(training.actions), training.episode_return
             training.hand_over(evaluation)
             outcome = evaluations.evaluate(policy, evaluation, 0, num_episodes, should_stop)
@@ -121,7 +128,7 @@ class SeedEnvironments:
         try:
             (env,) = self._together([i], Environment, *([argument] for argument in arguments))
         except Broken as failure:
-            if (stream, i) == (TRAINING, 0):
+            if (stream, i) == (EVALUATION if run.dataset else TRAINING, 0):
                 raise
             raise several(failure) from failure
         made: Environment = env
@@ -139,13 +146,12 @@ class SeedEnvironments:
 
     def failure_counts(self) -> list[dict[str, int]]:
         """Returns how often the environments of each seed have failed so far, by metric."""
-        return [
-            {
-                "nonfinite_episodes": train.nonfinite_episodes + evaluation.nonfinite_episodes,
-                "restarts": train.restarts + evaluation.restarts,
-            }
-            for train, evaluation in zip(self._training, self._evaluation)
-        ]
+        counts = []
+        for i in range(len(self._run.seeds)):
+            envs = [*self._training[i : i + 1], *self._evaluation[i : i + 1]]
+            failed = sum(env.nonfinite_episodes for env in envs)
+            counts.append({"nonfinite_episodes": failed, "restarts": sum(env.restarts for env in envs)})
+        return counts
 
     def take_failures(self) -> list[EnvironmentFailure]:
         """Returns the failures that episodes were given up for since the last call."""
@@ -167,6 +173,8 @@ class SeedEnvironments:
 
     def arrays(self, i: int) -> dict[str, np.ndarray]:
         """Returns what a checkpoint holds of seed number `i`: where it stands, and the actions that led there."""
+        if not self._training:
+            return {}
         env = self._training[i]
         actions = np.asarray(env.actions, np.float32).reshape(-1, env.action_dim)
         return {
@@ -190,9 +198,11 @@ class SeedEnvironments:
         Args:
           record: what `to_json` returned.
         """
-        env = self._training[i]
-        for mine, saved in zip((env, self._evaluation[i]), record["faults"]):
-            mine.nonfinite_episodes, mine.restarts = saved[i]
+        for envs, saved in zip((self._training, self._evaluation), record["faults"]):
+            for mine in envs[i : i + 1]:
+                mine.nonfinite_episodes, mine.restarts = saved[i]
+        if not self._training:
+            return True
         episode, episode_return = record["episodes"][i], record["episode_returns"][i]
         given = (i, episode, arrays["episode_actions"][:-1], episode_return, arrays["obs"])
         (repeated,) = self._together([i], self._repeat, *([argument] for argument in given))

@@ -65,8 +65,9 @@ class RunFiles:
         kept = saved.task or {}  # older versions knew less of it, or nothing
         changed = options.differences(kept, {name: value for name, value in task.items() if name in kept})
         if changed:
+            what = f"dataset {run.dataset!r}" if run.dataset else f"env {run.env!r}"
             raise ValueError(
-                f"env {run.env!r} is not what run_dir {run.directory!r} was trained in: {'; '.join(changed.values())}"
+                f"{what} is not what run_dir {run.directory!r} was trained in: {'; '.join(changed.values())}"
             )
         self._saved_every = saved.run.checkpoint_every_steps
 

@@ -1,0 +1,184 @@
+"""Model-based offline policy optimisation: MBPO on a data set, with a reward that falls where the model is unsure.
+
+References: Yu et al. 2020, "MOPO: Model-based Offline Policy Optimization", Algorithm 2; official code
+tianheyu927/mopo. With penalty=none it is MBPO on a data set.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from mbpo_jax import agents, backends, replay
+from mbpo_jax.agents import scaled
+from mbpo_jax.agents.sac import SacConfig
+from mbpo_jax.algorithms import phases
+from mbpo_jax.algorithms.reactive import reactive
+from mbpo_jax.models import gaussian
+from mbpo_jax.models.state import EnsembleState, GaussianConfig
+from mbpo_jax.options import check, chosen_section, option
+from mbpo_jax.replay import Replay
+from mbpo_jax.rollouts import branched
+from mbpo_jax.types import Agent, Algorithm, Array, Dynamics, Key, Phase, Programs, PyTree, Report, Spec, WorldModel
+
+
+def largest_std_norm(mean: Array, log_var: Array) -> Array:
+    """Returns max_m |std_m| [B], of reward and change of state together: the paper's. mean, log_var: [M, B, D]."""
+    return jnp.max(jnp.sqrt(jnp.sum(jnp.exp(log_var), axis=-1)), axis=0)
+
+
+def largest_variance_sum(mean: Array, log_var: Array) -> Array:
+    """Returns max_m sum_d var_md [B]: what d3rlpy subtracted."""
+    return jnp.max(jnp.sum(jnp.exp(log_var), axis=-1), axis=0)
+
+
+def disagreement(mean: Array, log_var: Array) -> Array:
+    """Returns max_m |mean_m - mean of all| [B]: what members do not agree on, whatever noise they expect."""
+    return jnp.max(jnp.sqrt(jnp.sum(jnp.square(mean - jnp.mean(mean, axis=0)), axis=-1)), axis=0)
+
+
+NO_PENALTY = "none"
+PENALTIES: dict[str, Callable[[Array, Array], Array]] = {
+    "largest_std_norm": largest_std_norm,
+    "largest_variance_sum": largest_variance_sum,
+    "disagreement": disagreement,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class MopoConfig:
+    """Knobs of MOPO; the defaults are the official code's."""
+
+    penalty: str = option(
+        "largest_std_norm", "What is subtracted from imagined rewards.", choices=(*PENALTIES, NO_PENALTY)
+    )
+    penalty_weight: float = option(1.0, "Factor of the penalty, the paper's lambda.", minimum=0.0)
+    rollout_length: int = option(5, "Steps of an imagined rollout, the paper's h.", minimum=1, maximum=10_000)
+    rollout_batch: int = option(50_000, "Start states, drawn from the data, of a round of rollouts.", minimum=1)
+    rollout_every_updates: int = option(1000, "Agent updates between rounds of rollouts.", minimum=1)
+    rollout_block_rows: int = option(
+        0, "Imagined rows worked on together; 0: chosen for the kind of device.", minimum=0
+    )
+    retain_rounds: int = option(5, "Newest rounds of rollouts that are kept.", minimum=1, maximum=1000)
+    updates_per_call: int = option(50, "Agent updates in one compiled call.", minimum=1)
+    batch_size: int = option(256, "Rows of an agent update.", minimum=2)
+    real_fraction: float = option(0.05, "Share of rows of the data in an agent update.", minimum=0.0, maximum=1.0)
+    obs_scaling: str = option(
+        scaled.NONE, "How observations are scaled for the agent, by the data.", choices=scaled.SCALINGS
+    )
+    termination_fn: str = option(
+        "auto",
+        "When imagined episodes end: package.module:function of (obs, action, next_obs) [B, ...] -> bool [B]; 'never'; "
+        "or 'auto' for the environments that are known.",
+    )
+    model: GaussianConfig = GaussianConfig(max_holdout_rows=1000, fit_epoch_minibatches=1, fit_max_gradient_steps=0)
+    agent: agents.AgentConfig = chosen_section(SacConfig(), "Agent that acts and learns.", agents.CONFIG_CLASSES)
+
+    def __post_init__(self) -> None:
+        check(self)
+        if num_real_rows(self) == self.batch_size:
+            raise ValueError(f"real_fraction must leave room for imagined rows in a batch, got {self.real_fraction}")
+
+
+TINY = {
+    "rollout_length": 2, "rollout_batch": 30, "rollout_every_updates": 10, "retain_rounds": 2, "updates_per_call": 5,
+    "batch_size": 16, "real_fraction": 0.25, "model.num_members": 3, "model.num_elites": 2,
+    "model.model_hidden_units": 8, "model.model_weight_decays": (5e-5, 1e-4), "model.max_holdout_rows": 20,
+    "agent.hidden_units": 8, "agent.num_hidden_layers": 1,
+}  # fmt: skip
+"""Changes of the defaults, by full path, with which tests run every phase within seconds."""
+
+
+class MopoState(struct.PyTreeNode, kw_only=True):
+    """Everything that the phases read, the data set aside."""
+
+    model: EnsembleState
+    agent: PyTree
+    imagined: Replay
+    rollout: branched.Rollout  # the round of rollouts that is under way, or how the last one ended
+    round_rows: Array  # [retain_rounds], int32, rows of the rounds before it, newest first
+
+
+def num_real_rows(config: MopoConfig) -> int:
+    """Returns the rows of the data in a batch, rounded down."""
+    return int(config.batch_size * config.real_fraction)
+
+
+def build(config: MopoConfig, spec: Spec) -> Algorithm:
+    """Returns MOPO with the agent of the config.
+
+    Raises:
+      ValueError: the spec has no termination function.
+    """
+    world, rule = gaussian.build(config.model, spec), phases.known_rule(spec)
+    agent, measure = phases.scaled_agent(agents.build(config.agent, spec), spec, config.obs_scaling)
+    num_real = num_real_rows(config)
+
+    def dynamics(state: MopoState) -> Dynamics:
+        return phases.dynamics_of(world, world.belief(state.model), rule)
+
+    def penalised(state: MopoState) -> Dynamics:
+        return penalise(config, world, world.belief(state.model), dynamics(state))
+
+    room = config.retain_rounds * config.rollout_batch * config.rollout_length
+    roll_out = phases.roll_out(
+        num_starts=config.rollout_batch,
+        length=lambda real: jnp.asarray(config.rollout_length),
+        limit=lambda length: room,
+        policy=lambda state: phases.exploring(agent, state.agent),
+        dynamics=penalised,
+        termination_fn=rule,
+        max_block_rows=config.rollout_block_rows or backends.choices().block_rows,
+    )
+    batches = phases.mixed_batches(config.updates_per_call, num_real, config.batch_size - num_real)
+    return Algorithm(
+        init=functools.partial(init, config, spec, agent, world, room),
+        phases=(
+            *measure,
+            Phase("fit_model", phases.ONCE, 1, phases.fit_model(world)),
+            Phase("roll_out", config.rollout_every_updates, 1, retaining(config.retain_rounds, roll_out)),
+            phases.update_every(config.updates_per_call, phases.update_agent(agent, batches)),
+        ),
+        dynamics=dynamics,
+        **reactive(agent),
+    )
+
+
+def init(config: MopoConfig, spec: Spec, agent: Agent, world: WorldModel, room: int, key: Key) -> MopoState:
+    """Returns everything before the fit."""
+    key_model, key_agent = jax.random.split(key)
+    return MopoState(
+        model=world.init(key_model),
+        agent=agent.init(key_agent),
+        imagined=replay.init(spec, room),
+        rollout=branched.empty(config.rollout_batch, spec.obs_dim),
+        round_rows=jnp.zeros(config.retain_rounds, jnp.int32),
+    )
+
+
+def penalise(config: MopoConfig, world: WorldModel, belief: PyTree, dynamics: Dynamics) -> Dynamics:
+    """Returns dynamics whose reward is that of `dynamics` minus penalty_weight times the penalty (Yu et al., Eq. 9)."""
+    if config.penalty == NO_PENALTY or config.penalty_weight == 0.0:
+        return dynamics
+
+    def step(key: Key, group: Array, obs: Array, action: Array) -> tuple[Array, Array, Array]:
+        next_obs, reward, ends = dynamics.step_fn(key, group, obs, action)
+        penalty = PENALTIES[config.penalty](*world.predict(belief, obs, action))
+        return next_obs, reward - config.penalty_weight * penalty, ends
+
+    return dynamics._replace(step_fn=step)
+
+
+def retaining(num_rounds: int, roll_out: Programs) -> Programs:
+    """Makes a round begin by forgetting all but the newest `num_rounds - 1` before it, however short they were."""
+    start, *others = roll_out.functions
+
+    def forget_and_start(key: Key, state: MopoState, real: Replay) -> tuple[MopoState, Report]:
+        rows = jnp.roll(state.round_rows, 1).at[0].set(state.rollout.tally.num_stored)
+        size = jnp.where(branched.is_running(state.rollout), state.imagined.size, jnp.sum(rows[: num_rounds - 1]))
+        return start(key, state.replace(round_rows=rows, imagined=state.imagined.replace(size=size)), real)
+
+    return Programs((forget_and_start, *others), roll_out.due)

@@ -1,0 +1,55 @@
+"""The data set of an offline run: read once, checked against the environment, and shared by all seeds."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mbpo_jax.data_sets import read as reading
+from mbpo_jax.data_sets.data_set import DataSet
+from mbpo_jax.driver.config import RunConfig
+from mbpo_jax.driver.interaction.spaces import WHOLE_KINDS, Spaces
+from mbpo_jax.replay import Replay
+from mbpo_jax.types import Transition
+
+
+def read(run: RunConfig, environment: Spaces | None) -> DataSet:
+    """Reads the data set of a run.
+
+    Args:
+      environment: spaces of the environment that policies are evaluated in; None: there is none.
+    Raises:
+      ValueError: it cannot be used, or is not of this environment.
+    """
+    if environment is None:
+        return reading.read(run.dataset)
+    low, high = environment.action_low, environment.action_high
+    if low.dtype.kind in WHOLE_KINDS:
+        raise ValueError(f"env must have actions of floats to learn offline, got {run.env!r} with {low.dtype}")
+    data_set = reading.read(run.dataset, low, high)
+    if data_set.obs.shape[1] != environment.obs_dim:
+        raise ValueError(
+            f"dataset must be of env {run.env!r}, with {environment.obs_dim} observations, got {run.dataset!r} with "
+            f"{data_set.obs.shape[1]}"
+        )
+    return data_set
+
+
+def spaces(data_set: DataSet) -> Spaces:
+    """Returns the spaces that a data set knows of the environment where it was recorded."""
+    low, high = data_set.action_low, data_set.action_high
+    return Spaces(data_set.obs.shape[1], low, high, data_set.max_episode_steps)
+
+
+def as_replay(data_set: DataSet) -> Replay:
+    """Returns the rows of a data set as a full buffer of real rows."""
+    num_rows = data_set.reward.size
+    rows = Transition(
+        obs=data_set.obs,
+        action=data_set.action,
+        reward=data_set.reward,
+        next_obs=data_set.next_obs,
+        terminal=data_set.terminal,
+    )
+    count = np.asarray(num_rows, np.int32)
+    buffer = Replay(rows=rows, head=np.int32(0), size=count, num_added=count, first=data_set.first)
+    return jax.tree.map(jnp.asarray, buffer)

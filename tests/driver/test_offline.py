@@ -1,0 +1,131 @@
+"""Runs that learn from a data set: stopped, resumed, loaded; one set of rows for all seeds, and none in checkpoints."""
+
+import jax
+import numpy as np
+import pytest
+import tiny_runs
+
+from mbpo_jax.driver import offline
+from mbpo_jax.driver.config import StorageFailure
+from mbpo_jax.driver.interaction.policy import load_policy
+from mbpo_jax.driver.seeds import SeedAxis
+from mbpo_jax.driver.storage import run_directory
+from mbpo_jax.driver.trained import load_trained
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return tiny_runs.write_data_set(tmp_path_factory.mktemp("data") / "rows.npz")
+
+
+@pytest.fixture(scope="module", params=tiny_runs.OFFLINE_ROWS)
+def whole(request, data, tmp_path_factory):
+    """(row, directory of a run of it that went through)"""
+    run_dir = tmp_path_factory.mktemp("offline") / request.param
+    assert tiny_runs.train(run_dir, tiny_runs.OFFLINE_ROWS[request.param], dataset=data).finished
+    return request.param, run_dir
+
+
+def test_a_run_leaves_what_it_should_and_no_copy_of_the_data(whole):
+    name, run_dir = whole
+    saved = tiny_runs.saved(run_dir)
+    assert "replay" not in saved.arrays["0"]
+    lines = tiny_runs.lines(run_dir)
+    assert [line["step"] for line in lines if "eval/return_mean" in line] == [20, 40]
+    assert all(line["replay/rows"] == 120 for line in lines if "replay/rows" in line)
+    told = {key for line in lines for key in line}
+    assert {"update_agent/actor_loss", "eval/return_mean"} <= told
+    assert ("fit_model/holdout_mse_elite_mean" in told) == ("roll_out/transitions" in told) == (name == "mopo")
+    assert ("measure_scale/obs_scale" in told) == (name != "bc")
+    action = load_policy(run_dir)(np.zeros(4, np.float32))
+    assert action.shape == (1,) and abs(float(action[0])) <= 3.0
+
+
+def test_a_stopped_run_ends_like_one_that_is_not(whole, data, tmp_path):
+    name, run_dir = whole
+    knobs = tiny_runs.OFFLINE_ROWS[name]
+    assert tiny_runs.train(tmp_path, knobs, dataset=data, num_steps=25).finished
+    assert tiny_runs.train(tmp_path, knobs, dataset=data).finished
+    tiny_runs.assert_same_bits(tiny_runs.saved(tmp_path).arrays, tiny_runs.saved(run_dir).arrays)
+
+
+def test_what_was_learnt_is_opened_with_its_data(whole):
+    name, run_dir = whole
+    trained = load_trained(run_dir)
+    assert int(trained.replay.size) == 120
+    assert (trained.spec.termination_fn is not None) == (name == "mopo")
+    scale = 1.0 if name == "bc" else trained.state.agent.scale.std
+    assert np.isfinite(scale).all()
+
+
+@pytest.mark.parametrize("lifting", ["each", "vmap"])
+def test_seeds_share_the_rows_and_learn_what_they_would_alone(lifting, data, tmp_path):
+    knobs = tiny_runs.OFFLINE_ROWS["bc"] | {"dataset": data, "num_steps": 20}
+    assert tiny_runs.train(tmp_path / "all", knobs, seeds="0,1,2", seed_lifting=lifting).finished
+    assert tiny_runs.train(tmp_path / "one", knobs, seeds="1").finished
+    (ours, alone) = (tiny_runs.saved(tmp_path / name).arrays["1"]["state"] for name in ("all", "one"))
+    for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(alone), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6 if lifting == "vmap" else 0)
+
+
+def test_a_shared_value_is_there_once_for_each_device():
+    rows = jax.numpy.zeros(3)
+    shared = SeedAxis(3, "each").share(rows)
+    assert len(shared) == 3
+    assert len({leaf.unsafe_buffer_pointer() for leaf in shared}) == min(3, len(jax.local_devices()))
+    assert SeedAxis(3, "vmap").share(rows).shape == (3,)
+
+
+def test_other_data_is_refused_where_a_run_goes_on(data, tmp_path):
+    knobs = tiny_runs.OFFLINE_ROWS["bc"] | {"num_steps": 20}
+    mine = tiny_runs.write_data_set(tmp_path / "mine.npz")
+    run_dir = tmp_path / "run"
+    assert tiny_runs.train(run_dir, knobs, dataset=mine).finished
+    moved = mine.rename(tmp_path / "moved.npz")
+    assert tiny_runs.train(run_dir, knobs, dataset=moved, num_steps=25).finished  # the same rows, elsewhere
+    tiny_runs.write_data_set(moved, seed=1)
+    with pytest.raises(ValueError, match=r"^dataset '.*moved\.npz' is not what .* was trained in: dataset_sha256 was "):
+        tiny_runs.train(run_dir, knobs, dataset=moved, num_steps=30)
+    (run_dir / run_directory.CONFIG).unlink()  # a checkpoint knows it, too
+    with pytest.raises(StorageFailure, match="SHA-256 was"):
+        tiny_runs.train(run_dir, knobs, dataset=moved, num_steps=30)
+
+
+def test_a_run_without_an_environment_learns_and_says_that_it_knows_no_returns(data, tmp_path, capsys):
+    knobs = tiny_runs.MOPO | {"dataset": data, "env": "none", "termination_fn": "never", "quiet": "false"}
+    result = tiny_runs.train(tmp_path, knobs)
+    assert result.finished
+    assert result.summary["seeds"]["0"]["final"] is None
+    assert "no environment, so nothing is known of returns" in capsys.readouterr().err
+    told = {key for line in tiny_runs.lines(tmp_path) for key in line}
+    assert "eval/start_value_mean" in told and "eval/return_mean" not in told
+    assert load_policy(tmp_path)(np.zeros(4, np.float32)).shape == (1,)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"algorithm": "bc"}, r"^dataset must name what bc learns from: .* got ''"),
+        ({"algorithm": "sac", "dataset": "x.npz"}, r"^dataset is for .*mopo.*; sac learns from its environment, got 'x.npz'"),
+        ({"algorithm": "sac", "env": "none"}, r"^env must be a Gymnasium id, .*, got 'none'"),
+        ({"algorithm": "bc", "dataset": "x.npz", "num_steps": "51"}, r"^num_steps must be a multiple of updates_per_call, which is 50, got 51"),
+    ],
+)  # fmt: skip
+def test_what_does_not_go_together_is_refused(changes, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        tiny_runs.train(tmp_path / "run", {"quiet": "true"} | changes)
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_of_another_environment_is_refused(tmp_path):
+    odd = tiny_runs.write_data_set(tmp_path / "odd.npz", obs_dim=5)
+    with pytest.raises(ValueError, match=r"^dataset must be of env 'InvertedPendulum-v5', with 4 observations, got .* 5"):
+        tiny_runs.train(tmp_path / "run", tiny_runs.OFFLINE_ROWS["bc"], dataset=odd)
+
+
+def test_actions_are_scaled_by_the_environments_bounds(data):
+    from mbpo_jax.data_sets import read
+
+    rows = offline.as_replay(read.read(data, np.float32([-3]), np.float32([3]))).rows
+    with np.load(data) as stored:
+        np.testing.assert_allclose(rows.action, stored["actions"] / 3.0, atol=1e-6)
