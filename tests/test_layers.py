@@ -17,14 +17,15 @@ LEVELS = {
     "theory",
     2: "models rollouts planners agents",
     3: "algorithms",
-    4: "driver environments reports",
+    4: "driver environments reports data_sets",
     5: "launch studies environment_check surroundings",
     6: "main evaluate plot sweep reproduce study check_env doctor __init__",
     7: "__main__",
 }
 LEVEL_OF = {unit: level for level, units in LEVELS.items() for unit in units.split()}
 SAME_LEVEL = {
-    "driver": ("environments", "reports"),
+    "driver": ("environments", "reports", "data_sets"),
+    "data_sets": ("driver.storage", "driver.interaction.spaces", "driver.memory_limits", "driver.config"),
     "reports": ("driver.storage.metrics", "driver.storage.files"),
 }
 """What a unit may import of its own level besides its own folder: a whole folder, or one file."""

@@ -1,0 +1,56 @@
+"""A data set in memory."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class DataSet(NamedTuple):
+    """Transitions that were recorded before, in the order in which they were taken."""
+
+    name: str  # what --dataset was
+    kind: str  # "Minari", "D4RL HDF5", "npz" or "run directory"
+    obs: np.ndarray  # [N, O], float32
+    action: np.ndarray  # [N, A], float32, in [-1, 1]
+    reward: np.ndarray  # [N], float32
+    next_obs: np.ndarray  # [N, O], float32
+    terminal: np.ndarray  # [N], float32: 1.0 where the MDP ended
+    truncated: np.ndarray  # [N], bool: where the episode ended otherwise (time limit, or the recording ended)
+    first: np.ndarray  # [N], bool: whether the row began an episode
+    action_low: np.ndarray  # [A], bounds of the actions as recorded, from which they were scaled to [-1, 1]
+    action_high: np.ndarray
+    max_episode_steps: int  # of the recorded environment, else the longest episode
+    env_id: str | None  # of the environment that it was recorded in, where the data set says
+    sha256: str  # of the file's or folder's contents (for a run directory: of the rows)
+    notes: tuple[str, ...] = ()  # what reading left out or decided, a few words each
+
+
+def has_successor(data_set: DataSet) -> np.ndarray:
+    """Returns whether `next_obs` was recorded [N], bool; a model of the dynamics may learn from these rows only.
+
+    The last row before a terminal has none in files that store no next observations. It is kept, since a value needs
+    its reward and its end alone, with `next_obs` equal to `obs`.
+    """
+    same = (data_set.next_obs == data_set.obs).all(axis=1)
+    return ~(same & (data_set.terminal > 0))
+
+
+def episode_bounds(data_set: DataSet) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the first row of every episode and the row after its last [E], each."""
+    starts = np.flatnonzero(data_set.first)
+    if starts.size == 0 or starts[0] != 0:  # the oldest rows of a run may be gone
+        starts = np.concatenate([[0], starts])
+    return starts, np.append(starts[1:], len(data_set.first))
+
+
+def episode_returns(data_set: DataSet) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the undiscounted return of every episode [E], float64, and whether the whole episode is there [E], bool.
+
+    One is not whole if its beginning is missing, or if it is the last and the recording ended before the episode.
+    """
+    starts, stops = episode_bounds(data_set)
+    returns = np.add.reduceat(data_set.reward.astype(np.float64), starts)
+    whole = data_set.first[starts].copy()
+    lasted = stops[-1] - starts[-1] >= data_set.max_episode_steps - 1  # a row without successor is left out
+    whole[-1] &= bool(data_set.terminal[-1] > 0) or bool(lasted)
+    return returns, whole

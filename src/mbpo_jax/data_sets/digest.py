@@ -1,0 +1,33 @@
+"""SHA-256 sums of data sets, in one pass over their bytes."""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from mbpo_jax.driver.storage import files
+
+
+def of_file(path: Path) -> str:
+    """Returns the sum of a file's bytes, as `sha256sum` prints it."""
+    with files.open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def of_folder(path: Path) -> str:
+    """Returns the sum of the names below a folder and the sums of these files; where the folder lies does not count."""
+    total = hashlib.sha256()
+    for file in sorted(path.rglob("*"), key=lambda file: file.relative_to(path).as_posix()):
+        if file.is_file():
+            total.update(f"{of_file(file)}  {file.relative_to(path).as_posix()}\n".encode())
+    return total.hexdigest()
+
+
+def of_arrays(arrays: Iterable[np.ndarray]) -> str:
+    """Returns the sum of types, shapes and contents."""
+    total = hashlib.sha256()
+    for array in arrays:
+        total.update(f"{array.dtype.str} {array.shape}\n".encode())
+        total.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return total.hexdigest()

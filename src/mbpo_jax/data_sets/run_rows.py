@@ -1,0 +1,87 @@
+"""The real rows of a run directory, as a data set: those of its newest sound checkpoint, of all its seeds."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mbpo_jax.data_sets import digest
+from mbpo_jax.data_sets.recorded import Recorded, Refused
+from mbpo_jax.driver.config import StorageFailure
+from mbpo_jax.driver.interaction.spaces import Spaces, spaces_from_json
+from mbpo_jax.driver.storage import checkpoint, files
+
+MOST_CONFIG_BYTES = 2**20
+COLUMNS = ("obs", "action", "reward", "next_obs", "terminal")
+
+
+def read(run_dir: Path) -> Recorded:
+    """Reads the rows of a run, which may be training meanwhile; changes nothing there.
+
+    Raises:
+      Refused: it has no sound checkpoint, or no rows.
+    """
+    config = json.loads(files.read_text(run_dir / files.CONFIG, MOST_CONFIG_BYTES))
+    spaces = None if config.get("task") is None else spaces_from_json(config["task"])
+    saved, notes = _newest(run_dir)
+    seeds = sorted(saved.arrays, key=int)
+    buffers = [saved.arrays[seed]["replay"] for seed in seeds]
+    if not any(int(buffer["size"]) for buffer in buffers):
+        raise Refused(f"its newest checkpoint, of step {saved.record['step']}, must have rows, got none")
+    columns, begins, ends = _joined(buffers)
+    for seed, buffer in zip(seeds, buffers):
+        gone = int(buffer["num_added"]) - int(buffer["size"])
+        notes += [f"the oldest {gone:,} rows of seed {seed} had given way"] if gone else []
+    if len(seeds) > 1:
+        notes.append(f"seeds {', '.join(seeds)}, one after another")
+    return Recorded(
+        kind="run directory",
+        obs=columns["obs"],
+        action=columns["action"],
+        reward=columns["reward"],
+        terminal=columns["terminal"] > 0,
+        truncated=ends & (columns["terminal"] == 0),
+        sha256=digest.of_arrays([*columns.values(), ends]),
+        next_obs=columns["next_obs"],
+        exact_ends=True,
+        begins=begins,
+        action_is_scaled=True,
+        env_id=config["run"]["env"],
+        notes=tuple(notes),
+        **_task(spaces),
+    )
+
+
+def _newest(run_dir: Path) -> tuple[checkpoint.Saved, list[str]]:
+    """Returns the newest checkpoint that can be read, and why not a newer one."""
+    notes: list[str] = []
+    for step in reversed(checkpoint.steps(run_dir)):
+        try:
+            return checkpoint.load(run_dir, step), notes
+        except StorageFailure:
+            notes.append(f"the checkpoint of step {step:,} is damaged and was passed over")
+    raise Refused(f"a run must have a sound checkpoint, got {len(notes) or 'none'}{' damaged ones' * bool(notes)}")
+
+
+def _joined(buffers: list[dict[str, Any]]) -> tuple[dict[str, np.ndarray], bool, np.ndarray]:
+    """Returns the rows of all seeds, whether the first began an episode, and whether the next row began another."""
+    buffers = [buffer for buffer in buffers if int(buffer["size"])]
+    sizes = [int(buffer["size"]) for buffer in buffers]
+    columns = {
+        name: np.concatenate([buffer["rows"][name][:size] for buffer, size in zip(buffers, sizes)]) for name in COLUMNS
+    }
+    first = np.concatenate([np.asarray(buffer["first"])[:size] for buffer, size in zip(buffers, sizes)])
+    ends = np.append(first[1:], True)
+    ends[np.cumsum(sizes) - 1] = True
+    return columns, bool(first[0]), ends
+
+
+def _task(spaces: Spaces | None) -> dict[str, Any]:
+    if spaces is None:
+        return {}
+    return {
+        "action_low": spaces.action_low,
+        "action_high": spaces.action_high,
+        "max_episode_steps": spaces.max_episode_steps,
+    }
