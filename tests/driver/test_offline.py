@@ -91,15 +91,17 @@ def test_other_data_is_refused_where_a_run_goes_on(data, tmp_path):
         tiny_runs.train(run_dir, knobs, dataset=moved, num_steps=30)
 
 
-def test_a_run_without_an_environment_learns_and_says_that_it_knows_no_returns(data, tmp_path, capsys):
+def test_a_run_without_an_environment_learns_and_says_that_it_knows_no_returns(tmp_path, capsys):
+    data = tiny_runs.write_data_set(tmp_path / "rows.npz", largest_action=1.0)
     knobs = tiny_runs.MOPO | {"dataset": data, "env": "none", "termination_fn": "never", "quiet": "false"}
-    result = tiny_runs.train(tmp_path, knobs)
+    run_dir = tmp_path / "run"
+    result = tiny_runs.train(run_dir, knobs)
     assert result.finished
     assert result.summary["seeds"]["0"]["final"] is None
     assert "no environment, so nothing is known of returns" in capsys.readouterr().err
-    told = {key for line in tiny_runs.lines(tmp_path) for key in line}
+    told = {key for line in tiny_runs.lines(run_dir) for key in line}
     assert "eval/start_value_mean" in told and "eval/return_mean" not in told
-    assert load_policy(tmp_path)(np.zeros(4, np.float32)).shape == (1,)
+    assert load_policy(run_dir)(np.zeros(4, np.float32)).shape == (1,)
 
 
 @pytest.mark.parametrize(
@@ -119,13 +121,15 @@ def test_what_does_not_go_together_is_refused(changes, message, tmp_path):
 
 def test_data_of_another_environment_is_refused(tmp_path):
     odd = tiny_runs.write_data_set(tmp_path / "odd.npz", obs_dim=5)
-    with pytest.raises(ValueError, match=r"^dataset must be of env 'InvertedPendulum-v5', with 4 observations, got .* 5"):
+    with pytest.raises(
+        ValueError, match=r"^dataset must be of env 'InvertedPendulum-v5', with 4 observations, got .* 5"
+    ):
         tiny_runs.train(tmp_path / "run", tiny_runs.OFFLINE_ROWS["bc"], dataset=odd)
 
 
 def test_actions_are_scaled_by_the_environments_bounds(data):
     from mbpo_jax.data_sets import read
 
-    rows = offline.as_replay(read.read(data, np.float32([-3]), np.float32([3]))).rows
+    rows = offline.as_replay(read.read(str(data), np.float32([-3]), np.float32([3]))).rows
     with np.load(data) as stored:
         np.testing.assert_allclose(rows.action, stored["actions"] / 3.0, atol=1e-6)

@@ -107,14 +107,14 @@ def train(run_dir, knobs=MBPO, **changes):
     return loop.train(*flags.parse(argv(run_dir, knobs, **changes)))
 
 
-def write_data_set(path, num_rows=120, seed=0, obs_dim=4):
+def write_data_set(path, num_rows=120, seed=0, obs_dim=4, largest_action=3.0):
     """Writes rows of InvertedPendulum's sizes, in episodes of 8 whose ends alternate, as an .npz; returns its path."""
     rng = np.random.default_rng(seed)
     obs = rng.normal(size=(num_rows, obs_dim)).astype(np.float32)
     ends = np.arange(num_rows) % 8 == 7
     arrays = {
         "observations": obs,
-        "actions": rng.uniform(-3, 3, (num_rows, 1)).astype(np.float32),
+        "actions": rng.uniform(-largest_action, largest_action, (num_rows, 1)).astype(np.float32),
         "rewards": rng.normal(size=num_rows).astype(np.float32),
         "next_observations": (obs + rng.normal(size=obs.shape)).astype(np.float32),
         "terminals": ends & (np.arange(num_rows) % 16 == 7),

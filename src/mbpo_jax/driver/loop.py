@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
@@ -227,44 +227,51 @@ class _Trainer:
         """Evaluates, writes lines and saves where that is due; returns False if a stop was requested before its end."""
         run, step = self.setup.run, self.position.step
         last = step == run.num_steps
-        is_due = self.setup.envs.evaluates and (step % run.eval_every_steps == 0 or last)
-        evaluated = self._evaluate() if is_due else []
+        evaluated = self._evaluate() if step % run.eval_every_steps == 0 or last else []
         if evaluated is None:
             return False
         if step % run.log_every_steps == 0 or last:
             self.record.write_lines(
                 self.writer, step, setups.num_real_rows(self.setup, step), self.setup.envs.failure_counts()
             )
-        for i, (acted, outcome) in enumerate(evaluated):
-            self._report_evaluation(i, acted, outcome)
+        for i, evaluation in enumerate(evaluated):
+            self._report_evaluation(i, *evaluation)
         self.position, self.unsaved = self.position.between_steps(), True
         if step % run.checkpoint_every_steps == 0:
             self._save()
         return True
 
-    def _evaluate(self) -> list[tuple[Policy, Evaluation]] | None:
-        """Evaluates the policy of every seed; returns None if a stop was requested: all of it is repeated then."""
-        with self._working(workload.EVALUATE):
-            policies = self.setup.acting.policies(self.arrays.state)
-            num_episodes = self.setup.run.eval_episodes
-            outcomes = self.setup.envs.evaluate(policies, num_episodes, lambda: self.stop.requested)
-        self._warn_of_failures("an evaluation episode")
-        return None if outcomes is None else list(zip(policies, outcomes, strict=True))
+    def _evaluate(self) -> list[tuple[Policy, Evaluation | None, dict[str, Any]]] | None:
+        """Evaluates the policy of every seed; returns None if a stop was requested: all of it is repeated then.
 
-    def _report_evaluation(self, i: int, acted: Policy, outcome: Evaluation) -> None:
+        Returns:
+          For each seed its policy, its episodes if there is an environment, and what is known without one.
+        """
+        setup, num_seeds = self.setup, len(self.setup.run.seeds)
+        with self._working(workload.EVALUATE):
+            policies = setup.acting.policies(self.arrays.state)
+            outcomes: Sequence[Evaluation | None] | None = [None] * num_seeds
+            if setup.envs.evaluates:
+                outcomes = setup.envs.evaluate(policies, setup.run.eval_episodes, lambda: self.stop.requested)
+            values = setups.values_of_data(setup, self.arrays.state)
+        self._warn_of_failures("an evaluation episode")
+        return None if outcomes is None else list(zip(policies, outcomes, values, strict=True))
+
+    def _report_evaluation(self, i: int, acted: Policy, outcome: Evaluation | None, values: dict[str, Any]) -> None:
         """Writes a line of metrics of seed number `i`, and the policy that was evaluated."""
-        run, step, spaces = self.setup.run, self.position.step, self.setup.task.spaces
-        seed, values = run.seeds[i], outcome.metrics()
-        self.writer.write(step, seed, values)
-        complete = len(outcome.returns) == run.eval_episodes
-        is_best = self.record.add_evaluation(i, step, values["eval/return_mean"], complete)
+        run, step, seed = self.setup.run, self.position.step, self.setup.run.seeds[i]
+        values = values | ({} if outcome is None else outcome.metrics())
+        if values:
+            self.writer.write(step, seed, values)
+        is_best = False
+        if outcome is not None:
+            complete = len(outcome.returns) == run.eval_episodes
+            is_best = self.record.add_evaluation(i, step, values["eval/return_mean"], complete)
+        spaces = self.setup.task.spaces
         for best in (False, True) if is_best else (False,):
             path = policy.policy_path(run.directory, seed, best)
             policy.save_policy(path, acted.actor, spaces.obs_dim, spaces.action_low, spaces.action_high)
-        self.progress.note(
-            f"step {step:,}  seed {seed}  evaluation return {values['eval/return_mean']:.1f} "
-            f"+- {values['eval/return_std']:.1f} over {len(outcome.returns)} episodes"
-        )
+        self.progress.note(f"step {step:,}  seed {seed}  {_in_words(outcome, values)}")
 
     def _save(self) -> None:
         """Writes a checkpoint, unless the newest one is of this very moment."""
@@ -302,6 +309,16 @@ class _Trainer:
     def _note(self, text: str | None) -> None:
         if text is not None:
             self.progress.note(text)
+
+
+def _in_words(outcome: Evaluation | None, values: dict[str, Any]) -> str:
+    if outcome is not None:
+        mean, std = values["eval/return_mean"], values["eval/return_std"]
+        return f"evaluation return {mean:.1f} +- {std:.1f} over {len(outcome.returns)} episodes"
+    if not values:
+        return "policy saved; its return is not known without an environment"
+    value = values["eval/start_value_mean"]
+    return f"value {value:.1f} at the first states of the data, as the critics say; no environment, so no return"
 
 
 def _is_due(phase: Phase, step: int) -> bool:

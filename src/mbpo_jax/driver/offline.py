@@ -1,5 +1,7 @@
 """The data set of an offline run: read once, checked against the environment, and shared by all seeds."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,8 +10,12 @@ from mbpo_jax.data_sets import read as reading
 from mbpo_jax.data_sets.data_set import DataSet
 from mbpo_jax.driver.config import RunConfig
 from mbpo_jax.driver.interaction.spaces import WHOLE_KINDS, Spaces
+from mbpo_jax.driver.seeds import SeedAxis
 from mbpo_jax.replay import Replay
-from mbpo_jax.types import Transition
+from mbpo_jax.types import Algorithm, Array, PyTree, Transition
+
+
+MOST_FIRST_STATES = 1000
 
 
 def read(run: RunConfig, environment: Spaces | None) -> DataSet:
@@ -53,3 +59,26 @@ def as_replay(data_set: DataSet) -> Replay:
     count = np.asarray(num_rows, np.int32)
     buffer = Replay(rows=rows, head=np.int32(0), size=count, num_added=count, first=data_set.first)
     return jax.tree.map(jnp.asarray, buffer)
+
+
+def first_states(data_set: DataSet) -> np.ndarray:
+    """Returns observations [B, O] in which episodes of the data began, the first ones if there are very many."""
+    return data_set.obs[data_set.first][:MOST_FIRST_STATES]
+
+
+def compile_value(algorithm: Algorithm, axis: SeedAxis) -> Callable[..., PyTree] | None:
+    """Lifts (state, obs [B, O]) -> the mean of the critics' smallest value of the policy's actions there; [].
+
+    None where the algorithm has no critics.
+    """
+    critic = algorithm.critic
+    if critic is None:
+        return None
+
+    def value(state: PyTree, obs: Array) -> Array:
+        actor, key = algorithm.actor(state), jax.random.key(0)
+        carry = algorithm.begin_episode(key, actor)
+        action = jax.vmap(lambda one: algorithm.act(key, actor, carry, one, False)[0])(obs)
+        return jnp.mean(jnp.min(critic.q_values(state, obs, action), axis=0))
+
+    return axis.lift(value, shared=(1,))

@@ -118,7 +118,7 @@ class SeedAxis:
             return value if self._mesh is None else jax.device_put(value, NamedSharding(self._mesh, PartitionSpec()))
         if self._devices is None:
             return (value,) * self.num_seeds
-        copies = {device: jax.device_put(value, device) for device in set(self._devices)}
+        copies = {device: jax.device_put(value, device) for device in self._devices}
         return tuple(copies[device] for device in self._devices)
 
     def join(self, values: Sequence[PyTree]) -> PyTree:

@@ -34,6 +34,8 @@ class Programs(NamedTuple):
     # Of algorithms that step an environment:
     new_buffer: Callable[..., PyTree]  # roots -> replay of all seeds
     add: Callable[..., PyTree]  # (replay, row, first), each of all seeds -> replay
+    # Of offline ones with critics: (state of all seeds, obs [B, O]) -> mean value [] of each seed's policy there
+    value: Callable[..., PyTree] | None
 
 
 class Setup(NamedTuple):
@@ -121,6 +123,7 @@ def compile_programs(
         init=axis.lift(algorithm.init),
         new_buffer=axis.lift(new_buffer),
         add=axis.lift(_add, donate=(0,)),
+        value=offline.compile_value(algorithm, axis) if shared_rows else None,
     )
 
 
@@ -147,6 +150,17 @@ def num_real_rows(setup: Setup, step: int) -> int:
     if setup.data_set is not None:
         return int(setup.data_set.reward.size)
     return min(step, setup.programs.algorithm.replay_capacity)
+
+
+def values_of_data(setup: Setup, state: PyTree) -> list[dict[str, Any]]:
+    """Returns metrics of each seed's policy that need no environment: what its critics say of the data's first states.
+
+    Empty for a run in an environment, and for an agent without critics.
+    """
+    if setup.data_set is None or setup.programs.value is None:
+        return [{} for _ in setup.run.seeds]
+    values = setup.programs.value(state, offline.first_states(setup.data_set))
+    return [{"eval/start_value_mean": value} for value in setup.programs.axis.to_host(values)]
 
 
 def task_to_json(setup: Setup) -> dict[str, Any]:

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import jax
 
 from mbpo_jax import replay as replay_lib
+from mbpo_jax.data_sets import read as reading
+from mbpo_jax.driver import offline
 from mbpo_jax.driver.config import RunConfig, StorageFailure
 from mbpo_jax.driver.interaction import task as tasks
 from mbpo_jax.driver.interaction.spaces import spaces_from_json
@@ -48,13 +50,30 @@ def load_trained(run_dir: str | Path, seed: int | None = None, step: int | None 
         arrays = saved.arrays[str(seed)]
         spec = _sizes(kept, arrays)._replace(termination_fn=termination_fn)
         algorithm = tasks.build(run, config, spec)
+        replay = _data_rows(kept) if run.dataset else _real_rows(spec, arrays["replay"])
         state = _unpack_state(jax.eval_shape(algorithm.init, jax.random.key(0)), arrays["state"])
-        rows = arrays["replay"]
-        replay = packing.unpack(replay_lib.init(spec, max(int(rows["size"]), 1), episodes=True), rows)
     except (KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
         where = f"step {saved.record['step']} in {run_dir} does not fit its config: {type(error).__name__}"
         raise StorageFailure(f"the checkpoint of {where}: {checkpoint.first_line(error)}") from error
     return Trained(run, config, seed, saved.record["step"], spec, algorithm, state, replay)
+
+
+def _real_rows(spec: Spec, rows: dict[str, Any]) -> Replay:
+    return packing.unpack(replay_lib.init(spec, max(int(rows["size"]), 1), episodes=True), rows)
+
+
+def _data_rows(kept: run_directory.SavedConfig) -> Replay:
+    """Returns the rows that an offline run learnt from.
+
+    Raises:
+      ValueError: they are not what they were.
+    """
+    task = kept.task or {}
+    bounds = spaces_from_json(task)
+    data_set = reading.read(kept.run.dataset, bounds.action_low, bounds.action_high)
+    if data_set.sha256 != task["dataset_sha256"]:
+        raise ValueError(f"dataset {kept.run.dataset!r} is not what the run was trained on")
+    return offline.as_replay(data_set)
 
 
 def _sizes(kept: run_directory.SavedConfig, arrays: dict[str, Any]) -> Spec:

@@ -23,8 +23,7 @@ def num_left(run: RunConfig, algorithm: Algorithm) -> dict[str, Callable[[int], 
         found[ACT] = lambda step: max(last - max(explored, step), 0)
     for phase in algorithm.phases:
         found[phase.name] = functools.partial(_num_due, phase.first, phase.every, last)
-    evaluations = ((EVALUATE, run.eval_every_steps),) if run.env != NO_ENVIRONMENT else ()
-    for kind, every in (*evaluations, (CHECKPOINT, run.checkpoint_every_steps)):
+    for kind, every in ((EVALUATE, run.eval_every_steps), (CHECKPOINT, run.checkpoint_every_steps)):
         found[kind] = functools.partial(_num_due_and_at_end, every, last)
     return found
 
