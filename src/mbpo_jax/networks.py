@@ -39,6 +39,18 @@ class GaussianMlp(nn.Module):
         return dense(self.num_targets, "mean")(x), dense(self.num_targets, "log_var")(x)
 
 
+class Classifier(nn.Module):
+    """Inputs [..., I] to the logit [...] of a class of two."""
+
+    hidden_units: int
+    num_hidden_layers: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Returns the logit."""
+        return _Mlp(1, self.hidden_units, self.num_hidden_layers)(x)[..., 0]
+
+
 class _Mlp(nn.Module):
     num_outputs: int
     hidden_units: int

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 
 from mbpo_jax.types import Array, TerminationFn
 
+LEARNED = "learned"  # the name of no rule: the model learns when episodes end
 ANT_STATE_DIMS = 27  # qpos[2:] (13) and qvel (14); Ant-v5 appends contact forces, which its rule ignores
 CARTPOLE_MAX_POSITION = 2.4  # m, either side of the middle of the track
 CARTPOLE_MAX_ANGLE = math.radians(12.0)  # rad from upright

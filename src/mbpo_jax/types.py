@@ -89,6 +89,9 @@ class WorldModel(NamedTuple):
     sample: Callable[[Key, PyTree, Array, Array, Array], tuple[Array, Array]]
     """(key, belief, group [], obs [B, O], action [B, A]) -> (next_obs [B, O], reward [B]) drawn from one group."""
     num_groups: int  # equally likely versions that `sample` draws from
+    ends: Callable[[PyTree, Array, Array, Array], Array] | None = None
+    """(belief, obs [B, O], action [B, A], next_obs [B, O]) -> whether an episode ends there, bool [B], where that is
+    learnt, too. None: the task has a rule."""
 
 
 class Learning(NamedTuple):

@@ -94,7 +94,7 @@ def rounds(num_rounds, retain, lives, batch=6, length=3):
             limit=lambda steps: retain * batch * length,
             policy=lambda state: lambda key, obs: jnp.full((len(obs), 1), 0.01) * (state.agent + 1),
             dynamics=lambda state: counting_dynamics(life[state.agent.astype(int)]),
-            termination_fn=lambda obs, action, next_obs: jnp.zeros(len(obs), bool),
+            rule=lambda state: lambda obs, action, next_obs: jnp.zeros(len(obs), bool),
             max_block_rows=4,
         ),
     )

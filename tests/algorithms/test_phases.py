@@ -104,7 +104,7 @@ def test_rollouts_take_dynamics_and_policy_of_any_state(cloning):
         limit=lambda length: 20 * length,
         policy=lambda state: phases.exploring(agent, state.agent),
         dynamics=lambda state: Dynamics(functools.partial(moved, state), 2),
-        termination_fn=terminations.never,
+        rule=lambda state: terminations.never,
         max_block_rows=4,
     )
     state, metrics = run(roll_out, cloning, real)

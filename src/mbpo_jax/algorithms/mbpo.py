@@ -16,7 +16,7 @@ from mbpo_jax.agents.sac import SacConfig
 from mbpo_jax.algorithms import phases
 from mbpo_jax.algorithms.reactive import reactive
 from mbpo_jax.models import gaussian
-from mbpo_jax.models.state import EnsembleState, GaussianConfig
+from mbpo_jax.models.state import GaussianConfig
 from mbpo_jax.options import check, chosen_section, option
 from mbpo_jax.replay import Replay
 from mbpo_jax.rollouts import branched
@@ -50,7 +50,7 @@ class MbpoConfig:
     termination_fn: str = option(
         "auto",
         "When imagined episodes end: package.module:function of (obs, action, next_obs) [B, ...] -> bool [B]; 'never'; "
-        "or 'auto' for the environments that are known.",
+        "'learned', to learn it; or 'auto' for the environments that are known.",
     )
     model: GaussianConfig = GaussianConfig()
     agent: agents.AgentConfig = chosen_section(SacConfig(), "Agent that acts and learns.", agents.CONFIG_CLASSES)
@@ -78,7 +78,7 @@ TINY = {
 class MbpoState(struct.PyTreeNode, kw_only=True):
     """Everything that the phases read, the real rows aside."""
 
-    model: EnsembleState
+    model: PyTree  # an EnsembleState, or one with what has learnt when episodes end
     agent: PyTree
     imagined: Replay
     rollout: branched.Rollout  # the round of rollouts that is under way, or how the last one ended
@@ -107,7 +107,10 @@ def build(config: MbpoConfig, spec: Spec) -> Algorithm:
       ValueError: a model is used and the spec has no termination function.
     """
     agent, num_real = agents.build(config.agent, spec), num_real_rows(config)
-    world = gaussian.build(config.model, spec)
+    if uses_model(config):
+        world = phases.learned_world(config.model, spec, config.termination_fn)
+    else:
+        world = gaussian.build(config.model, spec)
     fit_and_roll_out = _model_phases(config, spec, agent, world) if uses_model(config) else ()
     batches = phases.mixed_batches(config.updates_per_step, num_real, config.batch_size - num_real)
     first_update = max(config.exploration_steps, config.min_replay_rows)
@@ -148,7 +151,7 @@ def _model_phases(config: MbpoConfig, spec: Spec, agent: Agent, world: WorldMode
         limit=functools.partial(imagined_rows_limit, config),
         policy=lambda state: phases.exploring(agent, state.agent),
         dynamics=_dynamics(spec, world),
-        termination_fn=phases.known_rule(spec),
+        rule=lambda state: phases.rule_of(world, world.belief(state.model), spec),
         max_block_rows=config.rollout_block_rows or backends.choices().block_rows,
     )
     every, first = config.fit_every_steps, config.exploration_steps
@@ -156,5 +159,8 @@ def _model_phases(config: MbpoConfig, spec: Spec, agent: Agent, world: WorldMode
 
 
 def _dynamics(spec: Spec, world: WorldModel) -> Callable[[MbpoState], Dynamics]:
-    termination_fn = phases.known_rule(spec)
-    return lambda state: phases.dynamics_of(world, world.belief(state.model), termination_fn)
+    def dynamics(state: MbpoState) -> Dynamics:
+        belief = world.belief(state.model)
+        return phases.dynamics_of(world, belief, phases.rule_of(world, belief, spec))
+
+    return dynamics

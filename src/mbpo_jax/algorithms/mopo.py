@@ -17,12 +17,24 @@ from mbpo_jax.agents import scaled
 from mbpo_jax.agents.sac import SacConfig
 from mbpo_jax.algorithms import phases
 from mbpo_jax.algorithms.reactive import reactive
-from mbpo_jax.models import gaussian
-from mbpo_jax.models.state import EnsembleState, GaussianConfig
+from mbpo_jax.models.state import GaussianConfig
 from mbpo_jax.options import check, chosen_section, option
 from mbpo_jax.replay import Replay
 from mbpo_jax.rollouts import branched
-from mbpo_jax.types import Agent, Algorithm, Array, Dynamics, Key, Phase, Programs, PyTree, Report, Spec, WorldModel
+from mbpo_jax.types import (
+    Agent,
+    Algorithm,
+    Array,
+    Dynamics,
+    Key,
+    Phase,
+    Programs,
+    PyTree,
+    Report,
+    Spec,
+    TerminationFn,
+    WorldModel,
+)
 
 
 def largest_std_norm(mean: Array, log_var: Array) -> Array:
@@ -72,7 +84,7 @@ class MopoConfig:
     termination_fn: str = option(
         "auto",
         "When imagined episodes end: package.module:function of (obs, action, next_obs) [B, ...] -> bool [B]; 'never'; "
-        "or 'auto' for the environments that are known.",
+        "'learned', to learn it; or 'auto' for the environments that are known.",
     )
     model: GaussianConfig = GaussianConfig(max_holdout_rows=1000, fit_epoch_minibatches=1, fit_max_gradient_steps=0)
     agent: agents.AgentConfig = chosen_section(SacConfig(), "Agent that acts and learns.", agents.CONFIG_CLASSES)
@@ -95,7 +107,7 @@ TINY = {
 class MopoState(struct.PyTreeNode, kw_only=True):
     """Everything that the phases read, the data set aside."""
 
-    model: EnsembleState
+    model: PyTree
     agent: PyTree
     imagined: Replay
     rollout: branched.Rollout  # the round of rollouts that is under way, or how the last one ended
@@ -113,12 +125,15 @@ def build(config: MopoConfig, spec: Spec) -> Algorithm:
     Raises:
       ValueError: the spec has no termination function.
     """
-    world, rule = gaussian.build(config.model, spec), phases.known_rule(spec)
+    world = phases.learned_world(config.model, spec, config.termination_fn)
     agent, measure = phases.scaled_agent(agents.build(config.agent, spec), spec, config.obs_scaling)
     num_real = num_real_rows(config)
 
+    def rule(state: MopoState) -> TerminationFn:
+        return phases.rule_of(world, world.belief(state.model), spec)
+
     def dynamics(state: MopoState) -> Dynamics:
-        return phases.dynamics_of(world, world.belief(state.model), rule)
+        return phases.dynamics_of(world, world.belief(state.model), rule(state))
 
     def penalised(state: MopoState) -> Dynamics:
         return penalise(config, world, world.belief(state.model), dynamics(state))
@@ -130,7 +145,7 @@ def build(config: MopoConfig, spec: Spec) -> Algorithm:
         limit=lambda length: room,
         policy=lambda state: phases.exploring(agent, state.agent),
         dynamics=penalised,
-        termination_fn=rule,
+        rule=rule,
         max_block_rows=config.rollout_block_rows or backends.choices().block_rows,
     )
     batches = phases.mixed_batches(config.updates_per_call, num_real, config.batch_size - num_real)

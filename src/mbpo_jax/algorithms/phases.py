@@ -10,8 +10,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from mbpo_jax import health, replay
+from mbpo_jax import health, replay, terminations
 from mbpo_jax.agents import scaled
+from mbpo_jax.models import gaussian, learned_ends
+from mbpo_jax.models.state import GaussianConfig
 from mbpo_jax.replay import Replay
 from mbpo_jax.rollouts import branched
 from mbpo_jax.types import (
@@ -82,10 +84,28 @@ def known_rule(spec: Spec) -> TerminationFn:
     if spec.termination_fn is None:
         raise ValueError(
             "termination_fn is not known for this environment: pass --termination_fn=package.module:function, a "
-            "function of (obs, action, next_obs), each [B, ...], to bool [B], or --termination_fn=never if episodes "
-            "only end by time limit"
+            "function of (obs, action, next_obs), each [B, ...], to bool [B]; --termination_fn=never if episodes only "
+            "end by time limit; or --termination_fn=learned to learn when they end"
         )
     return spec.termination_fn
+
+
+def learned_world(config: GaussianConfig, spec: Spec, termination_fn: str) -> WorldModel:
+    """Returns the model of a task: one that learns its ends, too, where `--termination_fn` says so.
+
+    Raises:
+      ValueError: it does not, and no rule is known.
+    """
+    world = gaussian.build(config, spec)
+    if termination_fn == terminations.LEARNED:
+        return learned_ends.build(world, spec)
+    known_rule(spec)
+    return world
+
+
+def rule_of(world: WorldModel, belief: PyTree, spec: Spec) -> TerminationFn:
+    """Returns the rule by which imagined episodes end: the one that the model has learnt, or the task's own."""
+    return known_rule(spec) if world.ends is None else functools.partial(world.ends, belief)
 
 
 def dynamics_of(world: WorldModel, belief: PyTree, termination_fn: TerminationFn) -> Dynamics:
@@ -110,7 +130,7 @@ def roll_out(
     limit: Callable[[Array], Array | int],
     policy: Callable[[PyTree], PolicyFn],
     dynamics: Callable[[PyTree], Dynamics],
-    termination_fn: TerminationFn,
+    rule: Callable[[PyTree], TerminationFn],
     max_block_rows: int,
 ) -> Programs:
     """Returns the phase that fills `state.imagined` with rollouts from real states, one step of all rows a program.
@@ -120,14 +140,14 @@ def roll_out(
       length: (real) -> steps [] of this round.
       limit: (length) -> rows that may be in force in the buffer.
       policy, dynamics: (state) -> what acts and what moves.
-      termination_fn: what is compared with the environment's own verdict on the rows that rollouts start from.
+      rule: (state) -> what is compared with the environment's own verdict on the rows that rollouts start from.
     """
 
     def start(key: Key, state: PyTree, real: Replay) -> tuple[PyTree, Report]:
         key_start, _ = jax.random.split(key)
         rows, num_steps = replay.sample(key_start, real, (num_starts,)), length(real)
         rollout, watched = branched.start(rows.obs, num_steps, jnp.asarray(limit(num_steps)))
-        disagree = termination_fn(rows.obs, rows.action, rows.next_obs) != (rows.terminal > 0.5)
+        disagree = rule(state)(rows.obs, rows.action, rows.next_obs) != (rows.terminal > 0.5)
         metrics = {
             "length": rollout.length,
             "buffer_rows_limit": rollout.limit,

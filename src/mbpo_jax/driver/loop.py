@@ -8,6 +8,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
+from mbpo_jax import health
+from mbpo_jax.data_sets.describe import describe
 from mbpo_jax.driver import compile_cache, jax_settings, memory, metric_warnings, scale, workload
 from mbpo_jax.driver import setup as setups
 from mbpo_jax.driver.config import Diverged, RunConfig, check_source, diverged, resolve_algorithm_config
@@ -25,8 +27,6 @@ from mbpo_jax.driver.storage import run_directory
 from mbpo_jax.driver.storage.metrics import MetricsWriter
 from mbpo_jax.driver.storage.run_files import RunFiles
 from mbpo_jax.driver.time_left import TimeLeft
-from mbpo_jax import health
-from mbpo_jax.data_sets.describe import describe
 from mbpo_jax.health import Fault
 from mbpo_jax.reports import curves
 from mbpo_jax.types import Phase

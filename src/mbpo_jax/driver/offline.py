@@ -14,7 +14,6 @@ from mbpo_jax.driver.seeds import SeedAxis
 from mbpo_jax.replay import Replay
 from mbpo_jax.types import Algorithm, Array, PyTree, Transition
 
-
 MOST_FIRST_STATES = 1000
 
 

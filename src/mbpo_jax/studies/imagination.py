@@ -2,6 +2,7 @@
 
 from mbpo_jax.algorithms import REGISTRY
 from mbpo_jax.driver.trained import Trained
+from mbpo_jax.models.learned_ends import ModelWithEnds
 from mbpo_jax.types import Dynamics
 
 
@@ -23,7 +24,8 @@ def check(trained: Trained) -> None:
         raise ValueError(
             f"the run must have a model (--algorithm one of {', '.join(with_models)}), got {trained.run.algorithm}"
         )
-    fit = trained.state.model.fit
+    model = trained.state.model
+    fit = (model.world if isinstance(model, ModelWithEnds) else model).fit
     if int(fit.num_rows) == 0 or bool(fit.running):
         why = "a fit was under way" if bool(fit.running) else "none had been fitted"
         raise ValueError(f"the checkpoint must hold a model, but at step {trained.step} {why}; give another --step")

@@ -25,6 +25,7 @@ from mbpo_jax.driver.config import Diverged
 from mbpo_jax.driver.trained import Trained, load_trained
 from mbpo_jax.health import Fault
 from mbpo_jax.models import gaussian
+from mbpo_jax.models.state import EnsembleState
 from mbpo_jax.networks import Actor
 from mbpo_jax.replay import Replay
 from mbpo_jax.rollouts import branched
@@ -71,6 +72,8 @@ def study(
     imagination.check(trained)
     if not isinstance(trained.config.agent, SacConfig):
         raise ValueError(f"the run must have SAC as its agent (--algorithm=mbpo), got {trained.run.algorithm}")
+    if not isinstance(trained.state.model, EnsembleState):
+        raise ValueError("the run must have a rule of ends, got --termination_fn=learned")
     discount, longest = trained.config.agent.discount, episodes.most_steps(trained)
     if not 0.0 < discount < 1.0:
         raise ValueError(f"--discount of the run must lie between 0 and 1, got {discount:g}: the bound has no meaning")

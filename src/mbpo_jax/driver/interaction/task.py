@@ -86,7 +86,7 @@ def resolve_termination_fn(name: str | None, env_id: str) -> TerminationFn | Non
     Raises:
       ValueError: it cannot be imported.
     """
-    if name is None:
+    if name is None or name == terminations.LEARNED:
         return None
     if name in (AUTO, NEVER):
         return terminations.lookup(env_id) if name == AUTO else terminations.never

@@ -1,0 +1,113 @@
+"""The classifier of ends: what it learns, how its threshold is chosen, and that it never sees held-out rows."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mbpo_jax import health, replay
+from mbpo_jax.models import gaussian, learned_ends
+from mbpo_jax.models.state import GaussianConfig
+from mbpo_jax.types import FINISHED, Spec, Transition
+
+SPEC = Spec(obs_dim=2, action_dim=1)
+MODEL = GaussianConfig(
+    num_members=2, num_elites=2, model_hidden_units=8, model_weight_decays=(0.0, 0.0), fit_max_gradient_steps=3
+)
+WORLD = gaussian.build(MODEL, SPEC)
+LEARNED = learned_ends.build(WORLD, SPEC)
+
+
+def rows(num_rows, seed=0, ends=True):
+    """Episodes end where the first number of the next observation is above 1.6: about one in twenty."""
+    rng = np.random.default_rng(seed)
+    obs, next_obs = rng.normal(size=(2, num_rows, 2)).astype(np.float32)
+    return Transition(
+        obs=obs,
+        action=rng.uniform(-1, 1, (num_rows, 1)).astype(np.float32),
+        reward=np.zeros(num_rows, np.float32),
+        next_obs=next_obs,
+        terminal=(ends & (next_obs[:, 0] > 1.6)).astype(np.float32),
+    )
+
+
+FIT = [jax.jit(program) for program in LEARNED.fit.functions]
+
+
+def fit(real, model, key=1):
+    """Runs the fit to its end; returns the model, all metrics, and the programs in order."""
+    due, metrics, order = 0, {}, []
+    while due != FINISHED:
+        model, report = FIT[due](jax.random.key(key), model, real)
+        order.append(due)
+        metrics |= report.metrics
+        assert health.describe(jax.device_get(health.first_fault(report.watched))) is None
+        due = int(LEARNED.fit.due(model))
+    return model, metrics, order
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    real = replay.add(replay.init(SPEC, 3000), rows(3000))
+    return fit(real, LEARNED.init(jax.random.key(0)))
+
+
+def test_ends_are_learnt_right_after_the_world(fitted):
+    model, metrics, order = fitted
+    assert order[0] == 0 and order[-1] == 4 and 4 not in order[:-1]
+    assert metrics["termination_precision"] > 0.8 and metrics["termination_recall"] > 0.8
+    np.testing.assert_allclose(metrics["termination_fraction"], rows(3000).terminal[::5].mean(), rtol=1e-6)
+    new = rows(5000, seed=1)
+    called = np.asarray(LEARNED.ends(LEARNED.belief(model), new.obs, new.action, new.next_obs))
+    right = (called & (new.terminal > 0)).sum()
+    assert right / called.sum() > 0.8 and right / new.terminal.sum() > 0.8
+
+
+def test_the_world_inside_is_the_world_alone(fitted):
+    model, _, _ = fitted
+    key_world, _ = jax.random.split(jax.random.key(0))
+    alone, due = WORLD.init(key_world), 0
+    real = replay.add(replay.init(SPEC, 3000), rows(3000))
+    while due != FINISHED:
+        alone, _ = jax.jit(WORLD.fit.functions[due])(jax.random.key(1), alone, real)
+        due = int(WORLD.fit.due(alone))
+    assert jax.tree.all(jax.tree.map(np.array_equal, model.world, alone))
+
+
+def test_where_nothing_ended_nothing_is_an_end_and_nothing_is_learnt():
+    real = replay.add(replay.init(SPEC, 200), rows(200, ends=False))
+    before = LEARNED.init(jax.random.key(0))
+    model, metrics, _ = fit(real, before)
+    assert jax.tree.all(jax.tree.map(np.array_equal, model.ends.network, before.ends.network))
+    new = rows(1000, seed=1)
+    assert not LEARNED.ends(LEARNED.belief(model), new.obs, new.action, new.next_obs).any()
+    assert metrics["termination_fraction"] == metrics["termination_recall"] == 0
+
+
+def test_nothing_is_an_end_before_the_first_fit():
+    new = rows(50)
+    belief = LEARNED.belief(LEARNED.init(jax.random.key(0)))
+    assert not LEARNED.ends(belief, new.obs, new.action, new.next_obs).any()
+
+
+def test_precision_and_recall_by_hand():
+    """At 2: 3 of 4 ends, 1 of 5 others; there are 10 times as many others as ends."""
+    ended, others = jnp.asarray([1.0, 2.0, 3.0, 4.0]), jnp.asarray([-2.0, -1.0, 0.0, 1.0, 2.5])
+    recall, precision = learned_ends.rates(jnp.asarray([2.0, 4.0]), ended, others, jnp.asarray(8), jnp.asarray(80))
+    np.testing.assert_allclose(recall, [0.75, 0.25])
+    np.testing.assert_allclose(precision, [6.0 / (6.0 + 16.0), 1.0])
+
+
+def test_held_out_rows_are_never_learnt_from_and_stay_so_when_the_buffer_wraps():
+    marked = rows(60).replace(reward=np.arange(60, dtype=np.float32))
+    real = replay.init(SPEC, 40)
+    for start in (0, 20, 40):
+        real = replay.add(real, jax.tree.map(lambda leaf, at=start: leaf[at : at + 20], marked))
+    kinds = learned_ends._Kinds(real)
+    for terminal in (True, False):
+        for held_out in (True, False):
+            drawn = np.asarray(kinds.draw(jax.random.key(0), terminal, held_out, (500,)).reward)
+            number = np.arange(20, 60)
+            wanted = number[((marked.terminal[20:] > 0.5) == terminal) & ((number % 5 == 0) == held_out)]
+            assert int(kinds.count(terminal, held_out)) == len(wanted)
+            assert not len(wanted) or set(drawn) == set(wanted)
