@@ -19,7 +19,7 @@ LEVELS = {
     3: "algorithms",
     4: "driver environments reports data_sets",
     5: "launch studies environment_check surroundings",
-    6: "main evaluate plot sweep reproduce study check_env doctor __init__",
+    6: "main evaluate collect plot sweep reproduce study check_env doctor __init__",
     7: "__main__",
 }
 LEVEL_OF = {unit: level for level, units in LEVELS.items() for unit in units.split()}

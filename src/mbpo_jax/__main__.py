@@ -27,6 +27,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "train": Command("main", "train agents, or continue a run that was stopped"),
     "evaluate": Command("evaluate", "play episodes with a run's policy; --video films them"),
+    "collect": Command("collect", "write a data set, of a run or a policy, in Minari's format"),
     "plot": Command("plot", "draw a run's learning curve again"),
     "study": Command("study", "small experiments on trained runs"),
     "sweep": Command("sweep", "launch many runs"),

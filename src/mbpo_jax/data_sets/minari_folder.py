@@ -35,10 +35,11 @@ def data_folder(path: Path) -> Path | None:
 
 
 def known_ids() -> list[str]:
-    """Returns the ids of the data sets on this machine."""
+    """Returns the ids of the data sets on this machine, as minari lists them: without hidden folders."""
     folder = root()
     found = [path.parent.parent for path in folder.glob(f"**/data/{METADATA}")] if folder.is_dir() else []
-    return sorted(path.relative_to(folder).as_posix() for path in found)
+    relative = [path.relative_to(folder) for path in found]
+    return sorted(path.as_posix() for path in relative if not any(part.startswith(".") for part in path.parts))
 
 
 def read(folder: Path) -> Recorded:

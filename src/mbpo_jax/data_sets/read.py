@@ -1,6 +1,7 @@
 """Reads a data set of any kind, checks it, and refuses it with the reason where it is wrong; never unpickles."""
 
 import difflib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,18 @@ def read(name: str, action_low: np.ndarray | None = None, action_high: np.ndarra
     Raises:
       ValueError: it is not there, or wrong; begins with "dataset", names it, the reason, and what is allowed.
     """
+    return assemble(name, lambda: _recorded(name), action_low, action_high)
+
+
+def assemble(
+    name: str,
+    record: Callable[[], Recorded],
+    action_low: np.ndarray | None = None,
+    action_high: np.ndarray | None = None,
+) -> DataSet:
+    """Returns the data set of what `record` reads; arguments and errors are as those of `read`."""
     try:
-        recorded = _recorded(name)
+        recorded = record()
         checks.finite(recorded)
         rows = transitions.build(recorded)
         checks.enough(len(rows.reward), int(rows.first.sum()))

@@ -1,4 +1,4 @@
-"""The real rows of a run directory, as a data set: those of its newest sound checkpoint, of all its seeds."""
+"""The real rows of a run directory, as a data set: what its agents had seen until a checkpoint."""
 
 import json
 from pathlib import Path
@@ -16,19 +16,24 @@ MOST_CONFIG_BYTES = 2**20
 COLUMNS = ("obs", "action", "reward", "next_obs", "terminal")
 
 
-def read(run_dir: Path) -> Recorded:
+def read(run_dir: Path, step: int | None = None, seed: int | None = None) -> Recorded:
     """Reads the rows of a run, which may be training meanwhile; changes nothing there.
 
+    Args:
+      step: environment step of the checkpoint; the newest that is sound by default.
+      seed: of the agent; all of them, one after another, by default.
     Raises:
-      Refused: it has no sound checkpoint, or no rows.
+      Refused: it has no such agent, no sound checkpoint, or no rows.
     """
     config = json.loads(files.read_text(run_dir / files.CONFIG, MOST_CONFIG_BYTES))
     spaces = None if config.get("task") is None else spaces_from_json(config["task"])
-    saved, notes = _newest(run_dir)
-    seeds = sorted(saved.arrays, key=int)
+    saved, notes = _newest(run_dir) if step is None else (_of_step(run_dir, step), [])
+    seeds = sorted(saved.arrays, key=int) if seed is None else [str(seed)]
+    if seed is not None and str(seed) not in saved.arrays:
+        raise Refused(f"seed must be one of the run's, {', '.join(sorted(saved.arrays, key=int))}, got {seed}")
     buffers = [saved.arrays[seed]["replay"] for seed in seeds]
     if not any(int(buffer["size"]) for buffer in buffers):
-        raise Refused(f"its newest checkpoint, of step {saved.record['step']}, must have rows, got none")
+        raise Refused(f"its checkpoint of step {saved.record['step']} must have rows, got none")
     columns, begins, ends = _joined(buffers)
     for seed, buffer in zip(seeds, buffers):
         gone = int(buffer["num_added"]) - int(buffer["size"])
@@ -62,6 +67,13 @@ def _newest(run_dir: Path) -> tuple[checkpoint.Saved, list[str]]:
         except StorageFailure:
             notes.append(f"the checkpoint of step {step:,} is damaged and was passed over")
     raise Refused(f"a run must have a sound checkpoint, got {len(notes) or 'none'}{' damaged ones' * bool(notes)}")
+
+
+def _of_step(run_dir: Path, step: int) -> checkpoint.Saved:
+    try:
+        return checkpoint.load(run_dir, step)
+    except StorageFailure as error:
+        raise Refused(f"step must be that of a sound checkpoint, got {step} ({error})") from error
 
 
 def _joined(buffers: list[dict[str, Any]]) -> tuple[dict[str, np.ndarray], bool, np.ndarray]:

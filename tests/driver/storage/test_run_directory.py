@@ -166,7 +166,7 @@ def test_the_same_knobs_may_go_on():
 
 
 def test_what_may_change_is_reported_old_and_new_and_so_are_versions():
-    saved = SavedConfig(RUN, KNOBS, run_directory._versions())
+    saved = SavedConfig(RUN, KNOBS, run_directory.versions())
     assert check_same(saved, RUN, KNOBS) == []
     changed = dataclasses.replace(RUN, num_steps=RUN.num_steps + 1, tensorboard=True, run_dir="elsewhere", quiet=False)
     assert check_same(saved, changed, KNOBS) == [

@@ -47,8 +47,8 @@ def write_config(run_dir: Path, run: RunConfig, algorithm: Any, task: dict[str, 
     value = {
         "run": options.nested(run),
         "algorithm": options.nested(algorithm),
-        "versions": _versions(),
-        "commit": _commit(),
+        "versions": versions(),
+        "commit": commit(),
         "device": {
             "backend": jax.default_backend(),
             "kinds": sorted({d.device_kind for d in jax.local_devices()}),
@@ -92,7 +92,7 @@ def check_same(saved: SavedConfig, run: RunConfig, algorithm: Any) -> list[str]:
         )
     notices = [text for path, text in differ.items() if path not in UNREMARKABLE]
     if saved.versions is not None:
-        now = _versions()
+        now = versions()
         known = [name for name in now if name in saved.versions or name not in SETTINGS]  # older runs have none
         changed = [f"{name} was {saved.versions.get(name)}, is {now[name]}" for name in known]
         changed = [text for name, text in zip(known, changed) if saved.versions.get(name) != now[name]]
@@ -135,7 +135,8 @@ def _from_json(default: Any, value: dict[str, Any]) -> Any:
     return options.replace(with_sections, options.values_before(with_sections) | known)
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Returns the versions of what computes, and the settings of jax that numbers depend on."""
     packages = (
         "mbpo-jax",
         "jax",
@@ -151,7 +152,7 @@ def _versions() -> dict[str, str]:
     return found | {name: str(getattr(jax.config, name)) for name in SETTINGS}
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """Returns the commit of the checkout that this package runs from; None when it was installed without one."""
     root = Path(__file__).parents[4]
     if not (root / ".git").exists():

@@ -1,0 +1,245 @@
+"""Writes a data set in Minari's format, of a policy or of what a run has seen: `python -m mbpo_jax.collect`.
+
+uniform actions:
+  python -m mbpo_jax.collect --policy=random --env=ENV --num_steps=N --out=DIR
+the policy of a checkpoint, or of the best evaluation, with its own noise:
+  python -m mbpo_jax.collect RUN_DIR --policy=last --num_steps=N --out=DIR
+  python -m mbpo_jax.collect RUN_DIR --policy=best --num_steps=N --out=DIR
+the real rows that a run had seen until a checkpoint:
+  python -m mbpo_jax.collect RUN_DIR --policy=replay --out=DIR
+data sets, one after another:
+  python -m mbpo_jax.collect --mix DATA_SET DATA_SET --out=DIR
+
+DIR is a new folder whose name ends in a version, as medium-v0; below MINARI_DATASETS_PATH
+minari finds it by its id. The versions of everything, the policy and its mean return are in
+the metadata. The run's environment is imported where it is given as module:Id, so collect
+only from runs that you trust. Needs pip install 'mbpo_jax[offline]'.
+"""
+
+import argparse
+import contextlib
+import importlib.metadata
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mbpo_jax.data_sets import read as reading
+from mbpo_jax.data_sets import run_rows, write
+from mbpo_jax.data_sets.data_set import DataSet, episode_returns
+from mbpo_jax.data_sets.describe import describe
+from mbpo_jax.data_sets.minari_folder import OWN
+from mbpo_jax.driver import jax_settings
+from mbpo_jax.driver.config import Diverged, EnvironmentFailure, StorageFailure
+from mbpo_jax.driver.interaction.environment import Environment
+from mbpo_jax.driver.interaction.exploring import Acts, Exploring, Uniform
+from mbpo_jax.driver.interaction.policy import Policy, deterministic, load_policy
+from mbpo_jax.driver.storage import files, run_directory
+from mbpo_jax.driver.trained import load_trained
+from mbpo_jax.launch import ending
+from mbpo_jax.launch.command import Parser, count, exit_status, make_writable, path, positive, report_error, say
+from mbpo_jax.launch.program import as_called
+
+COLLECTION = 2  # stream of episode seeds, beside those of training and evaluation
+RANDOM, LAST, BEST, REPLAY = "random", "last", "best", "replay"
+POLICIES = (RANDOM, LAST, BEST, REPLAY)
+READS = {
+    RANDOM: {"env", "num_steps", "seed", "max_episode_steps"},
+    LAST: {"run_dir", "num_steps", "seed", "agent_seed", "step", "deterministic"},
+    BEST: {"run_dir", "num_steps", "seed", "agent_seed", "deterministic"},
+    REPLAY: {"run_dir", "agent_seed", "step"},
+    None: {"mix"},
+}
+"""The flags of each policy, None being a mixture; --out and --overwrite are everybody's."""
+NEEDS = {"env", "num_steps", "run_dir", "mix"}
+EXPERIENCED = ("mujoco", "gymnasium")  # what the numbers of an environment depend on
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Collects, writes, and prints what the data set is; returns the exit status.
+
+    0 done, 2 wrong flags or a run that does not fit, 3 stopped, 4 a policy's action is not finite, 5 the environment
+    failed, 6 files failed.
+    """
+    words = sys.argv[1:] if argv is None else argv
+    try:
+        arguments = _parse(words)
+        jax_settings.prepare()
+        with jax_settings.neutral():
+            data_set, source = collect(arguments)
+        command = shlex.join([*as_called("python -m mbpo_jax.collect").split(), *words])
+        write.write(arguments.out, data_set, metadata(data_set, source, command))
+        lines = describe(reading.read(str(arguments.out)))
+    except (ValueError, Diverged, EnvironmentFailure, StorageFailure, OSError) as error:
+        return report_error(error, {"out", "env"})
+    say("\n".join(lines))
+    return 0
+
+
+def collect(arguments: argparse.Namespace) -> tuple[DataSet, dict[str, Any]]:
+    """Returns the data set, and what its metadata say of where it comes from."""
+    if arguments.mix:
+        return _mixed(arguments.mix)
+    if arguments.policy == RANDOM:
+        env = Environment(arguments.env, arguments.seed, COLLECTION, arguments.max_episode_steps)
+        with contextlib.closing(env):
+            played = play(env, Uniform(arguments.seed, env.action_dim), arguments.num_steps, arguments.env)
+        return played, {"policy": RANDOM, "seed": arguments.seed, "algorithm": "uniform actions"}
+    run_dir = str(arguments.run_dir)
+    run = run_directory.read_config(arguments.run_dir).run
+    agent_seed = run.seeds[0] if arguments.agent_seed is None else arguments.agent_seed
+    source = {"policy": arguments.policy, "run_dir": run_dir, "agent_seed": agent_seed, "algorithm": run.algorithm}
+    if arguments.policy == REPLAY:
+        rows = reading.assemble(run_dir, lambda: run_rows.read(arguments.run_dir, arguments.step, agent_seed))
+        return rows, source | {"step": arguments.step}
+    trained = load_trained(run_dir, agent_seed, arguments.step)
+    best = arguments.policy == BEST
+    actor = load_policy(run_dir, agent_seed, best=True).actor if best else trained.algorithm.actor(trained.state)
+    env = Environment(run.env, arguments.seed, COLLECTION, run.max_episode_steps, run.env_timeout_s)
+    acts: Acts
+    if arguments.deterministic:
+        acts = Policy(deterministic(trained.algorithm), actor, env.action_low, env.action_high)
+    else:
+        acts = Exploring(trained.algorithm, actor, arguments.seed)
+    with contextlib.closing(env):
+        played = play(env, acts, arguments.num_steps, run.env)
+    step = None if best else trained.step
+    return played, source | {"step": step, "seed": arguments.seed, "deterministic": arguments.deterministic}
+
+
+def play(env: Environment, acts: Acts, num_steps: int, env_id: str) -> DataSet:
+    """Plays episodes from number 0 on for exactly `num_steps`; the last is cut off there."""
+    obs, next_obs = (np.zeros((num_steps, env.obs_dim), np.float32) for _ in range(2))
+    action, reward = np.zeros((num_steps, env.action_dim), np.float32), np.zeros(num_steps, np.float32)
+    terminal, first = np.zeros(num_steps, np.float32), np.zeros(num_steps, bool)
+    episode, now, ended = -1, np.zeros(0, np.float32), True
+    for row in range(num_steps):
+        if ended:
+            episode += 1
+            now = env.reset(episode)
+            acts.reset(episode)
+            first[row] = True
+        obs[row], action[row] = now, acts.normalized_action(now)
+        step = env.step(action[row])
+        next_obs[row] = now = step.next_obs
+        reward[row], terminal[row] = step.reward, step.terminal
+        ended = step.terminal or step.truncated
+    truncated = np.append(first[1:], True) & (terminal == 0)
+    return DataSet(
+        name=env_id,
+        kind="collected",
+        obs=obs,
+        action=action,
+        reward=reward,
+        next_obs=next_obs,
+        terminal=terminal,
+        truncated=truncated,
+        first=first,
+        action_low=env.action_low,
+        action_high=env.action_high,
+        max_episode_steps=env.max_episode_steps,
+        env_id=env_id,
+        sha256="",
+    )
+
+
+def metadata(data_set: DataSet, source: dict[str, Any], command: str) -> dict[str, Any]:
+    """Returns what is added to minari's own metadata."""
+    returns, whole = episode_returns(data_set)
+    mean = float(returns[whole].mean()) if whole.any() else None
+    own = source | {
+        "env": data_set.env_id,
+        "policy_return_mean": mean,
+        "policy_return_episodes": int(whole.sum()),
+        "command": command,
+        "versions": run_directory.versions() | {name: importlib.metadata.version(name) for name in ("minari", "h5py")},
+        "commit": run_directory.commit(),
+        "notes": list(data_set.notes),
+    }
+    return {
+        "algorithm_name": str(source["algorithm"]),
+        "description": f"{source['policy']} of {data_set.env_id}, collected by mbpo_jax: {command}",
+        "requirements": [f"{name}=={importlib.metadata.version(name)}" for name in EXPERIENCED],
+        OWN: own,
+    }
+
+
+def _mixed(names: Sequence[str]) -> tuple[DataSet, dict[str, Any]]:
+    """Returns data sets one after another; the first row of each begins an episode."""
+    parts = [reading.read(name) for name in names]
+    one = parts[0]
+    for other in parts[1:]:
+        for what, mine, theirs in (
+            ("observations", one.obs.shape[1:], other.obs.shape[1:]),
+            ("action bounds", one.action_low.tolist(), other.action_low.tolist()),
+            ("action bounds", one.action_high.tolist(), other.action_high.tolist()),
+            ("environment", one.env_id, other.env_id),
+        ):
+            if mine != theirs:
+                raise ValueError(f"--mix must be of one environment, got the {what} {mine} and {theirs}")
+    columns = {
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name in ("obs", "action", "reward", "next_obs", "terminal", "truncated", "first")
+    }
+    columns["first"][np.cumsum([0, *(len(part.reward) for part in parts[:-1])])] = True
+    notes = tuple(f"{part.name}: {note}" for part in parts for note in part.notes)
+    limit = max(part.max_episode_steps for part in parts)
+    mixed = one._replace(**columns, kind="mixture", max_episode_steps=limit, sha256="", notes=notes)
+    sources = [{"name": part.name, "rows": len(part.reward), "sha256": part.sha256} for part in parts]
+    return mixed, {"policy": "mixture", "algorithm": "mixture", "sources": sources}
+
+
+# -- the command line --------------------------------------------------------------------------------------------
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    parser = Parser(
+        prog=as_called("python -m mbpo_jax.collect"),
+        description=as_called(__doc__),
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("run_dir", nargs="?", type=path, metavar="RUN_DIR", help="Directory of the run.")
+    add("--policy", choices=POLICIES, help="Whose actions: see above.")
+    add("--mix", nargs="+", metavar="DATA_SET", help="What is mixed: anything that --dataset takes.")
+    add("--env", help="Gymnasium id, for --policy=random.")
+    add("--out", type=path, required=True, metavar="DIR", help="Folder of the data set.")
+    add("--num_steps", type=positive, help="Steps to collect; the last episode is cut off there.")
+    add("--seed", type=count, help="Of starts and draws. Default: 0.")
+    add("--agent_seed", type=count, help="Seed of the run's agent. Default: the run's first.")
+    add("--step", type=count, help="Environment step of the checkpoint. Default: the newest.")
+    add("--deterministic", action="store_true", default=None, help="Act without noise.")
+    add("--max_episode_steps", type=count, help="Time limit of --env. Default: its own.")
+    add("--overwrite", action="store_true", help="Replace a data set that is there.")
+    arguments = parser.parse_args(argv)
+    _check(arguments)
+    arguments.seed, arguments.max_episode_steps = arguments.seed or 0, arguments.max_episode_steps or 0
+    arguments.deterministic = bool(arguments.deterministic)
+    return arguments
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuses flags that are missing, and those that would not be read."""
+    if (arguments.policy is None) == (arguments.mix is None):
+        raise ValueError(f"either --policy={'|'.join(POLICIES)} or --mix must be given; --help lists the flags")
+    what = "--mix" if arguments.mix else f"--policy={arguments.policy}"
+    reads = READS[arguments.policy]
+    shown = {name: "RUN_DIR" if name == "run_dir" else f"--{name}" for name in set().union(*READS.values())}
+    for name in sorted(shown):
+        value = getattr(arguments, name)
+        if value is not None and name not in reads:
+            raise ValueError(f"{shown[name]} is not read with {what}, got {value}; leave it out")
+        if value is None and name in reads & NEEDS:
+            raise ValueError(f"{shown[name]} must be given with {what}; --help lists the flags")
+    if arguments.run_dir is not None and not (arguments.run_dir / files.CONFIG).is_file():
+        raise ValueError(f"RUN_DIR must be the directory of a run, got '{arguments.run_dir}'")
+    arguments.out = arguments.out.absolute()
+    write.check_free(arguments.out, arguments.overwrite)
+    make_writable(arguments.out.parent, "out")
+
+
+if __name__ == "__main__":
+    sys.exit(ending.in_time(exit_status(main)))
