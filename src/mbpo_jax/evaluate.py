@@ -6,14 +6,19 @@ policy acts without exploration. Episodes begin as those of the run's own evalua
 The run's environment is imported where it is given as module:Id, so evaluate only runs that you trust.
 """
 
+if __name__ == "__main__":  # before the imports, because jax may fail in them
+    from mbpo_jax.launch import command
+
+    command.run_as_process("evaluate")
+
 import argparse
 import contextlib
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mbpo_jax.driver import jax_settings
 from mbpo_jax.driver.config import Diverged, EnvironmentFailure, StorageFailure
 from mbpo_jax.driver.interaction import evaluate as evaluation
 from mbpo_jax.driver.interaction import rendering
@@ -22,8 +27,7 @@ from mbpo_jax.driver.interaction.policy import Policy, load_policy, policy_path
 from mbpo_jax.driver.interaction.simulator import Step
 from mbpo_jax.driver.interaction.spaces import Spaces, spaces_from_json
 from mbpo_jax.driver.storage import files, run_directory
-from mbpo_jax.launch import ending
-from mbpo_jax.launch.command import Parser, count, exit_status, make_writable, path, positive, report_error, say
+from mbpo_jax.launch.command import Parser, count, make_writable, path, positive, report_error, say
 from mbpo_jax.launch.program import as_called
 from mbpo_jax.reports import plain_json, statistics
 from mbpo_jax.reports.film import Film
@@ -45,7 +49,8 @@ def main(argv: list[str] | None = None) -> int:
     """
     try:
         arguments = _parse(argv)
-        result = evaluate(arguments)
+        with jax_settings.prepared():
+            result = evaluate(arguments)
     except (ValueError, Diverged, EnvironmentFailure, StorageFailure, OSError) as error:
         return report_error(error)
     say(json.dumps(plain_json.plain(result), indent=2) if arguments.json else text(result))
@@ -247,7 +252,3 @@ def _try_rendering(env: Environment, episode: int) -> None:
             f"--video needs pictures, but {error} ({none}). MuJoCo's environments need libEGL (Debian: libegl1), "
             "OSMesa (libosmesa6) or a display"
         ) from error
-
-
-if __name__ == "__main__":
-    sys.exit(ending.in_time(exit_status(main)))

@@ -2,15 +2,18 @@
 
 import argparse
 import contextlib
+import functools
+import importlib
 import os
 import re
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 from mbpo_jax.driver.stop import EXIT_STOPPED
 from mbpo_jax.driver.storage import files
+from mbpo_jax.launch import ending
 
 EXIT_USAGE, EXIT_STORAGE = 2, 6  # the errors of `driver.config` have their own
 
@@ -73,6 +76,24 @@ def with_dashes(message: str, flags: Iterable[str]) -> str:
     if first is None:
         return message
     return re.sub(rf"(?<![\w.])(?:{name})(?![\w.])", r"--\g<0>", first[0]) + message[first.end() :]
+
+
+def run(module: str, argv: list[str] | None = None) -> int:
+    """Imports the module of a command, mbpo_jax.MODULE, and calls its `main`; returns the exit status.
+
+    The import is a part of the command: jax fails in it where it cannot read a variable JAX_..., which is a line, too.
+    """
+    try:
+        main = importlib.import_module(f"mbpo_jax.{module}").main
+    except ValueError as error:
+        return report_error(error)
+    status: int = main(argv)
+    return status
+
+
+def run_as_process(module: str) -> NoReturn:
+    """Runs a command and ends the process with it: what `python -m mbpo_jax.MODULE` does before it imports the rest."""
+    sys.exit(ending.in_time(exit_status(functools.partial(run, module))))
 
 
 def exit_status(main: Callable[[], int]) -> int:
