@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import json
 import os
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,8 +60,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
     """Returns the episodes and their statistics, as --json prints them."""
-    if arguments.video:
-        _choose_gl()
+    arguments.gl = _choose_gl() if arguments.video else None
     saved = _saved(arguments.run_dir)
     seed = _seed(saved.run.seeds, arguments.seed)
     policy = _policy(arguments.run_dir, seed, arguments.best, saved.run.eval_every_steps)
@@ -216,7 +216,7 @@ def _play(
         if saved.task is not None:
             _check_sizes(env, spaces_from_json(saved.task), run.env)
         if films:
-            _try_rendering(env, arguments.first_episode)
+            _try_rendering(env, arguments.first_episode, arguments.gl)
             env.film = stack.enter_context(Film(arguments.video, env.frames_per_second))
             env.filmed = range(arguments.first_episode, arguments.first_episode + arguments.video_episodes)
         evaluation.evaluate(policy, env, arguments.first_episode, arguments.episodes)
@@ -233,22 +233,23 @@ def _check_sizes(env: Environment, own: Spaces, own_id: str) -> None:
         )
 
 
-def _choose_gl() -> None:
-    """Sets MUJOCO_GL, before anything imports MuJoCo, which reads it once."""
+def _choose_gl() -> str | None:
+    """Sets MUJOCO_GL, before anything imports MuJoCo, which reads it once; returns it, None where it is not set."""
     name = rendering.choose_gl()
     if name is not None:
         os.environ[rendering.VARIABLE] = name
+    return os.environ.get(rendering.VARIABLE)  # the user's own, if it does not render
 
 
-def _try_rendering(env: Environment, episode: int) -> None:
+def _try_rendering(env: Environment, episode: int, gl: str | None) -> None:
     """Raises ValueError, before anything is played, where the environment cannot be rendered; says why."""
     env.reset(episode)
     try:
-        env.render()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="glfw")  # two of them, of a display that is not there
+            env.render()
     except EnvironmentFailure as error:
-        own = os.environ.get(rendering.VARIABLE)
-        none = "no OpenGL back end works here" if own is None else f"{rendering.VARIABLE}={own}"
+        none = "no OpenGL back end works here" if gl is None else f"{rendering.VARIABLE}={gl}"
         raise ValueError(
-            f"--video needs pictures, but {error} ({none}). MuJoCo's environments need libEGL (Debian: libegl1), "
-            "OSMesa (libosmesa6) or a display"
+            f"--video needs pictures, but {error} ({none}). MuJoCo's environments need {rendering.needs(gl)}"
         ) from error
