@@ -10,9 +10,9 @@ are refused.
 """
 
 if __name__ == "__main__":  # before the imports, because jax may fail in them
-    from mbpo_jax.launch import command
+    from mbpo_jax.launch import ending
 
-    command.run_as_process("reproduce")
+    ending.run_as_process("reproduce")
 
 import argparse
 import re

@@ -4,9 +4,9 @@ Each prints its finding in a sentence, and writes NAME.json, the numbers, and NA
 """
 
 if __name__ == "__main__":  # before the imports, because jax may fail in them
-    from mbpo_jax.launch import command
+    from mbpo_jax.launch import ending
 
-    command.run_as_process("study")
+    ending.run_as_process("study")
 
 import argparse
 import inspect

@@ -2,18 +2,16 @@
 
 import argparse
 import contextlib
-import functools
 import importlib
 import os
 import re
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any
 
 from mbpo_jax.driver.stop import EXIT_STOPPED
 from mbpo_jax.driver.storage import files
-from mbpo_jax.launch import ending
 
 EXIT_USAGE, EXIT_STORAGE = 2, 6  # the errors of `driver.config` have their own
 
@@ -48,7 +46,7 @@ def complain(text: str, stream: IO[str] | None = None) -> None:
     """Prints a line to a stream, by default standard error, if there is somebody who reads it."""
     stream = stream or sys.stderr
     if stream is not None:  # closed before the process began
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):  # closed since
             print(_encodable(text, stream), file=stream, flush=True)
 
 
@@ -89,11 +87,6 @@ def run(module: str, argv: list[str] | None = None) -> int:
         return report_error(error)
     status: int = main(argv)
     return status
-
-
-def run_as_process(module: str) -> NoReturn:
-    """Runs a command and ends the process with it: what `python -m mbpo_jax.MODULE` does before it imports the rest."""
-    sys.exit(ending.in_time(exit_status(functools.partial(run, module))))
 
 
 def exit_status(main: Callable[[], int]) -> int:
