@@ -1,10 +1,13 @@
 import importlib
+import os
 import pathlib
 import subprocess
 import sys
 import tomllib
 
+import jax
 import pytest
+import tiny_runs
 import yaml
 
 import mbpo_jax
@@ -42,6 +45,44 @@ def test_a_command_gets_its_arguments_and_its_status_comes_back(capsys):
     )
     first, second = capsys.readouterr().err.splitlines()
     assert first == second
+
+
+UNREADABLE = """
+import sys
+from mbpo_jax import __main__ as door
+sys.exit(any([door.main([name, "--no_such_flag"]) - 2 for name in door.COMMANDS]))
+"""
+
+
+def test_what_jax_cannot_read_is_a_line_in_every_command(tmp_path):
+    """It was a traceback in all that import jax, but `train`."""
+    done = tiny_runs.command("-c", UNREADABLE, JAX_ENABLE_X64="maybe")
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line != "mbpo_jax: starting"]
+    assert len(lines) == len(door.COMMANDS)
+    assert all(line.startswith("mbpo_jax: error: ") for line in lines), lines
+    assert sum(line.endswith("invalid truth value 'maybe' for environment 'JAX_ENABLE_X64'") for line in lines) >= 5
+
+
+def test_what_jax_cannot_read_is_a_line_under_python_m():
+    done = tiny_runs.command("-m", "mbpo_jax.study", "best_length", JAX_ENABLE_X64="maybe")
+    wanted = "mbpo_jax: error: invalid truth value 'maybe' for environment 'JAX_ENABLE_X64'\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", wanted)
+
+
+@pytest.mark.parametrize("words", [["evaluate", "/nowhere"], ["check_env", "Pendulum-v1"]])
+def test_a_command_that_only_plays_refuses_what_a_run_refuses(words, capsys, monkeypatch):
+    """XLA ended the process; a platform that is not there was a traceback, or blamed the policy's file."""
+    monkeypatch.setenv("XLA_FLAGS", f"{os.environ.get('XLA_FLAGS', '')} --xla_nonsense=1")
+    assert door.main(words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("XLA_FLAGS must be flags of the installed XLA, got --xla_nonsense")
+
+
+def test_a_command_that_only_plays_serves_what_a_run_serves(capsys):
+    """Transfers are needed; that they are forbidden was a traceback, and in `evaluate` a policy that cannot be read."""
+    with jax.transfer_guard("disallow"):
+        assert door.main(["check_env", "InvertedPendulum-v5", "--num_steps=60"]) == 0, capsys.readouterr()
 
 
 def test_ctrl_c_in_a_command_is_no_traceback(capsys, monkeypatch):

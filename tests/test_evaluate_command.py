@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mbpo_jax import evaluate, load_policy
+from mbpo_jax.driver.interaction import rendering
 from mbpo_jax.driver.storage import metrics
 from mbpo_jax.reports import film as films
 from mbpo_jax.reports import statistics
@@ -185,6 +186,22 @@ def test_what_is_missing_for_a_film_is_named(mbpo_run, tmp_path, monkeypatch, ca
     status, _, err = run(capsys, *words, "--env=Drawn-v0")
     assert status == 2 and "pip install 'mbpo-jax[video]'" in err and err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("gl", "end"),
+    [
+        ("glfw", "(MUJOCO_GL=glfw). MuJoCo's environments need a display\n"),
+        (None, "(no OpenGL back end works here). MuJoCo's environments need libEGL (Debian: libegl1) or OSMesa "),
+    ],
+)
+def test_what_renders_nothing_is_told_by_what_it_needs(gl, end, mbpo_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(rendering, "renders", lambda name: False)
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    if gl:
+        monkeypatch.setenv("MUJOCO_GL", gl)
+    status, _, err = run(capsys, mbpo_run, f"--video={tmp_path / 'film.mp4'}", "--episodes=1", "--env=Blind-v0")
+    assert status == 2 and end in err
 
 
 def test_a_film_without_ffmpeg_and_one_that_cannot_be_written(tmp_path, monkeypatch):

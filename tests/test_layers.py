@@ -51,8 +51,8 @@ PICKLING = ("multiprocessing", "concurrent.futures.ProcessPoolExecutor", "concur
 """What sends objects between processes pickles them; processes here exchange bytes."""
 MAY_IMPORT_BY_NAME = {
     "__init__.py": "the package's own modules",
-    "__main__.py": "the package's own commands",
     "driver/interaction/task.py": "what --termination_fn names",
+    "launch/command.py": "the package's own commands",
 }
 MAY_LOOK_AT_GLOBAL_GENERATORS = {"environment_check/repeats.py": "whether an environment draws from them"}
 MAY_TOUCH_GLOBAL_RANDOM = {"driver/interaction/global_random.py": "seeds them for environments that draw from them"}

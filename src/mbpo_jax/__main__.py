@@ -5,14 +5,13 @@ A command's module is imported when it is called, so that help comes at once. Ea
 
 import contextlib
 import difflib
-import importlib
 import os
 import sys
 from typing import NamedTuple
 
 import mbpo_jax
 from mbpo_jax.launch import ending
-from mbpo_jax.launch.command import exit_status, report_error, say
+from mbpo_jax.launch.command import exit_status, report_error, run, say
 
 HELP_FLAGS = ("--help", "-h", "-help", "--h")
 
@@ -50,8 +49,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     if given[0] not in COMMANDS:
         return report_error(ValueError(_unknown(given[0])))
-    status: int = importlib.import_module(f"mbpo_jax.{COMMANDS[given[0]].module}").main(given[1:])
-    return status
+    return run(COMMANDS[given[0]].module, given[1:])
 
 
 def console() -> int:

@@ -5,13 +5,17 @@ is like, and a line for each finding: `problem` where a run would fail or learn 
 `note` where it is only good to know.
 """
 
-import argparse
-import sys
+if __name__ == "__main__":  # before the imports, because jax may fail in them
+    from mbpo_jax.launch import ending
 
+    ending.run_as_process("check_env")
+
+import argparse
+
+from mbpo_jax.driver import jax_settings
 from mbpo_jax.driver.config import AUTO
 from mbpo_jax.environment_check.examination import Examination, examine
-from mbpo_jax.launch import ending
-from mbpo_jax.launch.command import Parser, count, exit_status, positive, report_error, say
+from mbpo_jax.launch.command import Parser, count, positive, report_error, say
 from mbpo_jax.launch.program import as_called
 
 
@@ -31,9 +35,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         arguments = parser.parse_args(argv)
         env_id = _env(arguments)
-        found = examine(
-            env_id, arguments.termination_fn, arguments.num_steps, arguments.seed, arguments.max_episode_steps
-        )
+        with jax_settings.prepared():
+            found = examine(
+                env_id, arguments.termination_fn, arguments.num_steps, arguments.seed, arguments.max_episode_steps
+            )
     except (ValueError, OSError) as error:
         return report_error(error)
     say(text(env_id, arguments.num_steps, arguments.seed, found))
@@ -56,7 +61,3 @@ def _env(arguments: argparse.Namespace) -> str:
         raise ValueError(f"ENV must be given once, got {len(given)} of them; --help lists the flags")
     env_id: str = given[0]
     return env_id
-
-
-if __name__ == "__main__":
-    sys.exit(ending.in_time(exit_status(main)))

@@ -4,12 +4,16 @@ Tries a run of a few steps and each OpenGL back end, in processes of their own; 
 it looks at that run and its folder, too. Nothing is left behind but compiled programs in their cache.
 """
 
+if __name__ == "__main__":  # before the imports, because jax may fail in them
+    from mbpo_jax.launch import ending
+
+    ending.run_as_process("doctor")
+
 import functools
-import sys
 from pathlib import Path
 
 from mbpo_jax.driver.storage.files import CONFIG
-from mbpo_jax.launch.command import Parser, complain, exit_status, path, report_error, say
+from mbpo_jax.launch.command import Parser, complain, path, report_error, say
 from mbpo_jax.launch.program import as_called
 from mbpo_jax.surroundings import children, host
 from mbpo_jax.surroundings.look import Look, guarded
@@ -62,7 +66,3 @@ def text(looks: list[Look]) -> str:
     lines += [f"would be slow: {what}" for look in looks for what in look.slow]
     lines += [f"would fail: {what}" for look in looks for what in look.fails]
     return "\n".join([*lines, *([] if any(look.fails for look in looks) else ["nothing would fail"])])
-
-
-if __name__ == "__main__":
-    sys.exit(exit_status(main))

@@ -6,14 +6,20 @@ policy acts without exploration. Episodes begin as those of the run's own evalua
 The run's environment is imported where it is given as module:Id, so evaluate only runs that you trust.
 """
 
+if __name__ == "__main__":  # before the imports, because jax may fail in them
+    from mbpo_jax.launch import ending
+
+    ending.run_as_process("evaluate")
+
 import argparse
 import contextlib
 import json
 import os
-import sys
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mbpo_jax.driver import jax_settings
 from mbpo_jax.driver.config import Diverged, EnvironmentFailure, StorageFailure
 from mbpo_jax.driver.interaction import evaluate as evaluation
 from mbpo_jax.driver.interaction import rendering
@@ -22,8 +28,7 @@ from mbpo_jax.driver.interaction.policy import Policy, load_policy, policy_path
 from mbpo_jax.driver.interaction.simulator import Step
 from mbpo_jax.driver.interaction.spaces import Spaces, spaces_from_json
 from mbpo_jax.driver.storage import files, run_directory
-from mbpo_jax.launch import ending
-from mbpo_jax.launch.command import Parser, count, exit_status, make_writable, path, positive, report_error, say
+from mbpo_jax.launch.command import Parser, count, make_writable, path, positive, report_error, say
 from mbpo_jax.launch.program import as_called
 from mbpo_jax.reports import plain_json, statistics
 from mbpo_jax.reports.film import Film
@@ -45,7 +50,8 @@ def main(argv: list[str] | None = None) -> int:
     """
     try:
         arguments = _parse(argv)
-        result = evaluate(arguments)
+        with jax_settings.prepared():
+            result = evaluate(arguments)
     except (ValueError, Diverged, EnvironmentFailure, StorageFailure, OSError) as error:
         return report_error(error)
     say(json.dumps(plain_json.plain(result), indent=2) if arguments.json else text(result))
@@ -54,8 +60,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
     """Returns the episodes and their statistics, as --json prints them."""
-    if arguments.video:
-        _choose_gl()
+    arguments.gl = _choose_gl() if arguments.video else None
     saved = _saved(arguments.run_dir)
     seed = _seed(saved.run.seeds, arguments.seed)
     policy = _policy(arguments.run_dir, seed, arguments.best, saved.run.eval_every_steps)
@@ -211,7 +216,7 @@ def _play(
         if saved.task is not None:
             _check_sizes(env, spaces_from_json(saved.task), run.env)
         if films:
-            _try_rendering(env, arguments.first_episode)
+            _try_rendering(env, arguments.first_episode, arguments.gl)
             env.film = stack.enter_context(Film(arguments.video, env.frames_per_second))
             env.filmed = range(arguments.first_episode, arguments.first_episode + arguments.video_episodes)
         evaluation.evaluate(policy, env, arguments.first_episode, arguments.episodes)
@@ -228,26 +233,23 @@ def _check_sizes(env: Environment, own: Spaces, own_id: str) -> None:
         )
 
 
-def _choose_gl() -> None:
-    """Sets MUJOCO_GL, before anything imports MuJoCo, which reads it once."""
+def _choose_gl() -> str | None:
+    """Sets MUJOCO_GL, before anything imports MuJoCo, which reads it once; returns it, None where it is not set."""
     name = rendering.choose_gl()
     if name is not None:
         os.environ[rendering.VARIABLE] = name
+    return os.environ.get(rendering.VARIABLE)  # the user's own, if it does not render
 
 
-def _try_rendering(env: Environment, episode: int) -> None:
+def _try_rendering(env: Environment, episode: int, gl: str | None) -> None:
     """Raises ValueError, before anything is played, where the environment cannot be rendered; says why."""
     env.reset(episode)
     try:
-        env.render()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="glfw")  # two of them, of a display that is not there
+            env.render()
     except EnvironmentFailure as error:
-        own = os.environ.get(rendering.VARIABLE)
-        none = "no OpenGL back end works here" if own is None else f"{rendering.VARIABLE}={own}"
+        none = "no OpenGL back end works here" if gl is None else f"{rendering.VARIABLE}={gl}"
         raise ValueError(
-            f"--video needs pictures, but {error} ({none}). MuJoCo's environments need libEGL (Debian: libegl1), "
-            "OSMesa (libosmesa6) or a display"
+            f"--video needs pictures, but {error} ({none}). MuJoCo's environments need {rendering.needs(gl)}"
         ) from error
-
-
-if __name__ == "__main__":
-    sys.exit(ending.in_time(exit_status(main)))

@@ -4,7 +4,11 @@ A reference is a CSV of published evaluations with the columns step, time, rewar
 deviation over seeds are drawn behind the run.
 """
 
-import sys
+if __name__ == "__main__":  # before the imports, because jax may fail in them
+    from mbpo_jax.launch import ending
+
+    ending.run_as_process("plot")
+
 
 from mbpo_jax.launch import command
 from mbpo_jax.launch.program import as_called
@@ -31,7 +35,3 @@ def main(argv: list[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         return command.report_error(error, ("run_dir", "reference", "output"))
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(command.exit_status(main))

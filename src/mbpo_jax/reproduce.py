@@ -9,13 +9,18 @@ With --report_only nothing is run, and the curves in DIR are enough. Curves of o
 are refused.
 """
 
+if __name__ == "__main__":  # before the imports, because jax may fail in them
+    from mbpo_jax.launch import ending
+
+    ending.run_as_process("reproduce")
+
 import argparse
 import re
 import shlex
 import sys
 
 from mbpo_jax.launch import kept_curves, missing_runs, sweep_flags
-from mbpo_jax.launch.command import Parser, exit_status, make_writable, path, positive, report_error, say
+from mbpo_jax.launch.command import Parser, make_writable, path, positive, report_error, say
 from mbpo_jax.launch.program import as_called
 from mbpo_jax.launch.requested_run import read_request
 from mbpo_jax.reports import comparison_files
@@ -82,7 +87,3 @@ def _command(given: list[str]) -> str:
         if kept:
             words.append(word)
     return f"python -m mbpo_jax.reproduce {shlex.join([*words, '--report_only', *given[split:]])}"
-
-
-if __name__ == "__main__":
-    sys.exit(exit_status(main))

@@ -3,9 +3,13 @@
 Each prints its finding in a sentence, and writes NAME.json, the numbers, and NAME.png into the output directory.
 """
 
+if __name__ == "__main__":  # before the imports, because jax may fail in them
+    from mbpo_jax.launch import ending
+
+    ending.run_as_process("study")
+
 import argparse
 import inspect
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,8 +17,8 @@ from typing import Any, NamedTuple
 from mbpo_jax.driver import jax_settings
 from mbpo_jax.driver.config import Diverged, EnvironmentFailure, StorageFailure
 from mbpo_jax.driver.storage import run_directory
-from mbpo_jax.launch import command, ending
-from mbpo_jax.launch.command import Parser, count, exit_status, make_writable, positive, report_error, say
+from mbpo_jax.launch import command
+from mbpo_jax.launch.command import Parser, count, make_writable, positive, report_error, say
 from mbpo_jax.launch.program import as_called
 from mbpo_jax.reports import pictures, plain_json
 from mbpo_jax.studies import best_length, compounding, exploitation, policy_shift, value_bias, versions
@@ -68,8 +72,7 @@ def main(argv: list[str] | None = None) -> int:
         arguments = vars(_parser().parse_args(argv))
         study, output_dir = arguments.pop("study"), arguments.pop("output_dir")
         make_writable(output_dir, "output_dir")
-        jax_settings.prepare()
-        with jax_settings.neutral():
+        with jax_settings.prepared():
             finding = STUDIES[study].run(**arguments)
         paths = output_dir / f"{study}.json", output_dir / f"{study}.png"
         run_directory.write_json(paths[0], plain_json.plain({"finding": finding.sentence} | finding.numbers))
@@ -112,7 +115,3 @@ def _add_flag(flags: argparse.ArgumentParser, parameter: inspect.Parameter) -> N
     flags.add_argument(
         f"--{parameter.name}", type=kinds[parameter.annotation], help=HELP[parameter.name] + note, **given
     )
-
-
-if __name__ == "__main__":
-    sys.exit(ending.in_time(exit_status(main)))

@@ -5,10 +5,15 @@ Each flagfile and group of seeds is one job: the command line that a person woul
 that reaches its time limit, saves, is requeued and continues; the same sweep command continues what has not ended.
 """
 
+if __name__ == "__main__":  # before the imports, because jax may fail in them
+    from mbpo_jax.launch import ending
+
+    ending.run_as_process("sweep")
+
 import sys
 
 from mbpo_jax.launch import launcher, sweep_flags, sweep_jobs
-from mbpo_jax.launch.command import Parser, exit_status, report_error
+from mbpo_jax.launch.command import Parser, report_error
 from mbpo_jax.launch.program import as_called
 
 
@@ -27,7 +32,3 @@ def main(argv: list[str] | None = None) -> int:
 def parser() -> Parser:
     """Returns the parser of the command's flags."""
     return sweep_flags.build_parser(as_called("python -m mbpo_jax.sweep"), as_called(__doc__))
-
-
-if __name__ == "__main__":
-    sys.exit(exit_status(main))

@@ -246,6 +246,15 @@ class Forks(World):
             self._daemon.join()
 
 
+class StartsProgram(World):
+    """Starts a program that goes on, and has our standard output."""
+
+    def reset(self, *, seed=None, options=None):
+        if self._episode < 0:
+            self._program = subprocess.Popen(["sleep", "1000"])
+        return super().reset(seed=seed)
+
+
 class Spaceless(gymnasium.Env):
     """Has forgotten its spaces."""
 
@@ -373,6 +382,7 @@ _register("Modules", "Modules")
 _register("Planned", "planned")
 _register("Rich", "Rich")
 _register("Forks", "Forks")
+_register("StartsProgram", "StartsProgram")
 _register("ThreadBound", "ThreadBound")
 _register("Port", "Port")
 _register("Forgets", "Forgets")

@@ -51,6 +51,18 @@ def check(where: str = "") -> None:
 
 
 @contextlib.contextmanager
+def prepared() -> Iterator[None]:
+    """Is around all that a command computes which does not train: `prepare`, then `neutral`.
+
+    Raises:
+      ValueError: as `prepare`.
+    """
+    prepare()
+    with neutral():
+        yield
+
+
+@contextlib.contextmanager
 def neutral() -> Iterator[None]:
     """Lets programs do what jax can be told to forbid: mix ranks and dtypes, and move arrays between devices."""
     with (

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import importlib
 import os
 import re
 import sys
@@ -45,7 +46,7 @@ def complain(text: str, stream: IO[str] | None = None) -> None:
     """Prints a line to a stream, by default standard error, if there is somebody who reads it."""
     stream = stream or sys.stderr
     if stream is not None:  # closed before the process began
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):  # closed since
             print(_encodable(text, stream), file=stream, flush=True)
 
 
@@ -73,6 +74,19 @@ def with_dashes(message: str, flags: Iterable[str]) -> str:
     if first is None:
         return message
     return re.sub(rf"(?<![\w.])(?:{name})(?![\w.])", r"--\g<0>", first[0]) + message[first.end() :]
+
+
+def run(module: str, argv: list[str] | None = None) -> int:
+    """Imports the module of a command, mbpo_jax.MODULE, and calls its `main`; returns the exit status.
+
+    The import is a part of the command: jax fails in it where it cannot read a variable JAX_..., which is a line, too.
+    """
+    try:
+        main = importlib.import_module(f"mbpo_jax.{module}").main
+    except ValueError as error:
+        return report_error(error)
+    status: int = main(argv)
+    return status
 
 
 def exit_status(main: Callable[[], int]) -> int:

@@ -1,17 +1,28 @@
 """The end of a command, which comes whatever an environment has left behind.
 
 Python waits at its end for the threads and for the processes of `multiprocessing` that somebody started, for ever if
-they do not end themselves.
+they do not end themselves. Other processes it leaves alone, and so do we: they may be meant to go on.
 """
 
+import functools
 import os
 import signal
 import sys
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn
+
+from mbpo_jax.launch.command import complain, exit_status, run
 
 GRACE_S = 3.0  # for what ends by itself
+MOMENT_S = 1.0  # for other processes, which hold nothing up
+
+
+def run_as_process(module: str) -> NoReturn:
+    """Runs a command and ends the process with it: what `python -m mbpo_jax.MODULE` does before it imports the rest."""
+    sys.exit(in_time(exit_status(functools.partial(run, module))))
 
 
 def in_time(status: int) -> int:
@@ -19,6 +30,7 @@ def in_time(status: int) -> int:
 
     To be called where the process ends with it.
     """
+    _tell_what_stays()
     threading.Thread(target=_end_late, args=(status,), name="end_in_time", daemon=True).start()
     return status
 
@@ -31,10 +43,33 @@ def _end_late(status: int) -> None:
     if not children and not threads:  # Python is ending by itself, if slowly
         return
     names = [f"process {child.pid}" for child in children] + [f"thread {thread.name}" for thread in threads]
-    with suppress(OSError, ValueError):  # a stream that is closed
-        print(f"mbpo_jax: ends what the environment left running: {', '.join(names)}", file=sys.stderr)
-        sys.stderr.flush()
+    complain(f"mbpo_jax: ends what the environment left running: {', '.join(names)}")
     for child in children:
         with suppress(OSError):
             os.kill(child.pid, signal.SIGKILL)
     os._exit(status)
+
+
+def _tell_what_stays() -> None:
+    """Names processes that were started and go on; who reads our output through a pipe waits for them, too."""
+    until = time.monotonic() + MOMENT_S
+    while (staying := _other_children()) and time.monotonic() < until:
+        time.sleep(0.05)
+    if staying:
+        names = ", ".join(f"process {number} ({command})" for number, command in sorted(staying.items()))
+        complain(
+            f"mbpo_jax: ends; what was started meanwhile goes on, with its hold on our output if it has one: {names}"
+        )
+
+
+def _other_children() -> dict[int, str]:
+    """Returns our processes that are not of `multiprocessing` and their commands; none where there is no /proc."""
+    multiprocessing, found = sys.modules.get("multiprocessing"), {}
+    known = {child.pid for child in multiprocessing.active_children()} if multiprocessing else set()
+    with suppress(OSError):
+        for path in Path("/proc/self/task").glob("*/children"):
+            for number in map(int, path.read_text().split()):
+                command = Path(f"/proc/{number}/cmdline").read_bytes().decode(errors="replace").replace("\0", " ")
+                if command and number not in known and "multiprocessing." not in command:  # empty: it has ended
+                    found[number] = command.strip()[:60]
+    return found

@@ -53,7 +53,14 @@ def test_a_users_own_backend_that_does_not_load_is_named_in_a_line(tmp_path, own
     assert done.returncode == 2
     assert done.stderr.startswith(f"mbpo_jax: error: MUJOCO_GL must be a backend that loads, got '{own}' (")
     assert done.stderr.count("\n") == 1
+    assert f"which needs {rendering.needs(own)}; leave it unset" in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_what_a_backend_needs():
+    assert rendering.needs(" OSMesa") == "OSMesa (Debian: libosmesa6)"
+    assert rendering.needs(None) == rendering.needs("nonsense")
+    assert rendering.needs(None) == "libEGL (Debian: libegl1) or OSMesa (Debian: libosmesa6) or a display"
 
 
 def test_the_command_leaves_the_variable_alone(tmp_path, monkeypatch):
@@ -92,6 +99,17 @@ def test_a_trial_is_a_process_that_renders(monkeypatch):
         assert (rendering.renders("good"), rendering.renders("bad")) == (True, False)
         monkeypatch.setattr(sys, "executable", "/no/such/python")
         assert not rendering.renders("other")
+    finally:
+        rendering.renders.cache_clear()
+
+
+def test_glfw_does_not_render_without_a_display(monkeypatch):
+    """It warns, and a context that is none was taken for one: `doctor` said that it renders."""
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    rendering.renders.cache_clear()
+    try:
+        assert sys.platform != "linux" or not rendering.renders("glfw")
     finally:
         rendering.renders.cache_clear()
 

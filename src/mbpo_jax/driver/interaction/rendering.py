@@ -12,8 +12,15 @@ import sys
 
 VARIABLE = "MUJOCO_GL"
 OFFSCREEN = ("egl", "osmesa", "glfw")  # in the order in which they are tried; the last one needs a display
+NEEDS = {"egl": "libEGL (Debian: libegl1)", "osmesa": "OSMesa (Debian: libosmesa6)", "glfw": "a display"}
 TRIAL_SECONDS = 60
-TRIAL = "import mujoco; context = mujoco.GLContext(16, 16); context.make_current(); context.free()"
+TRIAL = """
+import mujoco
+context = mujoco.GLContext(16, 16)
+context.make_current()  # glfw only warns where there is no display
+mujoco.MjrContext(mujoco.MjModel.from_xml_string("<mujoco/>"), mujoco.mjtFontScale.mjFONTSCALE_100).free()
+context.free()
+"""
 
 
 def choose_gl() -> str | None:
@@ -45,6 +52,11 @@ def renders(name: str) -> bool:
     return trial.returncode == 0
 
 
+def needs(name: str | None) -> str:
+    """Returns what a backend needs of the machine; where none of that name is known, what any of them does."""
+    return NEEDS.get((name or "").strip().lower()) or " or ".join(NEEDS.values())
+
+
 def problem() -> str | None:
     """Returns why MuJoCo cannot be imported with the user's own MUJOCO_GL; None if it can, or if there is no choice.
 
@@ -58,7 +70,7 @@ def problem() -> str | None:
     except Exception as error:  # each backend fails in its own way
         reason = " ".join(str(error).split()) or type(error).__name__
         return (
-            f"{VARIABLE} must be a backend that loads, got {own!r} ({reason}); leave it unset: nothing is rendered in "
-            "training"
+            f"{VARIABLE} must be a backend that loads, got {own!r} ({reason}), which needs {needs(own)}; leave it "
+            "unset: nothing is rendered in training, and --video finds one"
         )
     return None
