@@ -95,7 +95,7 @@ def test_a_run_prints_what_came_out_and_where_it_is(finished):
             f"  seed {seed}: final return {final['return_mean']:.1f}; best {best['return_mean']:.1f} "
             f"at step {best['step']}"
         )
-    assert re.fullmatch(r"  \d+\.\d env steps/s per seed, \d+ s in this call", lines[3])
+    assert re.fullmatch(r"  \d+\.\d steps/s per seed, \d+ s in this call", lines[3])
     assert {line.split()[0] for line in lines[4:-1]} == {"env_step", "update_agent", "evaluate", "checkpoint"}
     assert lines[-1] == f"  curve {run_dir}/curves.png, policies {run_dir}/policies"
     assert stderr.startswith("mbpo_jax: starting\n")

@@ -76,7 +76,7 @@ def summary_text(result: "Result", seconds: float) -> str:
                 f"  seed {seed}: final return {final['return_mean']:.1f}; best {best['return_mean']:.1f} "
                 f"at step {best['step']:,}"
             )
-    rate = f"{summary['env_steps_per_second']:.1f} env steps/s per seed"
+    rate = f"{summary['env_steps_per_second']:.1f} steps/s per seed"
     lines.append(f"  {rate}, {seconds:.0f} s in this call")
     for name, value in sorted(summary["seconds_per_phase"].items(), key=lambda item: -item[1]):
         lines.append(f"    {name:13} {value:8.1f} s")

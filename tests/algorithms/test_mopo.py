@@ -48,7 +48,15 @@ def counting_dynamics(ends_at=np.inf):
     return Dynamics(lambda key, group, obs, action: (obs + 1, jnp.ones(len(obs)), obs[:, 0] + 1 >= ends_at))
 
 
-@pytest.mark.parametrize(("penalty", "weight", "left"), [("largest_std_norm", 0.5, 1 - 0.5 * np.sqrt(18)), ("none", 0.5, 1.0), ("disagreement", 2.0, 1.0), ("largest_std_norm", 0.0, 1.0)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("penalty", "weight", "left"),
+    [
+        ("largest_std_norm", 0.5, 1 - 0.5 * np.sqrt(18)),
+        ("largest_std_norm", 0.0, 1.0),
+        ("disagreement", 2.0, 1.0),
+        ("none", 0.5, 1.0),
+    ],
+)
 def test_the_penalty_is_taken_from_the_belief_that_makes_the_row(penalty, weight, left):
     config = mopo.MopoConfig(penalty=penalty, penalty_weight=weight)
     dynamics = mopo.penalise(config, world(), jnp.asarray(3.0), counting_dynamics(ends_at=1.0))

@@ -72,7 +72,7 @@ class RunConfig:
     )
     dataset: str = option(
         "",
-        "What an offline algorithm learns from: a Minari id or folder, an HDF5 file in D4RL's layout, an .npz, or a run "
+        "What an offline algorithm learns from: a Minari id or folder, an HDF5 file in D4RL's layout, an .npz or a run "
         "directory.",
     )
     seeds: tuple[int, ...] = option(
@@ -231,8 +231,8 @@ def check_source(run: RunConfig, config: Any) -> None:
     offline = REGISTRY[run.algorithm].offline
     if offline and not run.dataset:
         raise ValueError(
-            f"dataset must name what {run.algorithm} learns from: a Minari id or folder, an HDF5 file, an .npz or a run "
-            "directory, got ''"
+            f"dataset must name what {run.algorithm} learns from: a Minari id or folder, an HDF5 file, an .npz or a "
+            "run directory, got ''"
         )
     if run.dataset and not offline:
         names = ", ".join(name for name, entry in REGISTRY.items() if entry.offline)

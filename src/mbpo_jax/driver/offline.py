@@ -47,17 +47,17 @@ def spaces(data_set: DataSet) -> Spaces:
 
 def as_replay(data_set: DataSet) -> Replay:
     """Returns the rows of a data set as a full buffer of real rows."""
-    num_rows = data_set.reward.size
     rows = Transition(
-        obs=data_set.obs,
-        action=data_set.action,
-        reward=data_set.reward,
-        next_obs=data_set.next_obs,
-        terminal=data_set.terminal,
+        obs=jnp.asarray(data_set.obs),
+        action=jnp.asarray(data_set.action),
+        reward=jnp.asarray(data_set.reward),
+        next_obs=jnp.asarray(data_set.next_obs),
+        terminal=jnp.asarray(data_set.terminal),
     )
-    count = np.asarray(num_rows, np.int32)
-    buffer = Replay(rows=rows, head=np.int32(0), size=count, num_added=count, first=data_set.first)
-    return jax.tree.map(jnp.asarray, buffer)
+    count = jnp.asarray(data_set.reward.size, jnp.int32)
+    return Replay(
+        rows=rows, head=jnp.zeros((), jnp.int32), size=count, num_added=count, first=jnp.asarray(data_set.first)
+    )
 
 
 def first_states(data_set: DataSet) -> np.ndarray:
