@@ -21,7 +21,7 @@ from mbpo_jax.launch import command
 from mbpo_jax.launch.command import Parser, count, make_writable, positive, report_error, say
 from mbpo_jax.launch.program import as_called
 from mbpo_jax.reports import pictures, plain_json
-from mbpo_jax.studies import best_length, compounding, exploitation, policy_shift, value_bias, versions
+from mbpo_jax.studies import best_length, compounding, exploitation, penalty, policy_shift, value_bias, versions
 from mbpo_jax.studies.finding import Finding
 
 
@@ -41,6 +41,7 @@ STUDIES = {
         value_bias.study, "the critics' values beside discounted returns, at every checkpoint of a run"
     ),
     "policy_shift": Study(policy_shift.study, "model error against the policy's distance from the data policy"),
+    "penalty": Study(penalty.study, "MOPO's penalties against the true error of a run's model"),
     "versions": Study(versions.study, "a policy's returns in another version of its environment"),
     "best_length": Study(best_length.study, "the best rollout length over model error and policy shift; needs no run"),
 }
@@ -55,7 +56,7 @@ HELP = {
     "fan_rows": "Model rollouts of that sequence.",
     "num_steps": "Most steps in the model of the error curve.",
     "num_starts": "Starts of the error curve.",
-    "num_rows": "Transitions that a model is fitted to; several, separated by commas.",
+    "num_rows": "Transitions: of each kind (penalty), or that a model is fitted to (several, separated by commas).",
     "num_measurements": "Measurements after the one at the data policy.",
     "updates_between": "Agent updates between measurements; fewer where the first moves nats away (20 on Hopper).",
     "visited_steps": "Environment steps of the moving policy at each measurement.",

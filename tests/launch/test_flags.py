@@ -183,6 +183,47 @@ OTHERS = {
 }
 
 
+ROLLOUT_LENGTH_AND_PENALTY = {  # of Yu et al. 2020, by data set
+    "halfcheetah": {"random": (5, 0.5), "medium": (1, 1.0), "mixed": (5, 1.0), "medium_expert": (5, 5.0)},
+    "hopper": {"random": (5, 1.0), "medium": (5, 5.0), "mixed": (5, 1.0), "medium_expert": (5, 1.0)},
+    "walker2d": {"random": (1, 1.0), "medium": (5, 5.0), "mixed": (1, 1.0), "medium_expert": (1, 2.0)},
+}
+for task, by_data in ROLLOUT_LENGTH_AND_PENALTY.items():
+    for data, (length, weight) in by_data.items():
+        OTHERS[f"mopo_{task}_{data}"] = {
+            "algorithm": "mopo",
+            "env": {"halfcheetah": "HalfCheetah-v5", "hopper": "Hopper-v5", "walker2d": "Walker2d-v5"}[task],
+            "rollout_length": length,
+            "penalty_weight": weight,
+            "penalty": "largest_std_norm",
+            "num_steps": 500_000,
+            "rollout_batch": 50_000,
+            "rollout_every_updates": 1000,
+            "retain_rounds": 5,
+            "real_fraction": 0.05,
+            "batch_size": 256,
+            "target_entropy": -3.0,
+            "num_members": 7,
+            "num_elites": 5,
+            "max_holdout_rows": 1000,
+            "fit_max_gradient_steps": 0,
+        }
+OTHERS["bc"] = {"algorithm": "bc", "batch_size": 256, "hidden_units": 256, "obs_scaling": "none"}
+OTHERS["td3_bc"] = {
+    "algorithm": "td3_bc",
+    "num_steps": 1_000_000,
+    "value_weight": 2.5,
+    "obs_scaling": "standard",
+    "batch_size": 256,
+    "learning_rate": 3e-4,
+    "target_noise_std": 0.2,
+    "target_noise_clip": 0.5,
+    "actor_every_updates": 2,
+    "target_update_rate": 0.005,
+    "discount": 0.99,
+}
+
+
 def flat(config):
     """All knobs of a config and its sections, by name."""
     values = {}
@@ -609,7 +650,7 @@ def test_garbage_in_a_flagfile_never_raises_anything_but_a_flags_error(tmp_path)
 
 
 def test_every_flagfile_has_its_row_here():
-    own = {path.stem for path in EXPERIMENTS.glob("*.flags")} - {"paper"}  # what they share
+    own = {path.stem for path in EXPERIMENTS.glob("*.flags")} - {"paper", "mopo"}  # what they share
     assert own == TASKS.keys() | OTHERS.keys()
 
 

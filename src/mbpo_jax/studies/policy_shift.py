@@ -72,8 +72,11 @@ def study(
     imagination.check(trained)
     if not isinstance(trained.config.agent, SacConfig):
         raise ValueError(f"the run must have SAC as its agent (--algorithm=mbpo), got {trained.run.algorithm}")
-    if not isinstance(trained.state.model, EnsembleState):
-        raise ValueError("the run must have a rule of ends, got --termination_fn=learned")
+    if not isinstance(trained.config, mbpo.MbpoConfig) or not isinstance(trained.state.model, EnsembleState):
+        raise ValueError(
+            "the run must be of MBPO with a rule of ends (not --termination_fn=learned), got "
+            f"--algorithm={trained.run.algorithm}"
+        )
     discount, longest = trained.config.agent.discount, episodes.most_steps(trained)
     if not 0.0 < discount < 1.0:
         raise ValueError(f"--discount of the run must lie between 0 and 1, got {discount:g}: the bound has no meaning")
