@@ -1,7 +1,7 @@
 """Compares MOPO's penalties with what they stand for: the true error of the model, on real transitions.
 
-References: Yu et al. 2020 (MOPO), section 4.3: a penalty must bound the error; Lu et al. 2022, "Revisiting Design Choices
-in Offline Model Based Reinforcement Learning", section 4, for rank correlations.
+References: Yu et al. 2020 (MOPO), section 4.3: a penalty must bound the error; Lu et al. 2022, "Revisiting Design
+Choices in Offline Model Based Reinforcement Learning", section 4, for rank correlations.
 """
 
 from pathlib import Path
