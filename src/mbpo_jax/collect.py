@@ -179,7 +179,7 @@ def _mixed(names: Sequence[str]) -> tuple[DataSet, dict[str, Any]]:
         ):
             if mine != theirs:
                 raise ValueError(f"--mix must be of one environment, got the {what} {mine} and {theirs}")
-    columns = {
+    columns: dict[str, Any] = {
         name: np.concatenate([getattr(part, name) for part in parts])
         for name in ("obs", "action", "reward", "next_obs", "terminal", "truncated", "first")
     }

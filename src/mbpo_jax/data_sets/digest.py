@@ -8,11 +8,16 @@ import numpy as np
 
 from mbpo_jax.driver.storage import files
 
+BLOCK_BYTES = 2**22
+
 
 def of_file(path: Path) -> str:
     """Returns the sum of a file's bytes, as `sha256sum` prints it."""
+    total = hashlib.sha256()
     with files.open_regular(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while block := file.read(BLOCK_BYTES):
+            total.update(block)
+    return total.hexdigest()
 
 
 def of_folder(path: Path) -> str:
@@ -29,5 +34,5 @@ def of_arrays(arrays: Iterable[np.ndarray]) -> str:
     total = hashlib.sha256()
     for array in arrays:
         total.update(f"{array.dtype.str} {array.shape}\n".encode())
-        total.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        total.update(memoryview(np.ascontiguousarray(array)).cast("B"))
     return total.hexdigest()

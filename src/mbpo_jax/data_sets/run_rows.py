@@ -35,9 +35,9 @@ def read(run_dir: Path, step: int | None = None, seed: int | None = None) -> Rec
     if not any(int(buffer["size"]) for buffer in buffers):
         raise Refused(f"its checkpoint of step {saved.record['step']} must have rows, got none")
     columns, begins, ends = _joined(buffers)
-    for seed, buffer in zip(seeds, buffers):
+    for name, buffer in zip(seeds, buffers):
         gone = int(buffer["num_added"]) - int(buffer["size"])
-        notes += [f"the oldest {gone:,} rows of seed {seed} had given way"] if gone else []
+        notes += [f"the oldest {gone:,} rows of seed {name} had given way"] if gone else []
     if len(seeds) > 1:
         notes.append(f"seeds {', '.join(seeds)}, one after another")
     return Recorded(
