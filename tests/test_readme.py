@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import mbpo_jax
+from mbpo_jax import check_env
 from mbpo_jax.driver.interaction.task import resolve_termination_fn
 from mbpo_jax.launch import flags
 
@@ -72,6 +73,15 @@ def test_the_environment_of_ones_own_can_be_made_and_its_rule_is_hoppers(tmp_pat
         ends.append(terminated)
         obs = env.reset()[0] if terminated else next_obs
     assert 0 < sum(ends) < 200
+
+
+def test_the_environment_without_a_rule_has_no_problems(tmp_path, monkeypatch, capsys):
+    (tmp_path / "point.py").write_text(block_after("own environment without a rule"))
+    monkeypatch.syspath_prepend(tmp_path)
+    assert check_env.main(["point:Point-v0", "--termination_fn=never"]) == 0, capsys.readouterr().out
+    (words,) = re.findall(r"mbpo_jax train (--env=point:\S+ .*?) *#", README)
+    run, config = flags.parse(shlex.split(words))
+    assert (run.num_steps, config.termination_fn) == (1000, "never")
 
 
 def test_every_link_leads_somewhere():
