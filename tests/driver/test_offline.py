@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tiny_runs
 
+from mbpo_jax.data_sets import read
 from mbpo_jax.driver import offline
 from mbpo_jax.driver.config import StorageFailure
 from mbpo_jax.driver.interaction.policy import load_policy
@@ -131,8 +132,20 @@ def test_data_of_another_environment_is_refused(tmp_path):
 
 
 def test_actions_are_scaled_by_the_environments_bounds(data):
-    from mbpo_jax.data_sets import read
-
     rows = offline.as_replay(read.read(str(data), np.float32([-3]), np.float32([3]))).rows
     with np.load(data) as stored:
         np.testing.assert_allclose(rows.action, stored["actions"] / 3.0, atol=1e-6)
+
+
+def test_a_model_does_not_learn_from_a_terminal_whose_successor_nobody_recorded(data, tmp_path):
+    """Its next observation is a stand-in; a critic needs the row, for the end is its value."""
+    with np.load(data) as stored:
+        np.savez(tmp_path / "short.npz", **{name: stored[name] for name in stored if name != "next_observations"})
+    found = read.read(str(tmp_path / "short.npz"), np.float32([-3]), np.float32([3]))
+    with_model, without = (tiny_runs.build(name) for name in ("mopo", "td3_bc"))
+    assert found.terminal.sum() == 8
+    assert offline.usable(found, without) is found
+    rows = offline.usable(found, with_model)
+    assert rows.terminal.sum() == 0 and len(rows.reward) == len(found.reward) - 8
+    assert rows.first.sum() == found.first.sum()
+    assert "8 of them left out" in rows.notes[-1]

@@ -124,6 +124,12 @@ def write_data_set(path, num_rows=120, seed=0, obs_dim=4, largest_action=3.0):
     return path
 
 
+def build(row):
+    """The algorithm of an offline row, in its tiny config."""
+    entry = REGISTRY[row]
+    return entry.build(entry.tiny_config(), entry.spec)
+
+
 def build_mbpo():
     """The algorithm of the runs above, and its spec; compiled, it is the very program that they run."""
     _, config = flags.parse(argv("unused"))

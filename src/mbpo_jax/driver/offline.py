@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mbpo_jax.data_sets import read as reading
-from mbpo_jax.data_sets.data_set import DataSet
+from mbpo_jax.data_sets.data_set import DataSet, has_successor
 from mbpo_jax.driver.config import RunConfig
 from mbpo_jax.driver.interaction.spaces import WHOLE_KINDS, Spaces
 from mbpo_jax.driver.seeds import SeedAxis
@@ -37,6 +37,17 @@ def read(run: RunConfig, environment: Spaces | None) -> DataSet:
             f"{data_set.obs.shape[1]}"
         )
     return data_set
+
+
+def usable(data_set: DataSet, algorithm: Algorithm) -> DataSet:
+    """Returns the rows that an algorithm may learn from: a model needs to know what came after each of them."""
+    known = has_successor(data_set)
+    if algorithm.dynamics is None or known.all():
+        return data_set
+    columns = ("obs", "action", "reward", "next_obs", "terminal", "truncated", "first")
+    note = f"{np.sum(~known):,} of them left out, for a model must know the successor"
+    kept = {name: getattr(data_set, name)[known] for name in columns}
+    return data_set._replace(**kept, notes=(*data_set.notes, note))
 
 
 def spaces(data_set: DataSet) -> Spaces:

@@ -76,6 +76,7 @@ def build(run: RunConfig, config: Any, stack: ExitStack) -> Setup:
     algorithm = tasks.build(run, config, task.spec)
     jax_settings.check(f", set by what --env={run.env} imports; --env_timeout_s gives it a process of its own")
     memory.check_room(lambda key: _new_arrays(algorithm, task.spec, data_set, key), len(run.seeds))
+    data_set = None if data_set is None else offline.usable(data_set, algorithm)
     programs = compile_programs(
         REGISTRY[run.algorithm].build,
         config,

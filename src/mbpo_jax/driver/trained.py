@@ -50,7 +50,7 @@ def load_trained(run_dir: str | Path, seed: int | None = None, step: int | None 
         arrays = saved.arrays[str(seed)]
         spec = _sizes(kept, arrays)._replace(termination_fn=termination_fn)
         algorithm = tasks.build(run, config, spec)
-        replay = _data_rows(kept) if run.dataset else _real_rows(spec, arrays["replay"])
+        replay = _data_rows(kept, algorithm) if run.dataset else _real_rows(spec, arrays["replay"])
         state = _unpack_state(jax.eval_shape(algorithm.init, jax.random.key(0)), arrays["state"])
     except (KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
         where = f"step {saved.record['step']} in {run_dir} does not fit its config: {type(error).__name__}"
@@ -62,7 +62,7 @@ def _real_rows(spec: Spec, rows: dict[str, Any]) -> Replay:
     return packing.unpack(replay_lib.init(spec, max(int(rows["size"]), 1), episodes=True), rows)
 
 
-def _data_rows(kept: run_directory.SavedConfig) -> Replay:
+def _data_rows(kept: run_directory.SavedConfig, algorithm: Algorithm) -> Replay:
     """Returns the rows that an offline run learnt from.
 
     Raises:
@@ -73,7 +73,7 @@ def _data_rows(kept: run_directory.SavedConfig) -> Replay:
     data_set = reading.read(kept.run.dataset, bounds.action_low, bounds.action_high)
     if data_set.sha256 != task["dataset_sha256"]:
         raise ValueError(f"dataset {kept.run.dataset!r} is not what the run was trained on")
-    return offline.as_replay(data_set)
+    return offline.as_replay(offline.usable(data_set, algorithm))
 
 
 def _sizes(kept: run_directory.SavedConfig, arrays: dict[str, Any]) -> Spec:

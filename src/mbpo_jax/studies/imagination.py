@@ -3,7 +3,8 @@
 from mbpo_jax.algorithms import REGISTRY
 from mbpo_jax.driver.trained import Trained
 from mbpo_jax.models.learned_ends import ModelWithEnds
-from mbpo_jax.types import Dynamics
+from mbpo_jax.models.state import EnsembleState
+from mbpo_jax.types import Dynamics, PyTree
 
 
 def dynamics(trained: Trained) -> Dynamics:
@@ -24,11 +25,16 @@ def check(trained: Trained) -> None:
         raise ValueError(
             f"the run must have a model (--algorithm one of {', '.join(with_models)}), got {trained.run.algorithm}"
         )
-    model = trained.state.model
-    fit = (model.world if isinstance(model, ModelWithEnds) else model).fit
+    fit = ensemble(trained.state.model).fit
     if int(fit.num_rows) == 0 or bool(fit.running):
         why = "a fit was under way" if bool(fit.running) else "none had been fitted"
         raise ValueError(f"the checkpoint must hold a model, but at step {trained.step} {why}; give another --step")
+
+
+def ensemble(model: PyTree) -> EnsembleState:
+    """Returns the ensemble of a run's model, which may have a classifier of ends beside it."""
+    found: EnsembleState = model.world if isinstance(model, ModelWithEnds) else model
+    return found
 
 
 def whole_shares(trained: Trained, num_rows: int) -> int:

@@ -79,9 +79,8 @@ def _judge(trained: Trained, rows: Transition) -> tuple[dict[str, np.ndarray], n
     def judge(model: Any, rows: Transition) -> tuple[dict[str, Array], Array]:
         belief = world.belief(model)
         mean, log_var = world.predict(belief, rows.obs, rows.action)
-        elites = getattr(belief, "world", belief).elites
         _, target = forward(spec).examples(rows)
-        error = jnp.linalg.norm(jnp.mean(mean[elites], axis=0) - target, axis=-1)
+        error = jnp.linalg.norm(jnp.mean(mean[imagination.ensemble(model).elites], axis=0) - target, axis=-1)
         return {name: penalty(mean, log_var) for name, penalty in PENALTIES.items()}, error
 
     found, error = jax.device_get(judge(trained.state.model, rows))
