@@ -34,5 +34,5 @@ def of_arrays(arrays: Iterable[np.ndarray]) -> str:
     total = hashlib.sha256()
     for array in arrays:
         total.update(f"{array.dtype.str} {array.shape}\n".encode())
-        total.update(memoryview(np.ascontiguousarray(array)).cast("B"))
+        total.update(np.ascontiguousarray(array).data.cast("B"))
     return total.hexdigest()
