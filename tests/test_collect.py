@@ -214,6 +214,12 @@ write.write(out, data_set, {{}}) if sys.argv[1] == "replacing" else write.write(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new-v0", "random-v0"]
 
 
+def test_long_collecting_says_how_far_it_is(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(collect, "TOLD_EVERY_S", -1)
+    status, _, err = run(capsys, *RANDOM, f"--out={tmp_path / 'x-v0'}")
+    assert status == 0 and err.splitlines()[42] == "collected 42 of 100 steps"
+
+
 def test_an_environment_that_fails_leaves_nothing(tmp_path, capsys):
     status, _, err = run(
         capsys, "--policy=random", "--env=odd/Stuck-v0", "--num_steps=100", f"--out={tmp_path / 'x-v0'}"

@@ -21,6 +21,7 @@ import contextlib
 import importlib.metadata
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,9 +40,20 @@ from mbpo_jax.driver.interaction.policy import Policy, deterministic, load_polic
 from mbpo_jax.driver.storage import files, run_directory
 from mbpo_jax.driver.trained import load_trained
 from mbpo_jax.launch import ending
-from mbpo_jax.launch.command import Parser, count, exit_status, make_writable, path, positive, report_error, say
+from mbpo_jax.launch.command import (
+    Parser,
+    complain,
+    count,
+    exit_status,
+    make_writable,
+    path,
+    positive,
+    report_error,
+    say,
+)
 from mbpo_jax.launch.program import as_called
 
+TOLD_EVERY_S = 30
 COLLECTION = 2  # stream of episode seeds, beside those of training and evaluation
 RANDOM, LAST, BEST, REPLAY = "random", "last", "best", "replay"
 POLICIES = (RANDOM, LAST, BEST, REPLAY)
@@ -114,8 +126,11 @@ def play(env: Environment, acts: Acts, num_steps: int, env_id: str) -> DataSet:
     obs, next_obs = (np.zeros((num_steps, env.obs_dim), np.float32) for _ in range(2))
     action, reward = np.zeros((num_steps, env.action_dim), np.float32), np.zeros(num_steps, np.float32)
     terminal, first = np.zeros(num_steps, np.float32), np.zeros(num_steps, bool)
-    episode, now, ended = -1, np.zeros(0, np.float32), True
+    episode, now, ended, told = -1, np.zeros(0, np.float32), True, time.monotonic()
     for row in range(num_steps):
+        if time.monotonic() - told > TOLD_EVERY_S:
+            told = time.monotonic()
+            complain(f"collected {row:,} of {num_steps:,} steps")
         if ended:
             episode += 1
             now = env.reset(episode)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from small_sets import LENGTHS, columns, hdf5, minari_set, npz, without
 
-from mbpo_jax.data_sets import checks, minari_folder
+from mbpo_jax.data_sets import checks, digest, minari_folder
 from mbpo_jax.data_sets.data_set import has_successor
 from mbpo_jax.data_sets.read import read
 
@@ -245,6 +245,14 @@ def test_what_is_larger_than_memory_is_refused_before_it_is_read(kind, tmp_path,
         read(name)
 
 
+def test_the_sum_of_a_folder_does_not_depend_on_the_order_of_the_file_system(tmp_path, monkeypatch):
+    for name in ("b", "a", "c"):
+        (tmp_path / name).write_text(name)
+    before, listed = digest.of_folder(tmp_path), sorted(tmp_path.iterdir(), reverse=True)
+    monkeypatch.setattr("pathlib.Path.rglob", lambda path, pattern: iter(listed))
+    assert digest.of_folder(tmp_path) == before
+
+
 def test_the_same_data_have_the_same_sum_wherever_they_lie(tmp_path):
     for kind in WRITERS:
         (tmp_path / kind / "there").mkdir(parents=True)
@@ -326,6 +334,17 @@ def test_other_bounds_than_the_data_sets_may_be_given(tmp_path):
         read(name, -np.ones(3), np.ones(3))
 
 
+def test_an_episode_without_a_flag_ends_where_it_ends(tmp_path):
+    """Even where the next one begins with the observation that it ended with."""
+    arrays = columns(ends="tff")
+    arrays["next_observations"][ENDS[1]] = arrays["observations"][STARTS[2]]
+    data_set = read(minari_set(tmp_path / "x", arrays))
+    np.testing.assert_array_equal(data_set.first, marks(STARTS))
+    np.testing.assert_array_equal(data_set.truncated, marks(ENDS[1:]))
+    np.testing.assert_array_equal(data_set.next_obs, arrays["next_observations"])
+    assert data_set.notes == ()
+
+
 def spoil_episode(folder, number, **changes):
     with h5py.File(folder / "data/main_data.hdf5", "a") as file:
         for name, values in changes.items():
@@ -341,6 +360,7 @@ def spoil_episode(folder, number, **changes):
         ({"rewards": np.zeros(0)}, "episode 0 must have a step at least, got none"),
         ({"rewards": np.zeros((40, 2))}, r"rewards of episode 0 must be \[40\]"),
         ({"terminations": np.arange(40) == 5}, "episode 0 must end with its first termination or truncation, got one"),
+        ({"truncations": np.arange(40) == 5}, "episode 0 must end with its first termination or truncation, got one"),
         ({"rewards": np.full(40, np.nan)}, "rewards must be finite in float32, got nan in row 0, the first of 40"),
     ],
 )

@@ -15,7 +15,7 @@ SPEC = Spec(obs_dim=3, action_dim=2)  # 40 bytes a row
 def test_the_parts_of_a_prediction():
     states = tuple({"weights": jnp.zeros((5, 2)), "imagined": replay.init(SPEC, 100)} for _ in range(2))
     real = tuple(replay.init(SPEC, 1000) for _ in range(2))
-    predicted = memory.predict(states, real, num_steps=250, program=7)
+    predicted = memory.predict(states, real, num_saved=250, program=7)
     counters = 12  # bytes of head, size and num_added
     assert predicted.buffers == 2 * (100 * 40 + counters + 1000 * 40 + counters)
     assert predicted.networks == 2 * 5 * 2 * 4

@@ -45,7 +45,8 @@ def test_every_knob_that_an_algorithm_reads_is_there_with_help_range_and_default
         assert help_text._allowed(knob) in entry
         assert entry.endswith(" ".join(knob.help.split()))
     chosen = {"algorithm": "every run", "seeds": "every run", "flagfile": "every run", "batch_size": "the algorithm"}
-    chosen |= {"discount": f"the agent ({agent or REGISTRY[algorithm].agent or 'sac'})"}
+    of_agent = options.choices(config).get("agent")
+    chosen |= {"hidden_units": f"the agent ({of_agent})" if of_agent else "the agent"}
     chosen |= {"num_members": "the model"} if "model" in options.sections(config) else {}
     assert {name: groups[name] for name in chosen} == chosen
 
