@@ -16,6 +16,7 @@ from mbpo_jax.driver.interaction.spaces import Spaces
 from mbpo_jax.types import Algorithm, Spec, TerminationFn
 
 MOST_DISAGREEMENT = 0.001  # share of real rows on which a rule and its environment may differ by rounding
+MOST_LEARNT_DISAGREEMENT = 0.01  # and one that was learnt
 
 
 class Task(NamedTuple):
@@ -70,6 +71,8 @@ def disagreement(name: str | None, env_id: str, fraction: float) -> str | None:
       name: what `--termination_fn` was.
       fraction: of real rows, `roll_out/termination_disagreement_fraction`.
     """
+    if name == terminations.LEARNED:
+        return _learnt_badly(env_id, fraction) if fraction > MOST_LEARNT_DISAGREEMENT else None
     if fraction <= MOST_DISAGREEMENT:
         return None
     return (
@@ -77,6 +80,14 @@ def disagreement(name: str | None, env_id: str, fraction: float) -> str | None:
         "episodes end where real ones do not, or the other way round. Give the environment's own rule; a time limit is "
         f"no end: report it as truncated, not terminated (more than {100.0 * MOST_DISAGREEMENT:g} % is no rounding, "
         "docs/metrics.md)"
+    )
+
+
+def _learnt_badly(env_id: str, fraction: float) -> str:
+    return (
+        f"what --termination_fn=learned learnt and env {env_id} disagree on {100.0 * fraction:.2g} % of the real rows: "
+        "fit_model/termination_precision and _recall say how; more episodes that end may help, or the environment's own "
+        "rule"
     )
 
 
