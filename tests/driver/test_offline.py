@@ -36,7 +36,8 @@ def test_a_run_leaves_what_it_should_and_no_copy_of_the_data(whole):
     assert all(line["replay/rows"] == 120 for line in lines if "replay/rows" in line)
     told = {key for line in lines for key in line}
     assert {"update_agent/actor_loss", "eval/return_mean"} <= told
-    assert ("fit_model/holdout_mse_elite_mean" in told) == ("roll_out/transitions" in told) == (name == "mopo")
+    of_model = {"fit_model/holdout_mse_elite_mean", "fit_model/termination_recall", "roll_out/transitions"}
+    assert told & of_model == (of_model if name == "mopo" else set())
     assert ("measure_scale/obs_scale" in told) == (name != "bc")
     action = load_policy(run_dir)(np.zeros(4, np.float32))
     assert action.shape == (1,) and abs(float(action[0])) <= 3.0
@@ -54,7 +55,11 @@ def test_what_was_learnt_is_opened_with_its_data(whole):
     name, run_dir = whole
     trained = load_trained(run_dir)
     assert int(trained.replay.size) == 120
-    assert (trained.spec.termination_fn is not None) == (name == "mopo")
+    if name == "mopo":
+        rows = jax.tree.map(lambda leaf: leaf[:5], trained.replay.rows)
+        dynamics = trained.algorithm.dynamics(trained.state)
+        _, reward, ends = dynamics.step_fn(jax.random.key(0), 0, rows.obs, rows.action)
+        assert np.isfinite(reward).all() and ends.dtype == bool
     scale = 1.0 if name == "bc" else trained.state.agent.scale.std
     assert np.isfinite(scale).all()
 

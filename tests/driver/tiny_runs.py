@@ -85,6 +85,7 @@ MOPO = OFFLINE | {
     "retain_rounds": 2,
     "real_fraction": 0.25,
     "obs_scaling": "standard",
+    "termination_fn": "learned",
     "num_members": 3,
     "num_elites": 2,
     "model_hidden_units": 8,

@@ -23,7 +23,7 @@ def test_correlations_by_hand():
 def test_a_run_on_data_is_judged_by_real_rows(tmp_path, capsys):
     data = tiny_runs.write_data_set(tmp_path / "rows.npz")
     run_dir = tmp_path / "run"
-    knobs = tiny_runs.MOPO | {"dataset": data, "num_steps": 20, "termination_fn": "learned"}
+    knobs = tiny_runs.MOPO | {"dataset": data, "num_steps": 20}
     assert tiny_runs.train(run_dir, knobs).finished
     flags = ["penalty", f"--run_dir={run_dir}", f"--output_dir={tmp_path / 'out'}", "--num_rows=30"]
     assert command.main(flags) == 0
