@@ -30,8 +30,10 @@ WITH_MODEL = {
     "min_replay_rows": 60, "replay_capacity": 100, "fit_every_steps": 50, "epoch_steps": 50, "rollout_batch": 64,
     "rollout_length_schedule": "0,2,1,3", "real_fraction": 0.25, "num_members": 3, "num_elites": 2,
     "model_hidden_units": 8, "model_weight_decays": "5e-5,1e-4", "model_batch_size": 16, "fit_slice_minibatches": 2,
-    "fit_patience_epochs": 1,
+    "fit_patience_epochs": 1, "fit_max_gradient_steps": 0, "retain_epochs": 1,
 }  # fmt: skip
+SINCE = {"fit_epoch_minibatches": 1}
+"""Flags that do what checkouts that do not know them did."""
 ROWS = {
     "mbpo": WITH_MODEL,
     "mbpo_ddpg": WITH_MODEL,
@@ -78,7 +80,7 @@ def policies(run_dir):
 def differences(old, new, old_dir, new_dir):
     """Yields a line for each kind of difference between two runs."""
     for i, (a, b) in enumerate(zip(lines(old_dir), lines(new_dir), strict=True)):
-        names = [name for name in sorted(a.keys() | b.keys()) if a.get(name) != b.get(name)]
+        names = [name for name in sorted(a) if a[name] != b.get(name)]  # new metrics are no difference
         if names:
             pairs = ", ".join(f"{name} {a.get(name)} -> {b.get(name)}" for name in names[:4])
             yield f"line {i} (step {a['step']}, seed {a['seed']}): {len(names)} metrics differ: {pairs}"
@@ -94,8 +96,10 @@ def differences(old, new, old_dir, new_dir):
         yield f"{len(came)} new arrays without an equal: {', '.join(came[:MOST_NAMES])}"
 
 
-def flags_of(row, scratch, **changes):
-    knobs = LEARNING | ROWS[row] | {"algorithm": row, "compile_cache": scratch / "cache"} | changes
+def flags_of(checkout, row, scratch, **changes):
+    sources = "".join(path.read_text() for path in (Path(checkout) / "src").rglob("*.py"))
+    known = {name: value for name, value in SINCE.items() if name in sources and ROWS[row] is WITH_MODEL}
+    knobs = known | LEARNING | ROWS[row] | {"algorithm": row, "compile_cache": scratch / "cache"} | changes
     return [f"--{name}={value}" for name, value in knobs.items()]
 
 
@@ -104,17 +108,17 @@ def side_by_side(old, row, scratch, **changes):
     name = "-".join([row, *changes.values()])
     dirs = [scratch / f"{name}-{which}" for which in ("old", "new")]
     for checkout, path in zip((old, HERE), dirs):
-        run(checkout, "-m", "mbpo_jax.main", *flags_of(row, scratch, **changes, run_dir=path))
+        run(checkout, "-m", "mbpo_jax.main", *flags_of(checkout, row, scratch, **changes, run_dir=path))
     return list(differences(old, HERE, *dirs))
 
 
 def resumed(old, row, scratch):
     """Trains half of a row in the old checkout and the rest of it in both; returns what differs."""
     half, rest = scratch / f"{row}-half", scratch / f"{row}-rest"
-    run(old, "-m", "mbpo_jax.main", *flags_of(row, scratch, seeds="4", num_steps=110, run_dir=half))
+    run(old, "-m", "mbpo_jax.main", *flags_of(old, row, scratch, seeds="4", num_steps=110, run_dir=half))
     shutil.copytree(half, rest)
     for checkout, path in ((old, half), (HERE, rest)):
-        run(checkout, "-m", "mbpo_jax.main", *flags_of(row, scratch, seeds="4", run_dir=path))
+        run(checkout, "-m", "mbpo_jax.main", *flags_of(checkout, row, scratch, seeds="4", run_dir=path))
     return list(differences(old, HERE, half, rest))
 
 
