@@ -11,6 +11,7 @@ from mbpo_jax.algorithms import REGISTRY, mopo, phases
 from mbpo_jax.models.state import GaussianConfig
 from mbpo_jax.replay import Replay
 from mbpo_jax.rollouts import branched
+from mbpo_jax.rollouts.penalties import PENALTIES
 from mbpo_jax.types import FINISHED, Dynamics, Spec, Transition, WorldModel
 
 # Two members, one row, three targets.
@@ -28,7 +29,7 @@ LOG_VAR = 2.0 * jnp.log(STD)
     ],
 )
 def test_penalties_by_hand(name, expected):
-    penalty = mopo.PENALTIES[name](MEAN, LOG_VAR)
+    penalty = PENALTIES[name](MEAN, LOG_VAR)
     assert penalty.shape == (1,)
     np.testing.assert_allclose(penalty, [expected], rtol=1e-6)
 
@@ -72,7 +73,7 @@ SPEC = Spec(obs_dim=1, action_dim=1)
 
 
 class Rounds(struct.PyTreeNode, kw_only=True):
-    """What `retaining` and `roll_out` read; the agent is the number of the round."""
+    """What `keep_newest` and `roll_out` read; the agent is the number of the round."""
 
     agent: jax.Array
     imagined: Replay
@@ -94,7 +95,7 @@ def rounds(num_rounds, retain, lives, batch=6, length=3):
         Transition(obs=zeros, action=zeros, reward=zeros[:, 0], next_obs=zeros, terminal=zeros[:, 0]),
     )
     life = jnp.asarray(lives, jnp.float32)
-    programs = mopo.retaining(
+    programs = phases.keep_newest(
         retain,
         phases.roll_out(
             num_starts=batch,

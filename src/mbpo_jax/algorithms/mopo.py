@@ -6,7 +6,6 @@ tianheyu927/mopo. With penalty=none it is MBPO on a data set.
 
 import dataclasses
 import functools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +20,7 @@ from mbpo_jax.models.state import GaussianConfig
 from mbpo_jax.options import check, chosen_section, option
 from mbpo_jax.replay import Replay
 from mbpo_jax.rollouts import branched
+from mbpo_jax.rollouts.penalties import NO_PENALTY, PENALTIES
 from mbpo_jax.types import (
     Agent,
     Algorithm,
@@ -28,36 +28,11 @@ from mbpo_jax.types import (
     Dynamics,
     Key,
     Phase,
-    Programs,
     PyTree,
-    Report,
     Spec,
     TerminationFn,
     WorldModel,
 )
-
-
-def largest_std_norm(mean: Array, log_var: Array) -> Array:
-    """Returns max_m |std_m| [B], of reward and change of state together: the paper's. mean, log_var: [M, B, D]."""
-    return jnp.max(jnp.sqrt(jnp.sum(jnp.exp(log_var), axis=-1)), axis=0)
-
-
-def largest_variance_sum(mean: Array, log_var: Array) -> Array:
-    """Returns max_m sum_d var_md [B]: what d3rlpy subtracted."""
-    return jnp.max(jnp.sum(jnp.exp(log_var), axis=-1), axis=0)
-
-
-def disagreement(mean: Array, log_var: Array) -> Array:
-    """Returns max_m |mean_m - mean of all| [B]: what members do not agree on, whatever noise they expect."""
-    return jnp.max(jnp.sqrt(jnp.sum(jnp.square(mean - jnp.mean(mean, axis=0)), axis=-1)), axis=0)
-
-
-NO_PENALTY = "none"
-PENALTIES: dict[str, Callable[[Array, Array], Array]] = {
-    "largest_std_norm": largest_std_norm,
-    "largest_variance_sum": largest_variance_sum,
-    "disagreement": disagreement,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,7 +129,7 @@ def build(config: MopoConfig, spec: Spec) -> Algorithm:
         phases=(
             *measure,
             Phase("fit_model", phases.ONCE, 1, phases.fit_model(world)),
-            Phase("roll_out", config.rollout_every_updates, 1, retaining(config.retain_rounds, roll_out)),
+            Phase("roll_out", config.rollout_every_updates, 1, phases.keep_newest(config.retain_rounds, roll_out)),
             phases.update_every(config.updates_per_call, phases.update_agent(agent, batches)),
         ),
         dynamics=dynamics,
@@ -185,15 +160,3 @@ def penalise(config: MopoConfig, world: WorldModel, belief: PyTree, dynamics: Dy
         return next_obs, reward - config.penalty_weight * penalty, ends
 
     return dynamics._replace(step_fn=step)
-
-
-def retaining(num_rounds: int, roll_out: Programs) -> Programs:
-    """Makes a round begin by forgetting all but the newest `num_rounds - 1` before it, however short they were."""
-    start, *others = roll_out.functions
-
-    def forget_and_start(key: Key, state: MopoState, real: Replay) -> tuple[MopoState, Report]:
-        rows = jnp.roll(state.round_rows, 1).at[0].set(state.rollout.tally.num_stored)
-        size = jnp.where(branched.is_running(state.rollout), state.imagined.size, jnp.sum(rows[: num_rounds - 1]))
-        return start(key, state.replace(round_rows=rows, imagined=state.imagined.replace(size=size)), real)
-
-    return Programs((forget_and_start, *others), roll_out.due)

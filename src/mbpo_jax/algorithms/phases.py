@@ -168,6 +168,21 @@ def roll_out(
     return Programs((start, step), lambda state: jnp.where(branched.is_running(state.rollout), 1, FINISHED))
 
 
+def keep_newest(num_rounds: int, roll_out: Programs) -> Programs:
+    """Makes a round begin by forgetting all but the newest `num_rounds - 1` before it, however short they were.
+
+    A limit in rows keeps more of them where episodes end early. Requires the field `round_rows` [num_rounds], int32.
+    """
+    start, *others = roll_out.functions
+
+    def forget_and_start(key: Key, state: PyTree, real: Replay) -> tuple[PyTree, Report]:
+        rows = jnp.roll(state.round_rows, 1).at[0].set(state.rollout.tally.num_stored)
+        size = jnp.where(branched.is_running(state.rollout), state.imagined.size, jnp.sum(rows[: num_rounds - 1]))
+        return start(key, state.replace(round_rows=rows, imagined=state.imagined.replace(size=size)), real)
+
+    return Programs((forget_and_start, *others), roll_out.due)
+
+
 # -- updates ---------------------------------------------------------------------------------------------------------
 
 

@@ -3,19 +3,17 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from mbpo_jax import health
 from mbpo_jax.data_sets.describe import describe
-from mbpo_jax.driver import compile_cache, jax_settings, memory, metric_warnings, scale, workload
+from mbpo_jax.driver import compile_cache, jax_settings, judging, memory, metric_warnings, scale, workload
 from mbpo_jax.driver import setup as setups
 from mbpo_jax.driver.config import Diverged, RunConfig, check_source, diverged, resolve_algorithm_config
-from mbpo_jax.driver.interaction import policy
-from mbpo_jax.driver.interaction.evaluate import Evaluation
-from mbpo_jax.driver.interaction.policy import Policy
+from mbpo_jax.driver.judging import Judged
 from mbpo_jax.driver.keeper import Keeper, Position, Restored
 from mbpo_jax.driver.phase_runner import PhaseRunner
 from mbpo_jax.driver.profiler import Profiler
@@ -234,44 +232,31 @@ class _Trainer:
             self.record.write_lines(
                 self.writer, step, setups.num_real_rows(self.setup, step), self.setup.envs.failure_counts()
             )
-        for i, evaluation in enumerate(evaluated):
-            self._report_evaluation(i, *evaluation)
+        for i, judged in enumerate(evaluated):
+            self._report_evaluation(i, judged)
         self.position, self.unsaved = self.position.between_steps(), True
         if step % run.checkpoint_every_steps == 0:
             self._save()
         return True
 
-    def _evaluate(self) -> list[tuple[Policy, Evaluation | None, dict[str, Any]]] | None:
-        """Evaluates the policy of every seed; returns None if a stop was requested: all of it is repeated then.
-
-        Returns:
-          For each seed its policy, its episodes if there is an environment, and what is known without one.
-        """
-        setup, num_seeds = self.setup, len(self.setup.run.seeds)
+    def _evaluate(self) -> list[Judged] | None:
+        """Evaluates the policy of every seed; returns None if a stop was requested: all of it is repeated then."""
         with self._working(workload.EVALUATE):
-            policies = setup.acting.policies(self.arrays.state)
-            outcomes: Sequence[Evaluation | None] | None = [None] * num_seeds
-            if setup.envs.evaluates:
-                outcomes = setup.envs.evaluate(policies, setup.run.eval_episodes, lambda: self.stop.requested)
-            values = setups.values_of_data(setup, self.arrays.state)
+            judged = judging.judge(self.setup, self.arrays.state, lambda: self.stop.requested)
         self._warn_of_failures("an evaluation episode")
-        return None if outcomes is None else list(zip(policies, outcomes, values, strict=True))
+        return judged
 
-    def _report_evaluation(self, i: int, acted: Policy, outcome: Evaluation | None, values: dict[str, Any]) -> None:
+    def _report_evaluation(self, i: int, judged: Judged) -> None:
         """Writes a line of metrics of seed number `i`, and the policy that was evaluated."""
         run, step, seed = self.setup.run, self.position.step, self.setup.run.seeds[i]
-        values = values | ({} if outcome is None else outcome.metrics())
-        if values:
-            self.writer.write(step, seed, values)
+        if judged.values:
+            self.writer.write(step, seed, judged.values)
         is_best = False
-        if outcome is not None:
-            complete = len(outcome.returns) == run.eval_episodes
-            is_best = self.record.add_evaluation(i, step, values["eval/return_mean"], complete)
-        spaces = self.setup.task.spaces
-        for best in (False, True) if is_best else (False,):
-            path = policy.policy_path(run.directory, seed, best)
-            policy.save_policy(path, acted.actor, spaces.obs_dim, spaces.action_low, spaces.action_high)
-        self.progress.note(f"step {step:,}  seed {seed}  {_in_words(outcome, values)}")
+        if judged.outcome is not None:
+            complete = len(judged.outcome.returns) == run.eval_episodes
+            is_best = self.record.add_evaluation(i, step, judged.values["eval/return_mean"], complete)
+        judging.save_policy(run, self.setup.task.spaces, seed, judged.policy, is_best)
+        self.progress.note(f"step {step:,}  seed {seed}  {judged.in_words()}")
 
     def _save(self) -> None:
         """Writes a checkpoint, unless the newest one is of this very moment."""
@@ -309,16 +294,6 @@ class _Trainer:
     def _note(self, text: str | None) -> None:
         if text is not None:
             self.progress.note(text)
-
-
-def _in_words(outcome: Evaluation | None, values: dict[str, Any]) -> str:
-    if outcome is not None:
-        mean, std = values["eval/return_mean"], values["eval/return_std"]
-        return f"evaluation return {mean:.1f} +- {std:.1f} over {len(outcome.returns)} episodes"
-    if not values:
-        return "policy saved; its return is not known without an environment"
-    value = values["eval/start_value_mean"]
-    return f"value {value:.1f} at the first states of the data, as the critics say; no environment, so no return"
 
 
 def _is_due(phase: Phase, step: int) -> bool:

@@ -15,10 +15,10 @@ from scipy import stats
 
 from mbpo_jax import replay
 from mbpo_jax.algorithms import phases
-from mbpo_jax.algorithms.mopo import PENALTIES
 from mbpo_jax.driver.config import NO_ENVIRONMENT
 from mbpo_jax.driver.trained import Trained, load_trained
 from mbpo_jax.models.encoding import forward
+from mbpo_jax.rollouts.penalties import PENALTIES
 from mbpo_jax.studies import episodes, imagination
 from mbpo_jax.studies.finding import Finding
 from mbpo_jax.types import Array, Transition

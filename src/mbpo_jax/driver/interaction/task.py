@@ -86,8 +86,8 @@ def disagreement(name: str | None, env_id: str, fraction: float) -> str | None:
 def _learnt_badly(env_id: str, fraction: float) -> str:
     return (
         f"what --termination_fn=learned learnt and env {env_id} disagree on {100.0 * fraction:.2g} % of the real rows: "
-        "fit_model/termination_precision and _recall say how; more episodes that end may help, or the environment's own "
-        "rule"
+        "fit_model/termination_precision and _recall say how; more episodes that end may help, or the environment's "
+        "own rule"
     )
 
 

@@ -1,0 +1,53 @@
+"""Judges the policies of all seeds: by episodes where there is an environment, and by what the data say offline."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from mbpo_jax.driver import setup as setups
+from mbpo_jax.driver.config import RunConfig
+from mbpo_jax.driver.interaction import policy
+from mbpo_jax.driver.interaction.evaluate import Evaluation
+from mbpo_jax.driver.interaction.policy import Policy
+from mbpo_jax.driver.interaction.spaces import Spaces
+from mbpo_jax.driver.setup import Setup
+from mbpo_jax.types import PyTree
+
+
+class Judged(NamedTuple):
+    """The policy of one seed, and what is known of it."""
+
+    policy: Policy
+    outcome: Evaluation | None  # None: there is no environment
+    values: dict[str, Any]  # metrics
+
+    def in_words(self) -> str:
+        """Returns a line for the terminal."""
+        if self.outcome is not None:
+            mean, std = self.values["eval/return_mean"], self.values["eval/return_std"]
+            return f"evaluation return {mean:.1f} +- {std:.1f} over {len(self.outcome.returns)} episodes"
+        if not self.values:
+            return "policy saved; its return is not known without an environment"
+        value = self.values["eval/start_value_mean"]
+        return f"value {value:.1f} at the first states of the data, as the critics say; no environment, so no return"
+
+
+def judge(setup: Setup, state: PyTree, should_stop: Callable[[], bool]) -> list[Judged] | None:
+    """Judges the policy of every seed; returns None if a stop was requested: all of it is repeated then."""
+    policies = setup.acting.policies(state)
+    outcomes: Sequence[Evaluation | None] | None = [None] * len(policies)
+    if setup.envs.evaluates:
+        outcomes = setup.envs.evaluate(policies, setup.run.eval_episodes, should_stop)
+    if outcomes is None:
+        return None
+    of_data = setups.values_of_data(setup, state)
+    return [
+        Judged(acted, outcome, values | ({} if outcome is None else outcome.metrics()))
+        for acted, outcome, values in zip(policies, outcomes, of_data, strict=True)
+    ]
+
+
+def save_policy(run: RunConfig, spaces: Spaces, seed: int, acted: Policy, is_best: bool) -> None:
+    """Writes a policy to its place, and to that of the best one if it is."""
+    for best in (False, True) if is_best else (False,):
+        path = policy.policy_path(run.directory, seed, best)
+        policy.save_policy(path, acted.actor, spaces.obs_dim, spaces.action_low, spaces.action_high)

@@ -1,0 +1,33 @@
+"""How unsure an ensemble is of a step: what offline algorithms subtract from imagined rewards.
+
+Each maps the predictions of all members, mean and log-variance [M, B, D] of the targets, to [B].
+"""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+
+from mbpo_jax.types import Array
+
+
+def largest_std_norm(mean: Array, log_var: Array) -> Array:
+    """Returns max_m |std_m| [B], of reward and change of state together: the paper's. mean, log_var: [M, B, D]."""
+    return jnp.max(jnp.sqrt(jnp.sum(jnp.exp(log_var), axis=-1)), axis=0)
+
+
+def largest_variance_sum(mean: Array, log_var: Array) -> Array:
+    """Returns max_m sum_d var_md [B]: what d3rlpy subtracted."""
+    return jnp.max(jnp.sum(jnp.exp(log_var), axis=-1), axis=0)
+
+
+def disagreement(mean: Array, log_var: Array) -> Array:
+    """Returns max_m |mean_m - mean of all| [B]: what members do not agree on, whatever noise they expect."""
+    return jnp.max(jnp.sqrt(jnp.sum(jnp.square(mean - jnp.mean(mean, axis=0)), axis=-1)), axis=0)
+
+
+NO_PENALTY = "none"
+PENALTIES: dict[str, Callable[[Array, Array], Array]] = {
+    "largest_std_norm": largest_std_norm,
+    "largest_variance_sum": largest_variance_sum,
+    "disagreement": disagreement,
+}
