@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import contextlib
+import functools
 import importlib.util
 import mmap
 import os
@@ -14,7 +15,7 @@ import pytest
 import tiny_runs
 from jax.experimental.compilation_cache import compilation_cache
 
-from mbpo_jax.driver import compile_cache
+from mbpo_jax.driver import compile_cache, setup
 
 STRICT = (
     "test_branched",
@@ -45,7 +46,7 @@ COMPILES_FAST = {
 
 `XLA_FLAGS="--xla_backend_optimization_level=3 --xla_cpu_use_fusion_emitters=true"` tests the code as users run it.
 """
-OPTIMISED = {"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True}
+OPTIMISED = {"xla_cpu_use_fusion_emitters": True}
 
 
 def _known(flags: dict[str, Any]) -> dict[str, Any]:
@@ -65,10 +66,16 @@ def _compile_fast() -> None:
 
 _compile_fast()  # XLA reads them when it compiles for the first time
 
+# Many kinds of runs take turns here.
+setup.compile_programs = functools.lru_cache(maxsize=100)(setup.compile_programs.__wrapped__)
+
 
 @pytest.fixture(scope="session")
 def optimised() -> dict[str, Any]:
-    """Compiler options for tests of optimised code, such as what is done in place: XLA's own defaults."""
+    """Compiler options for tests of what is done in place: XLA's own defaults, but for the level.
+
+    XLA decides that before LLVM works: the level changes no line of a program's text and no byte of its memory.
+    """
     return _known(OPTIMISED)
 
 

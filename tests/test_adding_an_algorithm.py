@@ -17,7 +17,7 @@ FLAGS = tiny_runs.RUN | {
     "model_weight_decays": "5e-5,1e-4", "model_batch_size": 16, "fit_slice_minibatches": 2, "fit_patience_epochs": 0,
 }  # fmt: skip
 TRAIN = "import sys, value_expansion; from mbpo_jax import main; sys.exit(main.main(sys.argv[1:]))"
-HIT = "import sys, value_expansion, tiny_runs; sys.exit(tiny_runs.main())"
+HIT = "import sys, value_expansion, tiny_runs; sys.exit(tiny_runs.main(sys.argv[1:]))"
 LOAD = """
 import json, sys, jax, numpy as np, value_expansion, mbpo_jax
 policy, trained = mbpo_jax.load_policy(sys.argv[1]), mbpo_jax.load_trained(sys.argv[1])

@@ -14,7 +14,7 @@ from mbpo_jax.types import TerminationFn
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is out of date.*:DeprecationWarning")  # Gymnasium, about v4 ids
 
-STEPS = 10_000
+STEPS = 3_000
 NAN, INF = float("nan"), float("inf")
 TERMINATING = (
     "InvertedPendulum-v5",
