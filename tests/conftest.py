@@ -37,6 +37,26 @@ that key), which JAX's checker reports as reuse; tests of TD3 and DDPG compare w
 and `fit_rows.py` broadcast, and so do the algorithms that tests of agents write out.
 """
 
+LONGEST = (
+    "test_loop",
+    "test_fitting",
+    "test_sweep",
+    "test_phase_runner",
+    "test_mbpo",
+    "test_branched",
+    "test_processes",
+    "test_reproduce",
+    "test_seeds",
+    "test_rows",
+    "test_policy_shift",
+    "test_main",
+    "test_contract",
+    "test_adding_an_algorithm",
+    "test_checkpoint",
+    "test_offline",
+)
+"""The files that take longest, which begin first, so that none of them is left to one process in the end."""
+
 COMPILES_FAST = {
     "xla_backend_optimization_level": 0,
     "xla_cpu_use_fusion_emitters": False,
@@ -68,6 +88,18 @@ _compile_fast()  # XLA reads them when it compiles for the first time
 
 # Many kinds of runs take turns here.
 setup.compile_programs = functools.lru_cache(maxsize=100)(setup.compile_programs.__wrapped__)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Has pytest-xdist take files in the order of `LONGEST`; by itself it begins with those of most tests."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Brings the files that take longest to the front."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
 
 
 @pytest.fixture(scope="session")

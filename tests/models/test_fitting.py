@@ -434,6 +434,7 @@ def test_a_constant_observation_is_harmless(num_rows, value):
 
 # -- faults --------------------------------------------------------------------------------------------------------
 
+FIRST_FAULT = jax.jit(health.first_fault)
 WATCHED = {"fit_slice_minibatches": 3, "model_batch_size": 32, "fit_max_gradient_steps": 20}
 
 
@@ -442,7 +443,7 @@ def fault_text(state, buffer, spoil=lambda state: state, at_step=0):
     model, run, _ = build(**WATCHED)
     state, report = run(jax.random.key(1), state, buffer)
     spoilt = False
-    while (text := health.describe(health.first_fault(report.watched))) is None and model.fit.due(state) != FINISHED:
+    while (text := health.describe(FIRST_FAULT(report.watched))) is None and model.fit.due(state) != FINISHED:
         if not spoilt and int(state.fit.num_steps) >= at_step:
             state, spoilt = spoil(state), True
         state, report = run(jax.random.key(1), state, buffer)
@@ -508,7 +509,7 @@ def test_one_real_row_before_anything_is_learnt_from_it(where, value, what, slot
 
 
 def fault_at_start(state, buffer):
-    return health.first_fault(build(**WATCHED)[1](jax.random.key(1), state, buffer)[1].watched)
+    return FIRST_FAULT(build(**WATCHED)[1](jax.random.key(1), state, buffer)[1].watched)
 
 
 def test_a_full_buffer_is_checked_to_its_last_slot():
