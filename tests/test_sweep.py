@@ -50,7 +50,7 @@ def launch(directory, *words, **environment):
     )
 
 
-def ended(process, seconds=120):
+def ended(process, seconds=300):
     out, err = process.communicate(timeout=seconds)
     return process.returncode, out.splitlines(), err.splitlines()
 
@@ -81,7 +81,7 @@ def lines(run_dir):
     ]
 
 
-def wait_for(condition, process, seconds=120.0):
+def wait_for(condition, process, seconds=300.0):
     deadline = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, process.communicate()
