@@ -12,7 +12,6 @@ from mbpo_jax.driver.trained import load_trained
 from mbpo_jax.studies import policy_shift
 from mbpo_jax.studies.policy_shift import Measurement, gaussian_kl
 
-
 UPDATES = 30  # between measurements; another number is another program to compile
 
 
