@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import contextlib
+import functools
 import importlib.util
 import mmap
 import os
@@ -14,7 +15,7 @@ import pytest
 import tiny_runs
 from jax.experimental.compilation_cache import compilation_cache
 
-from mbpo_jax.driver import compile_cache
+from mbpo_jax.driver import compile_cache, setup
 
 STRICT = (
     "test_branched",
@@ -36,6 +37,26 @@ that key), which JAX's checker reports as reuse; tests of TD3 and DDPG compare w
 and `fit_rows.py` broadcast, and so do the algorithms that tests of agents write out.
 """
 
+LONGEST = (
+    "test_loop",
+    "test_fitting",
+    "test_sweep",
+    "test_phase_runner",
+    "test_mbpo",
+    "test_branched",
+    "test_processes",
+    "test_reproduce",
+    "test_seeds",
+    "test_rows",
+    "test_policy_shift",
+    "test_main",
+    "test_contract",
+    "test_adding_an_algorithm",
+    "test_checkpoint",
+    "test_offline",
+)
+"""The files that take longest, which begin first, so that none of them is left to one process in the end."""
+
 COMPILES_FAST = {
     "xla_backend_optimization_level": 0,
     "xla_cpu_use_fusion_emitters": False,
@@ -45,7 +66,7 @@ COMPILES_FAST = {
 
 `XLA_FLAGS="--xla_backend_optimization_level=3 --xla_cpu_use_fusion_emitters=true"` tests the code as users run it.
 """
-OPTIMISED = {"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True}
+OPTIMISED = {"xla_cpu_use_fusion_emitters": True}
 
 
 def _known(flags: dict[str, Any]) -> dict[str, Any]:
@@ -65,10 +86,28 @@ def _compile_fast() -> None:
 
 _compile_fast()  # XLA reads them when it compiles for the first time
 
+# Many kinds of runs take turns here.
+setup.compile_programs = functools.lru_cache(maxsize=100)(setup.compile_programs.__wrapped__)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Has pytest-xdist take files in the order of `LONGEST`; by itself it begins with those of most tests."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Brings the files that take longest to the front."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
+
 
 @pytest.fixture(scope="session")
 def optimised() -> dict[str, Any]:
-    """Compiler options for tests of optimised code, such as what is done in place: XLA's own defaults."""
+    """Compiler options for tests of what is done in place: XLA's own defaults, but for the level.
+
+    XLA decides that before LLVM works: the level changes no line of a program's text and no byte of its memory.
+    """
     return _known(OPTIMISED)
 
 

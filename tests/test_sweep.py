@@ -50,7 +50,7 @@ def launch(directory, *words, **environment):
     )
 
 
-def ended(process, seconds=120):
+def ended(process, seconds=300):
     out, err = process.communicate(timeout=seconds)
     return process.returncode, out.splitlines(), err.splitlines()
 
@@ -81,7 +81,7 @@ def lines(run_dir):
     ]
 
 
-def wait_for(condition, process, seconds=120.0):
+def wait_for(condition, process, seconds=300.0):
     deadline = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, process.communicate()
@@ -140,43 +140,40 @@ def test_the_same_command_skips_what_has_finished(finished):
     assert log.rpartition("mbpo_jax: starting\n")[2].startswith("step 1,200/1,200  100%")
 
 
-def test_a_preempted_job_is_requeued_and_ends_as_if_it_had_not_been(finished, tmp_path):
-    run_dir = tmp_path / "sweep/tiny/seeds_1"
-    launcher = launch(tmp_path, "--seeds=1", "--", "--eval_episodes=2")
+def test_a_job_that_is_stopped_and_preempted_ends_as_if_it_had_not_been(finished, tmp_path, hangs_up):
+    """By Ctrl-C, by the end of its terminal and by the scheduler: local jobs save, and the same command continues."""
+    words = ("--seeds=1,2", f"--cpus_per_job={os.cpu_count()}", "--", "--eval_episodes=2")  # one at a time
+    run_dir, step = tmp_path / "sweep/tiny/seeds_1", 0
+    for number in (signal.SIGINT, signal.SIGHUP):
+        launcher = launch(tmp_path, *words)
+        try:
+            wait_for(at_step(run_dir, step + 100), launcher)
+            os.killpg(launcher.pid, number)
+            status, out, err = ended(launcher)
+        finally:
+            launcher.kill()
+        assert (status, out) == (3, ["stopped   sweep/tiny/seeds_1  stopped; the same command continues"])
+        assert err == ["mbpo_jax: 0 of 2 jobs finished"]
+        assert not (tmp_path / "sweep/tiny/seeds_2").exists()
+        step, before = json.loads((run_dir / "summary.json").read_text())["step"], step
+        assert before < step < 1200
+        step -= step % 20  # there are lines of every 20 steps, and of the step where it stopped
+
+    log = tmp_path / "sweep/jobs/tiny.seeds_1.log"
+    times = [log.read_text().count(f"mbpo_jax: {what}") for what in ("stopped and saved; the same", "starting")]
+    assert times == [2, 2]
+    launcher = launch(tmp_path, "--seeds=1", *words[1:])
     try:
-        wait_for(at_step(run_dir, 100), launcher)
+        wait_for(at_step(run_dir, step + 60), launcher)
         os.kill(job_process(launcher), signal.SIGUSR2)
         status, out, _ = ended(launcher)
     finally:
         launcher.kill()
     assert (status, out) == (0, [line for line in finished[2] if "seeds_1 " in line])
-    log = (tmp_path / "sweep/jobs/tiny.seeds_1.log").read_text()
-    assert log.count("mbpo_jax: stopped and saved; the same command continues") == 1
-    assert log.count("mbpo_jax: starting") == 2
-    (submitit_log,) = (tmp_path / "sweep/jobs").glob("*_0_log.out")
-    assert "Requeued job" in submitit_log.read_text()
-    assert lines(run_dir) == lines(finished[0] / "sweep/tiny/seeds_1")
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
-def test_ctrl_c_or_a_closed_terminal_has_local_jobs_save_and_the_same_command_continues(
-    finished, tmp_path, number, hangs_up
-):
-    words = ("--seeds=1,2", f"--cpus_per_job={os.cpu_count()}", "--", "--eval_episodes=2")  # one at a time
-    run_dir = tmp_path / "sweep/tiny/seeds_1"
-    launcher = launch(tmp_path, *words)
-    try:
-        wait_for(at_step(run_dir, 100), launcher)
-        os.killpg(launcher.pid, number)
-        status, out, err = ended(launcher)
-    finally:
-        launcher.kill()
-    assert (status, out) == (3, ["stopped   sweep/tiny/seeds_1  stopped; the same command continues"])
-    assert err == ["mbpo_jax: 0 of 2 jobs finished"]
-    assert not (tmp_path / "sweep/tiny/seeds_2").exists()
-    assert json.loads((run_dir / "summary.json").read_text())["step"] < 1200
-    status, out, _ = ended(launch(tmp_path, "--seeds=1", *words[1:]))
-    assert (status, out) == (0, [line for line in finished[2] if "seeds_1 " in line])
+    times = [log.read_text().count(f"mbpo_jax: {what}") for what in ("stopped and saved; the same", "starting")]
+    assert times == [3, 4]
+    logs = [path.read_text() for path in (tmp_path / "sweep/jobs").glob("*_0_log.out")]
+    assert ["Requeued job" in text for text in logs].count(True) == 1
     assert lines(run_dir) == lines(finished[0] / "sweep/tiny/seeds_1")
 
 

@@ -108,9 +108,12 @@ def plant(params, value, index=(0, 2, 3), layer="Dense_0", part="kernel"):
     return {name: {**body, layer: changed}}
 
 
+FIRST_FAULT = jax.jit(health.first_fault)
+
+
 def fault_of(report):
     """The first fault of a report, on the host."""
-    return jax.device_get(health.first_fault(report.watched))
+    return jax.device_get(FIRST_FAULT(report.watched))
 
 
 def fault_text(report):

@@ -295,7 +295,7 @@ def test_what_no_loss_shows_is_found_within_a_hundred_updates(part, expected):
 
 
 def test_seeds_side_by_side_have_a_fault_each():
-    states = jax.vmap(HEALTHY.init)(jax.random.split(jax.random.key(0), 3))
+    states = jax.jit(jax.vmap(HEALTHY.init))(jax.random.split(jax.random.key(0), 3))
     batches = jax.tree.map(lambda leaf: np.stack([leaf] * 3), batch_of(12, 8))
     batches.reward[1, 4, 3] = np.inf
     update = jax.jit(jax.vmap(lambda *args: health.first_fault(HEALTHY.update(*args)[1].watched)))

@@ -27,14 +27,18 @@ FIRST, SECOND = np.float32([1, 0]), np.float32([0, 1])
 
 @pytest.fixture(scope="module", params=CONFIGS)
 def learner(request):
-    """(agent, its update, compiled once)"""
+    """(agent, and what it does, compiled once: its update, its critics, its acting without noise)"""
     agent = agents.build(CONFIGS[request.param], SPEC)
-    return agent, jax.jit(agent.update)
+
+    def act(state, obs):
+        return agent.act(jax.random.key(0), agent.actor(state), obs, False)
+
+    return agent, jax.jit(agent.update), jax.jit(agent.critic.q_values), jax.jit(act)
 
 
 def learn(learner, step_fn, states=(FIRST, SECOND), num_updates=2400, group=400, batch_size=64):
     """Trains on uniformly random actions in random states of an MDP `step_fn(state, action) -> (next, r, terminal)`."""
-    agent, update = learner
+    agent, update, _, _ = learner
     rng, state = np.random.default_rng(0), jax.jit(agent.init)(jax.random.key(0))
     for i in range(num_updates // group):
         obs = np.stack([states[j] for j in rng.integers(len(states), size=group * batch_size)])
@@ -48,7 +52,7 @@ def learn(learner, step_fn, states=(FIRST, SECOND), num_updates=2400, group=400,
 
 def q_values(learner, state, obs, action):
     """The lowest and the highest of the critics."""
-    q = learner[0].critic.q_values(state, jnp.asarray(obs)[None], jnp.full((1, 1), action))
+    q = learner[2](state, obs[None], np.full((1, 1), action, np.float32))
     return [float(q.min()), float(q.max())]
 
 
@@ -92,7 +96,7 @@ def test_the_best_action_of_a_parabola_is_found(learner):
         return obs, -((action - best) ** 2), zeros(obs) + 1
 
     state = learn(learner, step)
-    acting = learner[0].act(jax.random.key(0), learner[0].actor(state), jnp.stack([FIRST, SECOND]), False)
+    acting = learner[3](state, np.stack([FIRST, SECOND]))
     np.testing.assert_allclose(acting[:, 0], [0.5, -0.3], atol=0.1)
     assert q_values(learner, state, FIRST, -0.5) == pytest.approx([-1.0, -1.0], abs=0.1)
 
@@ -112,5 +116,5 @@ def test_waiting_for_more_beats_taking_less(learner):
     state = learn(learner, step)
     assert q_values(learner, state, FIRST, 0.7) == pytest.approx([0.9, 0.9], abs=0.08)
     assert q_values(learner, state, FIRST, -0.7) == pytest.approx([0.29, 0.29], abs=0.08)
-    acting = learner[0].act(jax.random.key(0), learner[0].actor(state), jnp.asarray(FIRST)[None], False)
+    acting = learner[3](state, FIRST[None])
     assert float(acting[0, 0]) > 0.05

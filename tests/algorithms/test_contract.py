@@ -27,6 +27,9 @@ def real_rows(spec, num_rows=60):
     )
 
 
+FIRST_FAULT = jax.jit(health.first_fault)
+
+
 class Traced(NamedTuple):
     """A program of a phase, traced once: its jaxpr, the shapes that it returns, and the program compiled."""
 
@@ -96,11 +99,11 @@ def test_programs_stay_on_the_device_and_have_no_64_bit_numbers(built):
 def test_phases_finish_and_report_finite_numbers(built):
     algorithm, state = built.algorithm, built.state
     for phase in algorithm.phases:
-        runs, due, metrics = built.phases[phase.name], 0, {}
+        runs, due_after, due, metrics = built.phases[phase.name], jax.jit(phase.programs.due), 0, {}
         while due != FINISHED:
             state, report = runs[due].run(jax.random.key(1), state, built.real)
-            due = int(phase.programs.due(state))
-            fault = health.first_fault(report.watched)
+            due = int(due_after(state))
+            fault = FIRST_FAULT(report.watched)
             assert health.describe(fault) is None, phase.name
             assert fault is None or int(fault.update) == -1, phase.name
             metrics |= report.metrics
@@ -134,8 +137,9 @@ def test_acting(built):
     algorithm, actor = built.algorithm, built.algorithm.actor(built.state)
     obs_dim, action_dim = (leaf.shape[-1] for leaf in (built.real.rows.obs, built.real.rows.action))
     carry, obs = algorithm.begin_episode(jax.random.key(2), actor), jnp.ones(obs_dim)
-    deterministic = [algorithm.act(jax.random.key(k), actor, carry, obs, False)[0] for k in (0, 1)]
-    exploring = [algorithm.act(jax.random.key(k), actor, carry, obs, True)[0] for k in (0, 1)]
+    act = jax.jit(algorithm.act, static_argnums=4)
+    deterministic = [act(jax.random.key(k), actor, carry, obs, False)[0] for k in (0, 1)]
+    exploring = [act(jax.random.key(k), actor, carry, obs, True)[0] for k in (0, 1)]
     assert deterministic[0].shape == (action_dim,)
     np.testing.assert_array_equal(deterministic[0], deterministic[1])
     assert not np.array_equal(exploring[0], exploring[1])

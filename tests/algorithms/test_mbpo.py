@@ -1,9 +1,11 @@
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny_runs
 
 from mbpo_jax import agents, health, replay, terminations
 from mbpo_jax.agents.ddpg import DdpgConfig
@@ -41,10 +43,10 @@ def constant_rows(value, num_rows, reward=0.0):
     )
 
 
-def compiled(algorithm, name, donate=()):
+def compiled(algorithm, name):
     """The phase as one function, which runs its programs until they have finished."""
     programs = next(phase for phase in algorithm.phases if phase.name == name).programs
-    runs = [jax.jit(run, donate_argnums=donate) for run in programs.functions]
+    runs, programs_due = list(map(jax.jit, programs.functions)), jax.jit(programs.due)
 
     def run_phase(key, state, real):
         """The state, the metrics of all programs, and the text of the first fault."""
@@ -52,11 +54,15 @@ def compiled(algorithm, name, donate=()):
         while due != FINISHED:
             state, report = runs[due](key, state, real)
             metrics |= report.metrics
-            text = text or health.describe(health.first_fault(report.watched))
-            due = int(programs.due(state))
+            text = text or health.describe(FIRST_FAULT(report.watched))
+            due = int(programs_due(state))
         return state, metrics, text
 
     return run_phase
+
+
+FIRST_FAULT = jax.jit(health.first_fault)
+DRAW_MIXED = jax.jit(phases.draw_mixed, static_argnums=(3, 4, 5))
 
 
 def real_buffer(value, num_rows, num_added=None):
@@ -72,7 +78,7 @@ def test_every_batch_holds_exactly_the_share_of_real_rows(batch_size, fraction, 
     config = paper_config(batch_size=batch_size, real_fraction=fraction)
     assert mbpo.num_real_rows(config) == num_real
     real, imagined = real_buffer(1.0, 50), replay.add(replay.init(SPEC, 70), constant_rows(-1.0, 60))
-    batches = phases.draw_mixed(jax.random.key(0), real, imagined, 7, num_real, batch_size - num_real)
+    batches = DRAW_MIXED(jax.random.key(0), real, imagined, 7, num_real, batch_size - num_real)
     assert batches.obs.shape == (7, batch_size, 2)
     assert (batches.obs[..., 0] == 1.0).sum(1).tolist() == [num_real] * 7
     assert (batches.obs[..., 0] == -1.0).sum(1).tolist() == [batch_size - num_real] * 7
@@ -120,7 +126,7 @@ def test_imagined_rows_are_kept_for_so_many_epochs_and_no_longer():
     roll_out = compiled(algorithm, "roll_out")
     for round_ in range(7):
         state, metrics, _ = roll_out(jax.random.key(round_), state, real_buffer(float(round_), 30, 5000 + 10 * round_))
-        kept = np.asarray(replay.take(state.imagined, jnp.arange(int(state.imagined.size))).obs[:, 0])
+        kept = tiny_runs.rows_of(state.imagined).obs[:, 0]
         rounds = range(max(0, round_ - 3), round_ + 1)
         assert kept.tolist() == [float(r) for r in rounds for _ in range(5)]
         assert int(metrics["buffer_rows"]) == len(kept)
@@ -182,10 +188,10 @@ def test_imagined_episodes_end_where_the_termination_function_says():
     to = np.where(np.arange(20)[:, None] < 15, 1.0, -1.0) * np.ones((1, 2))
     real = replay.add(replay.init(spec, 50), constant_rows(0.0, 20).replace(next_obs=to.astype(np.float32)))
     state, metrics, _ = compiled(algorithm, "roll_out")(jax.random.key(1), state, real)
-    imagined = replay.take(state.imagined, jnp.arange(int(state.imagined.size)))
-    ends = np.asarray(imagined.terminal) > 0.5
+    imagined = tiny_runs.rows_of(state.imagined)
+    ends = imagined.terminal > 0.5
     assert 0 < ends.mean() < 1
-    np.testing.assert_array_equal(ends, np.asarray(imagined.next_obs[:, 0]) > 0)
+    np.testing.assert_array_equal(ends, imagined.next_obs[:, 0] > 0)
     # Real rows say terminal 0 everywhere, and three quarters of them would end: the metric must show that.
     assert float(metrics["termination_disagreement_fraction"]) == pytest.approx(0.75, abs=0.08)
 
@@ -257,6 +263,13 @@ ROUND = paper_config(
 )
 
 
+@functools.cache
+def a_round():
+    """The algorithm of ROUND, and its first state."""
+    algorithm = mbpo.build(ROUND, SPEC)
+    return algorithm, jax.jit(algorithm.init)(jax.random.key(0))
+
+
 def varied_rows(num_rows=60):
     rng = np.random.default_rng(0)
     rows = constant_rows(0.0, num_rows)
@@ -266,11 +279,11 @@ def varied_rows(num_rows=60):
 
 
 def test_a_round_reads_the_real_rows_only_when_it_starts():
-    algorithm = mbpo.build(ROUND, SPEC)
+    algorithm, fresh = a_round()
     programs = next(p for p in algorithm.phases if p.name == "roll_out").programs
     start, step = map(jax.jit, programs.functions)
     real = replay.add(replay.init(SPEC, 200), varied_rows())
-    started, first = start(jax.random.key(1), jax.jit(algorithm.init)(jax.random.key(0)), real)
+    started, first = start(jax.random.key(1), fresh, real)
     ends = []
     for rest in (real, replay.init(SPEC, 200)):
         state = started
@@ -290,8 +303,8 @@ def test_a_step_of_a_round_writes_the_model_buffer_in_place(optimised):
     algorithm = mbpo.build(dataclasses.replace(ROUND, retain_epochs=1000), SPEC)  # half a million rows
     programs = next(p for p in algorithm.phases if p.name == "roll_out").programs
     real = real_buffer(1.0, 50)
-    state = jax.jit(algorithm.init)(jax.random.key(0))
-    size = sum(leaf.nbytes for leaf in jax.tree.leaves(state.imagined))
+    state = jax.eval_shape(algorithm.init, jax.random.key(0))
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.imagined))
     for program in programs.functions:
         lowered = jax.jit(program, donate_argnums=1).lower(jax.random.key(1), state, real)
         memory = lowered.compile(optimised).memory_analysis()
@@ -302,8 +315,8 @@ def test_a_step_of_a_round_writes_the_model_buffer_in_place(optimised):
 @pytest.fixture(scope="module")
 def update_of_a_round():
     """The phase of updates, compiled once, and a fresh state."""
-    algorithm = mbpo.build(ROUND, SPEC)
-    return compiled(algorithm, "update_agent"), jax.jit(algorithm.init)(jax.random.key(0))
+    algorithm, fresh = a_round()
+    return compiled(algorithm, "update_agent"), fresh
 
 
 @pytest.mark.parametrize(("buffer", "name"), [("real", "a real row"), ("imagined", "an imagined row")])
@@ -314,7 +327,7 @@ def test_an_update_says_which_kind_of_row_is_not_finite(update_of_a_round, buffe
     imagined = fresh.replace(imagined=buffers["imagined"])
     assert update(key, imagined, buffers["real"])[2] is None
     # every row of the last three batches' kind that no earlier one drew is spoilt
-    drawn = phases.draw_mixed(jax.random.split(key)[0], *buffers.values(), 5, 4, 4)
+    drawn = DRAW_MIXED(jax.random.split(key)[0], *buffers.values(), 5, 4, 4)
     mine = np.asarray(drawn.reward[:, :4] if buffer == "real" else drawn.reward[:, 4:])
     late = next(row for row in np.unique(mine[2:]) if row not in mine[:2])
     at = int(np.argmax((mine == late).any(1))) + 1
@@ -327,8 +340,7 @@ def test_an_update_says_which_kind_of_row_is_not_finite(update_of_a_round, buffe
 
 
 def test_a_round_by_a_broken_actor_names_its_actions():
-    algorithm = mbpo.build(ROUND, SPEC)
-    state = jax.jit(algorithm.init)(jax.random.key(0))
+    algorithm, state = a_round()
     broken = jax.tree.map(lambda leaf: leaf * jnp.nan, state.agent.actor.params)
     state = state.replace(agent=state.agent.replace(actor=state.agent.actor.replace(params=broken)))
     state, metrics, text = compiled(algorithm, "roll_out")(jax.random.key(1), state, real_buffer(1.0, 50))
@@ -341,20 +353,26 @@ def test_a_round_by_a_broken_actor_names_its_actions():
 NOISY = pytest.mark.parametrize("agent_class", [DdpgConfig, Td3Config])
 
 
+@functools.cache
+def other_agent(agent_class):
+    """(knobs of an agent, MBPO with it, its first state)."""
+    knobs = agent_class(hidden_units=8, num_hidden_layers=1, exploration_noise_std=0.1)
+    numbers = {"rollout_batch": 600, "batch_size": 8, "updates_per_step": 3, "real_fraction": 0.5}
+    algorithm = mbpo.build(paper_config(**numbers, model=SMALL["model"], agent=knobs), SPEC)
+    return knobs, algorithm, jax.jit(algorithm.init)(jax.random.key(0))
+
+
 @NOISY
 def test_rollouts_have_the_exploration_noise(agent_class):
     """All start from one state, so that without noise they would all act alike."""
-    knobs = agent_class(hidden_units=8, num_hidden_layers=1, exploration_noise_std=0.1)
-    config = paper_config(rollout_batch=600, model=SMALL["model"], agent=knobs)
-    algorithm = mbpo.build(config, SPEC)
-    state = jax.jit(algorithm.init)(jax.random.key(0))
+    knobs, algorithm, state = other_agent(agent_class)
     state, _, _ = compiled(algorithm, "roll_out")(jax.random.key(1), state, real_buffer(0.3, 50))
     assert int(state.imagined.size) == 600
-    imagined = replay.take(state.imagined, jnp.arange(600))
-    agent = agents.build(knobs, SPEC)
-    calm = np.asarray(agent.act(jax.random.key(2), algorithm.actor(state), imagined.obs, False))
+    imagined = tiny_runs.rows_of(state.imagined)
+    act = jax.jit(agents.build(knobs, SPEC).act, static_argnums=3)
+    calm = np.asarray(act(jax.random.key(2), algorithm.actor(state), imagined.obs, False))
     assert np.abs(calm).max() < 0.6  # so that no noise is clipped
-    noise = np.asarray(imagined.action) - calm
+    noise = imagined.action - calm
     assert len(np.unique(noise)) > 590
     assert noise.std() == pytest.approx(0.1, rel=0.1)
     assert abs(noise.mean()) < 0.02
@@ -363,14 +381,13 @@ def test_rollouts_have_the_exploration_noise(agent_class):
 @NOISY
 def test_the_agent_of_the_config_learns_on_batches_of_both_kinds(agent_class):
     """The phase draws the batches that SAC would draw, and gives them to the agent as they are."""
-    knobs = agent_class(hidden_units=8, num_hidden_layers=1)
-    config = paper_config(batch_size=8, updates_per_step=3, real_fraction=0.5, model=SMALL["model"], agent=knobs)
-    algorithm, agent, key = mbpo.build(config, SPEC), agents.build(knobs, SPEC), jax.random.key(5)
+    knobs, algorithm, fresh = other_agent(agent_class)
+    agent, key = agents.build(knobs, SPEC), jax.random.key(5)
     real, imagined = (replay.add(replay.init(SPEC, 480), varied_rows(40)) for _ in range(2))
-    state = jax.jit(algorithm.init)(jax.random.key(0)).replace(imagined=imagined)
+    state = fresh.replace(imagined=imagined)
     after, _, _ = compiled(algorithm, "update_agent")(key, state, real)
     key_batches, key_update = jax.random.split(key)
-    batches = phases.draw_mixed(key_batches, real, imagined, 3, 4, 4)
+    batches = DRAW_MIXED(key_batches, real, imagined, 3, 4, 4)
     wanted, _ = jax.jit(agent.update)(key_update, state.agent, batches)
     for a, b in zip(jax.tree.leaves(after.agent), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)

@@ -217,8 +217,8 @@ def batched_programs(optimised):
     config = options.replace(entry.tiny_config(), {"retain_epochs": 1000})
     algorithm = entry.build(config, entry.spec)
     roots = axis.keys(range(4))
-    state = axis.lift(algorithm.init)(roots)
-    real = axis.lift(lambda key: replay_lib.init(entry.spec, algorithm.replay_capacity))(roots)
+    state = jax.eval_shape(axis.lift(algorithm.init), roots)
+    real = jax.eval_shape(axis.lift(lambda key: replay_lib.init(entry.spec, algorithm.replay_capacity)), roots)
     arguments, compiled = (roots, 1, state, real), {}
     for i, phase in enumerate(algorithm.phases):
         runner = PhaseRunner(axis, i, phase)
@@ -226,7 +226,7 @@ def batched_programs(optimised):
         if phase.name == "fit_model":
             programs = programs[:1]
         compiled[phase.name] = [program.compile(optimised) for program in programs]
-    return compiled, sum(leaf.nbytes for leaf in jax.tree.leaves(state.imagined))
+    return compiled, sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.imagined))
 
 
 def test_batched_programs_copy_no_buffer(batched_programs):

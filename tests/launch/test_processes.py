@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import tiny_runs
 
@@ -30,6 +31,7 @@ def write_lines_and_stop(self, writer, step, *rest):
 Record.write_lines = write_lines_and_stop
 sys.exit(main.main(sys.argv[1:]))
 """
+RUN = tiny_runs.SAC | {"num_steps": 160}  # what is learnt is nothing to how seeds are shared
 LAUNCH = {"distributed": "true", "coordinator": "127.0.0.1:1", "num_processes": 2, "process_id": 0}
 
 
@@ -42,7 +44,7 @@ def page_commands(run_dir):
     """What the page starts, with a run of a second and a port that is free."""
     block = re.search(r"<!-- two processes -->\n```bash\n(.*?)```", PAGE, re.DOTALL).group(1)
     flagfile = pathlib.Path(run_dir).parent / "tiny.flags"
-    knobs = {name: value for name, value in tiny_runs.MBPO.items() if name != "quiet"}
+    knobs = {name: value for name, value in RUN.items() if name != "quiet"}
     flagfile.write_text("\n".join(f"--{name}={value}" for name, value in knobs.items()))
     for old, new in (
         ("experiments/inverted_pendulum.flags", flagfile),
@@ -93,8 +95,16 @@ def assert_is_the_run_of_one_process(run_dir, one_process):
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory, mbpo_run):
-    """(run directory, what the two processes did) of a run that went through; `mbpo_run` compiled its programs."""
+def one_process(tmp_path_factory):
+    """Directory of the same run in one process."""
+    run_dir = tmp_path_factory.mktemp("one") / "run"
+    assert tiny_runs.train(run_dir, RUN, seeds="0,1,2").finished
+    return run_dir
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory, one_process):
+    """(run directory, what the two processes did) of a run that went through; `one_process` compiled its programs."""
     run_dir = tmp_path_factory.mktemp("processes") / "run"
     return run_dir, run_together(page_commands(run_dir))
 
@@ -102,13 +112,13 @@ def shared(tmp_path_factory, mbpo_run):
 # -- runs that go through ------------------------------------------------------------------------------------------
 
 
-def test_two_processes_make_the_run_that_one_makes(shared, mbpo_run):
+def test_two_processes_make_the_run_that_one_makes(shared, one_process):
     run_dir, ended = shared
     assert [status for status, _, _ in ended] == [0, 0], ended
-    assert_is_the_run_of_one_process(run_dir, mbpo_run)
+    assert_is_the_run_of_one_process(run_dir, one_process)
     for seed in (0, 1, 2):
         policy = mbpo_jax.load_policy(run_dir, seed=seed, best=True)
-        assert policy([0.0, 0.0, 0.0, 0.0]).shape == (1,)
+        assert policy(np.zeros(11, np.float32)).shape == (3,)
     assert (run_dir / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert {path.name for path in run_dir.iterdir()} == {
         *("part_0_of_2", "part_1_of_2", "config.json", "metrics.jsonl", "policies", "curves.png", "summary.json"),
@@ -135,12 +145,12 @@ def test_each_process_tells_of_its_seeds_and_the_last_one_of_all(shared):
 def test_a_part_is_a_run_of_its_own(shared, tmp_path):
     part = tmp_path / "part_1_of_2"
     shutil.copytree(shared[0] / "part_1_of_2", part)
-    result = tiny_runs.train(part, seeds="1", num_steps=165)
+    result = tiny_runs.train(part, RUN, seeds="1", num_steps=165)
     assert result.finished
     assert result.summary["step"] == 165
 
 
-def test_a_stopped_process_leaves_the_other_alone_and_both_continue(tmp_path, mbpo_run):
+def test_a_stopped_process_leaves_the_other_alone_and_both_continue(tmp_path, one_process):
     run_dir = tmp_path / "run"
     first, second = page_commands(run_dir)
     (ok, _, err), (stopped, _, reason) = run_together([first, ["-c", STOPPED_AT_100, *second[2:]]])
@@ -161,7 +171,7 @@ def test_a_stopped_process_leaves_the_other_alone_and_both_continue(tmp_path, mb
         JAX_COORDINATOR_PORT=[str(free_port())] * 2,
     )
     assert [status for status, _, _ in ended] == [0, 0], ended
-    assert_is_the_run_of_one_process(run_dir, mbpo_run)
+    assert_is_the_run_of_one_process(run_dir, one_process)
 
 
 def test_every_command_of_the_page_parses(monkeypatch):
@@ -234,8 +244,9 @@ def met(monkeypatch):
 
 def test_other_seeds_and_a_run_without_processes_are_refused(met, shared, capsys):
     run_dir, _ = shared
-    assert "seeds was (0, 1, 2), is (0, 1, 3)" in refusal(capsys, *tiny_runs.argv(run_dir, seeds="0,1,3", **LAUNCH))
-    assert "num_processes was 2, is 0" in refusal(capsys, *tiny_runs.argv(run_dir, seeds="0,1,2"))
+    others = tiny_runs.argv(run_dir, RUN, seeds="0,1,3", **LAUNCH)
+    assert "seeds was (0, 1, 2), is (0, 1, 3)" in refusal(capsys, *others)
+    assert "num_processes was 2, is 0" in refusal(capsys, *tiny_runs.argv(run_dir, RUN, seeds="0,1,2"))
 
 
 def test_what_cannot_begin_leaves_nothing(met, capsys, tmp_path):

@@ -42,11 +42,20 @@ def buffer_of(num_rows, capacity=2000):
     return replay.add(replay.init(SPEC, capacity), real_rows(num_rows))
 
 
-@functools.cache
 def build(**knobs):
     """A small model, its compiled fit and its first state; tests with the same knobs share them."""
-    model = gaussian.build(gaussian.GaussianConfig(**SMALL | knobs), SPEC)
+    return build_once(tuple(sorted(knobs.items())))
+
+
+@functools.cache
+def build_once(knobs):
+    model = gaussian.build(gaussian.GaussianConfig(**SMALL | dict(knobs)), SPEC)
     return model, runner(model), jax.jit(model.init)(jax.random.key(1))
+
+
+# Shared, as other knobs are four more programs to compile. Epochs of 8 minibatches: two slices and two single ones.
+SLICED = {"model_batch_size": 64, "fit_slice_minibatches": 3, "fit_max_gradient_steps": 80}
+SINGLE = SLICED | {"fit_slice_minibatches": 1}
 
 
 FIT = fitting.Fit(
@@ -58,9 +67,23 @@ FIT = fitting.Fit(
 
 
 def runner(model):
-    """Runs the program of the fit that is due; starts a fit if none is under way."""
-    programs = [jax.jit(program) for program in model.fit.functions]
-    return lambda key, state, buffer: programs[max(int(model.fit.due(state)), 0)](key, state, buffer)
+    """Runs the program of the fit that is due; starts a fit if none is under way. Keeps which were traced."""
+    traced = []
+
+    def counted(i):
+        def program(*arguments):
+            traced.append(i)
+            return model.fit.functions[i](*arguments)
+
+        return program
+
+    programs, due = [jax.jit(counted(i)) for i in range(len(model.fit.functions))], jax.jit(model.fit.due)
+
+    def run(key, state, buffer):
+        return programs[max(int(due(state)), 0)](key, state, buffer)
+
+    run.traced = traced
+    return run
 
 
 def fit_to_end(model, key, state, buffer, run):
@@ -89,6 +112,7 @@ def test_held_out_and_training_rows_share_nothing_and_cover_everything():
 
 
 DRAW = jax.jit(fit_rows.bootstrap_rows, static_argnums=4)
+MOMENTS = jax.jit(functools.partial(fit_passes.training_moments, encoding.forward(SPEC)))
 THREE = gaussian.GaussianConfig(num_members=3, num_elites=3, fit_epoch_minibatches=1)
 
 
@@ -164,7 +188,7 @@ def test_training_moments_are_those_of_the_training_rows():
     split = fit_rows.split_rows(jax.random.key(5), jnp.asarray(1700), gaussian.GaussianConfig())
     rows = replay.take(buffer, split.train(jnp.arange(split.num_train)))
     inputs = np.concatenate([rows.obs, rows.action], -1).astype(np.float64)
-    moments = fit_passes.training_moments(encoding.forward(SPEC), split, buffer)
+    moments = MOMENTS(split, buffer)
     np.testing.assert_allclose(moments.mean, inputs.mean(0), atol=2e-6)
     np.testing.assert_allclose(moments.std, inputs.std(0), rtol=2e-5)
 
@@ -190,7 +214,7 @@ def test_the_held_out_error_is_of_the_held_out_rows_by_hand(num_rows, fraction):
     split = fit_rows.split_rows(jax.random.key(4), jnp.asarray(num_rows), config)
     ages = split.holdout(jnp.arange(split.num_holdout)) if fraction else jnp.arange(num_rows)
     assert len(ages) > 1000
-    rows, inputs = replay.take(buffer, ages), fit_passes.training_moments(encoding.forward(SPEC), split, buffer)
+    rows, inputs = replay.take(buffer, ages), MOMENTS(split, buffer)
     x = (np.concatenate([rows.obs, rows.action], -1) - np.asarray(inputs.mean)) / np.asarray(inputs.std)
     y = np.concatenate([rows.reward[:, None], rows.next_obs - rows.obs], -1)
     of_members = [jax.tree.map(lambda leaf, m=m: leaf[m], state.members.params) for m in range(3)]
@@ -212,7 +236,7 @@ def test_a_target_that_never_changes_counts_as_explained():
 
 
 def test_a_fit_reports_what_its_elites_explain_and_only_at_its_end():
-    model, run, state = build(fit_slice_minibatches=4)
+    model, run, state = build(**SLICED)
     buffer, shares = buffer_of(1000), []
     state, _ = run(jax.random.key(1), state, buffer)
     while model.fit.due(state) != FINISHED:
@@ -226,7 +250,7 @@ def test_a_fit_reports_what_its_elites_explain_and_only_at_its_end():
 
 def test_one_step_equals_the_loss_of_the_official_code_written_out():
     """Sum over members of mean[(mu - y)^2 / var + log var] + decays, and 0.01 of the bounds once; Adam on all of it."""
-    _, run, before = build(model_batch_size=64, fit_slice_minibatches=1)
+    _, run, before = build(**SINGLE)
     buffer, key = buffer_of(500), jax.random.key(7)
     begun, _ = run(key, before, buffer)
     after, _ = run(key, begun, buffer)
@@ -235,7 +259,7 @@ def test_one_step_equals_the_loss_of_the_official_code_written_out():
     rows = replay.take(
         buffer, DRAW(key_rows, split, 0, jnp.asarray(0), dataclasses.replace(THREE, model_batch_size=64))
     )
-    inputs = fit_passes.training_moments(encoding.forward(SPEC), split, buffer)
+    inputs = MOMENTS(split, buffer)
     x = (np.concatenate([rows.obs, rows.action], -1) - inputs.mean) / inputs.std
     y = np.concatenate([rows.reward[..., None], rows.next_obs - rows.obs], -1)
 
@@ -259,8 +283,13 @@ def test_one_step_equals_the_loss_of_the_official_code_written_out():
 
     trained = (before.members.params, before.shared.params)
     optimizer = optax.adam(1e-3)
-    updates, _ = optimizer.update(jax.jit(jax.grad(loss))(trained), optimizer.init(trained))
-    expected_params, expected_bounds = optax.apply_updates(trained, updates)
+
+    @jax.jit
+    def step(trained):
+        updates, _ = optimizer.update(jax.grad(loss)(trained), optimizer.init(trained))
+        return optax.apply_updates(trained, updates)
+
+    expected_params, expected_bounds = step(trained)
     for got, want in zip(jax.tree.leaves(after.members.params), jax.tree.leaves(expected_params)):
         np.testing.assert_allclose(got, want, atol=3e-6)
     for name in ("max", "min"):
@@ -270,7 +299,7 @@ def test_one_step_equals_the_loss_of_the_official_code_written_out():
 
 def test_members_learn_apart():
     """A member that explodes does not touch the others' weights."""
-    _, run, healthy = build(model_batch_size=64, fit_slice_minibatches=1)
+    _, run, healthy = build(**SINGLE)
     buffer = buffer_of(500)
     broken_params = jax.tree.map(lambda leaf: leaf.at[1].mul(1e3), healthy.members.params)
     broken = healthy.replace(members=healthy.members.replace(params=broken_params))
@@ -323,7 +352,7 @@ def test_every_member_ends_at_its_own_best_snapshot_and_the_best_are_elites():
 
 
 def test_weights_and_moments_stay_warm_between_fits():
-    model, run, state = build()
+    model, run, state = build(**SLICED)
     buffer = buffer_of(600)
     first, metrics_1, _ = fit_to_end(model, jax.random.key(1), state, buffer, run)
     start, _ = run(jax.random.key(2), first, buffer)
@@ -338,12 +367,12 @@ def test_weights_and_moments_stay_warm_between_fits():
 
 
 def test_slices_of_any_size_do_the_same_work():
-    def result(slice_minibatches):
-        model, run, state = build(fit_slice_minibatches=slice_minibatches, model_batch_size=32)
-        return fit_to_end(model, jax.random.key(1), state, buffer_of(300), run)
+    def result(knobs):
+        model, run, state = build(**knobs)
+        return fit_to_end(model, jax.random.key(1), state, buffer_of(600), run)
 
-    small, metrics_small, calls_small = result(1)
-    large, metrics_large, calls_large = result(5)  # epochs of 8 minibatches: one slice and three single ones
+    small, metrics_small, calls_small = result(SINGLE)
+    large, metrics_large, calls_large = result(SLICED)  # epochs of 8 minibatches: two slices and two single ones
     epochs = int(metrics_small["epochs"])
     assert (calls_small, calls_large) == (1 + epochs * 9, 1 + epochs * 5)
     assert int(metrics_small["gradient_steps"]) == int(metrics_large["gradient_steps"])
@@ -372,21 +401,12 @@ def test_loops_over_minibatches_have_a_static_length():
 
 
 def test_one_trace_of_each_program_while_the_data_grow():
-    (model, _, state), traces = build(), []
-
-    def counted(i):
-        def program(*arguments):
-            traces.append(i)
-            return model.fit.functions[i](*arguments)
-
-        return program
-
-    growing = model._replace(fit=model.fit._replace(functions=tuple(map(counted, range(4)))))
-    run, buffer = runner(growing), buffer_of(300)
+    """Here, and in the other tests that share these programs."""
+    (model, run, state), buffer = build(**SLICED), buffer_of(300)
     for i in range(4):
-        state, _, _ = fit_to_end(growing, jax.random.key(i), state, buffer, run)
+        state, _, _ = fit_to_end(model, jax.random.key(i), state, buffer, run)
         buffer = replay.add(buffer, real_rows(250, seed=i))
-    assert sorted(traces) == sorted(set(traces))
+    assert sorted(run.traced) == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(("num_rows", "value"), [(400, 2.0), (400, 0.45), (5000, 0.45), (5000, 8.907463)])
@@ -397,22 +417,24 @@ def test_a_constant_observation_is_harmless(num_rows, value):
         obs=rows.obs * [1, 1, 0] + np.float32([0, 0, value]),
         next_obs=rows.next_obs * [1, 1, 0] + np.float32([0, 0, value]),
     )
-    buffer = replay.add(replay.init(SPEC, num_rows), jax.tree.map(lambda leaf: leaf.astype(np.float32), rows))
+    buffer = replay.add(replay.init(SPEC, 5000), jax.tree.map(lambda leaf: leaf.astype(np.float32), rows))
     model, run, state = build(fit_max_gradient_steps=200)
     state, metrics, _ = fit_to_end(model, jax.random.key(0), state, buffer, run)
     assert float(state.inputs.std[2]) == 1.0
     assert np.isfinite(metrics["holdout_mse_per_member"]).all()
-    mean, log_var = model.predict(model.belief(state), rows.obs[:5].astype(np.float32), rows.action[:5])
+    predict = jax.jit(model.predict)
+    mean, log_var = predict(model.belief(state), rows.obs[:5].astype(np.float32), rows.action[:5])
     assert np.isfinite(mean).all()
     assert np.isfinite(log_var).all()
     # Imagined states carry the model's noise in this dimension too, and must not be somewhere else for it.
     moved = rows.obs[:5].astype(np.float32) + np.float32([0, 0, 0.01])
-    noisy, _ = model.predict(model.belief(state), moved, rows.action[:5])
+    noisy, _ = predict(model.belief(state), moved, rows.action[:5])
     np.testing.assert_allclose(noisy, mean, atol=0.1)
 
 
 # -- faults --------------------------------------------------------------------------------------------------------
 
+FIRST_FAULT = jax.jit(health.first_fault)
 WATCHED = {"fit_slice_minibatches": 3, "model_batch_size": 32, "fit_max_gradient_steps": 20}
 
 
@@ -421,7 +443,7 @@ def fault_text(state, buffer, spoil=lambda state: state, at_step=0):
     model, run, _ = build(**WATCHED)
     state, report = run(jax.random.key(1), state, buffer)
     spoilt = False
-    while (text := health.describe(health.first_fault(report.watched))) is None and model.fit.due(state) != FINISHED:
+    while (text := health.describe(FIRST_FAULT(report.watched))) is None and model.fit.due(state) != FINISHED:
         if not spoilt and int(state.fit.num_steps) >= at_step:
             state, spoilt = spoil(state), True
         state, report = run(jax.random.key(1), state, buffer)
@@ -487,7 +509,7 @@ def test_one_real_row_before_anything_is_learnt_from_it(where, value, what, slot
 
 
 def fault_at_start(state, buffer):
-    return health.first_fault(build(**WATCHED)[1](jax.random.key(1), state, buffer)[1].watched)
+    return FIRST_FAULT(build(**WATCHED)[1](jax.random.key(1), state, buffer)[1].watched)
 
 
 def test_a_full_buffer_is_checked_to_its_last_slot():
@@ -503,8 +525,8 @@ def test_seeds_side_by_side_have_a_fault_each():
     buffers = jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), buffer_of(300))
     states = jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), state)
     key = jax.random.split(jax.random.key(1), 3)
-    first_fault = jax.vmap(lambda report: health.first_fault(report.watched))
-    begun, report = jax.vmap(model.fit.functions[0])(key, states, buffers)
+    first_fault = jax.jit(jax.vmap(lambda report: health.first_fault(report.watched)))
+    begun, report = jax.jit(jax.vmap(model.fit.functions[0]))(key, states, buffers)
     assert first_fault(report).update.tolist() == [-1] * 3
     params = jax.tree.map(lambda leaf: leaf, begun.members.params)
     params["mean"]["bias"] = params["mean"]["bias"].at[1, 2, 0].set(jnp.nan)

@@ -37,14 +37,15 @@ def fitted():
     buffer = replay.add(replay.init(SPEC, 8000), rows)
     config = gaussian.GaussianConfig(num_members=3, num_elites=2, model_hidden_units=32, **PAPERS_FIT)
     model = gaussian.build(config, SPEC)
-    state, programs = model.init(jax.random.key(0)), [jax.jit(program) for program in model.fit.functions]
+    state, programs = jax.jit(model.init)(jax.random.key(0)), [jax.jit(program) for program in model.fit.functions]
+    due_after = jax.jit(model.fit.due)
     metrics = {}
     for fit in range(2):
         due = 0
         while due != FINISHED:
             state, report = programs[due](jax.random.key(fit), state, buffer)
             metrics |= report.metrics
-            due = int(model.fit.due(state))
+            due = int(due_after(state))
     return model, state, metrics
 
 
@@ -52,7 +53,7 @@ def test_recovers_the_mean_and_the_noise_of_a_linear_gaussian_system(fitted):
     model, state, metrics = fitted
     rng = np.random.default_rng(1)
     obs, action = rng.normal(size=(500, 2)), rng.uniform(-1, 1, size=(500, 1))
-    mean, log_var = model.predict(model.belief(state), jnp.asarray(obs, jnp.float32), jnp.asarray(action, jnp.float32))
+    mean, log_var = jax.jit(model.predict)(model.belief(state), np.float32(obs), np.float32(action))
     error = np.sqrt(np.mean((np.asarray(mean) - linear_mean(obs, action)) ** 2, axis=1))  # [M, D]
     assert (error < 0.25 * NOISE_STD).all(), error
     std = np.exp(0.5 * np.median(np.asarray(log_var), axis=1))
@@ -67,17 +68,18 @@ def test_a_group_is_the_elite_of_that_number_and_every_number_has_its_own_noise(
     state = jax.jit(model.init)(jax.random.key(0)).replace(elites=jnp.asarray([2, 0]))
     rng = np.random.default_rng(0)
     obs, action = (jnp.asarray(x, jnp.float32) for x in (rng.normal(size=(5, 2)), rng.uniform(-1, 1, (5, 1))))
-    mean, log_var = model.predict(model.belief(state), obs, action)
+    mean, log_var = jax.jit(model.predict)(model.belief(state), obs, action)
+    sample = jax.jit(model.sample)
     noise = jax.random.normal(jax.random.key(5), (5, 3))
     for group, member in ((0, 2), (1, 0)):
-        next_obs, reward = model.sample(jax.random.key(5), model.belief(state), jnp.asarray(group), obs, action)
+        next_obs, reward = sample(jax.random.key(5), model.belief(state), jnp.asarray(group), obs, action)
         target = np.concatenate([reward[:, None], next_obs - obs], -1)
         np.testing.assert_allclose(target, mean[member] + jnp.exp(0.5 * log_var[member]) * noise, atol=1e-5)
 
 
 def test_members_start_apart_and_bounds_where_the_official_code_puts_them():
     model = gaussian.build(gaussian.GaussianConfig(), SPEC)
-    state = model.init(jax.random.key(0))
+    state = jax.jit(model.init)(jax.random.key(0))
     first_layer = np.asarray(state.members.params["layer_0"]["kernel"])
     assert first_layer.shape == (7, 3, 200)
     assert not np.allclose(first_layer[0], first_layer[1])

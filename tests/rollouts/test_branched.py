@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny_runs
 
 from mbpo_jax import health, replay
 from mbpo_jax.environments.cartpole import CartpoleContinuous
@@ -27,17 +28,26 @@ def no_action(key, obs):
 
 
 def starts(steps_left):
-    return jnp.stack([jnp.arange(len(steps_left), dtype=jnp.float32), jnp.asarray(steps_left, jnp.float32)], -1)
+    return jnp.asarray(np.stack([np.arange(len(steps_left)), steps_left], -1), jnp.float32)
+
+
+@functools.cache
+def compiled(step_fn, policy_fn=no_action, num_groups=1, max_block_rows=BLOCK_ROWS):
+    """`roll_out` of some dynamics; tests of the same ones and equal shapes share it."""
+    dynamics = Dynamics(step_fn, num_groups)
+
+    def roll(key, buffer, start_obs, length, limit):
+        return branched.roll_out(key, policy_fn, dynamics, buffer, start_obs, length, limit, max_block_rows)
+
+    return jax.jit(roll)
 
 
 def run(step_fn, start_obs, length, capacity=50_000, num_groups=1, key=0, limit=None, action_dim=1):
     buffer = replay.init(Spec(start_obs.shape[1], action_dim), capacity)
     limit = capacity if limit is None else limit
-    roll = jax.jit(
-        lambda k, b, o, n, m: branched.roll_out(k, no_action, Dynamics(step_fn, num_groups), b, o, n, m, BLOCK_ROWS)
-    )
+    roll = compiled(step_fn, num_groups=num_groups)
     buffer, report = roll(jax.random.key(key), buffer, start_obs, jnp.asarray(length), jnp.asarray(limit))
-    return replay.take(buffer, jnp.arange(int(buffer.size))), report.metrics, buffer
+    return tiny_runs.rows_of(buffer), report.metrics, buffer
 
 
 @pytest.mark.parametrize(("num_starts", "num_groups"), [(7, 1), (7, 5), (3, 5), (2500, 3), (1000, 1), (5001, 5)])
@@ -201,7 +211,7 @@ def test_with_the_true_dynamics_a_rollout_reproduces_the_environment():
             jax.random.key(1), random_action, dynamics, buffer, start_obs, length, limit, BLOCK_ROWS
         )
     )()
-    rows = jax.tree.map(np.asarray, replay.take(buffer, jnp.arange(int(buffer.size))))
+    rows = tiny_runs.rows_of(buffer)
     assert 0 < float(report.metrics["terminal_fraction"]) < 1
     env = CartpoleContinuous()
     env.reset(seed=0)
@@ -235,15 +245,16 @@ NOISY = Dynamics(noisy, 3)
 
 def noisy_starts(num_rows=47):
     left = np.random.default_rng(1).integers(1, 6, num_rows)
-    return jnp.concatenate([starts(left), jnp.zeros((num_rows, 1))], -1)
+    return jnp.asarray(np.concatenate([starts(left), np.zeros((num_rows, 1), np.float32)], -1))
 
 
 STEP = jax.jit(lambda key, b, r: branched.step(key, noisy_action, NOISY, b, r, 8), donate_argnums=(1, 2))
+START = jax.jit(branched.start)
 
 
 def in_programs(start_obs, length, buffer, limit, through_host=False):
     """(buffer, rollout, steps taken) of a round, one call a step, the state of it perhaps written out in between."""
-    rollout, _ = jax.jit(branched.start)(start_obs, jnp.asarray(length), jnp.asarray(limit))
+    rollout, _ = START(start_obs, jnp.asarray(length), jnp.asarray(limit))
     steps = 0
     while branched.is_running(rollout):
         if through_host:
@@ -262,9 +273,9 @@ def assert_same(a, b):
 @pytest.mark.parametrize(("length", "limit", "steps"), [(1, 300, 1), (3, 300, 3), (3, 20, 3), (9, 300, 5)])
 def test_a_round_in_programs_is_the_round_in_one(length, limit, steps, through_host):
     start_obs = noisy_starts()
-    whole, report = jax.jit(
-        lambda b, n, m: branched.roll_out(jax.random.key(3), noisy_action, NOISY, b, start_obs, n, m, 8)
-    )(replay.init(Spec(3, 1), 300), jnp.asarray(length), jnp.asarray(limit))
+    whole, report = compiled(noisy, noisy_action, 3, max_block_rows=8)(
+        jax.random.key(3), replay.init(Spec(3, 1), 300), start_obs, jnp.asarray(length), jnp.asarray(limit)
+    )
     buffer, rollout, taken = in_programs(start_obs, length, replay.init(Spec(3, 1), 300), limit, through_host)
     assert taken == steps  # every row ends after five steps, and the round with it
     assert int(rollout.step) == steps
@@ -277,18 +288,11 @@ def test_every_row_and_step_has_noise_of_its_own_and_actions_another_than_the_mo
     def step(key, group, obs, action):
         return obs - 1.0, jax.random.normal(key, obs.shape[:1]), jnp.zeros(len(obs), bool)
 
-    blocks_of_8 = functools.partial(branched.roll_out, max_block_rows=8)  # two for each group
-    buffer, _ = jax.jit(blocks_of_8, static_argnums=(1, 2))(
-        jax.random.key(0),
-        noisy_action,
-        Dynamics(step, 3),
-        replay.init(Spec(2, 1), 300),
-        starts([9] * 47),
-        jnp.asarray(3),
-        jnp.asarray(300),
-    )
-    rows = replay.take(buffer, jnp.arange(141))
-    action, noise = np.asarray(rows.action[:, 0]), np.asarray(rows.reward)
+    roll = compiled(step, noisy_action, 3, max_block_rows=8)  # two blocks for each group
+    empty, length, limit = replay.init(Spec(2, 1), 300), jnp.asarray(3), jnp.asarray(300)
+    buffer, _ = roll(jax.random.key(0), empty, starts([9] * 47), length, limit)
+    rows = tiny_runs.rows_of(buffer)
+    action, noise = rows.action[:, 0], rows.reward
     assert len(np.unique(action)) == len(np.unique(noise)) == 141
     assert abs(np.corrcoef(action, noise)[0, 1]) < 0.3
 
@@ -296,7 +300,7 @@ def test_every_row_and_step_has_noise_of_its_own_and_actions_another_than_the_mo
 def test_an_empty_round_is_not_running_and_has_the_form_of_a_round():
     empty = branched.empty(47, 3)
     assert not branched.is_running(empty)
-    started, _ = branched.start(noisy_starts(), jnp.asarray(1), jnp.asarray(1))
+    started, _ = START(noisy_starts(), jnp.asarray(1), jnp.asarray(1))
     form = [(leaf.shape, leaf.dtype, leaf.weak_type) for leaf in jax.tree.leaves(empty)]
     assert form == [(leaf.shape, leaf.dtype, leaf.weak_type) for leaf in jax.tree.leaves(started)]
     assert len({leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(empty)}) == len(jax.tree.leaves(empty))
@@ -304,7 +308,7 @@ def test_an_empty_round_is_not_running_and_has_the_form_of_a_round():
 
 def test_a_step_writes_the_buffer_in_place_and_needs_no_second_one(optimised):
     buffer = replay.init(Spec(3, 1), 200_000)
-    rollout, _ = branched.start(noisy_starts(), jnp.asarray(2), jnp.asarray(200_000))
+    rollout, _ = START(noisy_starts(), jnp.asarray(2), jnp.asarray(200_000))
     memory = STEP.lower(jax.random.key(3), buffer, rollout).compile(optimised).memory_analysis()
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(buffer))
     assert memory.alias_size_in_bytes > size
@@ -317,14 +321,15 @@ def test_a_step_writes_the_buffer_in_place_and_needs_no_second_one(optimised):
 # -- faults --------------------------------------------------------------------------------------------------------
 
 
+FIRST_FAULT = jax.jit(health.first_fault)
+
+
 def described(step_fn, start_obs, policy_fn=no_action, length=3, num_groups=2):
-    dynamics, length, limit = Dynamics(step_fn, num_groups), jnp.asarray(length), jnp.asarray(100)
+    roll = compiled(step_fn, policy_fn, num_groups)
     empty = replay.init(Spec(start_obs.shape[1], 1), 100)
-    buffer, report = jax.jit(
-        lambda: branched.roll_out(jax.random.key(0), policy_fn, dynamics, empty, start_obs, length, limit, BLOCK_ROWS)
-    )()
+    buffer, report = roll(jax.random.key(0), empty, start_obs, jnp.asarray(length), jnp.asarray(100))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(buffer))
-    return health.describe(health.first_fault(report.watched)), report.metrics
+    return health.describe(FIRST_FAULT(report.watched)), report.metrics
 
 
 def spoilt(value, names, from_left=99):
@@ -397,34 +402,42 @@ def test_seeds_side_by_side_have_a_fault_each():
 def test_a_step_of_a_round_that_is_over_adds_no_row():
     """Batched seeds wait so for one another: everything but the buffer is put back by the driver."""
     buffer = replay.add(replay.init(Spec(3, 1), 300), jax.tree.map(lambda leaf: leaf[:5], filled_rows()))
-    rollout, _ = branched.start(noisy_starts(), jnp.asarray(0), jnp.asarray(300))
+    rollout, _ = START(noisy_starts(), jnp.asarray(0), jnp.asarray(300))
     assert not branched.is_running(rollout)
-    after, _, _ = jax.jit(lambda b, r: branched.step(jax.random.key(3), noisy_action, NOISY, b, r, 8))(buffer, rollout)
-    assert_same(after, buffer)
+    before = jax.tree.map(np.array, buffer)
+    after, _, _ = STEP(jax.random.key(3), buffer, rollout)
+    assert_same(after, before)
 
 
 def filled_rows():
-    return branched.roll_out(
-        jax.random.key(0), noisy_action, NOISY, replay.init(Spec(3, 1), 50), noisy_starts(), jnp.asarray(1),
-        jnp.asarray(50), 8,
-    )[0].rows  # fmt: skip
+    roll = compiled(noisy, noisy_action, 3, max_block_rows=8)
+    empty, length, limit = replay.init(Spec(3, 1), 300), jnp.asarray(1), jnp.asarray(50)
+    return roll(jax.random.key(0), empty, noisy_starts(), length, limit)[0].rows
 
 
 def test_batched_seeds_with_unequal_rounds_move_the_rows_that_each_moves_alone():
     """Seeds go through as many blocks as the largest needs; those beyond a seed's own store nothing."""
-    many = jnp.stack([noisy_starts(), noisy_starts().at[10:, 1].set(0.0), noisy_starts().at[:, 1].set(1.0)])
+    whole = np.asarray(noisy_starts())
+    fewer, shorter = whole.copy(), whole.copy()
+    fewer[10:, 1], shorter[:, 1] = 0.0, 1.0
+    many = jnp.asarray(np.stack([whole, fewer, shorter]))
     keys = jax.random.split(jax.random.key(3), 3)
 
-    def two_steps(key, start_obs):
-        buffer, (rollout, _) = replay.init(Spec(3, 1), 300), branched.start(start_obs, jnp.asarray(2), jnp.asarray(300))
-        for _ in range(2):
-            buffer, rollout, _ = branched.step(key, noisy_action, NOISY, buffer, rollout, 4)
-        return buffer, rollout
+    def start(start_obs):
+        rollout, _ = branched.start(start_obs, jnp.asarray(2), jnp.asarray(300))
+        return replay.init(Spec(3, 1), 300), rollout
 
-    buffers, rollouts = jax.jit(jax.vmap(two_steps))(keys, many)
+    def step(key, buffer, rollout):
+        return branched.step(key, noisy_action, NOISY, buffer, rollout, 4)[:2]
+
+    def two_steps(lift, key, start_obs):
+        start_lifted, step_lifted = jax.jit(lift(start)), jax.jit(lift(step))
+        return step_lifted(key, *step_lifted(key, *start_lifted(start_obs)))
+
+    buffers, rollouts = two_steps(jax.vmap, keys, many)
     assert len(set(rollouts.num_alive.tolist())) == 3
     for i in range(3):
-        buffer, rollout = jax.jit(two_steps)(keys[i], many[i])
+        buffer, rollout = two_steps(lambda fn: fn, keys[i], many[i])
         assert int(rollouts.num_alive[i]) == int(rollout.num_alive)
         rows, mine = buffer.rows, jax.tree.map(lambda leaf, i=i: leaf[i], buffers.rows)
         for a, b in zip(jax.tree.leaves(mine), jax.tree.leaves(rows), strict=True):

@@ -12,6 +12,8 @@ from mbpo_jax.driver.trained import load_trained
 from mbpo_jax.studies import policy_shift
 from mbpo_jax.studies.policy_shift import Measurement, gaussian_kl
 
+UPDATES = 30  # between measurements; another number is another program to compile
+
 
 def kl_by_integration(mean, std, other_mean, other_std):
     p, q = stats.norm(mean, std), stats.norm(other_mean, other_std)
@@ -65,7 +67,7 @@ def test_where_the_policy_did_not_move_there_is_no_slope():
 
 @pytest.fixture(scope="module")
 def finding(run_dir):
-    return policy_shift.study(run_dir, num_rows=(40, 80), num_measurements=2, updates_between=30, visited_steps=25)
+    return policy_shift.study(run_dir, num_rows=(40, 80), num_measurements=2, updates_between=UPDATES, visited_steps=25)
 
 
 def test_a_run_is_studied_from_its_files(finding):
@@ -73,8 +75,8 @@ def test_a_run_is_studied_from_its_files(finding):
     for curve in finding.numbers["curves"]:
         first, *later = curve["measurements"]
         assert (first["num_updates"], first["kl"]) == (0, pytest.approx(0.0, abs=1e-9))
-        assert [point["num_updates"] for point in later] == [30, 60]
-        assert all(point["kl"] > 1e-4 for point in later)  # learning rate 3e-4, 30 updates: it moved
+        assert [point["num_updates"] for point in later] == [UPDATES, 2 * UPDATES]
+        assert all(point["kl"] > 1e-4 for point in later)  # learning rate 3e-4: it moved
         assert all(point["loss"] > 0.0 and 0.0 <= point["unexplained"] <= 1.0 for point in curve["measurements"])
         assert len(curve["recommended_lengths"]) == 3
     assert "80 rows: loss" in finding.sentence
@@ -126,13 +128,13 @@ def test_the_policy_learns_from_imagined_rows_as_well(run_dir, monkeypatch):
         return draw(key, real, imagined, *rest)
 
     monkeypatch.setattr(policy_shift.phases, "draw_mixed", spy)
-    policy_shift._Experiment(load_trained(run_dir), 80, 25).measure(40, 1, 1)
+    policy_shift._Experiment(load_trained(run_dir), 80, 25).measure(40, 1, UPDATES)
     assert seen == [(80, policy_shift.START_ROWS)]
 
 
 def test_learning_changes_the_policy_and_leaves_data_and_model_alone(experiment):
     before = jax.tree.map(np.asarray, experiment._data)
-    measured = experiment.measure(40, 1, 10)
+    measured = experiment.measure(40, 1, UPDATES)
     jax.tree.map(np.testing.assert_array_equal, before, jax.tree.map(np.asarray, experiment._data))
     assert measured[0].kl == pytest.approx(0.0, abs=1e-9) and measured[1].kl > 0.0
 
@@ -169,7 +171,7 @@ def test_every_measurement_is_on_states_that_the_policy_of_the_moment_visits(exp
     monkeypatch.setattr(experiment, "_exploring", lambda actor: acting.append(actor) or explore(actor))
     monkeypatch.setattr(experiment, "_judge", lambda *args: judged.append(args) or judge(*args))
     monkeypatch.setattr(policy_shift.episodes, "collect", collect_and_note)
-    measured = experiment.measure(40, 2, 5)
+    measured = experiment.measure(40, 2, UPDATES)
     assert len(acting) == len(judged) == 3
     for actor, (judged_actor, _, rows, _), (visited, _) in zip(acting, judged, visits):
         assert actor is judged_actor
@@ -179,7 +181,7 @@ def test_every_measurement_is_on_states_that_the_policy_of_the_moment_visits(exp
     assert not np.array_equal(kernels[0], kernels[1])
     assert not np.array_equal(kernels[1], kernels[2])
     assert judged[0][1] is judged[2][1]  # the model is fitted once
-    assert [point.num_updates for point in measured] == [0, 5, 10]
+    assert [point.num_updates for point in measured] == [0, UPDATES, 2 * UPDATES]
 
 
 def test_learning_that_diverges_is_reported_with_its_rows(experiment):

@@ -1,13 +1,15 @@
 """Writes pictures, whole or not at all."""
 
 from pathlib import Path
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from mbpo_jax.driver.storage import files
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def save(figure: Figure, path: Path) -> Path:
+
+def save(figure: "Figure", path: Path) -> Path:
     """Writes a figure to `path` as a PNG, replacing an older one in one move; returns the path.
 
     Raises:
