@@ -150,7 +150,7 @@ def command(*arguments, **environment):
         env=process_environment(**environment),
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
     )
 
 
