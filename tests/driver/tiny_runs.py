@@ -157,7 +157,7 @@ def command(*arguments, **environment):
         env=process_environment(**environment),
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
     )
 
 

@@ -71,7 +71,7 @@ def run_together(commands, **environments):
         for i, command in enumerate(commands)
     ]
     try:
-        texts = [process.communicate(timeout=120) for process in started]
+        texts = [process.communicate(timeout=300) for process in started]
     finally:
         for process in started:
             process.kill()
