@@ -58,7 +58,7 @@ def begun():
             axis = SeedAxis(len(SEEDS), lifting)
             states = axis.join([{"scale": jnp.asarray(value)} for value in scale])
             functions = compile_acting(algorithm, axis, action_dim=2)
-            acting, roots = Acting(algorithm, functions, axis, envs, SEEDS), axis.keys(SEEDS)
+            acting, roots = Acting(algorithm, functions, axis, envs, envs.spaces, SEEDS), axis.keys(SEEDS)
             envs.begin()
             return Run(acting, roots, acting.first_carry(roots, states)), states
 
