@@ -1,7 +1,6 @@
 """What all tests share."""
 
 import contextlib
-import functools
 import importlib.util
 import mmap
 import os
@@ -15,7 +14,7 @@ import pytest
 import tiny_runs
 from jax.experimental.compilation_cache import compilation_cache
 
-from mbpo_jax.driver import compile_cache, setup
+from mbpo_jax.driver import compile_cache
 
 STRICT = (
     "test_branched",
@@ -85,9 +84,6 @@ def _compile_fast() -> None:
 
 
 _compile_fast()  # XLA reads them when it compiles for the first time
-
-# Many kinds of runs take turns here.
-setup.compile_programs = functools.lru_cache(maxsize=100)(setup.compile_programs.__wrapped__)
 
 
 def pytest_configure(config: pytest.Config) -> None:
