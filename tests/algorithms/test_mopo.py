@@ -11,7 +11,7 @@ from mbpo_jax.algorithms import REGISTRY, mopo, phases
 from mbpo_jax.models.state import GaussianConfig
 from mbpo_jax.replay import Replay
 from mbpo_jax.rollouts import branched
-from mbpo_jax.rollouts.penalties import PENALTIES
+from mbpo_jax.rollouts.penalties import PENALTIES, penalise
 from mbpo_jax.types import FINISHED, Dynamics, Spec, Transition, WorldModel
 
 # Two members, one row, three targets.
@@ -59,8 +59,7 @@ def counting_dynamics(ends_at=np.inf):
     ],
 )
 def test_the_penalty_is_taken_from_the_belief_that_makes_the_row(penalty, weight, left):
-    config = mopo.MopoConfig(penalty=penalty, penalty_weight=weight)
-    dynamics = mopo.penalise(config, world(), jnp.asarray(3.0), counting_dynamics(ends_at=1.0))
+    dynamics = penalise(counting_dynamics(ends_at=1.0), world(), jnp.asarray(3.0), penalty, weight)
     next_obs, reward, ends = dynamics.step_fn(
         jax.random.key(0), jnp.zeros((), int), jnp.zeros((4, 1)), jnp.zeros((4, 1))
     )

@@ -1,5 +1,7 @@
 """Runs that learn from a data set: stopped, resumed, loaded; one set of rows for all seeds, and none in checkpoints."""
 
+import signal
+
 import jax
 import numpy as np
 import pytest
@@ -49,6 +51,20 @@ def test_a_stopped_run_ends_like_one_that_is_not(whole, data, tmp_path):
     assert tiny_runs.train(tmp_path, knobs, dataset=data, num_steps=25).finished
     assert tiny_runs.train(tmp_path, knobs, dataset=data).finished
     tiny_runs.assert_same_bits(tiny_runs.saved(tmp_path).arrays, tiny_runs.saved(run_dir).arrays)
+
+
+def test_a_run_that_is_killed_ends_like_one_that_is_not(data, whole, tmp_path):
+    name, run_dir = whole
+    if name != "mopo":
+        return  # what is saved of it has no more than what a stopped run has
+    words = tiny_runs.argv(tmp_path, tiny_runs.MOPO, dataset=data)
+    for moment, steps in (("fit:1", ()), ("save:20", (None, 20))):  # in the fit; while a checkpoint is written
+        done = tiny_runs.command(tiny_runs.__file__, moment, "SIGKILL", *words)
+        assert (done.returncode, done.stderr) == (-signal.SIGKILL, "")
+        newest = tiny_runs.saved(tmp_path) if steps else None
+        assert (newest and newest.record["step"]) in (None, *steps)
+    assert tiny_runs.train(tmp_path, tiny_runs.MOPO, dataset=data).finished
+    tiny_runs.assert_same_run(tmp_path, run_dir)
 
 
 def test_what_was_learnt_is_opened_with_its_data(whole):

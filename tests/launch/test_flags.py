@@ -617,7 +617,7 @@ def test_garbage_never_raises_anything_but_a_flags_error():
     random_numbers = random.Random(20261120)
     names = [name for name in flags.define() if name not in ("flagfile",)]
     refused = 0
-    for _ in range(400):
+    for _ in range(120):  # tests/slow/flag_fuzz.py tries as many as one likes
         argv = [garbage(random_numbers, names) for _ in range(random_numbers.randint(1, 3))]
         try:
             run, config = flags.parse(argv)
@@ -628,7 +628,7 @@ def test_garbage_never_raises_anything_but_a_flags_error():
         else:
             assert isinstance(run, RunConfig)
             assert isinstance(config, REGISTRY[run.algorithm].config_class)
-    assert 200 < refused < 400  # some of it is fine, and that has been seen too
+    assert 60 < refused < 120  # some of it is fine, and that has been seen too
 
 
 def test_garbage_in_a_flagfile_never_raises_anything_but_a_flags_error(tmp_path):

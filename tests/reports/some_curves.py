@@ -31,7 +31,18 @@ def flat(value, last_step, every=1000):
     return dict.fromkeys(range(every, last_step + 1, every), float(value))
 
 
-def experiment(curves, name="hopper", env="Hopper-v5", algorithm="mbpo", missing_seeds=(), as_published=None):
+def experiment(
+    curves, name="hopper", env="Hopper-v5", algorithm="mbpo", missing_seeds=(), as_published=None, dataset=""
+):
     """An experiment; with the published settings if its algorithm is MBPO and nothing else is said."""
     as_published = algorithm == "mbpo" if as_published is None else as_published
-    return Experiment(name, f"experiments/{name}.flags", algorithm, env, tuple(curves), missing_seeds, as_published)
+    return Experiment(
+        name,
+        f"experiments/{name}.flags",
+        algorithm,
+        env,
+        tuple(curves),
+        missing_seeds,
+        as_published,
+        dataset=dataset,
+    )

@@ -41,6 +41,22 @@ def test_experiments_of_one_environment_share_a_table():
     assert text.count("| experiment |") == 1  # nothing to tabulate for the other
 
 
+def test_what_learnt_from_one_data_set_stands_under_it():
+    data = {"dataset_sha256": "0123456789abcdef", "dataset_rows": 1000, "dataset_return_mean": 41.6}
+    mixed = curve({40: 55.0}, algorithm="mopo", dataset=data)
+    cloned = curve({40: 30.0}, algorithm="bc", dataset={"dataset_sha256": "0123456789abcdef"})  # of an older version
+    offline = [
+        experiment([seed], name, algorithm=seed.algorithm, dataset="mixed-v0", as_published=False)
+        for name, seed in (("mixed_bc", cloned), ("mixed_mopo", mixed))
+    ]
+    text = text_of(*offline, experiment([curve(flat(2.0, 15_000))]))
+    assert text.index("## Hopper-v5, mixed-v0") < text.index("| mixed_mopo |") < text.index("## Hopper-v5\n")
+    told = "Learnt from data: 1,000 rows, mean return of its episodes **42**, SHA-256 0123456789ab."
+    assert text.count(told) == text.count("Learnt from data") == 1
+    assert cells(text, "mixed_mopo")[0][3:] == ["55", "55", "55", "-", "-", "not published"]
+    assert "settled" not in text
+
+
 def test_every_number_comes_with_its_origin():
     seeds = [
         curve(flat(1.0, 15_000), 0),

@@ -120,12 +120,13 @@ def test_a_file_gives_back_what_was_saved(tmp_path):
     assert path == tmp_path / "curves/hopper/seed_2.json"
     nothing = dict.fromkeys(("num_steps", "commit", "versions", "devices", "seconds", "stds", "flags"))
     flags = {"length": [1, 2], "rate": 3e-4, "target": None, "is_on": True, "rule": "auto"}
-    for saved in (curve({0: 1.5, 1000: -math.inf}, stds=(0.0, 0.25), flags=flags), curve({5: 1.0}, **nothing)):
+    data = {"dataset_sha256": "ab", "dataset_rows": 3, "dataset_return_mean": None}
+    whole = curve({0: 1.5, 1000: -math.inf}, stds=(0.0, 0.25), flags=flags)
+    for saved in (whole, dataclasses.replace(whole, dataset=data), curve({5: 1.0}, **nothing)):
         learning_curves.save(path, saved)
         assert learning_curves.load(path) == saved
-        assert len(path.read_text().splitlines()) == 2 + len(dataclasses.fields(saved)) - (
-            saved.flags is None
-        )  # a line for each entry
+        entries = len(dataclasses.fields(saved)) - (saved.flags is None) - (saved.dataset is None)
+        assert len(path.read_text().splitlines()) == 2 + entries  # a line for each
         json.loads(path.read_text(), parse_constant=pytest.fail)  # strict JSON
 
 

@@ -20,7 +20,7 @@ from mbpo_jax.models.state import GaussianConfig
 from mbpo_jax.options import check, chosen_section, option
 from mbpo_jax.replay import Replay
 from mbpo_jax.rollouts import branched
-from mbpo_jax.rollouts.penalties import NO_PENALTY, PENALTIES
+from mbpo_jax.rollouts.penalties import NO_PENALTY, PENALTIES, penalise
 from mbpo_jax.types import (
     Agent,
     Algorithm,
@@ -111,7 +111,7 @@ def build(config: MopoConfig, spec: Spec) -> Algorithm:
         return phases.dynamics_of(world, world.belief(state.model), rule(state))
 
     def penalised(state: MopoState) -> Dynamics:
-        return penalise(config, world, world.belief(state.model), dynamics(state))
+        return penalise(dynamics(state), world, world.belief(state.model), config.penalty, config.penalty_weight)
 
     room = config.retain_rounds * config.rollout_batch * config.rollout_length
     roll_out = phases.roll_out(
@@ -147,16 +147,3 @@ def init(config: MopoConfig, spec: Spec, agent: Agent, world: WorldModel, room: 
         rollout=branched.empty(config.rollout_batch, spec.obs_dim),
         round_rows=jnp.zeros(config.retain_rounds, jnp.int32),
     )
-
-
-def penalise(config: MopoConfig, world: WorldModel, belief: PyTree, dynamics: Dynamics) -> Dynamics:
-    """Returns dynamics whose reward is that of `dynamics` minus penalty_weight times the penalty (Yu et al., Eq. 9)."""
-    if config.penalty == NO_PENALTY or config.penalty_weight == 0.0:
-        return dynamics
-
-    def step(key: Key, group: Array, obs: Array, action: Array) -> tuple[Array, Array, Array]:
-        next_obs, reward, ends = dynamics.step_fn(key, group, obs, action)
-        penalty = PENALTIES[config.penalty](*world.predict(belief, obs, action))
-        return next_obs, reward - config.penalty_weight * penalty, ends
-
-    return dynamics._replace(step_fn=step)

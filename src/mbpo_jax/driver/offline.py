@@ -1,13 +1,14 @@
 """The data set of an offline run: read once, checked against the environment, and shared by all seeds."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mbpo_jax.data_sets import read as reading
-from mbpo_jax.data_sets.data_set import DataSet, has_successor
+from mbpo_jax.data_sets.data_set import DataSet, episode_returns, has_successor
 from mbpo_jax.driver.config import RunConfig
 from mbpo_jax.driver.interaction.spaces import WHOLE_KINDS, Spaces
 from mbpo_jax.driver.seeds import SeedAxis
@@ -48,6 +49,16 @@ def usable(data_set: DataSet, algorithm: Algorithm) -> DataSet:
     note = f"{np.sum(~known):,} of them left out, for a model must know the successor"
     kept = {name: getattr(data_set, name)[known] for name in columns}
     return data_set._replace(**kept, notes=(*data_set.notes, note))
+
+
+def to_json(data_set: DataSet) -> dict[str, Any]:
+    """Returns what `config.json` keeps of a data set: which it is, wherever it lies, and how well it was recorded."""
+    returns, whole = episode_returns(data_set)
+    return {
+        "dataset_sha256": data_set.sha256,
+        "dataset_rows": int(data_set.reward.size),
+        "dataset_return_mean": float(np.mean(returns[whole])) if whole.any() else None,
+    }
 
 
 def spaces(data_set: DataSet) -> Spaces:

@@ -167,7 +167,7 @@ def values_of_data(setup: Setup, state: PyTree) -> list[dict[str, Any]]:
 def task_to_json(setup: Setup) -> dict[str, Any]:
     """Returns what `config.json` keeps of the task: its spaces, and which data set it is, wherever that lies."""
     kept = spaces_to_json(setup.task.spaces)
-    return kept if setup.data_set is None else kept | {"dataset_sha256": setup.data_set.sha256}
+    return kept if setup.data_set is None else kept | offline.to_json(setup.data_set)
 
 
 def _new_arrays(algorithm: Algorithm, spec: Spec, data_set: DataSet | None, key: Key) -> PyTree:

@@ -37,6 +37,7 @@ def collect(arguments: argparse.Namespace, requested: RequestedRun) -> Experimen
         missing_seeds=tuple(seed for seed, curve in curves.items() if curve is None),
         as_published=published.is_published_mbpo(run.algorithm, run.env, requested.flags),
         until_step=arguments.last_step,
+        dataset=Path(run.dataset).name,
     )
 
 

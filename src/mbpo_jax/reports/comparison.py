@@ -32,6 +32,17 @@ class Experiment:
     missing_seeds: tuple[int, ...] = ()  # asked for and without a curve
     as_published: bool = False  # MBPO with the published settings, not an ablation
     until_step: int | None = None  # later evaluations are not reported; None: all are
+    dataset: str = ""  # name of what it learnt from; empty: the environment
+
+    @property
+    def task(self) -> str:
+        """Returns what it is compared within: its environment, and offline its data set."""
+        return f"{self.env}, {self.dataset}" if self.dataset else self.env
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """Returns what its curves know of its data set; empty: nothing."""
+        return max((curve.dataset or {} for curve in self.curves), key=len, default={})
 
     @property
     def last_step(self) -> int:
@@ -92,6 +103,11 @@ def compare(experiment: Experiment) -> list[Row]:
     return rows
 
 
+def data_of(experiments: Sequence[Experiment]) -> dict[str, Any]:
+    """Returns what is known of the data set of experiments of one task; empty: they learnt in the environment."""
+    return max((experiment.data for experiment in experiments), key=len, default={})
+
+
 def aggregate(experiments: Sequence[Experiment]) -> Aggregate | None:
     """Aggregates MBPO over environments, at the last published step with evaluations of every seed in its window.
 
@@ -120,8 +136,8 @@ def aggregate(experiments: Sequence[Experiment]) -> Aggregate | None:
 
 
 def settled_steps(experiment: Experiment) -> dict[int, int | None] | None:
-    """Returns seed -> the step where it settled, None if it did not; None where returns are published."""
-    if published.reference(experiment.algorithm, experiment.env):
+    """Returns seed -> the step where it settled, None if it did not; None where returns are published, and offline."""
+    if experiment.dataset or published.reference(experiment.algorithm, experiment.env):
         return None
     return {curve.seed: statistics.settled_step(curve.steps, curve.returns) for curve in experiment.curves}
 
@@ -207,7 +223,8 @@ def _plain_published(row: Row) -> dict[str, Any]:
 
 def _provenance(experiment: Experiment) -> dict[str, Any]:
     """Returns everything about an experiment but its evaluations."""
-    dropped = ("steps", "returns", "stds", "experiment", "algorithm", "env")
+    dropped = ["steps", "returns", "stds", "experiment", "algorithm", "env"]
+    dropped += [] if experiment.dataset else ["dataset"]
     curves = [
         {name: item for name, item in dataclasses.asdict(curve).items() if name not in dropped}
         | {"last_step": curve.last_step}
@@ -222,4 +239,4 @@ def _provenance(experiment: Experiment) -> dict[str, Any]:
         "missing_seeds": list(experiment.missing_seeds),
         "as_published": experiment.as_published,
         "settled_steps": settled_steps(experiment),
-    }
+    } | ({"dataset": experiment.dataset} if experiment.dataset else {})

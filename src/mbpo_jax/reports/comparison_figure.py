@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mbpo_jax.reports import pictures, published, statistics
-from mbpo_jax.reports.comparison import Experiment
+from mbpo_jax.reports.comparison import Experiment, data_of
 from mbpo_jax.reports.learning_curves import LearningCurve
 
 WINDOW_STEPS = 10_000  # as in the published rows of MBPO
@@ -40,13 +40,13 @@ def draw(experiments: Sequence[Experiment], path: Path) -> None:
 
 def figure(experiments: Sequence[Experiment]) -> Figure:
     """Returns a figure with a panel for each environment, in the order of the experiments."""
-    envs = list(dict.fromkeys(experiment.env for experiment in experiments))
-    columns = min(MOST_COLUMNS, len(envs))
-    rows = math.ceil(len(envs) / columns)
+    tasks = list(dict.fromkeys(experiment.task for experiment in experiments))
+    columns = min(MOST_COLUMNS, len(tasks))
+    rows = math.ceil(len(tasks) / columns)
     drawn = Figure(figsize=(columns * PANEL_INCHES[0], rows * PANEL_INCHES[1]), layout="constrained")
-    for index, env in enumerate(envs):
+    for index, task in enumerate(tasks):
         axes = drawn.add_subplot(rows, columns, index + 1)
-        _draw_panel(axes, env, [experiment for experiment in experiments if experiment.env == env])
+        _draw_panel(axes, task, [experiment for experiment in experiments if experiment.task == task])
     drawn.supxlabel(CAPTION, fontsize="small")
     return drawn
 
@@ -74,13 +74,19 @@ def _value(curve: LearningCurve, step: int, window_steps: int | None) -> float:
     return value
 
 
-def _draw_panel(axes: Axes, env: str, experiments: Sequence[Experiment]) -> None:
+def _draw_panel(axes: Axes, task: str, experiments: Sequence[Experiment]) -> None:
+    env, is_offline = experiments[0].env, bool(experiments[0].dataset)
     compared = any(published.MBPO in published.names_for(experiment.algorithm) for experiment in experiments)
     known = published.comparable(published.MBPO, env) if compared else ()
-    axes.set(title=env, xlabel="environment steps", ylabel="evaluation return")
+    steps = "updates of the agent" if is_offline else "environment steps"
+    axes.set(title=task, xlabel=steps, ylabel="evaluation return")
     axes.grid(visible=True, alpha=0.3)
     axes.xaxis.set_major_formatter("{x:,.0f}")
     last_step = max(experiment.last_step for experiment in experiments)
+    data_return = data_of(experiments).get("dataset_return_mean")
+    if data_return is not None:
+        label = "the data: mean return of its episodes"
+        axes.axhline(data_return, color="tab:gray", linestyle="--", linewidth=1.4, label=label)
     _draw_published(axes, [row for row in known if not last_step or row.step <= last_step])
     for index, experiment in enumerate(experiments):
         if experiment.curves:

@@ -2,7 +2,16 @@
 
 from collections.abc import Iterable, Sequence
 
-from mbpo_jax.reports.comparison import LAST_TENTH, Aggregate, Experiment, Row, aggregate, compare, settled_steps
+from mbpo_jax.reports.comparison import (
+    LAST_TENTH,
+    Aggregate,
+    Experiment,
+    Row,
+    aggregate,
+    compare,
+    data_of,
+    settled_steps,
+)
 from mbpo_jax.reports.published import PublishedRow
 from mbpo_jax.reports.statistics import EXPLORATION_STEPS
 
@@ -32,15 +41,15 @@ def report(experiments: Sequence[Experiment], command: str, picture: str) -> str
         PROTOCOL,
         f"![Learning curves beside the published ones]({picture})\n",
     ]
-    for env in dict.fromkeys(experiment.env for experiment in experiments):
-        parts.append(_environment(env, [experiment for experiment in experiments if experiment.env == env]))
+    for task in dict.fromkeys(experiment.task for experiment in experiments):
+        parts.append(_environment(task, [experiment for experiment in experiments if experiment.task == task]))
     parts.append("## All environments\n\n" + _aggregate_text(aggregate(experiments)))
     return "\n".join(parts)
 
 
-def _environment(env: str, experiments: Sequence[Experiment]) -> str:
+def _environment(task: str, experiments: Sequence[Experiment]) -> str:
     rows = [row for experiment in experiments for row in compare(experiment)]
-    lines = [f"## {env}\n"]
+    lines = [f"## {task}\n", *_data(experiments)]
     if rows:
         lines += [_line(COLUMNS), _line(["---"] * len(COLUMNS)), *(_line(_cells(row)) for row in rows), ""]
     lines += [line for experiment in experiments for line in _settled(experiment)]
@@ -49,6 +58,19 @@ def _environment(env: str, experiments: Sequence[Experiment]) -> str:
     versions = dict.fromkeys(f"environment {row.published.version}" for row in rows if row.published)
     lines += [f"* published: {'; '.join([*sources, *versions])}"] if sources else ["* nothing is published"]
     return "\n".join(lines) + "\n"
+
+
+def _data(experiments: Sequence[Experiment]) -> list[str]:
+    """Returns a line on what was learnt from, offline."""
+    data = data_of(experiments)
+    if not data:
+        return []
+    return_mean = data.get("dataset_return_mean")
+    known = "return not known" if return_mean is None else f"mean return of its episodes **{return_mean:.0f}**"
+    rows = f"{data['dataset_rows']:,} rows, " if "dataset_rows" in data else ""
+    return [
+        f"Learnt from data: {rows}{known}, SHA-256 {data['dataset_sha256'][:12]}. Steps are updates of the agent.\n"
+    ]
 
 
 def _cells(row: Row) -> list[str]:

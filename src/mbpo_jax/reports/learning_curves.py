@@ -20,8 +20,11 @@ from mbpo_jax.reports.plain_json import within
 
 RETURN, STD = "eval/return_mean", "eval/return_std"
 LAST_STEP = 2**31 - 1  # the most steps that a run can have
-OPTIONAL = {"stds", "flags"}  # entries that a file may lack
+OPTIONAL = {"stds", "flags", "dataset"}  # entries that a file may lack
 NULLABLE = {"num_steps", "commit", "versions", "devices", "seconds"} | OPTIONAL  # entries that may be None
+
+
+DATASET = ("dataset_sha256", "dataset_rows", "dataset_return_mean")
 
 
 class Evaluation(NamedTuple):
@@ -49,6 +52,8 @@ class LearningCurve:
     stds: tuple[float, ...] | None = None  # over those episodes
     flags: dict[str, Any] | None = None
     """Full path of a knob -> value as in JSON. Older files have the knob's name alone, the oldest no flags."""
+    dataset: dict[str, Any] | None = None
+    """What it learnt from, offline: `dataset_sha256`, `_rows` and `_return_mean`, as far as the run knew."""
 
     @property
     def last_step(self) -> int:
@@ -120,6 +125,7 @@ def read_run(run_dir: Path, experiment: str, seed: int) -> LearningCurve | None:
         "returns": [evaluation.return_mean for evaluation in evaluations.values()],
         "stds": None if None in stds else stds,
         "flags": _knobs(config),
+        "dataset": {name: item for name, item in (config.get("task") or {}).items() if name in DATASET} or None,
     }
     return _from_json(value, run_dir / CONFIG)
 
@@ -155,8 +161,9 @@ def load(path: Path) -> LearningCurve:
 def save(path: Path, curve: LearningCurve) -> None:
     """Writes a curve's file, a line for each entry, whole or not at all; leaves it alone if nothing changed."""
     value = plain_json.plain(dataclasses.asdict(curve))
-    if curve.flags is None:
-        del value["flags"]  # a file older than this entry stays as it is
+    for name in ("flags", "dataset"):
+        if value[name] is None:
+            del value[name]  # a file older than this entry stays as it is
     entries = (f"  {json.dumps(name)}: {json.dumps(item, allow_nan=False)}" for name, item in value.items())
     text = ("{\n" + ",\n".join(entries) + "\n}\n").encode()
     if path.exists() and path.read_bytes() == text:
@@ -240,7 +247,7 @@ def _fits(name: str, item: Any) -> bool:
     """Returns whether an entry has the right type."""
     if item is None:
         return name in NULLABLE
-    if name == "flags":
+    if name in ("flags", "dataset"):
         return isinstance(item, dict) and all(_is_knob(value) for value in item.values())
     if name == "versions":
         return isinstance(item, dict) and all(isinstance(text, str) for text in item.values())

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from mbpo_jax.types import Array
+from mbpo_jax.types import Array, Dynamics, Key, PyTree, WorldModel
 
 
 def largest_std_norm(mean: Array, log_var: Array) -> Array:
@@ -31,3 +31,15 @@ PENALTIES: dict[str, Callable[[Array, Array], Array]] = {
     "largest_variance_sum": largest_variance_sum,
     "disagreement": disagreement,
 }
+
+
+def penalise(dynamics: Dynamics, world: WorldModel, belief: PyTree, penalty: str, weight: float) -> Dynamics:
+    """Returns dynamics whose reward is that of `dynamics` less weight times the penalty (Yu et al. 2020, Eq. 9)."""
+    if penalty == NO_PENALTY or weight == 0.0:
+        return dynamics
+
+    def step(key: Key, group: Array, obs: Array, action: Array) -> tuple[Array, Array, Array]:
+        next_obs, reward, ends = dynamics.step_fn(key, group, obs, action)
+        return next_obs, reward - weight * PENALTIES[penalty](*world.predict(belief, obs, action)), ends
+
+    return dynamics._replace(step_fn=step)

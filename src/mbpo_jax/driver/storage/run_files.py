@@ -8,6 +8,8 @@ from mbpo_jax import options
 from mbpo_jax.driver.config import RunConfig, StorageFailure
 from mbpo_jax.driver.storage import checkpoint, lock, metrics, run_directory
 
+FOLLOW_FROM_THE_HASH = {"dataset_rows", "dataset_return_mean"}
+
 
 class RunFiles:
     """What a run finds in its directory. `notes` and `warnings` are for the user, who may have asked for quiet."""
@@ -63,7 +65,9 @@ class RunFiles:
             return
         self.notes += run_directory.check_same(saved, run, config)
         kept = saved.task or {}  # older versions knew less of it, or nothing
-        changed = options.differences(kept, {name: value for name, value in task.items() if name in kept})
+        compared = (kept.keys() & task.keys()) - FOLLOW_FROM_THE_HASH
+        before, now = ({name: one[name] for name in compared} for one in (kept, task))
+        changed = options.differences(before, now)
         if changed:
             what = f"dataset {run.dataset!r}" if run.dataset else f"env {run.env!r}"
             raise ValueError(
