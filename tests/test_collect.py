@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import gymnasium
 import minari
@@ -146,6 +147,26 @@ def test_a_mixture_is_one_after_the_other(mbpo_run, tmp_path, capsys):
     collected(capsys, tmp_path / "other-v0", "--policy=random", "--env=odd/World-v0", "--num_steps=100")
     status, _, err = run(capsys, "--mix", parts[0], tmp_path / "other-v0", f"--out={tmp_path / 'no-v0'}")
     assert status == 2 and "--mix must be of one environment, got the" in err
+
+
+def sum_of(obs, action, next_obs):
+    return obs[:, 0] + 10.0 * action[:, 0] + 100.0 * next_obs[:, 0]
+
+
+def test_a_data_set_gets_another_reward(tmp_path, capsys, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    words = ("--policy=random", "--env=InvertedPendulum-v5", "--num_steps=60")  # whose actions are in [-3, 3]
+    before, _ = collected(capsys, tmp_path / "before-v0", *words)
+    mix = ("--mix", tmp_path / "before-v0")
+    after, own = collected(capsys, tmp_path / "after-v0", *mix, f"--reward_fn={__name__}:sum_of")
+    assert own["reward_fn"] == f"{__name__}:sum_of"
+    for old, new in zip(before, after, strict=True):
+        np.testing.assert_array_equal(new.observations, old.observations)
+        paid = sum_of(old.observations[:-1], old.actions, old.observations[1:])
+        np.testing.assert_allclose(new.rewards, paid, rtol=1e-4, atol=1e-5)
+    for name, got in (("nowhere:f", "ModuleNotFoundError"), ("math:pi", "TypeError"), ("numpy:stack", "TypeError")):
+        status, _, err = run(capsys, *mix, f"--reward_fn={name}", f"--out={tmp_path / 'no-v0'}")
+        assert status == 2 and f"got '{name}' ({got}" in err and len(err.splitlines()) == 1
 
 
 def test_the_first_rows_of_a_part_begin_an_episode(mbpo_run, tmp_path, capsys):

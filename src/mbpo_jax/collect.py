@@ -7,8 +7,9 @@ the policy of a checkpoint, or of the best evaluation, with its own noise:
   python -m mbpo_jax.collect RUN_DIR --policy=best --num_steps=N --out=DIR
 the real rows that a run had seen until a checkpoint:
   python -m mbpo_jax.collect RUN_DIR --policy=replay --out=DIR
-data sets, one after another:
+data sets, one after another; also one alone, with another reward:
   python -m mbpo_jax.collect --mix DATA_SET DATA_SET --out=DIR
+  python -m mbpo_jax.collect --mix DATA_SET --reward_fn=package.module:function --out=DIR
 
 DIR is a new folder whose name ends in a version, as medium-v0; below MINARI_DATASETS_PATH
 minari finds it by its id. The versions of everything, the policy and its mean return are in
@@ -29,7 +30,7 @@ import numpy as np
 
 from mbpo_jax.data_sets import read as reading
 from mbpo_jax.data_sets import run_rows, write
-from mbpo_jax.data_sets.data_set import DataSet, episode_returns
+from mbpo_jax.data_sets.data_set import DataSet, episode_returns, has_successor
 from mbpo_jax.data_sets.describe import describe
 from mbpo_jax.data_sets.minari_folder import OWN
 from mbpo_jax.driver import jax_settings
@@ -37,6 +38,7 @@ from mbpo_jax.driver.config import Diverged, EnvironmentFailure, StorageFailure
 from mbpo_jax.driver.interaction.environment import Environment
 from mbpo_jax.driver.interaction.exploring import Acts, Exploring, Uniform
 from mbpo_jax.driver.interaction.policy import Policy, deterministic, load_policy
+from mbpo_jax.driver.interaction.task import named_function
 from mbpo_jax.driver.storage import files, run_directory
 from mbpo_jax.driver.trained import load_trained
 from mbpo_jax.launch import ending
@@ -62,7 +64,7 @@ READS = {
     LAST: {"run_dir", "num_steps", "seed", "agent_seed", "step", "deterministic"},
     BEST: {"run_dir", "num_steps", "seed", "agent_seed", "deterministic"},
     REPLAY: {"run_dir", "agent_seed", "step"},
-    None: {"mix"},
+    None: {"mix", "reward_fn"},
 }
 """The flags of each policy, None being a mixture; --out and --overwrite are everybody's."""
 NEEDS = {"env", "num_steps", "run_dir", "mix"}
@@ -93,7 +95,8 @@ def main(argv: list[str] | None = None) -> int:
 def collect(arguments: argparse.Namespace) -> tuple[DataSet, dict[str, Any]]:
     """Returns the data set, and what its metadata say of where it comes from."""
     if arguments.mix:
-        return _mixed(arguments.mix)
+        mixed, source = _mixed(arguments.mix)
+        return (mixed, source) if arguments.reward_fn is None else relabelled(mixed, source, arguments.reward_fn)
     if arguments.policy == RANDOM:
         env = Environment(arguments.env, arguments.seed, COLLECTION, arguments.max_episode_steps)
         with contextlib.closing(env):
@@ -206,6 +209,29 @@ def _mixed(names: Sequence[str]) -> tuple[DataSet, dict[str, Any]]:
     return mixed, {"policy": "mixture", "algorithm": "mixture", "sources": sources}
 
 
+def relabelled(data_set: DataSet, source: dict[str, Any], name: str) -> tuple[DataSet, dict[str, Any]]:
+    """Returns a data set with the rewards of a function of (obs, action, next_obs), by rows.
+
+    It gets actions as the environment takes them.
+
+    Raises:
+      ValueError: the function cannot be imported, raises, or does not return a finite number for every row.
+    """
+    low, high = data_set.action_low, data_set.action_high
+    action = low + (data_set.action + 1.0) / 2.0 * (high - low)
+    must = f"reward_fn must be package.module:function of (obs, action, next_obs) -> [{len(action)}]"
+    try:
+        reward = np.asarray(named_function(name)(data_set.obs, action, data_set.next_obs), np.float32)
+    except Exception as error:  # whatever a user's module or function raises
+        raise ValueError(f"{must}, got {name!r} ({type(error).__name__}: {error})") from error
+    if reward.shape != data_set.reward.shape or not np.isfinite(reward).all():
+        raise ValueError(f"{must}, finite, got {list(reward.shape)} of {name!r}")
+    kept = has_successor(data_set)  # the others' next state is not known, and so their reward is not
+    changed = np.where(kept, reward, data_set.reward)
+    notes = () if kept.all() else (f"{np.sum(~kept):,} rewards as recorded, for their next state is not known",)
+    return data_set._replace(reward=changed, notes=(*data_set.notes, *notes)), source | {"reward_fn": name}
+
+
 # -- the command line --------------------------------------------------------------------------------------------
 
 
@@ -220,6 +246,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     add("run_dir", nargs="?", type=path, metavar="RUN_DIR", help="Directory of the run.")
     add("--policy", choices=POLICIES, help="Whose actions: see above.")
     add("--mix", nargs="+", metavar="DATA_SET", help="What is mixed: anything that --dataset takes.")
+    add("--reward_fn", help="New rewards, for --mix: package.module:function of (obs, action, next_obs), by rows.")
     add("--env", help="Gymnasium id, for --policy=random.")
     add("--out", type=path, required=True, metavar="DIR", help="Folder of the data set.")
     add("--num_steps", type=positive, help="Steps to collect; the last episode is cut off there.")

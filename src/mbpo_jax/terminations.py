@@ -116,6 +116,7 @@ BY_NAME: dict[str, TerminationFn] = {
     "AntTruncatedObs": ant,
     "CartpoleContinuous": cartpole,
     "HalfCheetah": never,
+    "HalfCheetahJump": never,
     "Hopper": hopper,
     "Humanoid": humanoid,
     "HumanoidTruncatedObs": humanoid,
@@ -130,7 +131,7 @@ BY_NAME: dict[str, TerminationFn] = {
 """Rules by the environment's name without module, namespace and version."""
 
 _MUJOCO_VERSIONS = ("4", "5")
-_OTHER_VERSIONS = {"CartpoleContinuous": ("0",), "Pendulum": ("1",)}
+_OTHER_VERSIONS = {"CartpoleContinuous": ("0",), "HalfCheetahJump": ("5",), "Pendulum": ("1",)}
 _NAMESPACES = ("", "mbpo_jax")
 
 

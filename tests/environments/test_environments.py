@@ -9,7 +9,7 @@ from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 
 from mbpo_jax import environments
-from mbpo_jax.environments import cartpole
+from mbpo_jax.environments import cartpole, jump
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is out of date.*:DeprecationWarning")  # Gymnasium, about v4 ids
 
@@ -24,6 +24,26 @@ TRUNCATED = {
 
 def test_cartpole_meets_the_gymnasium_interface() -> None:
     check_env(gymnasium.make(CARTPOLE).unwrapped, skip_render_check=True)
+
+
+def test_a_cheetah_that_jumps_differs_by_its_reward_alone() -> None:
+    one, other = (gymnasium.make(name) for name in ("mbpo_jax/HalfCheetahJump-v5", "HalfCheetah-v5"))
+    np.testing.assert_array_equal(one.reset(seed=2)[0], other.reset(seed=2)[0])
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        action = rng.uniform(-1.0, 1.0, 6).astype(np.float32)
+        (obs, paid, *ends, _), (wanted, *_) = one.step(action), other.step(action)
+        np.testing.assert_array_equal(obs, wanted)
+        z, v = one.unwrapped.data.qpos[1], one.unwrapped.data.qvel[0]
+        assert paid == pytest.approx(min(v, 3.0) - 0.1 * np.sum(action**2) + 15.0 * z)
+        assert ends == [False, False]
+
+
+def test_a_jump_is_paid_by_its_height_and_a_speed_of_three() -> None:
+    next_obs = np.zeros((2, 17))
+    next_obs[:, 0], next_obs[:, 8] = [0.2, -0.1], [5.0, 1.0]
+    paid = jump.reward(np.ones((2, 17)), np.full((2, 6), 0.5), next_obs)
+    np.testing.assert_allclose(paid, [3.0 - 0.15 + 3.0, 1.0 - 0.15 - 1.5])
 
 
 def test_full_push_from_rest() -> None:

@@ -3,6 +3,7 @@
   mbpo_jax/CartpoleContinuous-v0          obs  4, action  1,  200 steps
   mbpo_jax/AntTruncatedObs-v5, -v4        obs 27, action  8, 1000 steps
   mbpo_jax/HumanoidTruncatedObs-v5, -v4   obs 45, action 17, 1000 steps
+  mbpo_jax/HalfCheetahJump-v5             obs 17, action  6, 1000 steps
 
 How they differ from Gymnasium's own ids:
 
@@ -14,6 +15,7 @@ How they differ from Gymnasium's own ids:
     that the two versions go by one name.
   HumanoidTruncatedObs-v5: `Humanoid-v5` without cinert, cvel, qfrc_actuator and cfrc_ext in the observation.
     The reward still pays the contact cost.
+  HalfCheetahJump-v5: `HalfCheetah-v5` that is paid for height, for learning offline (jump.py).
   HumanoidTruncatedObs-v4: `Humanoid-v4` without the same four. No contact cost, as in `Humanoid-v4`.
 
 In all of the truncated ones the observation is [qpos[2:], qvel], and actions, rewards, starts and ends are
@@ -47,6 +49,7 @@ _MUJOCO = "gymnasium.envs.mujoco"
 # id -> entry point, time limit in steps, constructor arguments
 _SPECS: dict[str, tuple[str, int, dict[str, Any]]] = {
     "mbpo_jax/CartpoleContinuous-v0": ("mbpo_jax.environments.cartpole:CartpoleContinuous", 200, {}),
+    "mbpo_jax/HalfCheetahJump-v5": ("mbpo_jax.environments.jump:HalfCheetahJump", 1000, {}),
     "mbpo_jax/AntTruncatedObs-v4": (f"{_MUJOCO}.ant_v4:AntEnv", 1000, {}),
     "mbpo_jax/AntTruncatedObs-v5": (f"{_MUJOCO}.ant_v5:AntEnv", 1000, _SHORT_ANT),
     "mbpo_jax/HumanoidTruncatedObs-v4": ("mbpo_jax.environments.truncated:HumanoidTruncatedObsV4", 1000, {}),

@@ -4,6 +4,7 @@
 """
 
 import importlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -91,6 +92,15 @@ def _learnt_badly(env_id: str, fraction: float) -> str:
     )
 
 
+def named_function(name: str) -> Callable[..., Any]:
+    """Returns what `package.module:function` names. Raises whatever its module raises; TypeError: it is no function."""
+    module, _, function = name.partition(":")
+    found = getattr(importlib.import_module(module), function)
+    if not callable(found):
+        raise TypeError(f"{function} is not a function")
+    return found  # type: ignore[no-any-return]
+
+
 def resolve_termination_fn(name: str | None, env_id: str) -> TerminationFn | None:
     """Returns the termination function of that name; None without a name, or where 'auto' knows none.
 
@@ -101,12 +111,8 @@ def resolve_termination_fn(name: str | None, env_id: str) -> TerminationFn | Non
         return None
     if name in (AUTO, NEVER):
         return terminations.lookup(env_id) if name == AUTO else terminations.never
-    module, _, function = name.partition(":")
     try:
-        found = getattr(importlib.import_module(module), function)
-        if not callable(found):
-            raise TypeError(f"{function} is not a function")
-        return found
+        return named_function(name)
     except Exception as error:  # whatever a module raises that is imported
         raise ValueError(
             "termination_fn must be 'auto', 'never' or package.module:function that can be imported, got "
