@@ -165,6 +165,8 @@ def test_a_file_that_says_the_same_is_left_alone(tmp_path):
         ({"returns": [1.0, 10**400]}, "returns is"),
         ({"steps": [-1, 2000]}, "steps is"),
         ({"steps": [1000, 10**12]}, "steps is"),
+        ({"dataset": {"dataset_rows": 3}}, "dataset is"),
+        ({"dataset": {"dataset_sha256": "ab", "dataset_rows": "3"}}, "dataset is"),
         ({"flags": [1]}, "flags is"),
         ({"flags": {"rate": {}}}, "flags is"),
         ({"flags": {"rate": math.nan}}, "flags is"),

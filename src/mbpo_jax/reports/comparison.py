@@ -104,7 +104,16 @@ def compare(experiment: Experiment) -> list[Row]:
 
 
 def data_of(experiments: Sequence[Experiment]) -> dict[str, Any]:
-    """Returns what is known of the data set of experiments of one task; empty: they learnt in the environment."""
+    """Returns what is known of the data set of experiments of one task; empty: they learnt in the environment.
+
+    Raises:
+      ValueError: their curves are of different data.
+    """
+    curves = (curve for experiment in experiments for curve in experiment.curves)
+    digests = {curve.dataset["dataset_sha256"]: curve.experiment for curve in curves if curve.dataset}
+    if len(digests) > 1:
+        told = ", ".join(f"{digest[:12]} ({name})" for digest, name in digests.items())
+        raise ValueError(f"curves of {experiments[0].task} must be of the same data, got those of SHA-256 {told}")
     return max((experiment.data for experiment in experiments), key=len, default={})
 
 

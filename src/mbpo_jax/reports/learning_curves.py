@@ -247,7 +247,10 @@ def _fits(name: str, item: Any) -> bool:
     """Returns whether an entry has the right type."""
     if item is None:
         return name in NULLABLE
-    if name in ("flags", "dataset"):
+    if name == "dataset":
+        known = isinstance(item, dict) and all(_is_knob(value) for value in item.values())
+        return known and isinstance(item.get("dataset_sha256"), str) and type(item.get("dataset_rows", 0)) is int
+    if name == "flags":
         return isinstance(item, dict) and all(_is_knob(value) for value in item.values())
     if name == "versions":
         return isinstance(item, dict) and all(isinstance(text, str) for text in item.values())
