@@ -40,11 +40,6 @@ class Experiment:
         return f"{self.env}, {self.dataset}" if self.dataset else self.env
 
     @property
-    def data(self) -> dict[str, Any]:
-        """Returns what its curves know of its data set; empty: nothing."""
-        return max((curve.dataset or {} for curve in self.curves), key=len, default={})
-
-    @property
     def last_step(self) -> int:
         """Returns the last step of the longest curve; 0 without curves."""
         return max((curve.last_step for curve in self.curves), default=0)
@@ -109,12 +104,11 @@ def data_of(experiments: Sequence[Experiment]) -> dict[str, Any]:
     Raises:
       ValueError: their curves are of different data.
     """
-    curves = (curve for experiment in experiments for curve in experiment.curves)
-    digests = {curve.dataset["dataset_sha256"]: curve.experiment for curve in curves if curve.dataset}
+    every = [curve.dataset for one in experiments for curve in one.curves if curve.dataset]
+    digests = sorted({data["dataset_sha256"][:12] for data in every})
     if len(digests) > 1:
-        told = ", ".join(f"{digest[:12]} ({name})" for digest, name in digests.items())
-        raise ValueError(f"curves of {experiments[0].task} must be of the same data, got those of SHA-256 {told}")
-    return max((experiment.data for experiment in experiments), key=len, default={})
+        raise ValueError(f"curves of {experiments[0].task} must be of the same data, got SHA-256 {', '.join(digests)}")
+    return max(every, key=len, default={})
 
 
 def aggregate(experiments: Sequence[Experiment]) -> Aggregate | None:
