@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import jax
 import pytest
 import tiny_runs
@@ -171,6 +172,15 @@ def strict_jax(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     with jax.numpy_rank_promotion("raise"), jax.debug_key_reuse(True):
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_names_for_others() -> Iterator[None]:
+    """Which files meet in one process of xdist is chance: an environment that one leaves may bear another's name."""
+    before = set(gymnasium.registry)
+    yield
+    left = {name for name in gymnasium.registry if name not in before and "/" not in name}
+    assert not left, f"registered and left by this file: {left}; remove them, or give them a namespace"
 
 
 @pytest.fixture

@@ -47,17 +47,17 @@ WIDE = """
 import gymnasium, jax
 from gymnasium.envs.mujoco.inverted_pendulum_v5 import InvertedPendulumEnv
 jax.config.update("jax_enable_x64", True)
-gymnasium.register("Wide-v0", InvertedPendulumEnv, max_episode_steps=5)
+gymnasium.register("sets_x64/Pendulum-v0", InvertedPendulumEnv, max_episode_steps=5)
 """
 
 
 def test_an_environment_that_sets_it_is_named(tmp_path, monkeypatch):
     (tmp_path / "sets_x64.py").write_text(WIDE)
     monkeypatch.syspath_prepend(tmp_path)
-    changes = {"env": "sets_x64:Wide-v0", "termination_fn": "never"}
+    changes = {"env": "sets_x64:sets_x64/Pendulum-v0", "termination_fn": "never"}
     try:
         with pytest.raises(
-            ValueError, match=r"JAX_ENABLE_X64 .* set by what --env=sets_x64:Wide-v0 imports; --env_tim"
+            ValueError, match=r"JAX_ENABLE_X64 .* set by what --env=sets_x64:sets_x64/Pendulum-v0 imports; --env_tim"
         ):
             tiny_runs.train(tmp_path / "run", **changes)
     finally:
