@@ -31,24 +31,23 @@ def shuffled(keys: Array, index: Array, num_rows: Array | int) -> Array:
       [...], int32, each in [0, num_rows); distinct for distinct indices.
     References: Black and Rogaway 2002, "Ciphers with arbitrary finite domains", method 3.
     """
+    return _shuffled(keys, index, jnp.asarray(num_rows, jnp.uint32))
+
+
+@jax.jit  # so that a program traces it once for all calls of a shape: written out, it was a third of what is traced
+def _shuffled(keys: Array, index: Array, num_rows: Array) -> Array:
     # An index that is out of range, or no rows at all, would walk for ever.
-    num_rows = jnp.maximum(jnp.asarray(num_rows, jnp.uint32), 1)
+    num_rows = jnp.maximum(num_rows, 1)
     index = jnp.minimum(index.astype(jnp.uint32), num_rows - 1)
     left_size = jnp.ceil(jnp.sqrt(num_rows.astype(jnp.float32))).astype(jnp.uint32)
     left_size = jnp.maximum(left_size, 1)
     right_size = (num_rows + left_size - 1) // left_size
 
-    def cipher(x: Array) -> Array:
-        left, right = x // right_size, x % right_size
-        for i in range(0, NUM_ROUNDS, 2):
-            left = _add_mod(left, _below(_mix(right ^ keys[i]), left_size), left_size)
-            right = _add_mod(right, _below(_mix(left ^ keys[i + 1]), right_size), right_size)
-        return left * right_size + right
-
     def walk(x: Array) -> Array:
-        return jnp.where(x >= num_rows, cipher(x), x)
+        return jnp.where(x >= num_rows, _cipher(keys, x, left_size, right_size), x)
 
-    return jax.lax.while_loop(lambda x: jnp.any(x >= num_rows), walk, cipher(index)).astype(jnp.int32)
+    first = _cipher(keys, index, left_size, right_size)
+    return jax.lax.while_loop(lambda x: jnp.any(x >= num_rows), walk, first).astype(jnp.int32)
 
 
 def draws(stream: Array, index: Array, num_rows: Array | int) -> Array:
@@ -63,6 +62,16 @@ def draws(stream: Array, index: Array, num_rows: Array | int) -> Array:
     """
     bits = _mix(_mix(index.astype(jnp.uint32) ^ stream) + stream * jnp.uint32(0x9E3779B9))
     return (bits % jnp.asarray(num_rows, jnp.uint32)).astype(jnp.int32)
+
+
+@jax.jit
+def _cipher(keys: Array, x: Array, left_size: Array, right_size: Array) -> Array:
+    """Applies the rounds of the network once; a bijection of range(left_size * right_size)."""
+    left, right = x // right_size, x % right_size
+    for i in range(0, NUM_ROUNDS, 2):
+        left = _add_mod(left, _below(_mix(right ^ keys[i]), left_size), left_size)
+        right = _add_mod(right, _below(_mix(left ^ keys[i + 1]), right_size), right_size)
+    return left * right_size + right
 
 
 def _mix(x: Array) -> Array:
