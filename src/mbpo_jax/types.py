@@ -22,6 +22,7 @@ PyTree: TypeAlias = Any
 Metrics: TypeAlias = dict[str, Array]  # by name
 
 TerminationFn: TypeAlias = Callable[[Array, Array, Array], Array]  # (obs, action, next_obs) [B, ...] -> bool [B]
+RewardFn: TypeAlias = Callable[[Array, Array, Array], Array]  # (obs, action, next_obs) [B, ...] -> float [B]
 PolicyFn: TypeAlias = Callable[[Key, Array], Array]  # (key, obs [B, O]) -> action [B, A]
 StepFn: TypeAlias = Callable[[Key, Array, Array, Array], tuple[Array, Array, Array]]
 """(key, group [], obs [B, O], action [B, A]) -> (next_obs [B, O], reward [B], terminal bool [B]).
@@ -50,6 +51,7 @@ class Spec(NamedTuple):
     obs_dim: int
     action_dim: int
     termination_fn: TerminationFn | None = None  # None: not known, and the algorithm must not need it
+    reward_fn: RewardFn | None = None  # None: not known, or to be learnt
 
 
 class Watched(struct.PyTreeNode):
@@ -94,11 +96,20 @@ class WorldModel(NamedTuple):
     learnt, too. None: the task has a rule."""
 
 
+class Regression(NamedTuple):
+    """What critics regress on, in R rows."""
+
+    obs: Array  # [R, O]
+    action: Array  # [R, A]
+    target: Array  # [R]
+    weight: Array | None = None  # [R], 0 or more, of each row in the mean; None: all are equal
+
+
 class Learning(NamedTuple):
     """What an agent's update learns from where that is not the agent's own choice. May close over arrays."""
 
-    regression: Callable[[Key, PyTree, Transition], tuple[Array, Array, Array]] | None = None
-    """(key, agent, batch [B, ...]) -> (obs [R, O], action [R, A], target [R]) that every critic regresses on."""
+    regression: Callable[[Key, PyTree, Transition], "Regression"] | None = None
+    """(key, agent, batch [B, ...]) -> what every critic regresses on."""
     actor_loss: Callable[[Key, PyTree, PyTree, Transition], tuple[Array, Array]] | None = None
     """(key, actor, agent, batch [B, ...]) -> (loss [], log_prob [B]); the latter is for SAC's temperature alone."""
 
@@ -111,9 +122,10 @@ class Critic(NamedTuple):
 
     q_values: Callable[[PyTree, Array, Array], Array]  # (state, obs [B, O], action [B, A]) -> q [M, B], every critic
     target_q_values: Callable[[PyTree, Array, Array], Array]  # the same by the slowly moving targets
-    entropy_bonus: Callable[[Key, PyTree, Array], Array] | None = None
-    """(key, state, obs [B, O]) -> [B]: -temperature * log-probability of an action drawn there, which q counts from
-    the next step on. None: q is of the policy without noise, and has no such term."""
+    target_action: Callable[[Key, PyTree, Array], tuple[Array, Array]]
+    """(key, state, obs [B, O]) -> (action [B, A], bonus [B]): how targets act at obs, and what they add for it to the
+    value there: -temperature * log-probability of the action, 0 for an agent without entropy."""
+    has_entropy: bool = False  # whether q counts such bonuses, from the next step on, of a policy that acts with noise
 
 
 class Agent(NamedTuple):
@@ -125,6 +137,10 @@ class Agent(NamedTuple):
     update: Callable[[Key, PyTree, Transition, Learning], tuple[PyTree, Report]]
     """(key, agent, batches [G, B, ...], learning) -> (agent, report): G updates in one scan."""
     critic: Critic | None = None  # of the agent's state; None: it learns without
+    draw: Callable[[Key, PyTree, PyTree, Array], tuple[Array, Array, Array]] | None = None
+    """(key, agent, actor, obs [B, O]) -> (action [B, A], bonus [B], log_prob [B]), which can be differentiated with
+    respect to actor and obs: how the policy of `actor` acts in a loss of the agent, the bonus of `Critic.target_action`
+    for it, and its log-probability. An agent without noise of its own has zeros for both."""
 
 
 class ProgramFn(Protocol):

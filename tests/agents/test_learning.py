@@ -8,7 +8,7 @@ from plain import SPEC, batch_of, num_steps, same
 
 from mbpo_jax import health
 from mbpo_jax.agents import ddpg, sac, td3
-from mbpo_jax.types import OWN, Learning
+from mbpo_jax.types import OWN, Learning, Regression
 
 SMALL = {"hidden_units": 8, "num_hidden_layers": 1}
 KEY = jax.random.key(3)
@@ -36,7 +36,7 @@ def test_critics_regress_on_the_rows_that_they_are_given(name):
 
     def regression(key, agent, batch):
         obs, action = jnp.concatenate([batch.obs, batch.next_obs]), jnp.concatenate([batch.action, -batch.action])
-        return obs, action, jnp.full(obs.shape[0], 7.0)
+        return Regression(obs, action, jnp.full(obs.shape[0], 7.0))
 
     agent = AGENTS[name]
     before, after, report = update(agent, Learning(regression=regression), batch_of(60, 16))
@@ -75,7 +75,7 @@ def test_own_targets_given_as_a_hook_are_the_agents_own():
     def regression(key, state, batch):
         action = agent.act(key, state.target_actor_params, batch.next_obs, False)
         q = agent.critic.target_q_values(state, batch.next_obs, action)
-        return batch.obs, batch.action, td3.critic_target(batch.reward, batch.terminal, q, 0.99)
+        return Regression(batch.obs, batch.action, td3.critic_target(batch.reward, batch.terminal, q, 0.99))
 
     _, hooked, _ = update(agent, Learning(regression=regression))
     _, own, _ = update(agent, OWN)
@@ -89,7 +89,7 @@ def test_hooks_have_a_key_of_their_own_at_every_update(name):
 
     def regression(key, state, batch):
         jax.debug.callback(lambda x: seen.append(float(x)), jax.random.uniform(key))
-        return batch.obs, batch.action, batch.reward
+        return Regression(batch.obs, batch.action, batch.reward)
 
     update(AGENTS[name], Learning(regression=regression))
     jax.effects_barrier()

@@ -159,7 +159,8 @@ def test_the_entropy_bonus_is_what_targets_add_for_the_next_action():
     noise = np.random.default_rng(0).normal(size=mean.shape)
     log_density = -0.5 * noise**2 - log_std - 0.5 * np.log(2.0 * np.pi)
     log_slope = np.log(1.0 - np.tanh(mean + np.exp(log_std) * noise) ** 2)
-    bonus = np.asarray(agent.critic.entropy_bonus(jax.random.key(1), state, obs))
+    action, bonus = map(np.asarray, agent.critic.target_action(jax.random.key(1), state, obs))
+    np.testing.assert_array_equal(action, agent.act(jax.random.key(1), agent.actor(state), obs, True))
     assert bonus.shape == (20_000,)
     assert bonus.mean() == pytest.approx(-0.3 * (log_density - log_slope).sum(-1).mean(), abs=0.01)
     assert bonus.std() > 0.1  # each row has noise of its own

@@ -8,8 +8,8 @@ from mbpo_jax.types import Dynamics
 
 
 def push(key, number, obs):
-    """An action that tells its step."""
-    return jnp.full((obs.shape[0], 1), number, jnp.float32)
+    """An action that tells its step; kept beside it, the first number that it was chosen at."""
+    return jnp.full((obs.shape[0], 1), number, jnp.float32), obs[:, 0]
 
 
 def counting(limit=jnp.inf, broken_at=jnp.inf):
@@ -32,6 +32,7 @@ def test_every_row_moves_once_a_step_and_stays_in_its_place():
     out = unroll(jax.random.key(0), counting(), push, starts(), 7)
     np.testing.assert_array_equal(out.obs[:, :, 0], starts()[None, :, 0] + np.arange(8)[:, None])
     np.testing.assert_array_equal(out.reward, np.broadcast_to(np.arange(7)[:, None], (7, 1000)))
+    np.testing.assert_array_equal(out.chosen, out.obs[:-1, :, 0])
     assert out.alive.all()
 
 
@@ -101,7 +102,7 @@ def test_actions_are_kept_and_gradients_flow_through_every_step():
     dynamics = Dynamics(lambda key, group, obs, action: (obs + action, -((obs + action)[:, 0] ** 2), obs[:, 0] < -99))
 
     def value(theta):
-        out = unroll(jax.random.key(0), dynamics, lambda key, t, obs: -theta * obs, jnp.asarray([[2.0]]), 3)
+        out = unroll(jax.random.key(0), dynamics, lambda key, t, obs: (-theta * obs, ()), jnp.asarray([[2.0]]), 3)
         return jnp.sum(out.reward), out
 
     (total, out), slope = jax.value_and_grad(value, has_aux=True)(jnp.float32(0.5))

@@ -71,7 +71,7 @@ def test_the_smallest_critic_and_the_bonus_count(run_dir, finding, monkeypatch):
         agent = build(config, spec)
         critic = agent.critic._replace(
             q_values=lambda state, obs, action: np.asarray([[3.0], [2.0]]) * np.ones(len(obs)),
-            entropy_bonus=lambda key, state, obs: 5.0 * np.ones(len(obs)),
+            target_action=lambda key, state, obs: (None, 5.0 * np.ones(len(obs))),
         )
         return agent._replace(critic=critic)
 
@@ -117,7 +117,7 @@ def test_values_are_of_a_step_and_bonuses_of_the_state_after_it(run_dir, monkeyp
         agent = build(config, spec)
         critic = agent.critic._replace(
             q_values=lambda state, obs, action: (obs[:, 0] + 100.0 * action[:, 0])[None],
-            entropy_bonus=lambda key, state, obs: 10.0 * obs[:, 0],
+            target_action=lambda key, state, obs: (None, 10.0 * obs[:, 0]),
         )
         return agent._replace(critic=critic)
 
@@ -145,7 +145,7 @@ def td3_run(tmp_path_factory):
 
 def test_without_entropy_the_policy_acts_without_noise_and_gets_no_bonus(td3_run, monkeypatch):
     trained = load_trained(td3_run)
-    assert trained.algorithm.critic.entropy_bonus is None
+    assert not trained.algorithm.critic.has_entropy
     first = value_bias.study(td3_run, num_episodes=2).numbers
     assert first["algorithm"] == "td3"
     assert all(np.isfinite(point["bias_mean"]) for point in first["points"])

@@ -15,7 +15,7 @@ import optax
 from mbpo_jax import batching, ensemble, health, learner, networks
 from mbpo_jax.learner import Learner
 from mbpo_jax.options import check, option
-from mbpo_jax.types import Array, Key, PyTree, Spec, Watched
+from mbpo_jax.types import Array, Key, PyTree, Regression, Spec, Watched
 
 CHECK_STATE_UPDATES = 100
 """Updates between checks of all weights and moments; a check costs a few hundredths of an update."""
@@ -82,33 +82,39 @@ def apply_first(critics: Critics, params: PyTree, obs: Array, action: Array) -> 
     return critics.network.apply({"params": ensemble.member(params, 0)}, obs, action)  # type: ignore[return-value]
 
 
-def losses(q: Array, target: Array) -> Array:
-    """Returns half the squared error of every critic q [M, R] to the one target [R], averaged over R; [M]."""
+def losses(q: Array, target: Array, weight: Array | None = None) -> Array:
+    """Returns half the squared error of every critic q [M, R] to the one target [R], averaged over R; [M].
+
+    Args:
+      weight: [R], of the rows in the average; None: all are equal.
+    """
     chex.assert_shape(target, q.shape[1:])
-    return 0.5 * jnp.mean(jnp.square(q - target[None]), axis=-1)
+    squares = jnp.square(q - target[None])
+    if weight is None:
+        return 0.5 * jnp.mean(squares, axis=-1)
+    chex.assert_equal_shape([weight, target])
+    return 0.5 * (squares @ weight) / jnp.maximum(jnp.sum(weight), 1.0)
 
 
-def loss(q: Array, target: Array) -> Array:
+def loss(q: Array, target: Array, weight: Array | None = None) -> Array:
     """Returns the sum of `losses` over M."""
-    return jnp.sum(losses(q, target))
+    return jnp.sum(losses(q, target, weight))
 
 
-def regress(
-    critics: Critics, state: Learner, obs: Array, action: Array, target: Array
-) -> tuple[Learner, Array, Array, dict[str, Array]]:
-    """Takes one step of every critic towards target [R] at obs [R, O] and action [R, A].
+def regress(critics: Critics, state: Learner, rows: Regression) -> tuple[Learner, Array, Array, dict[str, Array]]:
+    """Takes one step of every critic towards the targets of R rows.
 
     Returns:
       The critics; their loss []; q [M, R] before the step; losses and gradients by name, to be watched.
     """
 
     def loss_of(params: PyTree) -> tuple[Array, Array]:
-        q = apply(critics, params, obs, action)
-        return loss(q, target), q
+        q = apply(critics, params, rows.obs, rows.action)
+        return loss(q, rows.target, rows.weight), q
 
     (total, q), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
     watched = {
-        **health.each("{}'s loss", critics.names, losses(q, target)),
+        **health.each("{}'s loss", critics.names, losses(q, rows.target, rows.weight)),
         **health.each("{}'s gradient", critics.names, ensemble.lift(health.bias_magnitude)(grads)),
     }
     step = ensemble.lift(lambda critic, grads: learner.step(critics.optimizer, critic, grads))

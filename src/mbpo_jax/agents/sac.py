@@ -19,7 +19,21 @@ from mbpo_jax.agents.critics import ActorCriticConfig, Critics
 from mbpo_jax.learner import Learner
 from mbpo_jax.networks import Actor
 from mbpo_jax.options import option
-from mbpo_jax.types import OWN, Agent, Array, Critic, Key, Learning, Metrics, PyTree, Report, Spec, Transition, Watched
+from mbpo_jax.types import (
+    OWN,
+    Agent,
+    Array,
+    Critic,
+    Key,
+    Learning,
+    Metrics,
+    PyTree,
+    Regression,
+    Report,
+    Spec,
+    Transition,
+    Watched,
+)
 
 HOOKS = 1  # stream of the keys of `Learning`; the agent's own noise comes from the key itself
 
@@ -79,10 +93,12 @@ def build(config: SacConfig, spec: Spec) -> Agent:
         actor=lambda state: state.actor.params,
         act=functools.partial(act, sac),
         update=functools.partial(update, sac),
+        draw=functools.partial(draw, sac),
         critic=Critic(
             q_values=lambda state, obs, action: critics.apply(sac.critics, state.critics.params, obs, action),
             target_q_values=lambda state, obs, action: critics.apply(sac.critics, state.target_params, obs, action),
-            entropy_bonus=functools.partial(entropy_bonus, sac),
+            target_action=functools.partial(target_action, sac),
+            has_entropy=True,
         ),
     )
 
@@ -173,14 +189,14 @@ def update_once(
     """Takes one update on a batch [B, ...]; all gradients are taken at the parameters before it."""
     temperature = jnp.exp(state.log_temperature.params)
     if learning.regression is None:
-        obs, action = batch.obs, batch.action
         target, next_log_prob = own_target(sac, state, batch, noise.next_action)
+        rows = Regression(batch.obs, batch.action, target)
         watched: dict[str, Array] = {"the log-probability of the policy's actions": next_log_prob}
     else:
-        obs, action, target = learning.regression(jax.random.fold_in(key, 0), state, batch)
+        rows = learning.regression(jax.random.fold_in(key, 0), state, batch)
         watched = {}
     actor, loss_pi, log_prob, actor_watched = _actor_step(sac, learning, state, batch, noise.action, key)
-    stepped, loss_q, q, critics_watched = critics.regress(sac.critics, state.critics, obs, action, target)
+    stepped, loss_q, q, critics_watched = critics.regress(sac.critics, state.critics, rows)
     temperature_grad = jax.grad(temperature_loss)(state.log_temperature.params, log_prob, sac.target_entropy)
     state = SacState(
         actor=actor,
@@ -199,7 +215,7 @@ def update_once(
     causal_order = {
         "the temperature": temperature,
         **watched,
-        "the critics' target": target,
+        "the critics' target": rows.target,
         **critics_watched,
         **actor_watched,
         "the temperature's gradient": temperature_grad,
@@ -238,8 +254,14 @@ def _actor_step(
     return learner.step(sac.optimizer, state.actor, grads), loss, log_prob, watched
 
 
-def entropy_bonus(sac: Sac, key: Key, state: SacState, obs: Array) -> Array:
-    """Returns -temperature * log-probability [B] of an action drawn at obs [B, O]."""
+def target_action(sac: Sac, key: Key, state: SacState, obs: Array) -> tuple[Array, Array]:
+    """Returns actions [B, A] of the policy at obs [B, O], and -temperature * log-probability [B] of each."""
+    action, bonus, _ = draw(sac, key, state, state.actor.params, obs)
+    return action, bonus
+
+
+def draw(sac: Sac, key: Key, state: SacState, actor_params: PyTree, obs: Array) -> tuple[Array, Array, Array]:
+    """Returns actions [B, A] of an actor at obs [B, O], -temperature * log-probability [B], and that probability."""
     noise = jax.random.normal(key, (len(obs), sac.spec.action_dim))
-    _, log_prob = sample_action(sac, state.actor.params, obs, noise)
-    return -jnp.exp(state.log_temperature.params) * log_prob
+    action, log_prob = sample_action(sac, actor_params, obs, noise)
+    return action, -jnp.exp(state.log_temperature.params) * log_prob, log_prob

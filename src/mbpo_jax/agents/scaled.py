@@ -33,12 +33,19 @@ def build(agent: Agent, spec: Spec) -> Agent:
         act=functools.partial(act, agent),
         update=functools.partial(update, agent),
         critic=None if critic is None else _scaled_critic(critic),
+        draw=None if agent.draw is None else functools.partial(draw, agent),
     )
 
 
 def act(agent: Agent, key: Key, actor: Scaled, obs: Array, explores: bool) -> Array:
     """Returns actions [B, A] at observations [B, O] as they are."""
     return agent.act(key, actor.agent, normalize(actor.scale, obs), explores)
+
+
+def draw(agent: Agent, key: Key, state: Scaled, actor: Scaled, obs: Array) -> tuple[Array, Array, Array]:
+    """Returns what the agent inside draws at observations [B, O] as they are."""
+    assert agent.draw is not None
+    return agent.draw(key, state.agent, actor.agent, normalize(actor.scale, obs))
 
 
 def update(
@@ -91,13 +98,11 @@ def _in_force(real: Replay) -> Array:
 
 
 def _scaled_critic(critic: Critic) -> Critic:
-    bonus = critic.entropy_bonus
     return Critic(
         q_values=lambda state, obs, action: critic.q_values(state.agent, normalize(state.scale, obs), action),
         target_q_values=lambda state, obs, action: critic.target_q_values(
             state.agent, normalize(state.scale, obs), action
         ),
-        entropy_bonus=None
-        if bonus is None
-        else lambda key, state, obs: bonus(key, state.agent, normalize(state.scale, obs)),
+        target_action=lambda key, state, obs: critic.target_action(key, state.agent, normalize(state.scale, obs)),
+        has_entropy=critic.has_entropy,
     )

@@ -20,7 +20,21 @@ from mbpo_jax.agents.critics import ActorCriticConfig, Critics
 from mbpo_jax.learner import Learner
 from mbpo_jax.networks import DeterministicActor
 from mbpo_jax.options import option
-from mbpo_jax.types import OWN, Agent, Array, Critic, Key, Learning, Metrics, PyTree, Report, Spec, Transition, Watched
+from mbpo_jax.types import (
+    OWN,
+    Agent,
+    Array,
+    Critic,
+    Key,
+    Learning,
+    Metrics,
+    PyTree,
+    Regression,
+    Report,
+    Spec,
+    Transition,
+    Watched,
+)
 
 HOOKS = 1  # stream of the keys of `Learning`; the agent's own noise comes from the key itself
 
@@ -94,9 +108,11 @@ def build(config: Td3Config, spec: Spec) -> Agent:
         actor=lambda state: state.actor.params,
         act=functools.partial(act, td3),
         update=functools.partial(update, td3),
+        draw=functools.partial(draw, td3),
         critic=Critic(
             q_values=lambda state, obs, action: critics.apply(td3.critics, state.critics.params, obs, action),
             target_q_values=lambda state, obs, action: critics.apply(td3.critics, state.target_params, obs, action),
+            target_action=functools.partial(target_action, td3),
         ),
     )
 
@@ -188,23 +204,41 @@ def update_once(
 ) -> tuple[Td3State, tuple[Metrics, Watched]]:
     """Takes one update of the critics on a batch [B, ...], and of the rest if it is due; noise [B, A] is normal."""
     if learning.regression is None:
-        obs, action, target = batch.obs, batch.action, own_target(td3, state, batch, noise)
+        rows = Regression(batch.obs, batch.action, own_target(td3, state, batch, noise))
     else:
-        obs, action, target = learning.regression(jax.random.fold_in(key, 0), state, batch)
-    stepped, loss, q, watched = critics.regress(td3.critics, state.critics, obs, action, target)
+        rows = learning.regression(jax.random.fold_in(key, 0), state, batch)
+    stepped, loss, q, watched = critics.regress(td3.critics, state.critics, rows)
     state = state.replace(critics=stepped, num_updates=state.num_updates + 1)
     state, actor_watched = _actor_step_if_due(td3, learning, state, batch, key)
     metrics = {"critic_loss": loss, "q_mean": jnp.mean(q), "actor_loss": state.actor_loss}
     target_name = "the critics' target" if len(td3.critics.names) > 1 else "the critic's target"
-    return state, (metrics, health.watch({target_name: target, **watched, **actor_watched}))
+    return state, (metrics, health.watch({target_name: rows.target, **watched, **actor_watched}))
 
 
 def own_target(td3: Td3, state: Td3State, batch: Transition, noise: Array) -> Array:
     """Returns TD3's own target [B] of a batch, with smoothing noise."""
-    next_action = td3.actor.apply({"params": state.target_actor_params}, batch.next_obs)
-    next_action = smooth(next_action, noise, td3.config.target_noise_std, td3.config.target_noise_clip)
+    next_action = smoothed_action(td3, state, batch.next_obs, noise)
     next_q = critics.apply(td3.critics, state.target_params, batch.next_obs, next_action)
     return critic_target(batch.reward, batch.terminal, next_q, td3.config.discount)
+
+
+def smoothed_action(td3: Td3, state: Td3State, obs: Array, noise: Array) -> Array:
+    """Returns the target actor's actions [B, A] with smoothing noise, made of noise [B, A] that is normal."""
+    action = td3.actor.apply({"params": state.target_actor_params}, obs)
+    return smooth(action, noise, td3.config.target_noise_std, td3.config.target_noise_clip)
+
+
+def target_action(td3: Td3, key: Key, state: Td3State, obs: Array) -> tuple[Array, Array]:
+    """Returns actions [B, A] of the target actor at obs [B, O], with smoothing noise, and no bonus for them."""
+    noise = jax.random.normal(key, (len(obs), td3.spec.action_dim))
+    return smoothed_action(td3, state, obs, noise), jnp.zeros(len(obs))
+
+
+def draw(td3: Td3, key: Key, state: Td3State, actor_params: PyTree, obs: Array) -> tuple[Array, Array, Array]:
+    """Returns actions [B, A] of an actor at obs [B, O] without noise, and zeros [B] for bonus and log-probability."""
+    del key, state
+    zeros = jnp.zeros(len(obs))
+    return td3.actor.apply({"params": actor_params}, obs), zeros, zeros  # type: ignore[return-value]
 
 
 def own_actor_loss(td3: Td3, params: PyTree, state: Td3State, batch: Transition) -> Array:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from mbpo_jax import options, terminations
-from mbpo_jax.algorithms import behaviour_cloning, mbpo, model_free, mopo, td3_bc
+from mbpo_jax.algorithms import behaviour_cloning, maac, mbpo, model_free, mopo, mve, td3_bc
 from mbpo_jax.types import Algorithm, Spec
 
 
@@ -53,6 +53,18 @@ REGISTRY: dict[str, Entry] = {
         mbpo.TINY,
         agent="td3",
         published=("MBPO",),
+    ),
+    "mve": Entry(
+        mve.MveConfig,
+        mve.build,
+        "Model-based value expansion: imagined steps in the critics' targets (Feinberg et al. 2018)",
+        mve.TINY,
+    ),
+    "maac": Entry(
+        maac.MaacConfig,
+        maac.build,
+        "Model-augmented actor-critic: the actor's gradient goes through the model (Clavera et al. 2020)",
+        maac.TINY,
     ),
     "sac": Entry(
         model_free.ModelFreeConfig,

@@ -19,8 +19,8 @@ from mbpo_jax.models import gaussian
 from mbpo_jax.models.state import GaussianConfig
 from mbpo_jax.options import check, chosen_section, option
 from mbpo_jax.replay import Replay
-from mbpo_jax.rollouts import branched
-from mbpo_jax.types import Agent, Algorithm, Array, Dynamics, Key, Phase, PyTree, Spec, WorldModel
+from mbpo_jax.rollouts import branched, value_expansion
+from mbpo_jax.types import Agent, Algorithm, Array, Dynamics, Key, Learning, Phase, PyTree, Spec, WorldModel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,11 +47,10 @@ class MbpoConfig:
     real_fraction: float = option(
         0.05, "Share of real rows in an agent update; 1 is the paper's 'no model'.", minimum=0.0, maximum=1.0
     )
-    termination_fn: str = option(
-        "auto",
-        "When imagined episodes end: package.module:function of (obs, action, next_obs) [B, ...] -> bool [B]; 'never'; "
-        "'learned', to learn it; or 'auto' for the environments that are known.",
+    expansion_steps: int = option(
+        0, "Imagined steps in the critics' targets, which is value expansion on top of MBPO; 0: none.", minimum=0
     )
+    termination_fn: str = option("auto", phases.TERMINATION_HELP)
     model: GaussianConfig = GaussianConfig()
     agent: agents.AgentConfig = chosen_section(SacConfig(), "Agent that acts and learns.", agents.CONFIG_CLASSES)
 
@@ -114,9 +113,12 @@ def build(config: MbpoConfig, spec: Spec) -> Algorithm:
     fit_and_roll_out = _model_phases(config, spec, agent, world) if uses_model(config) else ()
     batches = phases.mixed_batches(config.updates_per_step, num_real, config.batch_size - num_real)
     first_update = max(config.exploration_steps, config.min_replay_rows)
+    update = Phase(
+        "update_agent", 1, first_update, phases.update_agent(agent, batches, _learning(config, spec, agent, world))
+    )
     return Algorithm(
         init=functools.partial(init, config, spec, agent, world),
-        phases=(*fit_and_roll_out, Phase("update_agent", 1, first_update, phases.update_agent(agent, batches))),
+        phases=(*fit_and_roll_out, update),
         exploration_steps=config.exploration_steps,
         replay_capacity=config.replay_capacity,
         dynamics=_dynamics(spec, world) if uses_model(config) else None,
@@ -159,8 +161,12 @@ def _model_phases(config: MbpoConfig, spec: Spec, agent: Agent, world: WorldMode
 
 
 def _dynamics(spec: Spec, world: WorldModel) -> Callable[[MbpoState], Dynamics]:
-    def dynamics(state: MbpoState) -> Dynamics:
-        belief = world.belief(state.model)
-        return phases.dynamics_of(world, belief, phases.rule_of(world, belief, spec))
+    return lambda state: phases.learned_dynamics(world, world.belief(state.model), spec)
 
-    return dynamics
+
+def _learning(config: MbpoConfig, spec: Spec, agent: Agent, world: WorldModel) -> Callable[[MbpoState], Learning]:
+    """Returns what the agent learns from: its own targets, or expanded ones."""
+    if not (uses_model(config) and config.expansion_steps):
+        return phases.own_targets
+    dynamics, how = _dynamics(spec, world), (config.expansion_steps, config.agent.discount, True)
+    return lambda state: Learning(regression=functools.partial(value_expansion.expand, dynamics(state), agent, *how))

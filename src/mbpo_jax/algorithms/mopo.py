@@ -56,11 +56,7 @@ class MopoConfig:
     obs_scaling: str = option(
         scaled.NONE, "How observations are scaled for the agent, by the data.", choices=scaled.SCALINGS
     )
-    termination_fn: str = option(
-        "auto",
-        "When imagined episodes end: package.module:function of (obs, action, next_obs) [B, ...] -> bool [B]; 'never'; "
-        "'learned', to learn it; or 'auto' for the environments that are known.",
-    )
+    termination_fn: str = option("auto", phases.TERMINATION_HELP)
     model: GaussianConfig = GaussianConfig(max_holdout_rows=1000, fit_epoch_minibatches=1, fit_max_gradient_steps=0)
     agent: agents.AgentConfig = chosen_section(SacConfig(), "Agent that acts and learns.", agents.CONFIG_CLASSES)
 
@@ -108,7 +104,7 @@ def build(config: MopoConfig, spec: Spec) -> Algorithm:
         return phases.rule_of(world, world.belief(state.model), spec)
 
     def dynamics(state: MopoState) -> Dynamics:
-        return phases.dynamics_of(world, world.belief(state.model), rule(state))
+        return phases.learned_dynamics(world, world.belief(state.model), spec)
 
     def penalised(state: MopoState) -> Dynamics:
         return penalise(dynamics(state), world, world.belief(state.model), config.penalty, config.penalty_weight)

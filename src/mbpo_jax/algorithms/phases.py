@@ -38,6 +38,15 @@ from mbpo_jax.types import (
 
 ONCE = 2**31 - 1  # `Phase.every` of what is done at its first step and never again
 
+TERMINATION_HELP = (
+    "When imagined episodes end: package.module:function of (obs, action, next_obs) [B, ...] -> bool [B]; 'never'; "
+    "'learned', to learn it; or 'auto' for the environments that are known."
+)
+REWARD_HELP = (
+    "Reward of imagined steps: 'learned', or package.module:function of (obs, action in [-1, 1], next_obs) [B, ...] -> "
+    "float [B]."
+)
+
 BatchesFn = Callable[[Key, PyTree, Replay], tuple[Transition, Report]]
 """(key, state, real) -> (batches [G, B, ...], report of them)."""
 
@@ -108,12 +117,15 @@ def rule_of(world: WorldModel, belief: PyTree, spec: Spec) -> TerminationFn:
     return known_rule(spec) if world.ends is None else functools.partial(world.ends, belief)
 
 
-def dynamics_of(world: WorldModel, belief: PyTree, termination_fn: TerminationFn) -> Dynamics:
-    """Returns a learned model as dynamics: its elites take turns, and the task's own rule ends episodes."""
+def learned_dynamics(world: WorldModel, belief: PyTree, spec: Spec) -> Dynamics:
+    """Returns a learned model as dynamics: its elites take turns. A rule that the task has is taken, not learnt."""
+    ends = rule_of(world, belief, spec)
 
     def step(key: Key, group: Array, obs: Array, action: Array) -> tuple[Array, Array, Array]:
         next_obs, reward = world.sample(key, belief, group, obs, action)
-        return next_obs, reward, termination_fn(obs, action, next_obs)
+        if spec.reward_fn is not None:
+            reward = spec.reward_fn(obs, action, next_obs)
+        return next_obs, reward, ends(obs, action, next_obs)
 
     return Dynamics(step, world.num_groups)
 
@@ -225,9 +237,13 @@ def draw_mixed(
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=1), *parts)
 
 
-def update_agent(
-    agent: Agent, batches: BatchesFn, learning: Callable[[PyTree], Learning] = lambda state: OWN
-) -> Programs:
+def own_targets(state: PyTree) -> Learning:
+    """Returns what `update_agent` does by itself: the agent's own targets and losses, whatever the state."""
+    del state
+    return OWN
+
+
+def update_agent(agent: Agent, batches: BatchesFn, learning: Callable[[PyTree], Learning] = own_targets) -> Programs:
     """Returns the phase of G updates of `state.agent`.
 
     Args:

@@ -26,9 +26,9 @@ def reactive(agent: Agent, part: Callable[[PyTree], PyTree] = operator.attrgette
 
 
 def _critic_of(critic: Critic, part: Callable[[PyTree], PyTree]) -> Critic:
-    bonus = critic.entropy_bonus
     return Critic(
         q_values=lambda state, obs, action: critic.q_values(part(state), obs, action),
         target_q_values=lambda state, obs, action: critic.target_q_values(part(state), obs, action),
-        entropy_bonus=None if bonus is None else lambda key, state, obs: bonus(key, part(state), obs),
+        target_action=lambda key, state, obs: critic.target_action(key, part(state), obs),
+        has_entropy=critic.has_entropy,
     )

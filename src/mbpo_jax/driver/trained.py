@@ -37,7 +37,7 @@ def load_trained(run_dir: str | Path, seed: int | None = None, step: int | None 
       step: environment step of the checkpoint; the newest by default. `checkpoint.steps` lists them.
     Raises:
       StorageFailure: names the file that is missing or does not fit, or the seeds that there are.
-      ValueError: what `--termination_fn` of the run names cannot be imported.
+      ValueError: what `--termination_fn` or `--reward_fn` of the run names cannot be imported.
     """
     kept = run_directory.read_config(Path(run_dir))
     run, config = kept.run, kept.algorithm
@@ -45,10 +45,10 @@ def load_trained(run_dir: str | Path, seed: int | None = None, step: int | None 
     if seed not in run.seeds:
         raise StorageFailure(f"no seed {seed} in {run_dir}; seeds there: {', '.join(map(str, run.seeds))}")
     saved = checkpoint.load(Path(run_dir), step)
-    termination_fn = tasks.resolve_termination_fn(tasks.rule_name(config), run.env)
+    rules = tasks.with_rules(Spec(0, 0), config, run.env)  # before the checkpoint is blamed
     try:
         arrays = saved.arrays[str(seed)]
-        spec = _sizes(kept, arrays)._replace(termination_fn=termination_fn)
+        spec = _sizes(kept, arrays)._replace(termination_fn=rules.termination_fn, reward_fn=rules.reward_fn)
         algorithm = tasks.build(run, config, spec)
         replay = _data_rows(kept, algorithm) if run.dataset else _real_rows(spec, arrays["replay"])
         state = _unpack_state(jax.eval_shape(algorithm.init, jax.random.key(0)), arrays["state"])

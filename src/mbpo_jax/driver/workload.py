@@ -59,7 +59,10 @@ def describe(run: RunConfig, task: Task, algorithm: Algorithm, config: Any) -> l
     ]
     if algorithm.dynamics is not None:
         name = tasks.rule_name(config)
-        lines.append(f"imagined episodes end by --termination_fn={name}{_meaning(task)}")
+        rewards = (
+            "" if task.spec.reward_fn is None else f"; imagined rewards are those of --reward_fn={config.reward_fn}"
+        )
+        lines.append(f"imagined episodes end by --termination_fn={name}{_meaning(task)}{rewards}")
     work = {kind: count(0) for kind, count in num_left(run, algorithm).items()}
     stepped = ((EXPLORE, "random steps"), (ACT, "steps of the policy"))
     parts = [f"{work[kind]:,} {words}" for kind, words in stepped if kind in work]

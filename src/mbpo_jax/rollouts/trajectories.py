@@ -11,9 +11,10 @@ import jax.numpy as jnp
 from flax import struct
 
 from mbpo_jax import health
-from mbpo_jax.types import Array, Dynamics, Key
+from mbpo_jax.types import Array, Dynamics, Key, PyTree
 
-ChooseFn = Callable[[Key, Array, Array], Array]  # (key, step [], obs [B, O]) -> action [B, A]
+ChooseFn = Callable[[Key, Array, Array], tuple[Array, PyTree]]
+"""(key, step [], obs [B, O]) -> (action [B, A], what else is to be kept of the choice: arrays [B, ...], or ())."""
 Moved = tuple[Array, Array, Array]  # next_obs [B, O], reward [B], ends bool [B]
 
 
@@ -23,6 +24,7 @@ class Trajectory(struct.PyTreeNode, kw_only=True):
     obs: Array  # [H + 1, B, O]
     action: Array  # [H, B, A]
     reward: Array  # [H, B], 0 after the end
+    chosen: PyTree  # [H, B, ...], what `choose` returned beside the actions
     alive: Array  # [H, B], bool, whether the row took this step
     survives: Array  # [B], bool, whether the row has neither ended nor exploded
     exploded: Array  # [B], bool, whether it stopped because a prediction was not finite or beyond `health.LIMIT`
@@ -56,19 +58,26 @@ def unroll(
         obs, alive, exploded = carry
         key_action, key_move = jax.random.split(jax.random.fold_in(key, number))
         key_deal, key_noise = jax.random.split(key_move)
-        action = choose(key_action, number, obs)
+        action, chosen = choose(key_action, number, obs)
         places = deal(key_deal) if redeal else dealt_once
         next_obs, reward, ends = _move(key_noise, dynamics, places, obs, action)
         usable = health.magnitude((next_obs, reward), keep=1) < health.LIMIT  # nan is not below it
         moves = alive & usable
         next_obs = jnp.where(moves[:, None], next_obs, obs)
         carry = next_obs, moves & (past_end | ~ends), exploded | (alive & ~usable)
-        return carry, (next_obs, action, jnp.where(moves, reward, 0.0), moves)
+        return carry, (next_obs, action, jnp.where(moves, reward, 0.0), chosen, moves)
 
     start = (start_obs, jnp.ones(num_rows, bool), jnp.zeros(num_rows, bool))
-    (_, survives, exploded), (obs, action, reward, alive) = jax.lax.scan(step, start, jnp.arange(num_steps))
-    obs = jnp.concatenate([start_obs[None], obs])
-    return Trajectory(obs=obs, action=action, reward=reward, alive=alive, survives=survives, exploded=exploded)
+    (_, survives, exploded), (obs, action, reward, chosen, alive) = jax.lax.scan(step, start, jnp.arange(num_steps))
+    return Trajectory(
+        obs=jnp.concatenate([start_obs[None], obs]),
+        action=action,
+        reward=reward,
+        chosen=chosen,
+        alive=alive,
+        survives=survives,
+        exploded=exploded,
+    )
 
 
 def _move(key: Key, dynamics: Dynamics, places: Array, obs: Array, action: Array) -> Moved:

@@ -139,8 +139,8 @@ def _replayed(trained: Trained, starts: np.ndarray, actions: np.ndarray, key: Ke
         assert trained.algorithm.dynamics is not None  # by `imagination.check`
         dynamics = trained.algorithm.dynamics(state)
 
-        def choose(key: Key, number: Array, obs: Array) -> Array:
-            return actions[number]
+        def choose(key: Key, number: Array, obs: Array) -> tuple[Array, tuple[()]]:
+            return actions[number], ()
 
         return trajectories.unroll(key, dynamics, choose, starts, len(actions), past_end=True)
 

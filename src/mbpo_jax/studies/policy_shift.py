@@ -158,7 +158,7 @@ class _Experiment:
         imagined, rolled = branched.roll_out(
             key_roll,
             phases.exploring(self._agent, agent),
-            phases.dynamics_of(self._world, self._world.belief(model), phases.known_rule(spec)),
+            phases.learned_dynamics(self._world, self._world.belief(model), spec),
             replay_lib.init(spec, START_ROWS),
             replay_lib.sample(key_start, real, (START_ROWS,)).obs,
             jnp.asarray(1),

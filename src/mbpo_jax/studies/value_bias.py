@@ -71,12 +71,13 @@ class _Comparison:
         critic = trained.algorithm.critic
         assert critic is not None  # by `_check`
         self._q_values = jax.jit(lambda state, obs, action: jnp.min(critic.q_values(state, obs, action), axis=0))
-        self._entropy_bonus = None if critic.entropy_bonus is None else jax.jit(critic.entropy_bonus)
+        self._has_entropy = critic.has_entropy
+        self._entropy_bonus = jax.jit(lambda key, state, obs: critic.target_action(key, state, obs)[1])
         self._acting = policy.deterministic(trained.algorithm)
         self._exploring = episodes.exploring_policy(trained, jax.random.key(trained.seed))
 
     def __call__(self, trained: Trained) -> dict[str, Any]:
-        if self._entropy_bonus is None:
+        if not self._has_entropy:
             choose = episodes.deterministic_policy(trained, self._env, self._acting)
         else:
             choose = self._exploring(trained.algorithm.actor(trained.state))
@@ -93,7 +94,7 @@ class _Comparison:
         obs[: length + 1], action[:length] = episode.obs, episode.action
         q = np.asarray(self._q_values(trained.state, obs[:-1], action), np.float64)
         bonus = np.zeros(length)
-        if self._entropy_bonus is not None:
+        if self._has_entropy:
             key = jax.random.fold_in(jax.random.fold_in(jax.random.key(trained.seed), trained.step), number)
             bonus = np.asarray(self._entropy_bonus(key, trained.state, obs), np.float64)[1 : length + 1]
         returns = discounted_returns(episode.reward, bonus, episode.terminal, self._discount)

@@ -31,13 +31,27 @@ def resolve(env_id: str, spaces: Spaces, config: Any) -> Task:
     """Returns the task that an algorithm's knobs make of an environment.
 
     Raises:
-      ValueError: what `--termination_fn` names cannot be imported, or is no such function.
+      ValueError: what `--termination_fn` or `--reward_fn` names cannot be imported, or is no such function.
     """
-    spec, name = spec_of(spaces), rule_name(config)
-    termination_fn = resolve_termination_fn(name, env_id)
-    if termination_fn is not None:
-        check_termination_fn(termination_fn, str(name), spec)
-    return Task(spaces, spec._replace(termination_fn=termination_fn))
+    spec = with_rules(spec_of(spaces), config, env_id)
+    if spec.termination_fn is not None:
+        check_termination_fn(spec.termination_fn, str(rule_name(config)), spec)
+    if spec.reward_fn is not None:
+        _check_rule("reward_fn", spec.reward_fn, config.reward_fn, spec, jnp.float32)
+    return Task(spaces, spec)
+
+
+def with_rules(spec: Spec, config: Any, env_id: str) -> Spec:
+    """Returns the spec with the rules that an algorithm's knobs name, as far as it has such knobs.
+
+    Raises:
+      ValueError: one of them cannot be imported.
+    """
+    reward_fn: str = getattr(config, "reward_fn", terminations.LEARNED)
+    return spec._replace(
+        termination_fn=resolve_termination_fn(rule_name(config), env_id),
+        reward_fn=None if reward_fn == terminations.LEARNED else _imported("reward_fn", reward_fn, "'learned'"),
+    )
 
 
 def build(run: RunConfig, config: Any, spec: Spec) -> Algorithm:
@@ -111,13 +125,7 @@ def resolve_termination_fn(name: str | None, env_id: str) -> TerminationFn | Non
         return None
     if name in (AUTO, NEVER):
         return terminations.lookup(env_id) if name == AUTO else terminations.never
-    try:
-        return named_function(name)
-    except Exception as error:  # whatever a module raises that is imported
-        raise ValueError(
-            "termination_fn must be 'auto', 'never' or package.module:function that can be imported, got "
-            f"{name!r} ({type(error).__name__}: {error})"
-        ) from error
+    return _imported("termination_fn", name, "'auto', 'never'")
 
 
 def check_termination_fn(termination_fn: TerminationFn, name: str, spec: Spec) -> None:
@@ -128,14 +136,29 @@ def check_termination_fn(termination_fn: TerminationFn, name: str, spec: Spec) -
     Raises:
       ValueError: it raises, or does not return bool [B].
     """
+    _check_rule("termination_fn", termination_fn, name, spec, jnp.bool_)
+
+
+def _check_rule(knob: str, rule: Callable[..., Any], name: str, spec: Spec, dtype: Any) -> None:
+    """Tries a function of (obs, action, next_obs) on three rows: it must return one value of `dtype` for each."""
     num_rows = 3
     obs, action = (jax.ShapeDtypeStruct((num_rows, dim), jnp.float32) for dim in (spec.obs_dim, spec.action_dim))
-    must = f"termination_fn {name!r} must return bool [{num_rows}] for {num_rows} rows"
+    must = f"{knob} {name!r} must return {jnp.dtype(dtype).name} [{num_rows}] for {num_rows} rows"
     try:
-        ends = jax.eval_shape(termination_fn, obs, action, obs)
+        returned = jax.eval_shape(rule, obs, action, obs)
     except Exception as error:  # whatever a user's function raises
         raise ValueError(f"{must}, but it raised {type(error).__name__}: {error}") from error
-    shape, dtype = getattr(ends, "shape", None), getattr(ends, "dtype", None)
-    if shape != (num_rows,) or dtype != jnp.bool_:
-        got = type(ends).__name__ if shape is None else f"{dtype} {list(shape)}"
+    shape, returned_dtype = getattr(returned, "shape", None), getattr(returned, "dtype", None)
+    if shape != (num_rows,) or returned_dtype != dtype:
+        got = type(returned).__name__ if shape is None else f"{returned_dtype} {list(shape)}"
         raise ValueError(f"{must}, got {got}")
+
+
+def _imported(knob: str, name: str, others: str) -> Callable[..., Any]:
+    try:
+        return named_function(name)
+    except Exception as error:  # whatever a module raises that is imported
+        raise ValueError(
+            f"{knob} must be {others} or package.module:function that can be imported, got {name!r} "
+            f"({type(error).__name__}: {error})"
+        ) from error

@@ -1,0 +1,94 @@
+"""Model-based value expansion: critics learn from a few imagined steps, and their targets after those.
+
+Reference: Feinberg et al. 2018, "Model-Based Value Expansion for Efficient Model-Free Reinforcement Learning". There
+the agent is DDPG (`--agent=ddpg`) with noise on its parameters, rewards are known (`--reward_fn`), and the model is one
+deterministic network; here it is MBPO's ensemble, each imagined step by another elite.
+"""
+
+import dataclasses
+import functools
+
+import jax
+from flax import struct
+
+from mbpo_jax import agents
+from mbpo_jax.agents.sac import SacConfig
+from mbpo_jax.algorithms import phases
+from mbpo_jax.algorithms.reactive import reactive
+from mbpo_jax.models.state import GaussianConfig
+from mbpo_jax.options import check, chosen_section, option
+from mbpo_jax.rollouts import value_expansion
+from mbpo_jax.types import Algorithm, Dynamics, Key, Learning, Phase, PyTree, Spec
+
+
+@dataclasses.dataclass(frozen=True)
+class MveConfig:
+    """Knobs of value expansion. The defaults are for tasks that nobody has tuned."""
+
+    exploration_steps: int = option(500, "Environment steps of uniformly random actions before learning.", minimum=1)
+    replay_capacity: int = option(1_000_000, "Maximum number of real rows kept; the oldest give way.", minimum=1)
+    fit_every_steps: int = option(250, "Environment steps between model fits.", minimum=1)
+    updates_per_step: int = option(4, "Agent updates per environment step.", minimum=1)
+    batch_size: int = option(256, "Rows of an agent update.", minimum=1)
+    expansion_steps: int = option(3, "Imagined steps in the critics' targets.", minimum=1)
+    regress_on_imagined: bool = option(
+        True, "Critics regress on the imagined steps, too (TD-k), and not on the real rows alone."
+    )
+    termination_fn: str = option("auto", phases.TERMINATION_HELP)
+    reward_fn: str = option("learned", phases.REWARD_HELP)
+    model: GaussianConfig = GaussianConfig()
+    agent: agents.AgentConfig = chosen_section(SacConfig(), "Agent that acts and learns.", agents.CONFIG_CLASSES)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+TINY = {
+    "exploration_steps": 40, "replay_capacity": 400, "fit_every_steps": 10, "updates_per_step": 2, "batch_size": 16,
+    "expansion_steps": 2, "model.num_members": 3, "model.num_elites": 2, "model.model_hidden_units": 8,
+    "model.model_weight_decays": (5e-5, 1e-4), "model.fit_epoch_minibatches": 1,
+    "agent.hidden_units": 8, "agent.num_hidden_layers": 1,
+}  # fmt: skip
+"""Changes of the defaults, by full path, with which tests run every phase within seconds."""
+
+
+class MveState(struct.PyTreeNode, kw_only=True):
+    """Everything that the phases read, the real rows aside."""
+
+    model: PyTree
+    agent: PyTree
+
+
+def build(config: MveConfig, spec: Spec) -> Algorithm:
+    """Returns an agent whose critics regress on expanded values.
+
+    Raises:
+      ValueError: the spec has no termination function, and none is learnt.
+    """
+    agent = agents.build(config.agent, spec)
+    world = phases.learned_world(config.model, spec, config.termination_fn)
+
+    def init(key: Key) -> MveState:
+        key_model, key_agent = jax.random.split(key)
+        return MveState(model=world.init(key_model), agent=agent.init(key_agent))
+
+    def dynamics(state: MveState) -> Dynamics:
+        return phases.learned_dynamics(world, world.belief(state.model), spec)
+
+    def learning(state: MveState) -> Learning:
+        how = config.expansion_steps, config.agent.discount, config.regress_on_imagined
+        return Learning(regression=functools.partial(value_expansion.expand, dynamics(state), agent, *how))
+
+    batches = phases.real_batches(config.updates_per_step, config.batch_size)
+    first = config.exploration_steps
+    return Algorithm(
+        init=init,
+        phases=(
+            Phase("fit_model", config.fit_every_steps, first, phases.fit_model(world)),
+            Phase("update_agent", 1, first, phases.update_agent(agent, batches, learning)),
+        ),
+        exploration_steps=first,
+        replay_capacity=config.replay_capacity,
+        dynamics=dynamics,
+        **reactive(agent),
+    )
