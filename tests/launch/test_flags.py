@@ -210,18 +210,17 @@ for task, by_data in ROLLOUT_LENGTH_AND_PENALTY.items():
         }
 LIKE_MBPO = {  # what members that look through the model share with MBPO's own flagfiles, to be compared with them
     "inverted_pendulum": {
-        "env": "InvertedPendulum-v5", "num_steps": 5000, "exploration_steps": 500, "updates_per_step": 10,
+        "env": "InvertedPendulum-v5", "num_steps": 5000, "exploration_steps": 500, "updates_per_step": 4,
         "target_entropy": -0.05, "eval_every_steps": 250,
     },
     "hopper": {
         "env": "Hopper-v5", "num_steps": 125_000, "exploration_steps": 5000, "updates_per_step": 20,
-        "target_entropy": -1.0, "eval_every_steps": 1000,
+        "target_entropy": -1.0, "eval_every_steps": 1000, "fit_epoch_minibatches": 1, "fit_max_gradient_steps": 0,
     },
 }  # fmt: skip
 for algorithm, steps in (("mve", {"expansion_steps": 5}), ("maac", {"horizon": 3})):
     for task, shared in LIKE_MBPO.items():
-        fit = {"fit_every_steps": 250, "fit_epoch_minibatches": 1, "fit_max_gradient_steps": 0}
-        OTHERS[f"{algorithm}_{task}"] = shared | steps | fit | {"algorithm": algorithm}
+        OTHERS[f"{algorithm}_{task}"] = shared | steps | {"fit_every_steps": 250, "algorithm": algorithm}
 OTHERS["bc"] = {"algorithm": "bc", "batch_size": 256, "hidden_units": 256, "obs_scaling": "none"}
 OTHERS["td3_bc"] = {
     "algorithm": "td3_bc",
