@@ -5,12 +5,13 @@ import pathlib
 
 import pytest
 
-from mbpo_jax.studies import compounding, exploitation, policy_shift, value_bias, versions
+from mbpo_jax.studies import compounding, exploitation, penalty, policy_shift, value_bias, versions
 
 KEPT = pathlib.Path(__file__).parents[2] / "docs" / "studies"
 STUDIES = {
     "compounding": compounding,
     "exploitation": exploitation,
+    "penalty": penalty,
     "policy_shift": policy_shift,
     "value_bias": value_bias,
     "versions": versions,
