@@ -392,3 +392,20 @@ def test_the_agent_of_the_config_learns_on_batches_of_both_kinds(agent_class):
     for a, b in zip(jax.tree.leaves(after.agent), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
     assert int(after.agent.num_updates) == 3
+
+
+def test_critics_regress_on_expanded_targets_where_that_is_asked_for():
+    agent, knobs = agents.build(SMALL["agent"], SPEC), {"real_fraction": 0.5, **SMALL}
+    world = phases.learned_world(SMALL["model"], SPEC, "auto")
+    learning = functools.partial(mbpo._learning, spec=SPEC, agent=agent, world=world)
+    assert learning(mbpo.MbpoConfig(**knobs)) is phases.own_targets
+    without_a_model = mbpo.MbpoConfig(**knobs | {"real_fraction": 1.0}, expansion_steps=2)
+    assert learning(without_a_model) is phases.own_targets
+    config = mbpo.MbpoConfig(**knobs, expansion_steps=2)
+    state = jax.eval_shape(functools.partial(mbpo.init, config, SPEC, agent, world), jax.random.key(0))
+    rows = jax.eval_shape(
+        lambda state, batch: learning(config)(state).regression(jax.random.key(0), state.agent, batch),
+        state,
+        constant_rows(0.0, 4),
+    )
+    assert (rows.obs.shape, rows.target.shape, rows.weight.shape) == ((12, 2), (12,), (12,))

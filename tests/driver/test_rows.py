@@ -7,19 +7,21 @@ import tiny_runs
 from mbpo_jax.algorithms import REGISTRY
 from mbpo_jax.driver.interaction.policy import load_policy
 
+ROWS = tiny_runs.AGENTS | tiny_runs.THROUGH_MODEL
+
 
 def test_every_row_is_run_somewhere():
-    assert REGISTRY.keys() == {"mbpo", "sac"} | tiny_runs.AGENTS.keys() | tiny_runs.OFFLINE_ROWS.keys()
+    assert REGISTRY.keys() == {"mbpo", "sac"} | ROWS.keys() | tiny_runs.OFFLINE_ROWS.keys()
 
 
 CHANGES = {"num_steps": 90, "eval_every_steps": 30, "eval_episodes": 1}
 
 
-@pytest.fixture(scope="module", params=tiny_runs.AGENTS)
+@pytest.fixture(scope="module", params=ROWS)
 def whole(request, tmp_path_factory):
     """(row, directory of a run of it that went through)"""
     run_dir = tmp_path_factory.mktemp("rows") / request.param
-    assert tiny_runs.train(run_dir, tiny_runs.AGENTS[request.param], **CHANGES).finished
+    assert tiny_runs.train(run_dir, ROWS[request.param], **CHANGES).finished
     return request.param, run_dir
 
 
@@ -30,16 +32,26 @@ def test_a_run_tells_and_leaves_what_it_should(whole):
     assert int(agent["actor"]["opt_state"]["0"]["count"]) == (15 if "td3" in name else 31)
     told = {key for line in tiny_runs.lines(run_dir) for key in line}
     assert {"update_agent/q_mean", "update_agent/critic_loss", "update_agent/actor_loss", "eval/return_mean"} <= told
-    assert any(key.startswith("roll_out/") for key in told) == name.startswith("mbpo")
+    assert any(key.startswith("roll_out/") for key in told) == name.startswith(("mbpo", "maac"))
+    assert any(key.startswith("fit_model/") for key in told) == name.startswith(("mbpo", "maac", "mve"))
     assert load_policy(run_dir)(np.zeros(4, np.float32)).shape == (1,)
 
 
 @pytest.mark.parametrize("whole", ["td3", "mbpo_td3"], indirect=True)
 def test_a_run_that_is_stopped_between_two_updates_of_the_actor_ends_like_one_that_is_not(whole, tmp_path):
     name, run_dir = whole
-    knobs = tiny_runs.AGENTS[name] | CHANGES
+    knobs = ROWS[name] | CHANGES
     assert tiny_runs.train(tmp_path, knobs, num_steps=70).finished
     agent = tiny_runs.saved(tmp_path).arrays["0"]["state"]["agent"]
     assert (int(agent["num_updates"]), int(agent["actor"]["opt_state"]["0"]["count"])) == (11, 5)
+    assert tiny_runs.train(tmp_path, knobs).finished
+    tiny_runs.assert_same_bits(tiny_runs.saved(tmp_path).arrays, tiny_runs.saved(run_dir).arrays)
+
+
+@pytest.mark.parametrize("whole", tiny_runs.THROUGH_MODEL, indirect=True)
+def test_a_run_through_the_model_that_is_stopped_ends_like_one_that_is_not(whole, tmp_path):
+    name, run_dir = whole
+    knobs = ROWS[name] | CHANGES
+    assert tiny_runs.train(tmp_path, knobs, num_steps=70).finished
     assert tiny_runs.train(tmp_path, knobs).finished
     tiny_runs.assert_same_bits(tiny_runs.saved(tmp_path).arrays, tiny_runs.saved(run_dir).arrays)

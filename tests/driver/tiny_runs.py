@@ -68,6 +68,15 @@ MBPO = (
 AGENTS = {f"mbpo_{agent}": MBPO | {"algorithm": f"mbpo_{agent}"} for agent in ("ddpg", "td3")} | {
     agent: RUN | LEARNING | {"algorithm": agent, "replay_capacity": 1000} for agent in ("ddpg", "td3")
 }
+# The rows that look through a model, and what of the above they have no knobs for.
+ONLY_MBPO = {"min_replay_rows", "epoch_steps", "rollout_length_schedule", "retain_epochs"}
+ONLY_ROLLOUTS = ONLY_MBPO | {"rollout_batch", "real_fraction"}
+THROUGH_MODEL = {
+    "mve": {name: value for name, value in MBPO.items() if name not in ONLY_ROLLOUTS}
+    | {"algorithm": "mve", "expansion_steps": 2},
+    "maac": {name: value for name, value in MBPO.items() if name not in ONLY_MBPO}
+    | {"algorithm": "maac", "horizon": 2},
+}
 # The rows that learn from a data set, which `write_data_set` makes.
 OFFLINE = RUN | {
     "num_steps": 40,

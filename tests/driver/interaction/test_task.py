@@ -1,14 +1,17 @@
 import json
 from contextlib import ExitStack
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_runs
 
 from mbpo_jax import terminations
+from mbpo_jax.algorithms import phases
 from mbpo_jax.algorithms.mbpo import MbpoConfig
 from mbpo_jax.algorithms.model_free import ModelFreeConfig
+from mbpo_jax.algorithms.mve import MveConfig
 from mbpo_jax.driver import setup
 from mbpo_jax.driver.config import RunConfig
 from mbpo_jax.driver.interaction.spaces import Spaces
@@ -20,6 +23,8 @@ from mbpo_jax.driver.interaction.task import (
     spec_of,
 )
 from mbpo_jax.launch import flags
+from mbpo_jax.models import gaussian
+from mbpo_jax.models.state import GaussianConfig
 from mbpo_jax.types import Spec
 
 SPACES = Spaces(11, np.float32([-0.1, 0.0]), np.float32([0.3, 2.0]), 1000)
@@ -80,6 +85,36 @@ def test_a_termination_function_of_another_form_is_refused_before_anything_is_tr
 def test_a_termination_function_of_the_right_form_is_taken():
     check_termination_fn(terminations.never, "never", Spec(4, 2))
     check_termination_fn(terminations.hopper, "auto", Spec(11, 3))
+
+
+def cost_of_actions(obs, action, next_obs):
+    return -jnp.sum(jnp.square(action), axis=1)
+
+
+def test_a_known_reward_takes_the_place_of_the_learned_one():
+    name = f"{__name__}:cost_of_actions"
+    assert resolve("Pendulum-v1", SPACES, MveConfig(termination_fn="never")).spec.reward_fn is None
+    task = resolve("Pendulum-v1", SPACES, MveConfig(termination_fn="never", reward_fn=name))
+    world = gaussian.build(GaussianConfig(model_hidden_units=8, model_weight_decays=(0.0, 0.0)), task.spec)
+    belief = world.belief(world.init(jax.random.key(0)))
+    obs, action = jnp.ones((2, task.spec.obs_dim)), jnp.full((2, task.spec.action_dim), 0.5)
+    _, reward, _ = phases.learned_dynamics(world, belief, task.spec).step_fn(jax.random.key(1), 0, obs, action)
+    assert reward.tolist() == [-0.25 * task.spec.action_dim] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        (
+            "nowhere:reward",
+            "reward_fn must be 'learned' or package.module:function that can be imported, got 'nowhere:",
+        ),
+        ("mbpo_jax.terminations:hopper", r"reward_fn '\S+:hopper' must return float32 \[3\] for 3 rows, got bool"),
+    ],
+)
+def test_a_reward_function_that_is_none_is_refused(name, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        resolve("Pendulum-v1", SPACES, MveConfig(termination_fn="never", reward_fn=name))
 
 
 def test_an_unknown_environment_is_told_how_to_pass_a_termination_function():
