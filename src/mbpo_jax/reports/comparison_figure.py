@@ -2,6 +2,7 @@
 
 import bisect
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +19,7 @@ WINDOW_STEPS = 10_000  # as in the published rows of MBPO
 MOST_COLUMNS = 3
 NUM_RESAMPLES = 2_000  # one interval for each step
 PANEL_INCHES = (5.4, 4.0)
+CAPTION_COLUMNS = 85  # letters that fit below a panel
 CAPTION = (
     f"Where MBPO is published, thick lines are means over the last {WINDOW_STEPS:,} steps, as the published one is.\n"
     "Thin lines: single evaluations of a seed. Coloured bands: 95 % bootstrap intervals of the mean over seeds.\n"
@@ -47,7 +49,8 @@ def figure(experiments: Sequence[Experiment]) -> Figure:
     for index, task in enumerate(tasks):
         axes = drawn.add_subplot(rows, columns, index + 1)
         _draw_panel(axes, task, [experiment for experiment in experiments if experiment.task == task])
-    drawn.supxlabel(CAPTION, fontsize="small")
+    wrapped = [textwrap.fill(line, columns * CAPTION_COLUMNS) for line in CAPTION.splitlines()]
+    drawn.supxlabel("\n".join(wrapped), fontsize="small")
     return drawn
 
 
