@@ -90,6 +90,8 @@ class WorldModel(NamedTuple):
     """(belief, obs [B, O], action [B, A]) -> (mean, log_var) of the targets [M, B, D], by every member."""
     sample: Callable[[Key, PyTree, Array, Array, Array], tuple[Array, Array]]
     """(key, belief, group [], obs [B, O], action [B, A]) -> (next_obs [B, O], reward [B]) drawn from one group."""
+    expect: Callable[[PyTree, Array, Array, Array], tuple[Array, Array]]
+    """(belief, group [], obs [B, O], action [B, A]) -> (next_obs [B, O], reward [B]) without the noise of `sample`."""
     num_groups: int  # equally likely versions that `sample` draws from
     ends: Callable[[PyTree, Array, Array, Array], Array] | None = None
     """(belief, obs [B, O], action [B, A], next_obs [B, O]) -> whether an episode ends there, bool [B], where that is

@@ -41,7 +41,9 @@ def world():
         shape = (2, obs.shape[0], 2)
         return jnp.zeros(shape), jnp.full(shape, -jnp.inf).at[0].set(2.0 * jnp.log(belief))
 
-    return WorldModel(init=None, fit=None, belief=lambda model: model, predict=predict, sample=None, num_groups=1)
+    return WorldModel(
+        init=None, fit=None, belief=lambda model: model, predict=predict, sample=None, expect=None, num_groups=1
+    )
 
 
 def counting_dynamics(ends_at=np.inf):

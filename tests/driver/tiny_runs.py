@@ -74,6 +74,8 @@ ONLY_ROLLOUTS = ONLY_MBPO | {"rollout_batch", "real_fraction"}
 THROUGH_MODEL = {
     "mve": {name: value for name, value in MBPO.items() if name not in ONLY_ROLLOUTS}
     | {"algorithm": "mve", "expansion_steps": 2},
+    "steve": {name: value for name, value in MBPO.items() if name not in ONLY_ROLLOUTS}
+    | {"algorithm": "steve", "expansion_steps": 2},
     "maac": {name: value for name, value in MBPO.items() if name not in ONLY_MBPO}
     | {"algorithm": "maac", "horizon": 2},
 }

@@ -218,7 +218,8 @@ LIKE_MBPO = {  # what members that look through the model share with MBPO's own 
         "target_entropy": -1.0, "eval_every_steps": 1000, "fit_epoch_minibatches": 1, "fit_max_gradient_steps": 0,
     },
 }  # fmt: skip
-for algorithm, steps in (("mve", {"expansion_steps": 5}), ("maac", {"horizon": 3})):
+STEVE = {"expansion_steps": 3, "weighting": "inverse_variance", "num_members": 4, "num_elites": 4, "num_critics": 4}
+for algorithm, steps in (("mve", {"expansion_steps": 5}), ("steve", STEVE), ("maac", {"horizon": 3})):
     for task, shared in LIKE_MBPO.items():
         OTHERS[f"{algorithm}_{task}"] = shared | steps | {"fit_every_steps": 250, "algorithm": algorithm}
 OTHERS["bc"] = {"algorithm": "bc", "batch_size": 256, "hidden_units": 256, "obs_scaling": "none"}

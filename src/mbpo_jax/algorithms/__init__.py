@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from mbpo_jax import options, terminations
-from mbpo_jax.algorithms import behaviour_cloning, maac, mbpo, model_free, mopo, mve, td3_bc
+from mbpo_jax.algorithms import behaviour_cloning, maac, mbpo, model_free, mopo, mve, steve, td3_bc
 from mbpo_jax.types import Algorithm, Spec
 
 
@@ -59,6 +59,12 @@ REGISTRY: dict[str, Entry] = {
         mve.build,
         "Model-based value expansion: imagined steps in the critics' targets (Feinberg et al. 2018)",
         mve.TINY,
+    ),
+    "steve": Entry(
+        steve.SteveConfig,
+        steve.build,
+        "Stochastic ensemble value expansion: targets of several lengths (Buckman et al. 2018)",
+        steve.TINY,
     ),
     "maac": Entry(
         maac.MaacConfig,

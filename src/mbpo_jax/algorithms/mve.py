@@ -8,17 +8,14 @@ deterministic network; here it is MBPO's ensemble, each imagined step by another
 import dataclasses
 import functools
 
-import jax
-from flax import struct
-
 from mbpo_jax import agents
 from mbpo_jax.agents.sac import SacConfig
-from mbpo_jax.algorithms import phases
-from mbpo_jax.algorithms.reactive import reactive
+from mbpo_jax.algorithms import fitted, phases
+from mbpo_jax.algorithms.fitted import FittedState
 from mbpo_jax.models.state import GaussianConfig
 from mbpo_jax.options import check, chosen_section, option
 from mbpo_jax.rollouts import value_expansion
-from mbpo_jax.types import Algorithm, Dynamics, Key, Learning, Phase, PyTree, Spec
+from mbpo_jax.types import Agent, Algorithm, Learning, Spec, WorldModel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,43 +49,17 @@ TINY = {
 """Changes of the defaults, by full path, with which tests run every phase within seconds."""
 
 
-class MveState(struct.PyTreeNode, kw_only=True):
-    """Everything that the phases read, the real rows aside."""
-
-    model: PyTree
-    agent: PyTree
-
-
 def build(config: MveConfig, spec: Spec) -> Algorithm:
     """Returns an agent whose critics regress on expanded values.
 
     Raises:
       ValueError: the spec has no termination function, and none is learnt.
     """
-    agent = agents.build(config.agent, spec)
-    world = phases.learned_world(config.model, spec, config.termination_fn)
+    return fitted.build(config, spec, learning)
 
-    def init(key: Key) -> MveState:
-        key_model, key_agent = jax.random.split(key)
-        return MveState(model=world.init(key_model), agent=agent.init(key_agent))
 
-    def dynamics(state: MveState) -> Dynamics:
-        return phases.learned_dynamics(world, world.belief(state.model), spec)
-
-    def learning(state: MveState) -> Learning:
-        how = config.expansion_steps, config.agent.discount, config.regress_on_imagined
-        return Learning(regression=functools.partial(value_expansion.expand, dynamics(state), agent, *how))
-
-    batches = phases.real_batches(config.updates_per_step, config.batch_size)
-    first = config.exploration_steps
-    return Algorithm(
-        init=init,
-        phases=(
-            Phase("fit_model", config.fit_every_steps, first, phases.fit_model(world)),
-            Phase("update_agent", 1, first, phases.update_agent(agent, batches, learning)),
-        ),
-        exploration_steps=first,
-        replay_capacity=config.replay_capacity,
-        dynamics=dynamics,
-        **reactive(agent),
-    )
+def learning(config: MveConfig, spec: Spec, world: WorldModel, agent: Agent, state: FittedState) -> Learning:
+    """Returns targets by the model as it is."""
+    dynamics = phases.learned_dynamics(world, world.belief(state.model), spec)
+    how = config.expansion_steps, config.agent.discount, config.regress_on_imagined
+    return Learning(regression=functools.partial(value_expansion.expand, dynamics, agent, *how))

@@ -117,12 +117,19 @@ def rule_of(world: WorldModel, belief: PyTree, spec: Spec) -> TerminationFn:
     return known_rule(spec) if world.ends is None else functools.partial(world.ends, belief)
 
 
-def learned_dynamics(world: WorldModel, belief: PyTree, spec: Spec) -> Dynamics:
-    """Returns a learned model as dynamics: its elites take turns. A rule that the task has is taken, not learnt."""
+def learned_dynamics(world: WorldModel, belief: PyTree, spec: Spec, noise: bool = True) -> Dynamics:
+    """Returns a learned model as dynamics: its elites take turns. A rule that the task has is taken, not learnt.
+
+    Args:
+      noise: whether steps have the noise that the model has learnt, or are what it expects.
+    """
     ends = rule_of(world, belief, spec)
 
     def step(key: Key, group: Array, obs: Array, action: Array) -> tuple[Array, Array, Array]:
-        next_obs, reward = world.sample(key, belief, group, obs, action)
+        if noise:
+            next_obs, reward = world.sample(key, belief, group, obs, action)
+        else:
+            next_obs, reward = world.expect(belief, group, obs, action)
         if spec.reward_fn is not None:
             reward = spec.reward_fn(obs, action, next_obs)
         return next_obs, reward, ends(obs, action, next_obs)

@@ -71,6 +71,7 @@ def build(world: WorldModel, spec: Spec) -> WorldModel:
         belief=functools.partial(_belief, world),
         predict=lambda belief, obs, action: world.predict(belief.world, obs, action),
         sample=lambda key, belief, group, obs, action: world.sample(key, belief.world, group, obs, action),
+        expect=lambda belief, group, obs, action: world.expect(belief.world, group, obs, action),
         num_groups=world.num_groups,
         ends=functools.partial(is_end, parts),
     )

@@ -24,6 +24,7 @@ def build(config: GaussianConfig, member: Member, encoding: Encoding) -> WorldMo
         belief=state.belief,
         predict=functools.partial(predict, member, encoding),
         sample=functools.partial(sample, member, encoding),
+        expect=functools.partial(expect, member, encoding),
         num_groups=config.num_elites,
     )
 
@@ -57,10 +58,24 @@ def sample(
     member: Member, encoding: Encoding, key: Key, belief: Belief, group: Array, obs: Array, action: Array
 ) -> tuple[Array, Array]:
     """Draws (next_obs [B, O], reward [B]) from the elite number `group`."""
-    params = ensemble.member(belief.params, belief.elites[group])
-    mean, log_var = _predict_one(member, encoding, belief, params, obs, action)
+    mean, log_var = _predict_elite(member, encoding, belief, group, obs, action)
     target = mean + jnp.exp(0.5 * log_var) * jax.random.normal(key, mean.shape)
     return encoding.decode(obs, action, target)
+
+
+def expect(
+    member: Member, encoding: Encoding, belief: Belief, group: Array, obs: Array, action: Array
+) -> tuple[Array, Array]:
+    """Returns the (next_obs [B, O], reward [B]) that the elite number `group` expects."""
+    mean, _ = _predict_elite(member, encoding, belief, group, obs, action)
+    return encoding.decode(obs, action, mean)
+
+
+def _predict_elite(
+    member: Member, encoding: Encoding, belief: Belief, group: Array, obs: Array, action: Array
+) -> tuple[Array, Array]:
+    params = ensemble.member(belief.params, belief.elites[group])
+    return _predict_one(member, encoding, belief, params, obs, action)
 
 
 def _predict_one(

@@ -1,0 +1,56 @@
+"""What algorithms share that fit a model to the real rows, and update an agent on real rows with its help.
+
+They differ in what the agent learns from: `mve.py`, `steve.py`.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from flax import struct
+
+from mbpo_jax import agents
+from mbpo_jax.algorithms import phases
+from mbpo_jax.algorithms.reactive import reactive
+from mbpo_jax.types import Agent, Algorithm, Key, Learning, Phase, PyTree, Spec, WorldModel
+
+
+class FittedState(struct.PyTreeNode, kw_only=True):
+    """Everything that the phases read, the real rows aside."""
+
+    model: PyTree
+    agent: PyTree
+
+
+def build(
+    config: Any, spec: Spec, learning: Callable[[Any, Spec, WorldModel, Agent, FittedState], Learning]
+) -> Algorithm:
+    """Returns the algorithm of a config with the knobs of `MveConfig`, those of the targets aside.
+
+    Args:
+      learning: (config, spec, world, agent, state) -> what the agent learns from.
+    Raises:
+      ValueError: the spec has no termination function, and none is learnt.
+    """
+    agent = agents.build(config.agent, spec)
+    world = phases.learned_world(config.model, spec, config.termination_fn)
+    batches = phases.real_batches(config.updates_per_step, config.batch_size)
+    update = phases.update_agent(agent, batches, functools.partial(learning, config, spec, world, agent))
+    return Algorithm(
+        init=functools.partial(init, world, agent),
+        phases=(
+            Phase("fit_model", config.fit_every_steps, config.exploration_steps, phases.fit_model(world)),
+            Phase("update_agent", 1, config.exploration_steps, update),
+        ),
+        exploration_steps=config.exploration_steps,
+        replay_capacity=config.replay_capacity,
+        dynamics=lambda state: phases.learned_dynamics(world, world.belief(state.model), spec),
+        **reactive(agent),
+    )
+
+
+def init(world: WorldModel, agent: Agent, key: Key) -> FittedState:
+    """Returns everything before the first fit and update."""
+    key_model, key_agent = jax.random.split(key)
+    return FittedState(model=world.init(key_model), agent=agent.init(key_agent))

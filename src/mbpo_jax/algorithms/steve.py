@@ -1,0 +1,71 @@
+"""Stochastic ensemble value expansion: targets of all lengths, weighted by how well the ensemble agrees on them.
+
+Reference: Buckman et al. 2018, "Sample-Efficient Reinforcement Learning with Stochastic Ensemble Value Expansion".
+There the agent is DDPG with four critics and hard copies as targets, and transitions, rewards and ends have ensembles
+of their own, without noise; here each elite of MBPO's ensemble tells transitions and rewards, by its means; ends are
+the task's rule or learnt. On SAC it is DI-engine's `stevesac`.
+"""
+
+import dataclasses
+import functools
+
+from mbpo_jax import agents
+from mbpo_jax.agents.sac import SacConfig
+from mbpo_jax.algorithms import fitted, phases
+from mbpo_jax.algorithms.fitted import FittedState
+from mbpo_jax.models.state import GaussianConfig
+from mbpo_jax.options import check, chosen_section, option
+from mbpo_jax.rollouts import ensemble_expansion
+from mbpo_jax.types import Agent, Algorithm, Learning, Spec, WorldModel
+
+
+@dataclasses.dataclass(frozen=True)
+class SteveConfig:
+    """Knobs of STEVE. The defaults are for tasks that nobody has tuned."""
+
+    exploration_steps: int = option(500, "Environment steps of uniformly random actions before learning.", minimum=1)
+    replay_capacity: int = option(1_000_000, "Maximum number of real rows kept; the oldest give way.", minimum=1)
+    fit_every_steps: int = option(250, "Environment steps between model fits.", minimum=1)
+    updates_per_step: int = option(4, "Agent updates per environment step.", minimum=1)
+    batch_size: int = option(256, "Rows of an agent update.", minimum=1)
+    expansion_steps: int = option(3, "Imagined steps of the longest candidates of a target.", minimum=1)
+    weighting: str = option(
+        ensemble_expansion.INVERSE_VARIANCE,
+        "How candidates of different length are weighted; all but the first are the paper's ablations.",
+        choices=ensemble_expansion.WEIGHTINGS,
+    )
+    td_lambda: float = option(0.25, "Lambda of --weighting=td_lambda.", minimum=0.0, maximum=0.99)
+    termination_fn: str = option("auto", phases.TERMINATION_HELP)
+    reward_fn: str = option("learned", phases.REWARD_HELP)
+    model: GaussianConfig = GaussianConfig(num_members=4, num_elites=4)
+    agent: agents.AgentConfig = chosen_section(
+        SacConfig(num_critics=4), "Agent that acts and learns.", agents.CONFIG_CLASSES
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+TINY = {
+    "exploration_steps": 40, "replay_capacity": 400, "fit_every_steps": 10, "updates_per_step": 2, "batch_size": 16,
+    "expansion_steps": 2, "model.num_members": 3, "model.num_elites": 2, "model.model_hidden_units": 8,
+    "model.model_weight_decays": (5e-5, 1e-4), "model.fit_epoch_minibatches": 1,
+    "agent.hidden_units": 8, "agent.num_hidden_layers": 1,
+}  # fmt: skip
+"""Changes of the defaults, by full path, with which tests run every phase within seconds."""
+
+
+def build(config: SteveConfig, spec: Spec) -> Algorithm:
+    """Returns an agent whose critics regress on weighted expansions.
+
+    Raises:
+      ValueError: the spec has no termination function, and none is learnt.
+    """
+    return fitted.build(config, spec, learning)
+
+
+def learning(config: SteveConfig, spec: Spec, world: WorldModel, agent: Agent, state: FittedState) -> Learning:
+    """Returns targets by the model as it is."""
+    means = phases.learned_dynamics(world, world.belief(state.model), spec, noise=False)
+    how = config.expansion_steps, config.agent.discount, config.weighting, config.td_lambda
+    return Learning(regression=functools.partial(ensemble_expansion.expand, means, agent, *how))
