@@ -126,11 +126,14 @@ def test_seeds_live_on_their_own_devices_and_give_the_same_bits(tmp_path, sac_ru
 
 
 def test_a_batch_of_seeds_over_a_mesh_of_two_devices_agrees_with_one_device_to_rounding(tmp_path):
-    """Products of a batch of four are summed in another order than two products of a batch of two."""
+    """Products of a batch of four are summed in another order than two products of a batch of two.
+
+    Phases of several programs, of which batched seeds wait for each other, are looked at below.
+    """
     runs = []
     for num_devices in (2, 1):
         knobs = {"seeds": "0,1,2,3", "seed_lifting": "vmap", "num_steps": 80}
-        argv = tiny_runs.argv(tmp_path / str(num_devices), tiny_runs.MBPO, **knobs)
+        argv = tiny_runs.argv(tmp_path / str(num_devices), tiny_runs.SAC, **knobs)
         done = tiny_runs.command("-m", "mbpo_jax.main", *argv, JAX_NUM_CPU_DEVICES=str(num_devices))
         assert (done.returncode, done.stderr) == (0, "")
         runs.append(tiny_runs.saved(tmp_path / str(num_devices)).arrays)
@@ -143,7 +146,29 @@ def test_a_batch_of_seeds_over_a_mesh_of_two_devices_agrees_with_one_device_to_r
 LOOK_AT_MESH = """
 import jax
 import jax.numpy as jnp
+from mbpo_jax import batching
+from mbpo_jax.driver.phase_runner import PhaseRunner
 from mbpo_jax.driver.seeds import SeedAxis
+from mbpo_jax.types import FINISHED, Phase, Programs, Report
+
+def count(key, state, replay):
+    count, goal = state["count"] + 1, state["goal"]
+    turns = jax.lax.fori_loop(0, batching.largest(goal), lambda i, turns: turns + (i < goal), 0)
+    return {"count": count, "goal": goal, "drawn": jax.random.uniform(key)}, Report({"count": count, "turns": turns})
+
+def due(state):
+    return jnp.where((state["count"] > 0) & (state["count"] < state["goal"]), 1, FINISHED)
+
+axis, goals = SeedAxis(16, "vmap"), [1 + i % 5 for i in range(16)]
+roots = axis.keys(range(16))
+state = axis.place(axis.join([{"count": 0 * g, "goal": g, "drawn": 0.0 * g} for g in map(jnp.asarray, goals)]))
+phase = Phase("count", 1, 0, Programs((count, count), due))
+state, metrics = PhaseRunner(axis, 0, phase).run(roots, 3, state, roots, [False] * 16, lambda: False)
+assert [int(one["count"]) for one in axis.split(state)] == goals
+assert [int(told["count"]) for told in metrics] == [int(told["turns"]) for told in metrics] == goals
+assert {shard.data.shape[0] for shard in state["count"].addressable_shards} == {2}
+keys = [jax.random.fold_in(jax.random.fold_in(jax.random.key(i), 1000), 3) for i in range(16)]
+assert [float(one["drawn"]) for one in axis.split(state)] == [float(jax.random.uniform(key)) for key in keys]
 
 for num_seeds, num_shards in ((8, 8), (16, 8), (12, 6), (5, 5), (11, 1)):
     axis = SeedAxis(num_seeds, "vmap")
