@@ -7,8 +7,14 @@ if TYPE_CHECKING:  # what type checkers read; at run time, `__getattr__` imports
     from mbpo_jax.agents.ddpg import DdpgConfig as DdpgConfig
     from mbpo_jax.agents.sac import SacConfig as SacConfig
     from mbpo_jax.agents.td3 import Td3Config as Td3Config
+    from mbpo_jax.algorithms.behaviour_cloning import CloningRunConfig as CloningRunConfig
+    from mbpo_jax.algorithms.maac import MaacConfig as MaacConfig
     from mbpo_jax.algorithms.mbpo import MbpoConfig as MbpoConfig
     from mbpo_jax.algorithms.model_free import ModelFreeConfig as ModelFreeConfig
+    from mbpo_jax.algorithms.mopo import MopoConfig as MopoConfig
+    from mbpo_jax.algorithms.mve import MveConfig as MveConfig
+    from mbpo_jax.algorithms.steve import SteveConfig as SteveConfig
+    from mbpo_jax.algorithms.td3_bc import Td3BcConfig as Td3BcConfig
     from mbpo_jax.driver.config import RunConfig as RunConfig
     from mbpo_jax.driver.interaction.policy import Policy as Policy
     from mbpo_jax.driver.interaction.policy import load_policy as load_policy
@@ -21,14 +27,20 @@ if TYPE_CHECKING:  # what type checkers read; at run time, `__getattr__` imports
 __version__ = "0.1.0"
 
 _MODULES = {
+    "CloningRunConfig": "algorithms.behaviour_cloning",
     "DdpgConfig": "agents.ddpg",
     "GaussianConfig": "models.state",
+    "MaacConfig": "algorithms.maac",
     "MbpoConfig": "algorithms.mbpo",
     "ModelFreeConfig": "algorithms.model_free",
+    "MopoConfig": "algorithms.mopo",
+    "MveConfig": "algorithms.mve",
     "Policy": "driver.interaction.policy",
     "Result": "driver.loop",
     "RunConfig": "driver.config",
     "SacConfig": "agents.sac",
+    "SteveConfig": "algorithms.steve",
+    "Td3BcConfig": "algorithms.td3_bc",
     "Td3Config": "agents.td3",
     "Trained": "driver.trained",
     "load_policy": "driver.interaction.policy",

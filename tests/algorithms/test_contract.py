@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import mbpo_jax
 from mbpo_jax import health, options, replay
 from mbpo_jax.algorithms import REGISTRY
 from mbpo_jax.driver.config import RunConfig, resolve_algorithm_config
@@ -67,6 +68,10 @@ def kinds(tree):
         (jax.tree_util.keystr(path), leaf.shape, leaf.dtype, leaf.weak_type)
         for path, leaf in jax.tree.leaves_with_path(tree)
     ]
+
+
+def test_every_config_is_a_public_name():
+    assert all(getattr(mbpo_jax, entry.config_class.__name__) is entry.config_class for entry in REGISTRY.values())
 
 
 def test_phases_keep_the_structure_of_the_state_to_the_type(built):
