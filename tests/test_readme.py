@@ -3,6 +3,7 @@
 import pathlib
 import re
 import shlex
+import sys
 
 import gymnasium
 import numpy as np
@@ -25,6 +26,15 @@ def block_after(marker):
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
     return tmp_path_factory.mktemp("readme")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _unregistered():
+    """The environments that README.md writes leave with this file."""
+    yield
+    for module, name in (("my_env", "MyHopper-v0"), ("point", "Point-v0")):
+        sys.modules.pop(module, None)
+        gymnasium.registry.pop(name, None)
 
 
 def test_the_python_api_trains(directory, monkeypatch, capsys):

@@ -351,7 +351,7 @@ def test_the_last_of_two_wins_and_a_space_will_do():
         ("--rollout_length_schedule=5,2,1,1", "(5, 2, 1, 1)", "first_epoch <= last_epoch"),
         ("--model_weight_decays=1e-4,inf", "1e-4,inf", "numbers separated by commas, 0 or more"),
         ("--quiet=maybe", "maybe", "true or false"),
-        ("--algorithm=ppo", "'ppo'", "one of mbpo, mbpo_ddpg, mbpo_td3, sac, ddpg, td3"),
+        ("--algorithm=ppo", "'ppo'", "one of mbpo, mbpo_ddpg, mbpo_td3, mve, steve, maac, sac"),
         ("--seed_lifting=pmap", "'pmap'", "one of auto, each, vmap"),
         ("--env=", "''", "a Gymnasium id"),
         ("--run_dir=", "''", "a directory or 'auto'"),

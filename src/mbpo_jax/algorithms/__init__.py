@@ -57,19 +57,19 @@ REGISTRY: dict[str, Entry] = {
     "mve": Entry(
         mve.MveConfig,
         mve.build,
-        "Model-based value expansion: imagined steps in the critics' targets (Feinberg et al. 2018)",
+        "Value expansion: imagined steps in the critics' targets (Feinberg et al. 2018)",
         mve.TINY,
     ),
     "steve": Entry(
         steve.SteveConfig,
         steve.build,
-        "Stochastic ensemble value expansion: targets of several lengths (Buckman et al. 2018)",
+        "Value expansions of several lengths, weighted (Buckman et al. 2018)",
         steve.TINY,
     ),
     "maac": Entry(
         maac.MaacConfig,
         maac.build,
-        "Model-augmented actor-critic: the actor's gradient goes through the model (Clavera et al. 2020)",
+        "The actor's gradient goes through the model (Clavera et al. 2020)",
         maac.TINY,
     ),
     "sac": Entry(

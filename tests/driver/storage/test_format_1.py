@@ -8,7 +8,7 @@ from mbpo_jax.algorithms import REGISTRY
 from mbpo_jax.driver.storage import format_1, packing
 
 
-@pytest.mark.parametrize("name", sorted(name for name, entry in REGISTRY.items() if not entry.offline))  # as old as it
+@pytest.mark.parametrize("name", ["mbpo", "mbpo_ddpg", "mbpo_td3", "sac", "ddpg", "td3"])  # the rows as old as it
 def test_a_state_of_format_1_becomes_the_same_state(name):
     entry = REGISTRY[name]
     algorithm = entry.build(entry.tiny_config(), entry.spec)
