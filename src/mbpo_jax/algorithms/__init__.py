@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from mbpo_jax import options, terminations
-from mbpo_jax.algorithms import behaviour_cloning, maac, mbpo, model_free, mopo, mve, steve, td3_bc
+from mbpo_jax.algorithms import behaviour_cloning, fitted, maac, mbpo, model_free, mopo, mve, steve, td3_bc
 from mbpo_jax.types import Algorithm, Spec
 
 
@@ -58,13 +58,13 @@ REGISTRY: dict[str, Entry] = {
         mve.MveConfig,
         mve.build,
         "Value expansion: imagined steps in the critics' targets (Feinberg et al. 2018)",
-        mve.TINY,
+        fitted.TINY,
     ),
     "steve": Entry(
         steve.SteveConfig,
         steve.build,
         "Value expansions of several lengths, weighted (Buckman et al. 2018)",
-        steve.TINY,
+        fitted.TINY,
     ),
     "maac": Entry(
         maac.MaacConfig,

@@ -15,6 +15,14 @@ from mbpo_jax.algorithms import phases
 from mbpo_jax.algorithms.reactive import reactive
 from mbpo_jax.types import Agent, Algorithm, Key, Learning, Phase, PyTree, Spec, WorldModel
 
+TINY = {
+    "exploration_steps": 40, "replay_capacity": 400, "fit_every_steps": 10, "updates_per_step": 2, "batch_size": 16,
+    "expansion_steps": 2, "model.num_members": 3, "model.num_elites": 2, "model.model_hidden_units": 8,
+    "model.model_weight_decays": (5e-5, 1e-4), "model.fit_epoch_minibatches": 1,
+    "agent.hidden_units": 8, "agent.num_hidden_layers": 1,
+}  # fmt: skip
+"""Changes of the defaults, by full path, with which tests run every phase within seconds."""
+
 
 class FittedState(struct.PyTreeNode, kw_only=True):
     """Everything that the phases read, the real rows aside."""

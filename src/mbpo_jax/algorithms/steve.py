@@ -46,15 +46,6 @@ class SteveConfig:
         check(self)
 
 
-TINY = {
-    "exploration_steps": 40, "replay_capacity": 400, "fit_every_steps": 10, "updates_per_step": 2, "batch_size": 16,
-    "expansion_steps": 2, "model.num_members": 3, "model.num_elites": 2, "model.model_hidden_units": 8,
-    "model.model_weight_decays": (5e-5, 1e-4), "model.fit_epoch_minibatches": 1,
-    "agent.hidden_units": 8, "agent.num_hidden_layers": 1,
-}  # fmt: skip
-"""Changes of the defaults, by full path, with which tests run every phase within seconds."""
-
-
 def build(config: SteveConfig, spec: Spec) -> Algorithm:
     """Returns an agent whose critics regress on weighted expansions.
 

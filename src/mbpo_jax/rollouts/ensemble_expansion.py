@@ -1,7 +1,7 @@
 """Targets that weigh expansions of different length by how well models, rewards and critics agree on them.
 
 References: Buckman et al. 2018, "Sample-Efficient Reinforcement Learning with Stochastic Ensemble Value Expansion"
-(STEVE), section 3.2.
+(STEVE).
 """
 
 import jax

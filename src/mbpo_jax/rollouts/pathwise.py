@@ -1,6 +1,6 @@
 """Losses of an actor whose gradient goes through the model: that of what the model imagines of its actions.
 
-References: Clavera et al. 2020 (MAAC), Eq. 5; Amos et al. 2021 (SAC-SVG), Eq. 7; Heess et al. 2015 (SVG).
+References: Clavera et al. 2020 (MAAC); Amos et al. 2021 (SAC-SVG); Heess et al. 2015 (SVG).
 """
 
 import jax

@@ -1,7 +1,6 @@
 """Targets of critics that go a few imagined steps on before they ask a critic.
 
-References: Feinberg et al. 2018, "Model-Based Value Expansion for Efficient Model-Free Reinforcement Learning",
-Algorithm 1 and Eq. 3.
+References: Feinberg et al. 2018, "Model-Based Value Expansion for Efficient Model-Free Reinforcement Learning".
 """
 
 import jax
