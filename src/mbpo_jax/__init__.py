@@ -4,10 +4,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what type checkers read; at run time, `__getattr__` imports a name's module
+    from mbpo_jax.agents.bounded_sac import BoundedSacConfig as BoundedSacConfig
     from mbpo_jax.agents.ddpg import DdpgConfig as DdpgConfig
     from mbpo_jax.agents.sac import SacConfig as SacConfig
     from mbpo_jax.agents.td3 import Td3Config as Td3Config
     from mbpo_jax.algorithms.behaviour_cloning import CloningRunConfig as CloningRunConfig
+    from mbpo_jax.algorithms.double_horizon import DoubleHorizonConfig as DoubleHorizonConfig
     from mbpo_jax.algorithms.maac import MaacConfig as MaacConfig
     from mbpo_jax.algorithms.mbpo import MbpoConfig as MbpoConfig
     from mbpo_jax.algorithms.model_free import ModelFreeConfig as ModelFreeConfig
@@ -27,8 +29,10 @@ if TYPE_CHECKING:  # what type checkers read; at run time, `__getattr__` imports
 __version__ = "0.1.0"
 
 _MODULES = {
+    "BoundedSacConfig": "agents.bounded_sac",
     "CloningRunConfig": "algorithms.behaviour_cloning",
     "DdpgConfig": "agents.ddpg",
+    "DoubleHorizonConfig": "algorithms.double_horizon",
     "GaussianConfig": "models.state",
     "MaacConfig": "algorithms.maac",
     "MbpoConfig": "algorithms.mbpo",

@@ -100,3 +100,66 @@ class Critic(nn.Module):
     def __call__(self, obs: Array, action: Array) -> Array:
         """Maps obs [..., O] and action [..., A] to q [...]."""
         return _Mlp(1, self.hidden_units, self.num_hidden_layers)(jnp.concatenate([obs, action], -1))[..., 0]
+
+
+class SmoothMlp(nn.Module):
+    """A network whose gradients with respect to its inputs are of use: smooth, with normalised layers.
+
+    References: DHMBPO (arXiv 2512.15439), whose networks are of this kind: orthogonal weights, SiLU, and a
+    normalisation without parameters of what each layer but the first gets.
+    """
+
+    num_outputs: int
+    hidden_units: int
+    num_hidden_layers: int
+    norm_epsilons: tuple[float, ...] = ()  # added to the variances of each normalisation; none: there is none
+    zero_last: bool = False  # whether outputs begin as zeros
+    precision: jax.lax.Precision | None = None
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Maps [..., I] to [..., num_outputs]."""
+
+        def dense(units: int, kernel_init: nn.initializers.Initializer) -> nn.Dense:
+            return nn.Dense(units, kernel_init=kernel_init, precision=self.precision)
+
+        orthogonal = nn.initializers.orthogonal()
+        for i in range(self.num_hidden_layers):
+            x = nn.swish(dense(self.hidden_units, orthogonal)(x))
+            if self.norm_epsilons:
+                x = _normalize_features(x, self.norm_epsilons[min(i, len(self.norm_epsilons) - 1)])
+        return dense(self.num_outputs, nn.initializers.zeros if self.zero_last else orthogonal)(x)
+
+
+def _normalize_features(x: Array, epsilon: float) -> Array:
+    """Returns x [..., I] with a mean of 0 and a variance of 1 over the features of each row."""
+    centred = x - jnp.mean(x, -1, keepdims=True)
+    return centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred), -1, keepdims=True) + epsilon)
+
+
+class SmoothActor(nn.Module):
+    """A Gaussian policy before its tanh: observation [..., O] to (mean, log_std), each [..., A]."""
+
+    action_dim: int
+    hidden_units: int
+    num_hidden_layers: int
+
+    @nn.compact
+    def __call__(self, obs: Array) -> tuple[Array, Array]:
+        """Maps obs [..., O] to mean and log_std [..., A]."""
+        outputs = SmoothMlp(2 * self.action_dim, self.hidden_units, self.num_hidden_layers)(obs)
+        mean, raw_std = jnp.split(outputs, 2, -1)
+        return mean, jnp.log(nn.softplus(raw_std) + 1e-5)
+
+
+class SmoothCritic(nn.Module):
+    """One action-value function whose values begin as zeros: (obs [..., O], action [..., A]) to q [...]."""
+
+    hidden_units: int
+    num_hidden_layers: int
+
+    @nn.compact
+    def __call__(self, obs: Array, action: Array) -> Array:
+        """Maps obs [..., O] and action [..., A] to q [...]."""
+        network = SmoothMlp(1, self.hidden_units, self.num_hidden_layers, norm_epsilons=(1e-5,), zero_last=True)
+        return network(jnp.concatenate([obs, action], -1))[..., 0]

@@ -1,4 +1,4 @@
-"""Standardisation of model inputs."""
+"""Standardisation of a model's inputs and targets."""
 
 import jax.numpy as jnp
 from flax import struct
@@ -26,7 +26,14 @@ def from_moments(mean: Array, variance: Array) -> Normalizer:
     return Normalizer(mean=mean, std=jnp.where(std < MIN_STD, 1.0, std))
 
 
-def normalize(normalizer: Normalizer, x: Array) -> Array:
-    """Standardises x [..., I]."""
+def normalize(normalizer: Normalizer | None, x: Array) -> Array:
+    """Standardises x [..., I]; None leaves it as it is."""
+    if normalizer is None:
+        return x
     mean, std = jnp.broadcast_to(normalizer.mean, x.shape), jnp.broadcast_to(normalizer.std, x.shape)
     return (x - mean) / std
+
+
+def denormalize(normalizer: Normalizer | None, x: Array) -> Array:
+    """Inverts `normalize`."""
+    return x if normalizer is None else normalizer.mean + normalizer.std * x

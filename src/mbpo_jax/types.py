@@ -145,6 +145,14 @@ class Agent(NamedTuple):
     for it, and its log-probability. An agent without noise of its own has zeros for both."""
 
 
+class Acting(NamedTuple):
+    """What acts and judges, without an update of its own: the fields of `Agent` of these names."""
+
+    actor: Callable[[PyTree], PyTree]
+    act: Callable[[Key, PyTree, Array, bool], Array]
+    critic: Critic | None = None
+
+
 class ProgramFn(Protocol):
     """One compiled program of a phase: state in, `(state, report)` out."""
 

@@ -46,15 +46,21 @@ class ActorCriticConfig:
 class Critics(NamedTuple):
     """What the functions below need of M critics; their parameters and states are [M, ...]."""
 
-    network: networks.Critic
+    network: networks.Critic | networks.SmoothCritic
     optimizer: optax.GradientTransformation
     names: tuple[str, ...]  # M, for messages
 
 
 def build(config: ActorCriticConfig, optimizer: optax.GradientTransformation) -> Critics:
     """Returns the critics of these knobs."""
-    names = ("the critic",) if config.num_critics == 1 else tuple(f"critic {i}" for i in range(config.num_critics))
-    return Critics(networks.Critic(config.hidden_units, config.num_hidden_layers), optimizer, names)
+    return Critics(
+        networks.Critic(config.hidden_units, config.num_hidden_layers), optimizer, names(config.num_critics)
+    )
+
+
+def names(num_critics: int) -> tuple[str, ...]:
+    """Returns what critics are called in messages."""
+    return ("the critic",) if num_critics == 1 else tuple(f"critic {i}" for i in range(num_critics))
 
 
 def init(critics: Critics, key: Key, spec: Spec) -> Learner:

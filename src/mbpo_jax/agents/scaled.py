@@ -68,12 +68,12 @@ def measure(scaling: str) -> Programs:
 
 def _measure(scaling: str, key: Key, state: PyTree, real: Replay) -> tuple[PyTree, Report]:
     del key
-    scale = _spread(real) if scaling == STANDARD else _range(real)
+    scale = spread(real) if scaling == STANDARD else _range(real)
     state = state.replace(agent=state.agent.replace(scale=scale))
     return state, Report({"obs_center": scale.mean, "obs_scale": scale.std}, (health.watch({"a scale": scale}),))
 
 
-def _spread(real: Replay) -> Normalizer:
+def spread(real: Replay) -> Normalizer:
     """Returns means and standard deviations [O], by differences from one row: what never changes has a spread of 0."""
     obs, inside = real.rows.obs, _in_force(real)
 

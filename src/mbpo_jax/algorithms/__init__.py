@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from mbpo_jax import options, terminations
-from mbpo_jax.algorithms import behaviour_cloning, fitted, maac, mbpo, model_free, mopo, mve, steve, td3_bc
+from mbpo_jax.algorithms import behaviour_cloning, double_horizon, fitted, maac, mbpo, model_free, mopo, mve, steve, td3_bc
 from mbpo_jax.types import Algorithm, Spec
 
 
@@ -71,6 +71,13 @@ REGISTRY: dict[str, Entry] = {
         maac.build,
         "The actor's gradient goes through the model (Clavera et al. 2020)",
         maac.TINY,
+    ),
+    "double_horizon": Entry(
+        double_horizon.DoubleHorizonConfig,
+        double_horizon.build,
+        "Long rollouts give states, short ones targets and gradients (DHMBPO, 2025)",
+        double_horizon.TINY,
+        published=("MBPO",),
     ),
     "sac": Entry(
         model_free.ModelFreeConfig,

@@ -99,13 +99,18 @@ def known_rule(spec: Spec) -> TerminationFn:
     return spec.termination_fn
 
 
-def learned_world(config: GaussianConfig, spec: Spec, termination_fn: str) -> WorldModel:
+def learned_world(
+    config: GaussianConfig,
+    spec: Spec,
+    termination_fn: str,
+    build: Callable[[GaussianConfig, Spec], WorldModel] = gaussian.build,
+) -> WorldModel:
     """Returns the model of a task: one that learns its ends, too, where `--termination_fn` says so.
 
     Raises:
       ValueError: it does not, and no rule is known.
     """
-    world = gaussian.build(config, spec)
+    world = build(config, spec)
     if termination_fn == terminations.LEARNED:
         return learned_ends.build(world, spec)
     known_rule(spec)

@@ -4,10 +4,10 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-from mbpo_jax.types import Agent, Array, Critic, Key, PyTree
+from mbpo_jax.types import Acting, Agent, Array, Critic, Key, PyTree
 
 
-def reactive(agent: Agent, part: Callable[[PyTree], PyTree] = operator.attrgetter("agent")) -> dict[str, Any]:
+def reactive(agent: Agent | Acting, part: Callable[[PyTree], PyTree] = operator.attrgetter("agent")) -> dict[str, Any]:
     """Returns the fields of an `Algorithm` by which an agent acts, and judges, without carrying anything over.
 
     Args:

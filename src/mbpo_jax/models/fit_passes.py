@@ -30,19 +30,24 @@ def stored_magnitude(buffer: Replay) -> Array:
     return jax.lax.fori_loop(0, -(-buffer.size // block_rows), add_block, jnp.zeros(()))
 
 
-def training_moments(encoding: Encoding, split: Split, buffer: Replay) -> Normalizer:
-    """Returns mean and standard deviation of the training rows' inputs, in passes over blocks of rows.
+def training_moments(encoding: Encoding, split: Split, buffer: Replay, of_targets: bool = False) -> Normalizer:
+    """Returns mean and standard deviation of the training rows' inputs, or targets, in passes over blocks of rows.
 
     Both are sums of differences from one of the rows, so that what never changes has a spread of exactly 0: sums of
     the values themselves are rounded, and the rounding would pass for a spread.
     """
     block_rows = backends.choices().block_rows
-    first, _ = fit_rows.examples(encoding, buffer, split.train(jnp.zeros(1, jnp.int32)))  # [1, I]
+
+
+    def values(index: Array) -> Array:
+        return fit_rows.examples(encoding, buffer, split.train(index))[1 if of_targets else 0]
+
+    first = values(jnp.zeros(1, jnp.int32))  # [1, I]
 
     def average(fn: Callable[[Array], Array]) -> Array:
         def add_block(i: Array, total: Array) -> Array:
             index = i * block_rows + jnp.arange(block_rows)
-            x, _ = fit_rows.examples(encoding, buffer, split.train(jnp.minimum(index, split.num_train - 1)))
+            x = values(jnp.minimum(index, split.num_train - 1))
             return total + jnp.sum(jnp.where((index < split.num_train)[:, None], fn(x), 0.0), 0)
 
         num_blocks = -(-split.num_train // block_rows)
@@ -53,7 +58,7 @@ def training_moments(encoding: Encoding, split: Split, buffer: Replay) -> Normal
 
 
 def holdout_mse(member: Member, encoding: Encoding, split: Split, buffer: Replay, belief: Belief) -> Array:
-    """Returns each member's squared error [M] on the held-out rows, averaged over rows and target dimensions.
+    """Returns each member's squared error [M] on the held-out rows, averaged over rows and (scaled) target dimensions.
 
     Without held-out rows (`holdout_fraction` 0) the training rows stand in for them.
     """
@@ -64,7 +69,7 @@ def holdout_mse(member: Member, encoding: Encoding, split: Split, buffer: Replay
         return total + jnp.sum(jnp.where(valid, error, 0.0), -1)
 
     num_members = jax.tree.leaves(belief.params)[0].shape[0]
-    return _over_judged(encoding, split, buffer, add_block, jnp.zeros(num_members)) / num_rows
+    return _over_judged(encoding, split, buffer, belief, add_block, jnp.zeros(num_members)) / num_rows
 
 
 def explained_shares(member: Member, encoding: Encoding, split: Split, buffer: Replay, belief: Belief) -> Array:
@@ -73,14 +78,15 @@ def explained_shares(member: Member, encoding: Encoding, split: Split, buffer: R
     1 is perfect, 0 no better than the mean of these rows, and negative worse. A target that never changes counts as 1.
     """
     num_rows, elites = _num_judged(split), ensemble.member(belief.params, belief.elites)
-    _, first = fit_rows.examples(encoding, buffer, split.holdout(jnp.zeros((), jnp.int32)))  # [D], see training_moments
+    _, first = fit_rows.examples(encoding, buffer, split.holdout(jnp.zeros((), jnp.int32)))
+    first = normalizer.normalize(belief.targets, first)  # [D], see training_moments
 
     def add_block(x: Array, y: Array, valid: Array, total: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         errors = jnp.mean(_squared_errors(member, belief, elites, x, y), 0)
         parts = errors, y - first, jnp.square(y - first)
         return jax.tree.map(lambda sums, part: sums + jnp.sum(jnp.where(valid[:, None], part, 0.0), 0), total, parts)
 
-    sums = _over_judged(encoding, split, buffer, add_block, (jnp.zeros_like(first),) * 3)
+    sums = _over_judged(encoding, split, buffer, belief, add_block, (jnp.zeros_like(first),) * 3)
     mse, mean, mean_square = (part / num_rows for part in sums)
     variance = mean_square - jnp.square(mean)
     return jnp.where(variance > 0.0, 1.0 - mse / jnp.where(variance > 0.0, variance, 1.0), 1.0)
@@ -91,26 +97,27 @@ def _num_judged(split: Split) -> Array:
 
 
 def _squared_errors(member: Member, belief: Belief, params: PyTree, x: Array, y: Array) -> Array:
-    """Returns squared errors [M, B, D] of networks [M, ...] at inputs x [B, I]."""
+    """Returns squared errors [M, B, D] of networks [M, ...] at scaled inputs x [B, I]."""
     predict = ensemble.lift(lambda p, x: member.predict(p, belief.shared, x)[0], (0, None))
-    predicted = predict(params, normalizer.normalize(belief.inputs, x))
-    return jnp.square(predicted - y[None])
+    return jnp.square(predict(params, x) - y[None])
 
 
 def _over_judged(
     encoding: Encoding,
     split: Split,
     buffer: Replay,
+    belief: Belief,
     add_block: Callable[[Array, Array, Array, PyTree], PyTree],
     total: PyTree,
 ) -> PyTree:
-    """Returns what (inputs [B, I], targets [B, D], valid [B], total) -> total makes of the held-out rows."""
+    """Returns what (scaled inputs [B, I] and targets [B, D], valid [B], total) -> total makes of the held-out rows."""
     num_rows, block_rows = _num_judged(split), backends.choices().block_rows
 
     def add(i: Array, total: PyTree) -> PyTree:
         index = i * block_rows + jnp.arange(block_rows)
         age = split.holdout(jnp.minimum(index, num_rows - 1))
         x, y = fit_rows.examples(encoding, buffer, age)
-        return add_block(x, y, index < num_rows, total)
+        scaled = normalizer.normalize(belief.inputs, x), normalizer.normalize(belief.targets, y)
+        return add_block(*scaled, index < num_rows, total)
 
     return jax.lax.fori_loop(0, -(-num_rows // block_rows), add, total)

@@ -22,6 +22,7 @@ from mbpo_jax.models.encoding import Encoding
 from mbpo_jax.models.fit_rows import Split
 from mbpo_jax.models.member import Member
 from mbpo_jax.models.state import EnsembleState, FitState, GaussianConfig, belief
+from mbpo_jax.normalizer import Normalizer
 from mbpo_jax.replay import Replay
 from mbpo_jax.types import FINISHED, Array, Key, Programs, PyTree, Report, Watched
 
@@ -78,11 +79,12 @@ def no_fit(params: PyTree, num_members: int) -> FitState:
 
 
 def start(fit: Fit, key: Key, model: EnsembleState, buffer: Replay) -> tuple[EnsembleState, Report]:
-    """Starts a fit over the rows that are in the buffer now: which are held out, and how inputs are scaled."""
+    """Starts a fit over the rows that are in the buffer now: which are held out, and the scales of inputs and targets."""
     key_split, _ = jax.random.split(key)
     split = fit_rows.split_rows(key_split, buffer.size, fit.config)
     model = model.replace(
         inputs=fit_passes.training_moments(fit.encoding, split, buffer),
+        targets=_target_moments(fit, split, buffer),
         fit=no_fit(model.members.params, fit.config.num_members).replace(
             running=jnp.ones((), bool), num_rows=buffer.size, best_params=model.members.params
         ),
@@ -92,6 +94,13 @@ def start(fit: Fit, key: Key, model: EnsembleState, buffer: Replay) -> tuple[Ens
         {"a real row": fit_passes.stored_magnitude(buffer), "the input normaliser": model.inputs}, unit=UNIT
     )
     return model, Report({}, (watched,))
+
+
+def _target_moments(fit: Fit, split: Split, buffer: Replay) -> Normalizer | None:
+    """Returns how targets are scaled; None where they are learnt as they are."""
+    if not fit.config.scale_targets:
+        return None
+    return fit_passes.training_moments(fit.encoding, split, buffer, of_targets=True)
 
 
 def take_minibatches(
@@ -105,7 +114,7 @@ def take_minibatches(
     age = fit_rows.bootstrap_rows(key_rows, split, now.epoch, minibatch, fit.config)
     x, y = fit_rows.examples(fit.encoding, buffer, age)
     weights = fit_rows.minibatch_weights(split, minibatch, fit.config)
-    minibatches = normalizer.normalize(model.inputs, x), y, weights
+    minibatches = normalizer.normalize(model.inputs, x), normalizer.normalize(model.targets, y), weights
     model, (loss, watched) = jax.lax.scan(functools.partial(gradient_step, fit), model, minibatches)
     metrics = {"train_loss_mean": jnp.mean(loss[-1])}
     return model, Report(metrics, (watched.replace(first=now.num_steps),))

@@ -26,6 +26,9 @@ class GaussianConfig:
         "Weight decay of each layer, the output last; one fewer hidden layers than values.",
         minimum=0.0,
     )
+    scale_targets: bool = option(
+        False, "Standardise each target of the model, the reward included, by the rows of the fit.", before=False
+    )
     holdout_fraction: float = option(0.2, "Share of the real rows held out of a fit.", minimum=0.0, maximum=0.9)
     max_holdout_rows: int = option(5000, "Maximum number of real rows held out of a fit.", minimum=1)
     fit_patience_epochs: int = option(
@@ -76,6 +79,7 @@ class Belief(struct.PyTreeNode, kw_only=True):
     shared: PyTree  # what members share
     inputs: Normalizer  # [I]
     elites: Array  # [E], int32, best first
+    targets: Normalizer | None = None  # [D]; None: they are learnt as they are
 
 
 class EnsembleState(struct.PyTreeNode, kw_only=True):
@@ -86,8 +90,15 @@ class EnsembleState(struct.PyTreeNode, kw_only=True):
     inputs: Normalizer  # [I]
     elites: Array  # [E], int32, best first
     fit: FitState  # the fit that is under way, or how the last one ended
+    targets: Normalizer | None = None  # [D]; None: they are learnt as they are
 
 
 def belief(model: EnsembleState) -> Belief:
     """Returns the part of an ensemble that predicting reads."""
-    return Belief(params=model.members.params, shared=model.shared.params, inputs=model.inputs, elites=model.elites)
+    return Belief(
+        params=model.members.params,
+        shared=model.shared.params,
+        inputs=model.inputs,
+        elites=model.elites,
+        targets=model.targets,
+    )

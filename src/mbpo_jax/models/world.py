@@ -44,6 +44,7 @@ def init(
         inputs=normalizer.identity(encoding.num_inputs),
         elites=jnp.arange(config.num_elites),
         fit=fitting.no_fit(members.params, config.num_members),
+        targets=normalizer.identity(encoding.num_targets) if config.scale_targets else None,
     )
 
 
@@ -82,4 +83,7 @@ def _predict_one(
     member: Member, encoding: Encoding, belief: Belief, params: PyTree, obs: Array, action: Array
 ) -> tuple[Array, Array]:
     x = normalizer.normalize(belief.inputs, encoding.inputs(obs, action))
-    return member.predict(params, belief.shared, x)
+    mean, log_var = member.predict(params, belief.shared, x)
+    if belief.targets is None:
+        return mean, log_var
+    return normalizer.denormalize(belief.targets, mean), log_var + 2.0 * jnp.log(belief.targets.std)

@@ -1,0 +1,321 @@
+"""Two horizons: long imagined rollouts say which states to learn from, short ones through the model how.
+
+Every so many steps the model is fitted, and the agent takes a burst of updates. Every few of them a rollout of the
+policy, some tens of steps long, fills a buffer of states (the distribution). From these, each update imagines a few
+steps: critics regress on what they sum to, and the actor climbs it, its gradient through the model (the training).
+
+References: DHMBPO (arXiv 2512.15439). What is as there and what is not: docs/through_the_model.md.
+"""
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from mbpo_jax import health, replay
+from mbpo_jax.agents import bounded_sac, critics, scaled
+from mbpo_jax.agents.bounded_sac import BoundedSac, BoundedSacConfig, BoundedSacState, Policy
+from mbpo_jax.algorithms import phases
+from mbpo_jax.algorithms.reactive import reactive
+from mbpo_jax.models import homoscedastic
+from mbpo_jax.models.state import GaussianConfig
+from mbpo_jax.options import check, option
+from mbpo_jax.replay import Replay
+from mbpo_jax.rollouts import trajectories, value_expansion
+from mbpo_jax.rollouts.trajectories import Trajectory
+from mbpo_jax.types import (
+    FINISHED,
+    Algorithm,
+    Array,
+    Dynamics,
+    Key,
+    Metrics,
+    Phase,
+    Programs,
+    PyTree,
+    Regression,
+    Report,
+    Spec,
+    Transition,
+    Watched,
+    WorldModel,
+)
+
+MODEL = GaussianConfig(
+    num_members=8,
+    num_elites=8,
+    model_hidden_units=256,
+    model_weight_decays=(0.0, 0.0, 0.0, 0.0),
+    scale_targets=True,
+    fit_patience_epochs=50,
+    fit_max_gradient_steps=1000,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class DoubleHorizonConfig:
+    """Knobs of the double-horizon agent. One set of them is for all tasks."""
+
+    exploration_steps: int = option(5000, "Environment steps of uniformly random actions before learning.", minimum=1)
+    replay_capacity: int = option(1_000_000, "Maximum number of real rows kept; the oldest give way.", minimum=1)
+    fit_every_steps: int = option(
+        1000, "Environment steps between model fits, and between bursts of agent updates.", minimum=1
+    )
+    updates_per_step: int = option(1, "Updates of actor and critics per environment step.", minimum=1)
+    critic_updates: int = option(250, "Updates of the critics alone at the beginning of a burst.", minimum=0)
+    updates_per_rollout: int = option(20, "Updates between rollouts of the policy, in one compiled call.", minimum=1)
+    rollout_batch: int = option(256, "Start states, drawn from the real rows, of such a rollout.", minimum=1)
+    rollout_length: int = option(20, "Steps of such a rollout.", minimum=1)
+    retain_rounds: int = option(10, "Rollouts whose states are kept.", minimum=1)
+    horizon: int = option(5, "Imagined steps in targets, and that the actor's gradient goes through.", minimum=1)
+    batch_size: int = option(256, "States of an agent update.", minimum=1)
+    termination_fn: str = option("auto", phases.TERMINATION_HELP)
+    reward_fn: str = option("learned", phases.REWARD_HELP)
+    model: GaussianConfig = MODEL
+    agent: BoundedSacConfig = BoundedSacConfig()
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+TINY = {
+    "exploration_steps": 40, "replay_capacity": 400, "fit_every_steps": 10, "critic_updates": 2,
+    "updates_per_rollout": 2, "rollout_batch": 16, "rollout_length": 2, "retain_rounds": 2, "horizon": 2,
+    "batch_size": 16, "model.num_members": 3, "model.num_elites": 2, "model.model_hidden_units": 8,
+    "model.model_weight_decays": (5e-5, 1e-4), "model.fit_epoch_minibatches": 1, "model.fit_patience_epochs": 0,
+    "agent.hidden_units": 8, "agent.num_hidden_layers": 1, "agent.num_critics": 3,
+}  # fmt: skip
+"""Changes of the defaults, by full path, with which tests run every phase within seconds."""
+
+
+class DoubleHorizonState(struct.PyTreeNode, kw_only=True):
+    """Everything that the phases read, the real rows aside."""
+
+    model: PyTree
+    agent: BoundedSacState
+    imagined: Replay
+    critic_rounds: Array  # [], int32, rollouts with updates of critics alone that are left of a burst
+    rounds: Array  # [], int32, rollouts with updates of both that are left of it
+
+
+class Parts(NamedTuple):
+    """What the functions below need: knobs and pure functions."""
+
+    config: DoubleHorizonConfig
+    spec: Spec
+    world: WorldModel
+    agent: BoundedSac
+
+
+def build(config: DoubleHorizonConfig, spec: Spec) -> Algorithm:
+    """Returns the algorithm of these knobs.
+
+    Raises:
+      ValueError: the spec has no termination function, and none is learnt.
+    """
+    world = phases.learned_world(config.model, spec, config.termination_fn, homoscedastic.build)
+    parts = Parts(config, spec, world, bounded_sac.build(config.agent, spec))
+    burst = Programs(
+        (
+            functools.partial(start_burst, parts),
+            functools.partial(roll_out_and_update, parts, False),
+            functools.partial(roll_out_and_update, parts, True),
+        ),
+        due,
+    )
+    every, first = config.fit_every_steps, config.exploration_steps
+    return Algorithm(
+        init=functools.partial(init, parts),
+        phases=(Phase("fit_model", every, first, phases.fit_model(world)), Phase("update_agent", every, first, burst)),
+        exploration_steps=first,
+        replay_capacity=config.replay_capacity,
+        dynamics=functools.partial(dynamics, parts),
+        **reactive(bounded_sac.acting(parts.agent)),
+    )
+
+
+def init(parts: Parts, key: Key) -> DoubleHorizonState:
+    """Returns everything before the first fit and update."""
+    config = parts.config
+    key_model, key_agent = jax.random.split(key)
+    return DoubleHorizonState(
+        model=parts.world.init(key_model),
+        agent=bounded_sac.init(parts.agent, key_agent),
+        imagined=replay.init(parts.spec, config.retain_rounds * config.rollout_batch * config.rollout_length),
+        critic_rounds=jnp.zeros((), jnp.int32),
+        rounds=jnp.zeros((), jnp.int32),
+    )
+
+
+def dynamics(parts: Parts, state: DoubleHorizonState) -> Dynamics:
+    """Returns the model as it is."""
+    return phases.learned_dynamics(parts.world, parts.world.belief(state.model), parts.spec)
+
+
+# -- the programs of a burst -----------------------------------------------------------------------------------------
+
+
+def due(state: DoubleHorizonState) -> Array:
+    """Returns the number [] of the program that is due."""
+    return jnp.where(state.critic_rounds > 0, 1, jnp.where(state.rounds > 0, 2, FINISHED))
+
+
+def start_burst(parts: Parts, key: Key, state: DoubleHorizonState, real: Replay) -> tuple[DoubleHorizonState, Report]:
+    """Scales observations by the real rows, forgets what optimisers remember, and counts the rollouts of the burst.
+
+    The first burst makes up for all steps of exploration.
+    """
+    del key
+    config = parts.config
+    scale = scaled.spread(real)
+    agent = bounded_sac.begin_burst(parts.agent, state.agent, scale)
+    first = state.agent.num_updates == 0
+    num_steps = jnp.where(first, config.exploration_steps, config.fit_every_steps)
+    times = jnp.where(first, max(config.exploration_steps // config.fit_every_steps, 1), 1)
+    state = state.replace(
+        agent=agent,
+        critic_rounds=-(-times * config.critic_updates // config.updates_per_rollout),
+        rounds=-(-num_steps * config.updates_per_step // config.updates_per_rollout),
+    )
+    return state, Report({}, (health.watch({"the scale of observations": scale}),))
+
+
+def roll_out_and_update(
+    parts: Parts, with_actor: bool, key: Key, state: DoubleHorizonState, real: Replay
+) -> tuple[DoubleHorizonState, Report]:
+    """Rolls the policy out for new states, and takes the updates between this rollout and the next.
+
+    Args:
+      with_actor: whether the actor learns, too, or the critics alone.
+    """
+    left = state.rounds if with_actor else state.critic_rounds
+    key_states, key_draw, key_updates = jax.random.split(jax.random.fold_in(key, 2 * left + with_actor), 3)
+    config, moves = parts.config, dynamics(parts, state)
+    is_due = due(state) == (2 if with_actor else 1)
+    imagined, num_alive = imagine_states(parts, moves, key_states, state, real, is_due)
+    obs = replay.sample(key_draw, imagined, (config.updates_per_rollout, config.batch_size)).obs
+    keys = jax.random.split(key_updates, config.updates_per_rollout)
+    once = functools.partial(update_once, parts, moves, with_actor)
+    agent, metrics, watched = critics.scan_updates(once, state.agent, (obs, keys))
+    state = state.replace(
+        agent=agent,
+        imagined=imagined,
+        critic_rounds=state.critic_rounds if with_actor else state.critic_rounds - 1,
+        rounds=state.rounds - 1 if with_actor else state.rounds,
+    )
+    weights = bounded_sac.watch_state(parts.agent, agent)
+    metrics |= {"states": imagined.size, "rollout_rows": num_alive}
+    return state, Report(metrics, (watched, weights.replace(first=jnp.asarray(config.updates_per_rollout - 1))))
+
+
+def imagine_states(
+    parts: Parts, moves: Dynamics, key: Key, state: DoubleHorizonState, real: Replay, is_due: Array
+) -> tuple[Replay, Array]:
+    """Returns the buffer with the rows of a rollout of the policy, and how many these are; as it was if not `is_due`."""
+    config, agent = parts.config, state.agent
+    actor = bounded_sac.policy(agent)
+    key_start, key_path = jax.random.split(key)
+
+    def choose(key: Key, number: Array, obs: Array) -> tuple[Array, tuple[()]]:
+        return bounded_sac.act(parts.agent, key, actor, obs, True), ()
+
+    start = replay.sample(key_start, real, (config.rollout_batch,)).obs
+    path = trajectories.unroll(key_path, moves, choose, start, config.rollout_length)
+    return store(state.imagined, path, is_due)
+
+
+def store(buffer: Replay, path: Trajectory, is_due: Array) -> tuple[Replay, Array]:
+    """Adds the steps that the rows of trajectories took; returns how many these are, too."""
+    goes_on = jnp.concatenate([path.alive[1:], path.survives[None]])
+    rows = Transition(
+        obs=path.obs[:-1],
+        action=path.action,
+        reward=path.reward,
+        next_obs=path.obs[1:],
+        terminal=1.0 - goes_on.astype(jnp.float32),
+    )
+    alive = path.alive.reshape(-1)
+    order = jnp.argsort(~alive, stable=True)
+    rows = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[order], rows)
+    num_alive = jnp.sum(alive)
+    return replay.add(buffer, rows, jnp.where(is_due, num_alive, 0)), num_alive
+
+
+# -- one update ------------------------------------------------------------------------------------------------------
+
+
+def update_once(
+    parts: Parts, moves: Dynamics, with_actor: bool, state: BoundedSacState, obs: Array, key: Key
+) -> tuple[BoundedSacState, tuple[Metrics, Watched]]:
+    """Takes one update along imagined steps from states [B, O]: of the critics, and then of the actor."""
+    agent, config = parts.agent, parts.config
+    key_path, key_target = jax.random.split(key)
+    imagine = functools.partial(imagine_steps, parts, moves, key_path, state, obs)
+    if with_actor:
+        ahead, pull_back = jax.vjp(imagine, state.actor.params)
+    else:
+        ahead = imagine(state.actor.params)
+    state = bounded_sac.track_return_range(agent, state, ahead.rewards)
+    target = ahead.known + ahead.discount * bounded_sac.target_value(
+        agent, key_target, state, ahead.last_obs, ahead.last_action
+    )
+    rows = Regression(obs, ahead.first_action, target, ahead.usable)
+    state, metrics, watched = bounded_sac.step_critics(agent, state, rows)
+    if with_actor:
+
+        def loss_of(ahead: Ahead) -> Array:
+            tail = bounded_sac.mean_value(agent, state, ahead.last_obs, ahead.last_action)
+            value = ahead.known + ahead.first_bonus + ahead.discount * tail
+            return -jnp.sum(ahead.usable * value) / jnp.maximum(jnp.sum(ahead.usable), 1.0)
+
+        loss, along = jax.value_and_grad(loss_of)(ahead)
+        (grads,) = pull_back(along)
+        state, of_actor, actor_watched = bounded_sac.step_actor(agent, state, grads, ahead.first_log_prob)
+        metrics |= {"actor_loss": loss} | of_actor
+        watched |= {"the actor's loss": loss} | actor_watched
+    metrics["exploded_fraction"] = 1.0 - jnp.mean(ahead.usable)
+    return state, (metrics, health.watch(watched))
+
+
+class Ahead(struct.PyTreeNode, kw_only=True):
+    """Holds what is known of B states after a few imagined steps from them."""
+
+    first_action: Array  # [B, A]
+    first_bonus: Array  # [B], -temperature * log-probability of it
+    first_log_prob: Array  # [B]
+    known: Array  # [B], discounted rewards and bonuses of all but the first action, the last one's included
+    discount: Array  # [B], of the value of the last action; 0 where the row has ended before
+    last_obs: Array  # [B, O]
+    last_action: Array  # [B, A]
+    rewards: Array  # [H, B], with bonuses; 0 after the end
+    usable: Array  # [B], 0 where a prediction exploded, else 1
+
+
+def imagine_steps(parts: Parts, moves: Dynamics, key: Key, state: BoundedSacState, obs: Array, params: PyTree) -> Ahead:
+    """Imagines steps of the actor of `params` from states [B, O]; can be differentiated with respect to `params`."""
+    agent, config = parts.agent, parts.config
+    actor = Policy(params=params, scale=state.scale)
+
+    def choose(key: Key, number: Array, obs: Array) -> tuple[Array, tuple[Array, Array]]:
+        action, bonus, log_prob = bounded_sac.draw(agent, key, state, actor, obs)
+        return action, (bonus, log_prob)
+
+    key_path, key_last = jax.random.split(key)
+    path = trajectories.unroll(key_path, moves, choose, obs, config.horizon)
+    bonus, log_prob = path.chosen
+    last_action, last_bonus, _ = bounded_sac.draw(agent, key_last, state, actor, path.obs[-1])
+    _, known = value_expansion.values_along(path.replace(chosen=bonus), last_bonus, config.agent.discount)
+    return Ahead(
+        first_action=path.action[0],
+        first_bonus=bonus[0],
+        first_log_prob=log_prob[0],
+        known=known[0],
+        discount=config.agent.discount**config.horizon * path.survives,
+        last_obs=path.obs[-1],
+        last_action=last_action,
+        rewards=jnp.where(path.alive, path.reward + bonus, 0.0),
+        usable=1.0 - path.exploded,
+    )

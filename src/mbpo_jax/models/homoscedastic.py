@@ -1,0 +1,84 @@
+"""Smooth networks for gradients through the model: a mean for each target, and a spread that is the same everywhere.
+
+References: DHMBPO (arXiv 2512.15439).
+"""
+
+import functools
+import math
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from mbpo_jax import distributions
+from mbpo_jax.models import encoding as encodings
+from mbpo_jax.models import world
+from mbpo_jax.models.encoding import Encoding
+from mbpo_jax.models.member import Member
+from mbpo_jax.models.state import GaussianConfig
+from mbpo_jax.networks import SmoothMlp
+from mbpo_jax.types import Array, Key, Metrics, PyTree, Spec, WorldModel
+
+NORM_EPSILONS = (1.0, 0.1, 0.01)  # of the normalisations, from the first; the last serves all that follow
+MIN_LOG_STD = math.log(1e-3)  # of scaled targets: what never changes would have a likelihood without bound
+
+
+def build(config: GaussianConfig, spec: Spec) -> WorldModel:
+    """Returns an ensemble of these networks that predicts reward and change of the observation."""
+    encoding = encodings.forward(spec)
+    return world.build(config, member(config, encoding), encoding)
+
+
+def member(config: GaussianConfig, encoding: Encoding) -> Member:
+    """Returns one network of the ensemble, with the parameters {"network", "log_std" [D]}; members share nothing."""
+    network = SmoothMlp(
+        encoding.num_targets,
+        config.model_hidden_units,
+        len(config.model_weight_decays) - 1,
+        NORM_EPSILONS,
+        precision=jax.lax.Precision.HIGHEST,
+    )
+
+    def init(key: Key) -> PyTree:
+        params = network.init(key, jnp.zeros(encoding.num_inputs))["params"]
+        return {"network": params, "log_std": jnp.zeros(encoding.num_targets)}
+
+    return Member(
+        init=init,
+        init_shared=dict,
+        loss=functools.partial(loss, network, config.model_weight_decays),
+        shared_loss=lambda shared: jnp.zeros(()),
+        predict=functools.partial(predict, network),
+        metrics=_no_metrics,
+    )
+
+
+def predict(network: SmoothMlp, params: PyTree, shared: PyTree, x: Array) -> tuple[Array, Array]:
+    """Returns mean and log-variance [B, D] of the targets at normalised inputs x [B, I]."""
+    del shared
+    mean = network.apply({"params": params["network"]}, x)
+    log_std = MIN_LOG_STD + distributions.softplus(params["log_std"] - MIN_LOG_STD)
+    return mean, jnp.broadcast_to(2.0 * log_std, mean.shape)  # type: ignore[union-attr, return-value]
+
+
+def loss(
+    network: SmoothMlp,
+    weight_decays: tuple[float, ...],
+    params: PyTree,
+    shared: PyTree,
+    x: Array,
+    y: Array,
+    weights: Array,
+) -> Array:
+    """Returns the weighted negative log-likelihood [] of targets y [B, D] at x [B, I], and the weight penalty."""
+    mean, log_var = predict(network, params, shared, x)
+    nll = distributions.gaussian_nll(mean, log_var, y)
+    chex.assert_equal_shape([weights, nll])
+    kernels = [params["network"][f"Dense_{i}"]["kernel"] for i in range(len(weight_decays))]
+    penalties = [0.5 * decay * jnp.sum(jnp.square(kernel)) for decay, kernel in zip(weight_decays, kernels)]
+    return jnp.sum(weights * nll) + sum(penalties)
+
+
+def _no_metrics(shared: PyTree) -> Metrics:
+    del shared
+    return {}
