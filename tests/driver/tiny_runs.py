@@ -78,6 +78,21 @@ THROUGH_MODEL = {
     | {"algorithm": "steve", "expansion_steps": 2},
     "maac": {name: value for name, value in MBPO.items() if name not in ONLY_MBPO}
     | {"algorithm": "maac", "horizon": 2},
+    "double_horizon": {
+        name: value for name, value in MBPO.items() if name not in {*ONLY_MBPO, "real_fraction", "model_weight_decays"}
+    }
+    | {
+        "algorithm": "double_horizon",
+        "model_weight_decays": "0,0",
+        "fit_every_steps": 10,
+        "rollout_batch": 16,
+        "rollout_length": 2,
+        "retain_rounds": 3,  # fewer than there are: the buffer wraps
+        "horizon": 2,
+        "critic_updates": 4,
+        "updates_per_rollout": 5,
+        "num_critics": 3,
+    },
 }
 # The rows that learn from a data set, which `write_data_set` makes.
 OFFLINE = RUN | {

@@ -222,6 +222,21 @@ STEVE = {"expansion_steps": 3, "weighting": "inverse_variance", "num_members": 4
 for algorithm, steps in (("mve", {"expansion_steps": 5}), ("steve", STEVE), ("maac", {"horizon": 3})):
     for task, shared in LIKE_MBPO.items():
         OTHERS[f"{algorithm}_{task}"] = shared | steps | {"fit_every_steps": 250, "algorithm": algorithm}
+DOUBLE_HORIZON = {
+    "algorithm": "double_horizon", "horizon": 5, "rollout_length": 20, "rollout_batch": 256, "retain_rounds": 10,
+    "updates_per_rollout": 20, "discount": 0.995, "num_critics": 5, "num_target_critics": 2, "num_hidden_layers": 3,
+    "hidden_units": 256, "learning_rate": 3e-4, "target_update_rate": 0.005, "initial_temperature": 0.1,
+    "target_entropy": None, "num_members": 8, "num_elites": 8, "model_hidden_units": 256, "scale_targets": True,
+}  # fmt: skip
+for task, env in (("hopper", "Hopper-v5"), ("halfcheetah", "HalfCheetah-v5"), ("walker2d", "Walker2d-v5")):
+    OTHERS[f"double_horizon_{task}"] = DOUBLE_HORIZON | {
+        "env": env, "num_steps": 100_000, "exploration_steps": 5000, "fit_every_steps": 1000, "critic_updates": 250,
+        "updates_per_step": 1, "eval_every_steps": 1000,
+    }  # fmt: skip
+OTHERS["double_horizon_inverted_pendulum"] = DOUBLE_HORIZON | {
+    "env": "InvertedPendulum-v5", "num_steps": 5000, "exploration_steps": 500, "fit_every_steps": 250,
+    "critic_updates": 60, "updates_per_step": 2, "eval_every_steps": 250,
+}  # fmt: skip
 OTHERS["bc"] = {"algorithm": "bc", "batch_size": 256, "hidden_units": 256, "obs_scaling": "none"}
 OTHERS["td3_bc"] = {
     "algorithm": "td3_bc",
@@ -351,7 +366,7 @@ def test_the_last_of_two_wins_and_a_space_will_do():
         ("--rollout_length_schedule=5,2,1,1", "(5, 2, 1, 1)", "first_epoch <= last_epoch"),
         ("--model_weight_decays=1e-4,inf", "1e-4,inf", "numbers separated by commas, 0 or more"),
         ("--quiet=maybe", "maybe", "true or false"),
-        ("--algorithm=ppo", "'ppo'", "one of mbpo, mbpo_ddpg, mbpo_td3, mve, steve, maac, sac"),
+        ("--algorithm=ppo", "'ppo'", "one of mbpo, mbpo_ddpg, mbpo_td3, mve, steve, maac, double_horizon, sac"),
         ("--seed_lifting=pmap", "'pmap'", "one of auto, each, vmap"),
         ("--env=", "''", "a Gymnasium id"),
         ("--run_dir=", "''", "a directory or 'auto'"),

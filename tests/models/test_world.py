@@ -80,7 +80,7 @@ def test_the_fit_serves_another_network_and_another_encoding(fitted):
 def test_a_belief_has_no_optimiser_and_no_fit(fitted):
     model, state, _ = fitted
     belief = model.belief(state)
-    assert set(vars(belief)) == {"params", "shared", "inputs", "elites"}
+    assert set(vars(belief)) == {"params", "shared", "inputs", "elites", "targets"}
     assert jax.tree.leaves(belief.shared) == []
     num_of = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))  # noqa: E731
     assert num_of(belief) < num_of(state) / 3

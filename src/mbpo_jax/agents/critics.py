@@ -53,9 +53,7 @@ class Critics(NamedTuple):
 
 def build(config: ActorCriticConfig, optimizer: optax.GradientTransformation) -> Critics:
     """Returns the critics of these knobs."""
-    return Critics(
-        networks.Critic(config.hidden_units, config.num_hidden_layers), optimizer, names(config.num_critics)
-    )
+    return Critics(networks.Critic(config.hidden_units, config.num_hidden_layers), optimizer, names(config.num_critics))
 
 
 def names(num_critics: int) -> tuple[str, ...]:

@@ -4,7 +4,18 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from mbpo_jax import options, terminations
-from mbpo_jax.algorithms import behaviour_cloning, double_horizon, fitted, maac, mbpo, model_free, mopo, mve, steve, td3_bc
+from mbpo_jax.algorithms import (
+    behaviour_cloning,
+    double_horizon,
+    fitted,
+    maac,
+    mbpo,
+    model_free,
+    mopo,
+    mve,
+    steve,
+    td3_bc,
+)
 from mbpo_jax.types import Algorithm, Spec
 
 

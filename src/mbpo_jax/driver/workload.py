@@ -43,8 +43,14 @@ def _num_due_and_at_end(every: int, last: int, step: int) -> int:
 
 def num_updates(run: RunConfig, algorithm: Algorithm, config: Any) -> int:
     """Returns the agent updates of a whole run."""
-    count = num_left(run, algorithm).get(UPDATE, lambda step: 0)
-    return count(0) * int(getattr(config, "updates_per_call" if run.dataset else "updates_per_step", 1))
+    count = num_left(run, algorithm).get(UPDATE, lambda step: 0)(0)
+    if run.dataset:
+        return count * int(getattr(config, "updates_per_call", 1))
+    per_step = int(getattr(config, "updates_per_step", 1))
+    phase = next((phase for phase in algorithm.phases if phase.name == UPDATE), None)
+    if phase is None or phase.every == 1 or count == 0:
+        return count * per_step
+    return (phase.first + (count - 1) * phase.every) * per_step  # bursts: the first makes up for all steps before it
 
 
 def describe(run: RunConfig, task: Task, algorithm: Algorithm, config: Any) -> list[str]:

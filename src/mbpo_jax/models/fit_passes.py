@@ -38,7 +38,6 @@ def training_moments(encoding: Encoding, split: Split, buffer: Replay, of_target
     """
     block_rows = backends.choices().block_rows
 
-
     def values(index: Array) -> Array:
         return fit_rows.examples(encoding, buffer, split.train(index))[1 if of_targets else 0]
 

@@ -79,7 +79,7 @@ def no_fit(params: PyTree, num_members: int) -> FitState:
 
 
 def start(fit: Fit, key: Key, model: EnsembleState, buffer: Replay) -> tuple[EnsembleState, Report]:
-    """Starts a fit over the rows that are in the buffer now: which are held out, and the scales of inputs and targets."""
+    """Starts a fit over the rows in the buffer: chooses those held out, and the scales of inputs and targets."""
     key_split, _ = jax.random.split(key)
     split = fit_rows.split_rows(key_split, buffer.size, fit.config)
     model = model.replace(

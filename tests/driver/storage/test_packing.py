@@ -1,8 +1,11 @@
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_runs
+from flax import struct
 
 from mbpo_jax import replay as replay_lib
 from mbpo_jax.driver.seeds import SeedAxis
@@ -143,3 +146,18 @@ def test_which_rows_began_an_episode_comes_back_by_age():
     tiny_runs.assert_same_bits(pack(back), packed)
     with pytest.raises(ValueError, match="first"):
         unpack(made, {name: value for name, value in packed.items() if name != "first"})
+
+
+class Optional(struct.PyTreeNode):
+    """Arrays of which one may be absent."""
+
+    kept: dict[str, Any]
+
+
+def test_what_is_none_is_not_saved_and_is_none_again_and_files_from_before_it_was_there_are_read():
+    tree = Optional({"there": jnp.arange(2.0), "absent": None})
+    packed = pack(tree)
+    assert packed["kept"].keys() == {"there"}
+    back = unpack(tree, packed)
+    assert back.kept["absent"] is None
+    assert back.kept["there"].tolist() == [0.0, 1.0]

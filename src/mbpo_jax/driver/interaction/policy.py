@@ -21,7 +21,7 @@ import numpy as np
 from mbpo_jax.driver.config import AUTO, NEVER, StorageFailure
 from mbpo_jax.driver.interaction import task as tasks
 from mbpo_jax.driver.interaction.spaces import Spaces, rescale, spaces_from_json
-from mbpo_jax.driver.storage import files, run_directory
+from mbpo_jax.driver.storage import files, packing, run_directory
 from mbpo_jax.types import Algorithm, Array, Key, PyTree, Spec, TerminationFn
 
 ACTION_LOW, ACTION_HIGH, OBS_DIM = "action_low", "action_high", "obs_dim"
@@ -174,9 +174,9 @@ def load_policy(
         _check_bounds(low, high, saved)
         spaces = Spaces(spec.obs_dim, low, high, 1) if saved.task is None else spaces_from_json(saved.task)
         actor_arrays = {name: arrays[name] for name in _flat(template)}
-        actor = flax.serialization.from_state_dict(
-            template, flax.traverse_util.unflatten_dict(actor_arrays, sep="/")["actor"]
-        )
+        nested = flax.traverse_util.unflatten_dict(actor_arrays, sep="/")["actor"]
+        nested = packing.with_none(flax.serialization.to_state_dict(template), nested)
+        actor = flax.serialization.from_state_dict(template, nested)
     except Exception as error:  # a damaged file: NumPy, zipfile, zlib and flax each raise their own
         raise StorageFailure(f"cannot load a policy from {path}: {type(error).__name__}: {error}") from error
     low, high = spaces.as_given(low), spaces.as_given(high)
@@ -196,7 +196,8 @@ def _termination_fn(saved: run_directory.SavedConfig) -> TerminationFn | None:
 
 
 def _flat(actor: PyTree) -> dict[str, Any]:
-    return flax.traverse_util.flatten_dict({"actor": flax.serialization.to_state_dict(actor)}, sep="/")
+    nested = packing.without_none(flax.serialization.to_state_dict(actor))
+    return flax.traverse_util.flatten_dict({"actor": nested}, sep="/")
 
 
 def _check_arrays(expected: dict[str, Any], members: dict[str, "_Member"]) -> None:

@@ -18,7 +18,7 @@ from mbpo_jax.types import PyTree
 
 def pack(tree: PyTree) -> dict[str, Any]:
     """Returns the arrays of one seed as nested dicts on the host, buffers cut to the rows in force."""
-    return jax.tree.map(np.asarray, flax.serialization.to_state_dict(_with_contents(tree)))
+    return jax.tree.map(np.asarray, without_none(flax.serialization.to_state_dict(_with_contents(tree))))
 
 
 def unpack(template: PyTree, packed: dict[str, Any]) -> PyTree:
@@ -27,7 +27,9 @@ def unpack(template: PyTree, packed: dict[str, Any]) -> PyTree:
     Raises:
       ValueError: an array is missing or has another shape or type, or a buffer has more rows than fit.
     """
-    restored = flax.serialization.from_state_dict(_with_contents(template), packed)
+    contents = _with_contents(template)
+    packed = with_none(flax.serialization.to_state_dict(contents), packed)
+    restored = flax.serialization.from_state_dict(contents, packed)
 
     def place(fresh: Any, saved: Any) -> Any:
         if isinstance(fresh, Replay):
@@ -54,6 +56,21 @@ def finite(tree: PyTree) -> dict[str, bool]:
 def without_buffers(tree: PyTree) -> PyTree:
     """Returns the tree with None in the place of every buffer."""
     return jax.tree.map(lambda leaf: None if is_replay(leaf) else leaf, tree, is_leaf=is_replay)
+
+
+def without_none(tree: Any) -> Any:
+    """Leaves out what is None: it is no array."""
+    if not isinstance(tree, dict):
+        return tree
+    return {name: without_none(value) for name, value in tree.items() if value is not None}
+
+
+def with_none(like: Any, packed: Any) -> Any:
+    """Puts None where `like` has it and `packed` has nothing."""
+    if not (isinstance(like, dict) and isinstance(packed, dict)):
+        return packed
+    none = {name: None for name, value in like.items() if value is None and name not in packed}
+    return none | {name: with_none(like.get(name), value) for name, value in packed.items()}
 
 
 def _put(value: np.ndarray, like: Any) -> Any:

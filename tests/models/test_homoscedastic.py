@@ -1,0 +1,119 @@
+"""Networks with one spread for all inputs, and targets that are standardised."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mbpo_jax import ensemble, normalizer, replay
+from mbpo_jax.models import encoding, homoscedastic
+from mbpo_jax.models.state import GaussianConfig
+from mbpo_jax.types import FINISHED, Spec, Transition
+
+SPEC = Spec(obs_dim=2, action_dim=1)
+CONFIG = GaussianConfig(
+    num_members=2,
+    num_elites=2,
+    model_hidden_units=16,
+    model_weight_decays=(0.0, 0.0),
+    model_learning_rate=1e-2,
+    model_batch_size=64,
+    scale_targets=True,
+    fit_slice_minibatches=50,
+    fit_max_gradient_steps=300,
+    fit_patience_epochs=100,
+)
+MEMBER = homoscedastic.member(CONFIG, encoding.forward(SPEC))
+
+
+def rows_of(num_rows):
+    """Rewards of thousands, changes of one dimension of thousandths, and none at all of the other."""
+    rng = np.random.default_rng(0)
+    obs = rng.normal(size=(num_rows, 2)) * [1.0, 100.0] + [5.0, 0.0]
+    action = rng.uniform(-1, 1, size=(num_rows, 1))
+    rows = Transition(
+        obs=obs,
+        action=action,
+        reward=4000.0 + 1000.0 * action[:, 0],
+        next_obs=obs + np.stack([0.002 * action[:, 0], 0.0 * obs[:, 1]], axis=1),
+        terminal=np.zeros(num_rows),
+    )
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), rows)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    world = homoscedastic.build(CONFIG, SPEC)
+    model, buffer = jax.jit(world.init)(jax.random.key(0)), replay.add(replay.init(SPEC, 500), rows_of(500))
+    programs, number = [jax.jit(program) for program in world.fit.functions], 0
+    while number != FINISHED:
+        model, report = programs[number](jax.random.key(1), model, buffer)
+        number = int(world.fit.due(model))
+    return world, model, report.metrics
+
+
+def test_targets_of_any_scale_are_learnt_alike(fitted):
+    world, model, metrics = fitted
+    assert metrics["explained_share_per_target"][:2] == pytest.approx([1.0, 1.0], abs=0.02)
+    rows = rows_of(100)
+    mean, log_var = world.predict(world.belief(model), rows.obs, rows.action)
+    error = np.abs(np.asarray(mean[0]) - np.stack([rows.reward, 0.002 * rows.action[:, 0], 0 * rows.reward], axis=-1))
+    assert np.all(error.mean(0) < [100.0, 2e-4, 0.01])
+    std = np.exp(0.5 * np.asarray(log_var[0, 0]))
+    assert np.all(std < [300.0, 6e-4, 1.0])
+    next_obs, reward = world.expect(world.belief(model), jnp.asarray(0), rows.obs, rows.action)
+    assert reward == pytest.approx(np.asarray(mean[0, :, 0]))
+    assert next_obs - rows.obs == pytest.approx(np.asarray(mean[0, :, 1:]), abs=5e-5)
+
+
+def test_the_scales_are_those_of_the_rows_learnt_from(fitted):
+    world, model, _ = fitted
+    assert model.targets.mean[0] == pytest.approx(4000.0, abs=60.0)
+    assert model.targets.std[0] == pytest.approx(1000.0 / np.sqrt(3.0), rel=0.1)
+    assert model.targets.std[2] == 1.0  # what never changes is left as it is
+
+
+def test_a_prediction_is_that_of_the_network_in_units_of_the_targets(fitted):
+    world, model, _ = fitted
+    belief, rows = world.belief(model), rows_of(5)
+    x = normalizer.normalize(belief.inputs, jnp.concatenate([rows.obs, rows.action], -1))
+    raw_mean, raw_log_var = MEMBER.predict(ensemble.member(belief.params, 1), {}, x)
+    mean, log_var = world.predict(belief, rows.obs, rows.action)
+    assert mean[1] == pytest.approx(np.asarray(belief.targets.mean + belief.targets.std * raw_mean), rel=1e-5)
+    assert log_var[1] == pytest.approx(np.asarray(raw_log_var + 2 * jnp.log(belief.targets.std)), rel=1e-5)
+
+
+def test_the_loss_of_one_row_is_the_one_worked_by_hand():
+    """With weights of zero the mean is the bias, and a log_std of 0 leaves the squared error."""
+    params = jax.tree.map(jnp.zeros_like, MEMBER.init(jax.random.key(0)))
+    x, y = jnp.ones((1, 3)), jnp.asarray([[1.0, 2.0, 0.0]])
+    assert MEMBER.loss(params, {}, x, y, jnp.ones(1)) == pytest.approx(5.0 / 3, rel=1e-2)  # the bound adds 0.001 to 0
+    wider = params | {"log_std": jnp.full(3, jnp.log(2.0))}
+    assert MEMBER.loss(wider, {}, x, y, jnp.ones(1)) == pytest.approx(5.0 / 3 / 4 + 2 * np.log(2.0), rel=1e-2)
+
+
+def test_a_spread_does_not_fall_below_a_thousandth():
+    params = MEMBER.init(jax.random.key(0)) | {"log_std": jnp.full(3, -1e3)}
+    _, log_var = MEMBER.predict(params, {}, jnp.ones((1, 3)))
+    assert np.exp(0.5 * np.asarray(log_var)) == pytest.approx(np.full((1, 3), 1e-3), rel=1e-4)
+
+
+def test_what_flows_back_to_inputs_changes_smoothly():
+    """Unlike with ReLU, the gradient with respect to the inputs is another one at every point."""
+    params = MEMBER.init(jax.random.key(0))
+    slope = jax.vmap(jax.grad(lambda x: MEMBER.predict(params, {}, x[None])[0][0, 0]))
+    slopes = slope(jnp.linspace(0.0, 0.1, 5)[:, None] * jnp.ones(3))
+    assert len({tuple(row.tolist()) for row in slopes}) == 5
+
+
+def test_a_model_without_scaled_targets_has_no_arrays_for_it():
+    world = homoscedastic.build(GaussianConfig(num_members=2, num_elites=1, model_weight_decays=(0.0, 0.0)), SPEC)
+    model = jax.eval_shape(world.init, jax.random.key(0))
+    assert model.targets is None
+    assert world.belief(model).targets is None
+
+
+def test_end_of_epochs_compares_scaled_errors(fitted):
+    """Rewards of thousands would drown everything else."""
+    _, _, metrics = fitted
+    assert np.all(np.asarray(metrics["holdout_mse_per_member"]) < 0.1)
