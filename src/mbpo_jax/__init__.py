@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # what type checkers read; at run time, `__getattr__` imports
     from mbpo_jax.algorithms.model_free import ModelFreeConfig as ModelFreeConfig
     from mbpo_jax.algorithms.mopo import MopoConfig as MopoConfig
     from mbpo_jax.algorithms.mve import MveConfig as MveConfig
+    from mbpo_jax.algorithms.sac_svg import SacSvgConfig as SacSvgConfig
     from mbpo_jax.algorithms.steve import SteveConfig as SteveConfig
     from mbpo_jax.algorithms.td3_bc import Td3BcConfig as Td3BcConfig
     from mbpo_jax.driver.config import RunConfig as RunConfig
@@ -22,6 +23,7 @@ if TYPE_CHECKING:  # what type checkers read; at run time, `__getattr__` imports
     from mbpo_jax.driver.trained import Trained as Trained
     from mbpo_jax.driver.trained import load_trained as load_trained
     from mbpo_jax.launch.processes import train as train
+    from mbpo_jax.models.sequence import SequenceConfig as SequenceConfig
     from mbpo_jax.models.state import GaussianConfig as GaussianConfig
 
 __version__ = "0.1.0"
@@ -39,6 +41,8 @@ _MODULES = {
     "Result": "driver.loop",
     "RunConfig": "driver.config",
     "SacConfig": "agents.sac",
+    "SacSvgConfig": "algorithms.sac_svg",
+    "SequenceConfig": "models.sequence",
     "SteveConfig": "algorithms.steve",
     "Td3BcConfig": "algorithms.td3_bc",
     "Td3Config": "agents.td3",

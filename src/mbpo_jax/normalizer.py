@@ -30,3 +30,9 @@ def normalize(normalizer: Normalizer, x: Array) -> Array:
     """Standardises x [..., I]."""
     mean, std = jnp.broadcast_to(normalizer.mean, x.shape), jnp.broadcast_to(normalizer.std, x.shape)
     return (x - mean) / std
+
+
+def unnormalize(normalizer: Normalizer, x: Array) -> Array:
+    """Undoes `normalize`."""
+    mean, std = jnp.broadcast_to(normalizer.mean, x.shape), jnp.broadcast_to(normalizer.std, x.shape)
+    return x * std + mean

@@ -109,3 +109,22 @@ def take(replay: Replay, age: Array) -> Transition:
 def sample(key: Key, replay: Replay, shape: tuple[int, ...]) -> Transition:
     """Rows [*shape, ...] drawn uniformly, with replacement, from those in force."""
     return take(replay, jax.random.randint(key, shape, 0, replay.size))
+
+
+def sequences(key: Key, replay: Replay, shape: tuple[int, ...], length: int) -> tuple[Transition, Array]:
+    """Draws sequences of `length` consecutive rows, with replacement; any row in force may be their first.
+
+    Returns:
+      Rows [length, *shape, ...], and which of them are of the episode of the first one, bool [length, *shape]: after an
+      end, or after the newest row, none is, and what is there means nothing.
+    Raises:
+      ValueError: the buffer does not keep which rows began an episode.
+    """
+    if replay.first is None:
+        raise ValueError("sequences need a buffer that keeps which rows began an episode")
+    start = jax.random.randint(key, shape, 0, replay.size)
+    age = start + jnp.arange(length).reshape(-1, *[1] * len(shape))
+    inside = age < replay.size
+    age = jnp.minimum(age, replay.size - 1)
+    begins = replay.first[(replay.head - replay.size + age) % capacity(replay)].at[0].set(False)
+    return take(replay, age), inside & (jnp.cumsum(begins, axis=0) == 0)

@@ -78,6 +78,21 @@ THROUGH_MODEL = {
     | {"algorithm": "steve", "expansion_steps": 2},
     "maac": {name: value for name, value in MBPO.items() if name not in ONLY_MBPO}
     | {"algorithm": "maac", "horizon": 2},
+    "sac_svg": RUN
+    | LEARNING
+    | {
+        "algorithm": "sac_svg",
+        "replay_capacity": 100,
+        "warmup_steps": 75,
+        "scale_every_steps": 20,
+        "dynamics": "gru",
+        "model_hidden_units": 8,
+        "model_hidden_layers": 1,
+        "model_batch_size": 16,
+        "fit_minibatches": 2,
+        "first_target_entropy": 0,
+        "entropy_decay_steps": 80,
+    },
 }
 # The rows that learn from a data set, which `write_data_set` makes.
 OFFLINE = RUN | {

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from mbpo_jax import options, terminations
-from mbpo_jax.algorithms import behaviour_cloning, fitted, maac, mbpo, model_free, mopo, mve, steve, td3_bc
+from mbpo_jax.algorithms import behaviour_cloning, fitted, maac, mbpo, model_free, mopo, mve, sac_svg, steve, td3_bc
 from mbpo_jax.types import Algorithm, Spec
 
 
@@ -71,6 +71,12 @@ REGISTRY: dict[str, Entry] = {
         maac.build,
         "The actor's gradient goes through the model (Clavera et al. 2020)",
         maac.TINY,
+    ),
+    "sac_svg": Entry(
+        sac_svg.SacSvgConfig,
+        sac_svg.build,
+        "SAC whose actor climbs a deterministic model, then its critics (Amos et al. 2021)",
+        sac_svg.TINY,
     ),
     "sac": Entry(
         model_free.ModelFreeConfig,
