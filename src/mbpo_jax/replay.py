@@ -123,7 +123,7 @@ def sequences(key: Key, replay: Replay, shape: tuple[int, ...], length: int) -> 
     if replay.first is None:
         raise ValueError("sequences need a buffer that keeps which rows began an episode")
     start = jax.random.randint(key, shape, 0, replay.size)
-    age = start + jnp.arange(length).reshape(-1, *[1] * len(shape))
+    age = start[None] + jnp.arange(length).reshape(-1, *[1] * len(shape))
     inside = age < replay.size
     age = jnp.minimum(age, replay.size - 1)
     begins = replay.first[(replay.head - replay.size + age) % capacity(replay)].at[0].set(False)

@@ -31,6 +31,6 @@ def power(step: Array, num_steps: int, start: float, end: float, exponent: float
       [], float32.
     References: Amos et al. 2021 (SAC-SVG), for target entropies.
     """
-    left = jnp.clip(1.0 - step / num_steps, 0.0, 1.0)
+    left = jnp.maximum(num_steps - step, 0)  # in whole numbers: 1 - step / num_steps may miss 0, and have a large root
     # Of nothing left even the power 0 is nothing, so that any exponent ends at `end`.
-    return (start - end) * jnp.where(left > 0.0, left**exponent, 0.0) + end
+    return (start - end) * jnp.where(left > 0, (left / num_steps) ** exponent, 0.0) + end

@@ -222,6 +222,15 @@ STEVE = {"expansion_steps": 3, "weighting": "inverse_variance", "num_members": 4
 for algorithm, steps in (("mve", {"expansion_steps": 5}), ("steve", STEVE), ("maac", {"horizon": 3})):
     for task, shared in LIKE_MBPO.items():
         OTHERS[f"{algorithm}_{task}"] = shared | steps | {"fit_every_steps": 250, "algorithm": algorithm}
+SAC_SVG = {"algorithm": "sac_svg", "horizon": 2, "fit_minibatches": 4, "initial_temperature": 0.1}
+OTHERS["sac_svg_inverted_pendulum"] = LIKE_MBPO["inverted_pendulum"] | SAC_SVG | {"warmup_steps": 1000}
+OTHERS["sac_svg_hopper"] = SAC_SVG | {
+    "env": "Hopper-v5", "num_steps": 125_000, "eval_every_steps": 1000, "exploration_steps": 1000,
+    "warmup_steps": 10_000, "updates_per_step": 1, "batch_size": 1024, "hidden_units": 512, "num_hidden_layers": 4,
+    "learning_rate": 1e-4, "dynamics": "gru", "model_hidden_units": 512, "model_batch_size": 512,
+    "first_target_entropy": 0.0, "target_entropy": -2.0, "entropy_decay_steps": 1_000_000,
+    "entropy_decay_power": 2**-5,
+}  # fmt: skip
 OTHERS["bc"] = {"algorithm": "bc", "batch_size": 256, "hidden_units": 256, "obs_scaling": "none"}
 OTHERS["td3_bc"] = {
     "algorithm": "td3_bc",
@@ -351,7 +360,7 @@ def test_the_last_of_two_wins_and_a_space_will_do():
         ("--rollout_length_schedule=5,2,1,1", "(5, 2, 1, 1)", "first_epoch <= last_epoch"),
         ("--model_weight_decays=1e-4,inf", "1e-4,inf", "numbers separated by commas, 0 or more"),
         ("--quiet=maybe", "maybe", "true or false"),
-        ("--algorithm=ppo", "'ppo'", "one of mbpo, mbpo_ddpg, mbpo_td3, mve, steve, maac, sac"),
+        ("--algorithm=ppo", "'ppo'", "one of mbpo, mbpo_ddpg, mbpo_td3, mve, steve, maac, sac_svg, sac"),
         ("--seed_lifting=pmap", "'pmap'", "one of auto, each, vmap"),
         ("--env=", "''", "a Gymnasium id"),
         ("--run_dir=", "''", "a directory or 'auto'"),
