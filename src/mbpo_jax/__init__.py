@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # what type checkers read; at run time, `__getattr__` imports a name's module
     from mbpo_jax.agents.ddpg import DdpgConfig as DdpgConfig
     from mbpo_jax.agents.sac import SacConfig as SacConfig
+    from mbpo_jax.agents.svg import SvgAgentConfig as SvgAgentConfig
     from mbpo_jax.agents.td3 import Td3Config as Td3Config
     from mbpo_jax.algorithms.behaviour_cloning import CloningRunConfig as CloningRunConfig
     from mbpo_jax.algorithms.maac import MaacConfig as MaacConfig
@@ -15,6 +16,7 @@ if TYPE_CHECKING:  # what type checkers read; at run time, `__getattr__` imports
     from mbpo_jax.algorithms.mve import MveConfig as MveConfig
     from mbpo_jax.algorithms.sac_svg import SacSvgConfig as SacSvgConfig
     from mbpo_jax.algorithms.steve import SteveConfig as SteveConfig
+    from mbpo_jax.algorithms.svg import SvgConfig as SvgConfig
     from mbpo_jax.algorithms.td3_bc import Td3BcConfig as Td3BcConfig
     from mbpo_jax.driver.config import RunConfig as RunConfig
     from mbpo_jax.driver.interaction.policy import Policy as Policy
@@ -44,6 +46,8 @@ _MODULES = {
     "SacSvgConfig": "algorithms.sac_svg",
     "SequenceConfig": "models.sequence",
     "SteveConfig": "algorithms.steve",
+    "SvgAgentConfig": "agents.svg",
+    "SvgConfig": "algorithms.svg",
     "Td3BcConfig": "algorithms.td3_bc",
     "Td3Config": "agents.td3",
     "Trained": "driver.trained",

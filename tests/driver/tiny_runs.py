@@ -78,6 +78,8 @@ THROUGH_MODEL = {
     | {"algorithm": "steve", "expansion_steps": 2},
     "maac": {name: value for name, value in MBPO.items() if name not in ONLY_MBPO}
     | {"algorithm": "maac", "horizon": 2},
+    "svg": {name: value for name, value in MBPO.items() if name not in ONLY_ROLLOUTS}
+    | {"algorithm": "svg", "num_members": 1, "num_elites": 1, "target_copy_updates": 7},
     "sac_svg": RUN
     | LEARNING
     | {

@@ -222,6 +222,9 @@ STEVE = {"expansion_steps": 3, "weighting": "inverse_variance", "num_members": 4
 for algorithm, steps in (("mve", {"expansion_steps": 5}), ("steve", STEVE), ("maac", {"horizon": 3})):
     for task, shared in LIKE_MBPO.items():
         OTHERS[f"{algorithm}_{task}"] = shared | steps | {"fit_every_steps": 250, "algorithm": algorithm}
+for task, shared in LIKE_MBPO.items():
+    no_entropy = {name: value for name, value in shared.items() if name != "target_entropy"}
+    OTHERS[f"svg_{task}"] = no_entropy | {"algorithm": "svg", "svg_steps": "1", "num_members": 1, "num_elites": 1}
 SAC_SVG = {"algorithm": "sac_svg", "horizon": 2, "fit_minibatches": 4, "initial_temperature": 0.1}
 OTHERS["sac_svg_inverted_pendulum"] = LIKE_MBPO["inverted_pendulum"] | SAC_SVG | {"warmup_steps": 1000}
 OTHERS["sac_svg_hopper"] = SAC_SVG | {
@@ -360,7 +363,7 @@ def test_the_last_of_two_wins_and_a_space_will_do():
         ("--rollout_length_schedule=5,2,1,1", "(5, 2, 1, 1)", "first_epoch <= last_epoch"),
         ("--model_weight_decays=1e-4,inf", "1e-4,inf", "numbers separated by commas, 0 or more"),
         ("--quiet=maybe", "maybe", "true or false"),
-        ("--algorithm=ppo", "'ppo'", "one of mbpo, mbpo_ddpg, mbpo_td3, mve, steve, maac, sac_svg, sac"),
+        ("--algorithm=ppo", "'ppo'", "one of mbpo, mbpo_ddpg, mbpo_td3, mve, steve, maac, svg, sac_svg, sac"),
         ("--seed_lifting=pmap", "'pmap'", "one of auto, each, vmap"),
         ("--env=", "''", "a Gymnasium id"),
         ("--run_dir=", "''", "a directory or 'auto'"),

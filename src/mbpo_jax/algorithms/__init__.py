@@ -4,7 +4,19 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from mbpo_jax import options, terminations
-from mbpo_jax.algorithms import behaviour_cloning, fitted, maac, mbpo, model_free, mopo, mve, sac_svg, steve, td3_bc
+from mbpo_jax.algorithms import (
+    behaviour_cloning,
+    fitted,
+    maac,
+    mbpo,
+    model_free,
+    mopo,
+    mve,
+    sac_svg,
+    steve,
+    svg,
+    td3_bc,
+)
 from mbpo_jax.types import Algorithm, Spec
 
 
@@ -71,6 +83,12 @@ REGISTRY: dict[str, Entry] = {
         maac.build,
         "The actor's gradient goes through the model (Clavera et al. 2020)",
         maac.TINY,
+    ),
+    "svg": Entry(
+        svg.SvgConfig,
+        svg.build,
+        "Stochastic value gradients: real steps differentiated (Heess et al. 2015)",
+        svg.TINY,
     ),
     "sac_svg": Entry(
         sac_svg.SacSvgConfig,
