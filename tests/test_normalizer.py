@@ -52,3 +52,10 @@ def test_the_identity_changes_nothing(variant):
     made = normalizer.identity(3)
     assert made.mean.shape == made.std.shape == (3,)
     np.testing.assert_array_equal(variant(normalizer.normalize)(made, x), x)
+
+
+def test_denormalize_undoes_it(variant):
+    made = normalizer.from_moments(jnp.array(MEAN), jnp.array(VARIANCE))
+    np.testing.assert_allclose(
+        variant(normalizer.denormalize)(made, jnp.array([2.0, 0.0, 2.0])), [5.0, -2.0, 0.002], rtol=1e-6
+    )

@@ -322,3 +322,21 @@ def test_buffers_that_keep_episodes_ask_for_them_and_others_refuse_them():
         replay.add(replay.init(SPEC, 4), named([1]), first=jnp.array([True]))
     with pytest.raises(AssertionError):
         replay.add(replay.init(SPEC, 4, episodes=True), named([1, 2]), first=jnp.array([True]))
+
+
+def test_sequences_are_consecutive_and_never_cross_an_episode(variant):
+    """Rows 3 to 9 are in force, in a buffer that has wrapped; episodes began at rows 0, 5 and 8."""
+    buffer = replay.init(SPEC, 7, episodes=True)
+    for names in ([0, 1, 2, 3], [4, 5, 6], [7, 8, 9]):
+        buffer = variant(replay.add)(buffer, named(names), first=jnp.array([name in (0, 5, 8) for name in names]))
+    rows, inside = variant(replay.sequences, static_argnums=(2, 3))(jax.random.key(0), buffer, (40, 5), 3)
+    names, inside = names_of(rows), np.asarray(inside)
+    assert names.shape == inside.shape == (3, 40, 5)
+    kept = {tuple(names[inside[:, i, j], i, j]) for i in range(40) for j in range(5)}
+    assert kept == {(3, 4), (4,), (5, 6, 7), (6, 7), (7,), (8, 9), (9,)}
+    assert inside[0].all()
+
+
+def test_sequences_need_a_buffer_that_keeps_episodes():
+    with pytest.raises(ValueError, match="sequences need"):
+        replay.sequences(jax.random.key(0), add(replay.init(SPEC, 4), named([1])), (2,), 2)

@@ -52,3 +52,18 @@ def test_every_epoch_is_the_exact_rational_rounded_down_from_one_trace(schedule)
         assert answer.dtype == jnp.int32
         assert int(answer) == exact(epoch, schedule), epoch
     assert len(traces) == 1
+
+
+@pytest.mark.parametrize(
+    ("exponent", "hand_worked"),
+    [
+        (1.0, {0: 0.0, 25: -0.5, 50: -1.0, 100: -2.0, 1000: -2.0}),
+        (2.0, {0: 0.0, 50: -1.5, 75: -1.875, 100: -2.0}),  # 2 (1/2)^2 - 2, 2 (1/4)^2 - 2
+        (0.5, {0: 0.0, 75: -1.0, 100: -2.0}),  # 2 sqrt(1/4) - 2: most of the way is left to the end
+        (0.0, {0: 0.0, 99: 0.0, 100: -2.0}),
+    ],
+)
+def test_a_power_leads_from_0_to_minus_2_in_100_steps(variant, exponent, hand_worked):
+    power = variant(schedules.power, static_argnums=(1, 2, 3, 4))
+    found = {step: float(power(jnp.int32(step), 100, 0.0, -2.0, exponent)) for step in hand_worked}
+    assert found == pytest.approx(hand_worked, abs=1e-6)

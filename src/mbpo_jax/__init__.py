@@ -7,6 +7,7 @@ if TYPE_CHECKING:  # what type checkers read; at run time, `__getattr__` imports
     from mbpo_jax.agents.bounded_sac import BoundedSacConfig as BoundedSacConfig
     from mbpo_jax.agents.ddpg import DdpgConfig as DdpgConfig
     from mbpo_jax.agents.sac import SacConfig as SacConfig
+    from mbpo_jax.agents.svg import SvgAgentConfig as SvgAgentConfig
     from mbpo_jax.agents.td3 import Td3Config as Td3Config
     from mbpo_jax.algorithms.behaviour_cloning import CloningRunConfig as CloningRunConfig
     from mbpo_jax.algorithms.double_horizon import DoubleHorizonConfig as DoubleHorizonConfig
@@ -15,7 +16,9 @@ if TYPE_CHECKING:  # what type checkers read; at run time, `__getattr__` imports
     from mbpo_jax.algorithms.model_free import ModelFreeConfig as ModelFreeConfig
     from mbpo_jax.algorithms.mopo import MopoConfig as MopoConfig
     from mbpo_jax.algorithms.mve import MveConfig as MveConfig
+    from mbpo_jax.algorithms.sac_svg import SacSvgConfig as SacSvgConfig
     from mbpo_jax.algorithms.steve import SteveConfig as SteveConfig
+    from mbpo_jax.algorithms.svg import SvgConfig as SvgConfig
     from mbpo_jax.algorithms.td3_bc import Td3BcConfig as Td3BcConfig
     from mbpo_jax.driver.config import RunConfig as RunConfig
     from mbpo_jax.driver.interaction.policy import Policy as Policy
@@ -24,6 +27,7 @@ if TYPE_CHECKING:  # what type checkers read; at run time, `__getattr__` imports
     from mbpo_jax.driver.trained import Trained as Trained
     from mbpo_jax.driver.trained import load_trained as load_trained
     from mbpo_jax.launch.processes import train as train
+    from mbpo_jax.models.sequence import SequenceConfig as SequenceConfig
     from mbpo_jax.models.state import GaussianConfig as GaussianConfig
 
 __version__ = "0.1.0"
@@ -43,7 +47,11 @@ _MODULES = {
     "Result": "driver.loop",
     "RunConfig": "driver.config",
     "SacConfig": "agents.sac",
+    "SacSvgConfig": "algorithms.sac_svg",
+    "SequenceConfig": "models.sequence",
     "SteveConfig": "algorithms.steve",
+    "SvgAgentConfig": "agents.svg",
+    "SvgConfig": "algorithms.svg",
     "Td3BcConfig": "algorithms.td3_bc",
     "Td3Config": "agents.td3",
     "Trained": "driver.trained",

@@ -51,6 +51,45 @@ class Classifier(nn.Module):
         return _Mlp(1, self.hidden_units, self.num_hidden_layers)(x)[..., 0]
 
 
+class Scalar(nn.Module):
+    """Inputs [..., I] to one number [...], such as a reward or the value of a state."""
+
+    hidden_units: int
+    num_hidden_layers: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Returns the number."""
+        return _Mlp(1, self.hidden_units, self.num_hidden_layers)(x)[..., 0]
+
+
+class Recurrent(nn.Module):
+    """One step of a sequence: what is remembered [..., L * K] and inputs [..., I] to both, memory and outputs [..., D].
+
+    L recurrent layers of K units, with a linear layer before the first, follow the hidden layers; L = 0 is a network
+    without memory.
+    """
+
+    num_outputs: int
+    hidden_units: int
+    num_hidden_layers: int
+    num_recurrent_layers: int
+
+    @nn.compact
+    def __call__(self, memory: Array, x: Array) -> tuple[Array, Array]:
+        """Returns (memory after the step, outputs)."""
+        for _ in range(self.num_hidden_layers):
+            x = nn.relu(nn.Dense(self.hidden_units, kernel_init=nn.initializers.glorot_uniform())(x))
+        if self.num_recurrent_layers:
+            x = nn.Dense(self.hidden_units, kernel_init=nn.initializers.glorot_uniform())(x)
+            remembered = []
+            for part in jnp.split(memory, self.num_recurrent_layers, axis=-1):
+                part, x = nn.GRUCell(self.hidden_units)(part, x)
+                remembered.append(part)
+            memory = jnp.concatenate(remembered, axis=-1)
+        return memory, nn.Dense(self.num_outputs, kernel_init=nn.initializers.glorot_uniform())(x)
+
+
 class _Mlp(nn.Module):
     num_outputs: int
     hidden_units: int

@@ -109,3 +109,43 @@ def take(replay: Replay, age: Array) -> Transition:
 def sample(key: Key, replay: Replay, shape: tuple[int, ...]) -> Transition:
     """Rows [*shape, ...] drawn uniformly, with replacement, from those in force."""
     return take(replay, jax.random.randint(key, shape, 0, replay.size))
+
+
+def sequences(key: Key, replay: Replay, shape: tuple[int, ...], length: int) -> tuple[Transition, Array]:
+    """Draws sequences of `length` consecutive rows, with replacement; any row in force may be their first.
+
+    Returns:
+      Rows [length, *shape, ...], and which of them are of the episode of the first one, bool [length, *shape]: after an
+      end, or after the newest row, none is, and what is there means nothing.
+    Raises:
+      ValueError: the buffer does not keep which rows began an episode.
+    """
+    if replay.first is None:
+        raise ValueError("sequences need a buffer that keeps which rows began an episode")
+    start = jax.random.randint(key, shape, 0, replay.size)
+    age = start[None] + jnp.arange(length).reshape(-1, *[1] * len(shape))
+    inside = age < replay.size
+    age = jnp.minimum(age, replay.size - 1)
+    begins = replay.first[(replay.head - replay.size + age) % capacity(replay)].at[0].set(False)
+    return take(replay, age), inside & (jnp.cumsum(begins, axis=0) == 0)
+
+
+def newest_episode(replay: Replay, length: int) -> tuple[Transition, Array, Array]:
+    """Returns the newest episode that has ended, up to `length` rows of it; the running one is none.
+
+    Returns:
+      Rows [length, ...], which of them are of the episode, bool [length], and the number [] of the first of them among
+      all rows ever added, -1 where there is no such episode.
+    Raises:
+      ValueError: the buffer does not keep which rows began an episode.
+    """
+    if replay.first is None:
+        raise ValueError("episodes need a buffer that keeps which rows began one")
+    age = replay.size - 1 - jnp.arange(2 * length + 1)  # far enough back for a running one and one before it
+    begins = replay.first[(replay.head - replay.size + age) % capacity(replay)] & (age >= 0)
+    num_begun = jnp.cumsum(begins)
+    running, start = age[jnp.argmax(num_begun == 1)], age[jnp.argmax(num_begun == 2)]
+    known = num_begun[-1] >= 2
+    inside = known & (start + jnp.arange(length) < running)
+    rows = take(replay, jnp.minimum(start + jnp.arange(length), replay.size - 1))
+    return rows, inside, jnp.where(known, replay.num_added - replay.size + start, -1)

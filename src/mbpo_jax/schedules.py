@@ -20,3 +20,17 @@ def linear_int(epoch: Array, schedule: tuple[int, int, int, int]) -> Array:
     elapsed = jnp.clip(epoch - first_epoch, 0, max(last_epoch - first_epoch, 1))
     # In whole numbers: a float32 quotient may fall just below one and be rounded down to the one before.
     return start + (elapsed * (end - start)) // max(last_epoch - first_epoch, 1)
+
+
+def power(step: Array, num_steps: int, start: float, end: float, exponent: float) -> Array:
+    """Returns (start - end) (1 - step / num_steps)^exponent + end; `end` after `num_steps`.
+
+    Args:
+      step: [], int, from 0 on.
+    Returns:
+      [], float32.
+    References: Amos et al. 2021 (SAC-SVG), for target entropies.
+    """
+    left = jnp.maximum(num_steps - step, 0)  # in whole numbers: 1 - step / num_steps may miss 0, and have a large root
+    # Of nothing left even the power 0 is nothing, so that any exponent ends at `end`.
+    return (start - end) * jnp.where(left > 0, (left / num_steps) ** exponent, 0.0) + end

@@ -114,6 +114,7 @@ class Learning(NamedTuple):
     """(key, agent, batch [B, ...]) -> what every critic regresses on."""
     actor_loss: Callable[[Key, PyTree, PyTree, Transition], tuple[Array, Array]] | None = None
     """(key, actor, agent, batch [B, ...]) -> (loss [], log_prob [B]); the latter is for SAC's temperature alone."""
+    target_entropy: Array | None = None  # [], nats, to which SAC's temperature holds the policy
 
 
 OWN = Learning()  # the agent's own targets and losses

@@ -93,6 +93,23 @@ THROUGH_MODEL = {
         "updates_per_rollout": 5,
         "num_critics": 3,
     },
+    "svg": {name: value for name, value in MBPO.items() if name not in ONLY_ROLLOUTS}
+    | {"algorithm": "svg", "num_members": 1, "num_elites": 1, "target_copy_updates": 7},
+    "sac_svg": RUN
+    | LEARNING
+    | {
+        "algorithm": "sac_svg",
+        "replay_capacity": 100,
+        "warmup_steps": 75,
+        "scale_every_steps": 20,
+        "dynamics": "gru",
+        "model_hidden_units": 8,
+        "model_hidden_layers": 1,
+        "model_batch_size": 16,
+        "fit_minibatches": 2,
+        "first_target_entropy": 0,
+        "entropy_decay_steps": 80,
+    },
 }
 # The rows that learn from a data set, which `write_data_set` makes.
 OFFLINE = RUN | {

@@ -237,6 +237,18 @@ OTHERS["double_horizon_inverted_pendulum"] = DOUBLE_HORIZON | {
     "env": "InvertedPendulum-v5", "num_steps": 5000, "exploration_steps": 500, "fit_every_steps": 250,
     "critic_updates": 60, "updates_per_step": 2, "eval_every_steps": 250,
 }  # fmt: skip
+for task, shared in LIKE_MBPO.items():
+    no_entropy = {name: value for name, value in shared.items() if name != "target_entropy"}
+    OTHERS[f"svg_{task}"] = no_entropy | {"algorithm": "svg", "svg_steps": "1", "num_members": 1, "num_elites": 1}
+SAC_SVG = {"algorithm": "sac_svg", "horizon": 2, "fit_minibatches": 4, "initial_temperature": 0.1}
+OTHERS["sac_svg_inverted_pendulum"] = LIKE_MBPO["inverted_pendulum"] | SAC_SVG | {"warmup_steps": 1000}
+OTHERS["sac_svg_hopper"] = SAC_SVG | {
+    "env": "Hopper-v5", "num_steps": 125_000, "eval_every_steps": 1000, "exploration_steps": 1000,
+    "warmup_steps": 10_000, "updates_per_step": 1, "batch_size": 1024, "hidden_units": 512, "num_hidden_layers": 4,
+    "learning_rate": 1e-4, "dynamics": "gru", "model_hidden_units": 512, "model_batch_size": 512,
+    "first_target_entropy": 0.0, "target_entropy": -2.0, "entropy_decay_steps": 1_000_000,
+    "entropy_decay_power": 2**-5,
+}  # fmt: skip
 OTHERS["bc"] = {"algorithm": "bc", "batch_size": 256, "hidden_units": 256, "obs_scaling": "none"}
 OTHERS["td3_bc"] = {
     "algorithm": "td3_bc",
@@ -366,7 +378,11 @@ def test_the_last_of_two_wins_and_a_space_will_do():
         ("--rollout_length_schedule=5,2,1,1", "(5, 2, 1, 1)", "first_epoch <= last_epoch"),
         ("--model_weight_decays=1e-4,inf", "1e-4,inf", "numbers separated by commas, 0 or more"),
         ("--quiet=maybe", "maybe", "true or false"),
-        ("--algorithm=ppo", "'ppo'", "one of mbpo, mbpo_ddpg, mbpo_td3, mve, steve, maac, double_horizon, sac"),
+        (
+            "--algorithm=ppo",
+            "'ppo'",
+            "one of mbpo, mbpo_ddpg, mbpo_td3, mve, steve, maac, double_horizon, svg, sac_svg, sac",
+        ),
         ("--seed_lifting=pmap", "'pmap'", "one of auto, each, vmap"),
         ("--env=", "''", "a Gymnasium id"),
         ("--run_dir=", "''", "a directory or 'auto'"),

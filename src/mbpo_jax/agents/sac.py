@@ -159,7 +159,7 @@ def actor_loss(q: Array, log_prob: Array, temperature: Array) -> Array:
     return jnp.mean(temperature * log_prob - jnp.min(q, axis=0))
 
 
-def temperature_loss(log_temperature: Array, log_prob: Array, target_entropy: float) -> Array:
+def temperature_loss(log_temperature: Array, log_prob: Array, target_entropy: Array | float) -> Array:
     """Returns -log_temperature * (mean log_prob + target_entropy), softlearning's form of Haarnoja 2018b, Eq. 18."""
     return -log_temperature * jnp.mean(log_prob + target_entropy)
 
@@ -197,7 +197,8 @@ def update_once(
         watched = {}
     actor, loss_pi, log_prob, actor_watched = _actor_step(sac, learning, state, batch, noise.action, key)
     stepped, loss_q, q, critics_watched = critics.regress(sac.critics, state.critics, rows)
-    temperature_grad = jax.grad(temperature_loss)(state.log_temperature.params, log_prob, sac.target_entropy)
+    target_entropy = sac.target_entropy if learning.target_entropy is None else learning.target_entropy
+    temperature_grad = jax.grad(temperature_loss)(state.log_temperature.params, log_prob, target_entropy)
     state = SacState(
         actor=actor,
         critics=stepped,

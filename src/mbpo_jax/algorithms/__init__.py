@@ -13,7 +13,9 @@ from mbpo_jax.algorithms import (
     model_free,
     mopo,
     mve,
+    sac_svg,
     steve,
+    svg,
     td3_bc,
 )
 from mbpo_jax.types import Algorithm, Spec
@@ -89,6 +91,18 @@ REGISTRY: dict[str, Entry] = {
         "Long rollouts give states, short ones targets and gradients (DHMBPO, 2025)",
         double_horizon.TINY,
         published=("MBPO",),
+    ),
+    "svg": Entry(
+        svg.SvgConfig,
+        svg.build,
+        "Stochastic value gradients: real steps differentiated (Heess et al. 2015)",
+        svg.TINY,
+    ),
+    "sac_svg": Entry(
+        sac_svg.SacSvgConfig,
+        sac_svg.build,
+        "SAC whose actor climbs a deterministic model, then its critics (Amos et al. 2021)",
+        sac_svg.TINY,
     ),
     "sac": Entry(
         model_free.ModelFreeConfig,

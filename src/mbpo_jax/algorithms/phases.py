@@ -42,6 +42,10 @@ TERMINATION_HELP = (
     "When imagined episodes end: package.module:function of (obs, action, next_obs) [B, ...] -> bool [B]; 'never'; "
     "'learned', to learn it; or 'auto' for the environments that are known."
 )
+RULE_HELP = (
+    "When imagined episodes end: package.module:function of (obs, action, next_obs) [B, ...] -> bool [B]; 'never'; or "
+    "'auto' for the environments that are known."
+)
 REWARD_HELP = (
     "Reward of imagined steps: 'learned', or package.module:function of (obs, action in [-1, 1], next_obs) [B, ...] -> "
     "float [B]."
@@ -97,6 +101,20 @@ def known_rule(spec: Spec) -> TerminationFn:
             "end by time limit; or --termination_fn=learned to learn when they end"
         )
     return spec.termination_fn
+
+
+def check_rule(spec: Spec, termination_fn: str) -> None:
+    """Checks that a task has a rule of ends, for algorithms that cannot learn one.
+
+    Raises:
+      ValueError: it has none; says which flag gives one.
+    """
+    if termination_fn == terminations.LEARNED or spec.termination_fn is None:
+        raise ValueError(
+            f"termination_fn must be a rule here, got {termination_fn!r} and none is known: pass "
+            "--termination_fn=package.module:function, a function of (obs, action, next_obs), each [B, ...], to bool "
+            "[B]; or --termination_fn=never if episodes only end by time limit"
+        )
 
 
 def learned_world(

@@ -23,7 +23,8 @@ def actor_loss(
     """Returns minus the mean value [] of the states of a batch, and the log-probability [B] of the first actions there.
 
     The value sums the rewards of `num_steps` imagined steps of the actor with the bonuses of its actions, and the
-    smallest critic's value after them, if a row has not ended before.
+    smallest critic's value after them, if a row has not ended before. With 0 steps it is the loss of an agent without a
+    model.
 
     With the first four given it is a `Learning.actor_loss`.
 
@@ -40,9 +41,10 @@ def actor_loss(
 
     key_path, key_last = jax.random.split(key)
     path = trajectories.unroll(key_path, dynamics, choose, batch.obs, num_steps)
-    last_action, last_bonus, _ = draw(key_last, state, actor, path.obs[-1])
+    last_action, last_bonus, last_log_prob = draw(key_last, state, actor, path.obs[-1])
     last_q = jnp.min(critic.q_values(state, path.obs[-1], last_action), axis=0)
     bonus, log_prob = path.chosen
     value, _ = value_expansion.values_along(path.replace(chosen=bonus), last_q + last_bonus, discount)
     usable = (~path.exploded).astype(jnp.float32)
-    return -jnp.sum(usable * value) / jnp.maximum(jnp.sum(usable), 1.0), log_prob[0]
+    first_log_prob = log_prob[0] if num_steps else last_log_prob
+    return -jnp.sum(usable * value) / jnp.maximum(jnp.sum(usable), 1.0), first_log_prob

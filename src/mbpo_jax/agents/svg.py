@@ -1,0 +1,244 @@
+"""The agent of stochastic value gradients: a policy whose noise can be told from its actions, and one critic.
+
+SVG(0) has a critic of states and actions, Q; SVG(1) one of states, V, and one step of a model, which it is given as a
+function. Neither knows of entropy.
+
+Reference: Heess et al. 2015, "Learning Continuous Control Policies by Stochastic Value Gradients".
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from mbpo_jax import distributions, health, learner
+from mbpo_jax.learner import Learner
+from mbpo_jax.networks import Actor, Scalar
+from mbpo_jax.options import check, option
+from mbpo_jax.types import Array, Key, Metrics, PyTree, Spec, Transition, Watched
+
+RepeatFn = Callable[[Array], tuple[Array, Array]]
+"""(action [B, A]) -> (next_obs [B, O], reward [B]): real steps as they would have been with other actions."""
+
+LARGEST_ACTION = 1.0 - 1e-6  # beyond it the inverse of tanh is coarse in float32, and at 1 infinite
+
+
+@dataclasses.dataclass(frozen=True)
+class SvgAgentConfig:
+    """Knobs of the agent."""
+
+    discount: float = option(0.99, "Reward discount per environment step.", minimum=0.0, maximum=1.0)
+    hidden_units: int = option(256, "Units of each hidden layer of actor and critic.", minimum=1, maximum=2**16)
+    num_hidden_layers: int = option(2, "Hidden layers of actor and critic.", minimum=1, maximum=100)
+    learning_rate: float = option(3e-4, "Adam step size of actor and critic.", minimum=0.0, maximum=1.0)
+    actor_gradient_norm: float = option(10.0, "Longest gradient of the actor; longer ones are cut.", minimum=1e-6)
+    least_std: float = option(
+        0.2, "Least standard deviation of the policy's noise, before its tanh.", minimum=1e-3, maximum=10.0
+    )
+    target_update_rate: float = option(
+        0.005, "Share of the critic that moves into its target at every update.", minimum=0.0, maximum=1.0
+    )
+    target_copy_updates: int = option(
+        0, "Updates between copies of the critic into its target; 0: a share moves at every update.", minimum=0
+    )
+
+    largest_weight: float = option(10.0, "Largest importance weight of a row; larger ones are cut.", minimum=1.0)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+class SvgAgentState(struct.PyTreeNode, kw_only=True):
+    """Everything that learning reads."""
+
+    actor: Learner
+    critic: Learner
+    target_params: PyTree  # of the critic
+    num_updates: Array  # [], int32
+
+
+class SvgAgent(NamedTuple):
+    """What the functions below need of an agent."""
+
+    config: SvgAgentConfig
+    spec: Spec
+    actor: Actor
+    critic: Scalar
+    actor_optimizer: optax.GradientTransformation
+    critic_optimizer: optax.GradientTransformation
+
+
+def build(config: SvgAgentConfig, spec: Spec) -> SvgAgent:
+    """Returns the agent of these knobs."""
+    size = config.hidden_units, config.num_hidden_layers
+    adam = optax.adam(config.learning_rate)
+    clipped = optax.chain(optax.clip_by_global_norm(config.actor_gradient_norm), adam)
+    return SvgAgent(config, spec, Actor(spec.action_dim, *size), Scalar(*size), clipped, adam)
+
+
+def init(agent: SvgAgent, key: Key, judges_actions: bool) -> SvgAgentState:
+    """Returns an agent before its first update.
+
+    Args:
+      judges_actions: whether its critic is Q, of states and actions, or V, of states.
+    """
+    key_actor, key_critic = jax.random.split(key)
+    num_inputs = agent.spec.obs_dim + agent.spec.action_dim * judges_actions
+    params = agent.critic.init(key_critic, jnp.zeros(num_inputs))["params"]
+    actor_params = agent.actor.init(key_actor, jnp.zeros(agent.spec.obs_dim))["params"]
+    return SvgAgentState(
+        actor=learner.init(agent.actor_optimizer, actor_params),
+        critic=learner.init(agent.critic_optimizer, params),
+        target_params=jax.tree.map(jnp.copy, params),
+        num_updates=jnp.zeros((), jnp.int32),
+    )
+
+
+# -- the policy: tanh of a Gaussian ----------------------------------------------------------------------------------
+
+
+def act(agent: SvgAgent, params: PyTree, obs: Array, noise: Array) -> Array:
+    """Returns the actions [..., A] for noise [..., A], which is standard normal or 0."""
+    mean, log_std = _gaussian(agent, params, obs)
+    return jnp.tanh(mean + jnp.exp(log_std) * noise)
+
+
+def noise_of(agent: SvgAgent, params: PyTree, obs: Array, action: Array) -> Array:
+    """Returns the noise [..., A] for which the policy of these parameters takes the actions [..., A]."""
+    mean, log_std = _gaussian(agent, params, obs)
+    return (jnp.arctanh(jnp.clip(action, -LARGEST_ACTION, LARGEST_ACTION)) - mean) * jnp.exp(-log_std)
+
+
+def log_prob(agent: SvgAgent, params: PyTree, obs: Array, action: Array) -> Array:
+    """Returns the log-probability [...] of actions [..., A], in nats."""
+    mean, log_std = _gaussian(agent, params, obs)
+    noise = noise_of(agent, params, obs, action)
+    return distributions.tanh_gaussian(mean, log_std, noise)[1]
+
+
+def _gaussian(agent: SvgAgent, params: PyTree, obs: Array) -> tuple[Array, Array]:
+    mean, log_std = agent.actor.apply({"params": params}, obs)
+    return mean, jnp.maximum(log_std, math.log(agent.config.least_std))
+
+
+# -- the critic ------------------------------------------------------------------------------------------------------
+
+
+def value(agent: SvgAgent, params: PyTree, obs: Array) -> Array:
+    """Returns V [...] of states [..., O]."""
+    return agent.critic.apply({"params": params}, obs)  # type: ignore[return-value]
+
+
+def q_value(agent: SvgAgent, params: PyTree, obs: Array, action: Array) -> Array:
+    """Returns Q [...] of actions [..., A] in states [..., O]."""
+    return agent.critic.apply({"params": params}, jnp.concatenate([obs, action], -1))  # type: ignore[return-value]
+
+
+def move_target(agent: SvgAgent, critic: Learner, target_params: PyTree, num_updates: Array) -> PyTree:
+    """Returns the target's parameters after so many updates [] of the critic: a share nearer to it, or now and then it.
+
+    Reference: "hard" and "soft" target networks; Mnih et al. 2015, Lillicrap et al. 2015.
+    """
+    every = agent.config.target_copy_updates
+    if not every:
+        return optax.incremental_update(critic.params, target_params, agent.config.target_update_rate)
+    return jax.tree.map(lambda new, old: jnp.where(num_updates % every == 0, new, old), critic.params, target_params)
+
+
+# -- learning off policy ---------------------------------------------------------------------------------------------
+
+
+def importance(log_prob: Array, behaviour: Array, largest: float) -> Array:
+    """Returns how much likelier [B] actions are by a policy than by the one that took them, but no more than `largest`.
+
+    Args:
+      log_prob, behaviour: [B], of either policy, in nats.
+    """
+    return jnp.exp(jnp.minimum(log_prob - behaviour, math.log(largest)))
+
+
+def critic_target(reward: Array, terminal: Array, next_value: Array, discount: float) -> Array:
+    """Returns r + discount * (1 - terminal) * next_value; all [B]."""
+    return reward + discount * (1.0 - terminal) * next_value
+
+
+def update_once(
+    agent: SvgAgent,
+    repeat: RepeatFn | None,
+    state: SvgAgentState,
+    rows: Transition,
+    behaviour: Array,
+    noise: tuple[Array, Array],
+) -> tuple[SvgAgentState, tuple[Metrics, Watched]]:
+    """Takes one update on real rows [B, ...]; all gradients are taken at the parameters before it.
+
+    Args:
+      repeat: the steps of these rows in a model whose noise explains them: SVG(1). None: SVG(0).
+      behaviour: [B], log-probabilities with which the actions of the rows were taken.
+      noise: standard normal, [B, A] each, for actions at obs and at next_obs; SVG(0) alone draws any.
+    """
+    policy = state.actor.params
+    if repeat is None:
+        weight = jnp.ones_like(behaviour)  # Q judges any action, whoever took it
+        next_value = q_value(agent, state.target_params, rows.next_obs, act(agent, policy, rows.next_obs, noise[1]))
+        objective = functools.partial(_value_of_actions, agent, state.critic.params, rows, noise[0])
+    else:
+        weight = importance(log_prob(agent, policy, rows.obs, rows.action), behaviour, agent.config.largest_weight)
+        next_value = value(agent, state.target_params, rows.next_obs)
+        own_noise = noise_of(agent, policy, rows.obs, rows.action)
+        objective = functools.partial(_value_of_steps, agent, repeat, state.critic.params, rows, own_noise)
+    target = critic_target(rows.reward, rows.terminal, next_value, agent.config.discount)
+
+    def critic_loss(params: PyTree) -> Array:
+        if repeat is None:
+            found = q_value(agent, params, rows.obs, rows.action)
+        else:
+            found = value(agent, params, rows.obs)
+        return 0.5 * jnp.mean(weight * jnp.square(found - target))
+
+    def actor_loss(params: PyTree) -> Array:
+        return -jnp.mean(weight * objective(params))
+
+    loss_q, critic_grads = jax.value_and_grad(critic_loss)(state.critic.params)
+    loss_pi, actor_grads = jax.value_and_grad(actor_loss)(policy)
+    critic = learner.step(agent.critic_optimizer, state.critic, critic_grads)
+    num_updates = state.num_updates + 1
+    state = SvgAgentState(
+        actor=learner.step(agent.actor_optimizer, state.actor, actor_grads),
+        critic=critic,
+        target_params=move_target(agent, critic, state.target_params, num_updates),
+        num_updates=num_updates,
+    )
+    metrics = {
+        "critic_loss": loss_q,
+        "actor_loss": loss_pi,
+        "value_mean": jnp.mean(next_value),
+        "weight_mean": jnp.mean(weight),
+    }
+    causal_order = {
+        "the critic's target": target,
+        "the critic's loss": loss_q,
+        "the critic's gradient": health.bias_magnitude(critic_grads),
+        "the actor's loss": loss_pi,
+        "the actor's gradient": health.bias_magnitude(actor_grads),
+    }
+    return state, (metrics, health.watch(causal_order))
+
+
+def _value_of_actions(agent: SvgAgent, critic: PyTree, rows: Transition, noise: Array, policy: PyTree) -> Array:
+    """Returns Q [B] of the policy's actions for noise [B, A]."""
+    return q_value(agent, critic, rows.obs, act(agent, policy, rows.obs, noise))
+
+
+def _value_of_steps(
+    agent: SvgAgent, repeat: RepeatFn, critic: PyTree, rows: Transition, noise: Array, policy: PyTree
+) -> Array:
+    """Returns the reward of the policy's actions for noise [B, A], and V after them; [B]."""
+    next_obs, reward = repeat(act(agent, policy, rows.obs, noise))
+    return critic_target(reward, rows.terminal, value(agent, critic, next_obs), agent.config.discount)

@@ -1,0 +1,199 @@
+"""SAC-SVG: soft actor-critic whose actor climbs a few steps of a deterministic model, and the critics after them.
+
+Reference: Amos et al. 2021, "On the model-based stochastic value gradient for continuous reinforcement learning"; the
+authors' code, facebookresearch/svg@3a2c945, `svg/agent.py`. Differences: docs/through_the_model.md.
+"""
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from mbpo_jax import batching, schedules
+from mbpo_jax.agents import sac, scaled
+from mbpo_jax.agents.sac import SacConfig
+from mbpo_jax.agents.scaled import Scaled
+from mbpo_jax.algorithms import phases
+from mbpo_jax.algorithms.reactive import reactive
+from mbpo_jax.models import sequence
+from mbpo_jax.models.sequence import SequenceConfig, SequenceModel, SequenceState
+from mbpo_jax.options import check, option
+from mbpo_jax.replay import Replay
+from mbpo_jax.rollouts import pathwise
+from mbpo_jax.types import Agent, Algorithm, Array, Key, Learning, Phase, Programs, PyTree, Report, Spec, Transition
+
+SMALLEST_SCALE, LARGEST_SCALE = 0.1, 10.0  # bounds of what observations are divided by, the authors' own
+
+
+@dataclasses.dataclass(frozen=True)
+class SacSvgConfig:
+    """Knobs of SAC-SVG. The defaults are for tasks that nobody has tuned."""
+
+    exploration_steps: int = option(500, "Environment steps of uniformly random actions before learning.", minimum=1)
+    warmup_steps: int = option(
+        1000, "Environment steps, those of exploration included, before the actor climbs the model.", minimum=0
+    )
+    replay_capacity: int = option(1_000_000, "Maximum number of real rows kept; the oldest give way.", minimum=1)
+    horizon: int = option(
+        2, "Imagined steps that the actor's gradient goes through; the paper counts one more.", minimum=1
+    )
+    scale_every_steps: int = option(
+        250, "Environment steps between measurements of the mean and spread of observations.", minimum=1
+    )
+    updates_per_step: int = option(1, "Agent updates per environment step.", minimum=1)
+    batch_size: int = option(256, "Rows of an agent update.", minimum=1)
+    first_target_entropy: float | None = option(
+        None, "Target entropy, in nats, from which it goes to target_entropy; auto is the same: it stays."
+    )
+    entropy_decay_steps: int = option(
+        100_000, "Environment steps in which the target entropy reaches its last value.", minimum=1
+    )
+    entropy_decay_power: float = option(
+        1.0, "Power p of (1 - t / T)^p, by which the target entropy goes to its last value.", minimum=0.0
+    )
+    termination_fn: str = option("auto", phases.RULE_HELP)
+    reward_fn: str = option("learned", phases.REWARD_HELP)
+    model: SequenceConfig = SequenceConfig()
+    agent: SacConfig = SacConfig()
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+TINY = {
+    "exploration_steps": 40, "warmup_steps": 45, "replay_capacity": 400, "updates_per_step": 2, "batch_size": 16,
+    "model.model_hidden_units": 8, "model.model_hidden_layers": 1, "model.model_batch_size": 16,
+    "model.fit_minibatches": 2, "agent.hidden_units": 8, "agent.num_hidden_layers": 1,
+}  # fmt: skip
+"""Changes of the defaults, by full path, with which tests run every phase within seconds."""
+
+
+class SacSvgState(struct.PyTreeNode, kw_only=True):
+    """Everything that the phases read, the real rows aside."""
+
+    model: SequenceState
+    agent: Scaled
+
+
+class SacSvg(NamedTuple):
+    """What the functions below need of an algorithm."""
+
+    config: SacSvgConfig
+    spec: Spec
+    model: SequenceModel
+    inside: Agent  # SAC, of scaled observations
+    agent: Agent  # the same, of observations as they are
+
+
+def build(config: SacSvgConfig, spec: Spec) -> Algorithm:
+    """Returns SAC-SVG.
+
+    Raises:
+      ValueError: the spec has no termination function.
+    """
+    phases.check_rule(spec, config.termination_fn)
+    inside = sac.build(config.agent, spec)
+    model = sequence.build(config.model, spec, config.horizon)
+    parts = SacSvg(config, spec, model, inside, scaled.build(inside, spec))
+    first = config.exploration_steps
+    return Algorithm(
+        init=functools.partial(init, parts),
+        phases=(
+            Phase("measure_scale", config.scale_every_steps, first, Programs((measure_scale,))),
+            Phase("fit_model", 1, first, Programs((functools.partial(fit_model, parts),))),
+            Phase("update_agent", 1, first, Programs((functools.partial(update_agent, parts),))),
+        ),
+        exploration_steps=first,
+        replay_capacity=config.replay_capacity,
+        dynamics=lambda state: sequence.dynamics(model, state.model, state.agent.scale),
+        **reactive(parts.agent),
+    )
+
+
+def init(parts: SacSvg, key: Key) -> SacSvgState:
+    """Returns everything before the first update."""
+    key_model, key_agent = jax.random.split(key)
+    return SacSvgState(model=sequence.init(parts.model, key_model), agent=parts.agent.init(key_agent))
+
+
+# -- phases ----------------------------------------------------------------------------------------------------------
+
+
+def measure_scale(key: Key, state: SacSvgState, real: Replay) -> tuple[SacSvgState, Report]:
+    """Sets the scale of observations, for agent and model, by the real rows."""
+    (measure,) = scaled.measure(scaled.STANDARD).functions
+    state, report = measure(key, state, real)
+    scale = state.agent.scale
+    scale = scale.replace(std=jnp.clip(scale.std, SMALLEST_SCALE, LARGEST_SCALE))
+    return state.replace(agent=state.agent.replace(scale=scale)), report
+
+
+def fit_model(parts: SacSvg, key: Key, state: SacSvgState, real: Replay) -> tuple[SacSvgState, Report]:
+    """Takes a few gradient steps of the model."""
+    model, report = sequence.fit(parts.model, key, state.model, state.agent.scale, real)
+    return state.replace(model=model), report
+
+
+def update_agent(parts: SacSvg, key: Key, state: SacSvgState, real: Replay) -> tuple[SacSvgState, Report]:
+    """Updates the agent on real rows; the step of the environment, which is the number of real rows, says how."""
+    batches = phases.real_batches(parts.config.updates_per_step, parts.config.batch_size)
+    (update,) = phases.update_agent(parts.agent, batches, functools.partial(learning, parts, real.num_added)).functions
+    return update(key, state, real)
+
+
+def learning(parts: SacSvg, step: Array, state: SacSvgState) -> Learning:
+    """Returns what the agent learns from: its own critics' target, and the actor's loss and target entropy of a step.
+
+    Args:
+      step: [], int, of the environment.
+    """
+    warm = batching.anywhere(step < parts.config.warmup_steps)
+    return Learning(
+        actor_loss=functools.partial(actor_loss, parts, state, warm), target_entropy=target_entropy(parts, step)
+    )
+
+
+def actor_loss(
+    parts: SacSvg, of_state: SacSvgState, warm: Array, key: Key, actor: PyTree, state: PyTree, batch: Transition
+) -> tuple[Array, Array]:
+    """Returns the loss [] of an actor, and the log-probabilities [B] of its first actions, on scaled rows [B, ...].
+
+    Args:
+      of_state: whose model and scale are taken.
+      warm: bool [], whether the loss is SAC's own, which has no imagined step.
+      state: of the agent of scaled observations.
+    """
+    dynamics = sequence.scaled_dynamics(parts.model, of_state.model, of_state.agent.scale)
+    agent = observing(parts.model, parts.inside)
+    batch = batch.replace(obs=sequence.begin(parts.model, batch.obs))
+
+    def climb(num_steps: int) -> tuple[Array, Array]:
+        return pathwise.actor_loss(dynamics, agent, num_steps, parts.config.agent.discount, key, actor, state, batch)
+
+    return jax.lax.cond(warm, lambda: climb(0), lambda: climb(parts.config.horizon))
+
+
+def observing(model: SequenceModel, agent: Agent) -> Agent:
+    """Returns what an actor's loss needs of an agent where rows are states of the model, which remember."""
+    assert agent.draw is not None and agent.critic is not None
+    draw, q_values = agent.draw, agent.critic.q_values
+    return agent._replace(
+        draw=lambda key, state, actor, rows: draw(key, state, actor, sequence.observe(model, rows)),
+        critic=agent.critic._replace(
+            q_values=lambda state, rows, action: q_values(state, sequence.observe(model, rows), action)
+        ),
+    )
+
+
+def target_entropy(parts: SacSvg, step: Array) -> Array | None:
+    """Returns the scheduled target entropy [] of a step; None where it is always the agent's own."""
+    config = parts.config
+    if config.first_target_entropy is None:
+        return None
+    own = config.agent.target_entropy
+    last = -float(parts.spec.action_dim) if own is None else own
+    how = config.first_target_entropy, last, config.entropy_decay_power
+    return schedules.power(step, config.entropy_decay_steps, *how)
