@@ -4,7 +4,19 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from mbpo_jax import options, terminations
-from mbpo_jax.algorithms import behaviour_cloning, fitted, maac, mbpo, model_free, mopo, mve, steve, td3_bc
+from mbpo_jax.algorithms import (
+    behaviour_cloning,
+    dyna_q,
+    fitted,
+    maac,
+    mbpo,
+    model_free,
+    mopo,
+    mve,
+    q_planning,
+    steve,
+    td3_bc,
+)
 from mbpo_jax.types import Algorithm, Spec
 
 
@@ -18,6 +30,7 @@ class Entry(NamedTuple):
     agent: str | None = None  # the one agent of this row (a name in AGENTS); None: --agent chooses, or there is none
     published: tuple[str, ...] = ()  # names in published.csv, best first, of what runs are compared with
     offline: bool = False  # it learns from --dataset and steps no environment
+    discrete: bool = False  # it takes Discrete observations and actions, as one-hot rows, and no others
     spec: Spec = Spec(obs_dim=4, action_dim=2, termination_fn=terminations.never)  # of the contract tests
 
     def default_config(self) -> Any:
@@ -29,6 +42,8 @@ class Entry(NamedTuple):
         """Returns the knobs of the contract tests."""
         return options.replace(self.default_config(), self.tiny)
 
+
+TABULAR = Spec(obs_dim=6, action_dim=4, one_hot_actions=True)
 
 REGISTRY: dict[str, Entry] = {
     "mbpo": Entry(
@@ -95,6 +110,22 @@ REGISTRY: dict[str, Entry] = {
         model_free.TINY,
         agent="td3",
         published=("TD3", "MBPO"),
+    ),
+    "q_planning": Entry(
+        q_planning.QPlanningConfig,
+        q_planning.build,
+        "Tabular Q-planning: Q is learnt from a model of random steps (Sutton & Barto 2018)",
+        q_planning.TINY,
+        discrete=True,
+        spec=TABULAR,
+    ),
+    "dyna_q": Entry(
+        dyna_q.DynaQConfig,
+        dyna_q.build,
+        "Dyna-Q: Q-learning that plans in a tabular model (Sutton 1990)",
+        dyna_q.TINY,
+        discrete=True,
+        spec=TABULAR,
     ),
     "mopo": Entry(
         mopo.MopoConfig,
