@@ -20,7 +20,7 @@ import numpy as np
 
 from mbpo_jax.driver.config import AUTO, NEVER, StorageFailure
 from mbpo_jax.driver.interaction import task as tasks
-from mbpo_jax.driver.interaction.spaces import Spaces, one_hot, rescale, spaces_from_json
+from mbpo_jax.driver.interaction.spaces import Spaces, rescale, spaces_from_json
 from mbpo_jax.driver.storage import files, run_directory
 from mbpo_jax.types import Algorithm, Array, Key, PyTree, Spec, TerminationFn
 
@@ -118,26 +118,14 @@ class Policy:
         Raises:
           ValueError: it is not one observation, or the action for it is not finite.
         """
-        discrete = self._spaces is not None and self._spaces.obs_start is not None
-        action = self.normalized_action(_row(obs, self._spaces) if discrete else obs)
+        if self._spaces is not None and self._spaces.obs_start is not None:
+            obs = self._spaces.row(obs)
+        action = self.normalized_action(obs)
         if not np.isfinite(action).all():
             raise ValueError(f"the policy's action is not finite for the observation {np.asarray(obs).tolist()}")
         if self._spaces is not None and self._spaces.action_start is not None:
             return self._spaces.to_environment(action)[()]
         return rescale(action.reshape(self._low.shape), self._low, self._high)
-
-
-def _row(obs: Any, spaces: Spaces) -> np.ndarray:
-    """Returns the one-hot row of what a policy of a Discrete space was given."""
-    start = spaces.obs_start or 0
-    must = f"policy must be given one whole number in [{start}, {start + spaces.obs_dim - 1}]"
-    array = None if isinstance(obs, tuple | list) else np.asarray(obs)
-    if array is None or array.dtype.kind not in "iu" or array.size != 1:
-        raise ValueError(f"{must}, got {obs!r}")
-    try:
-        return one_hot(int(array.reshape(())), start, spaces.obs_dim)
-    except ValueError as error:
-        raise ValueError(f"{must}, got {obs!r}") from error
 
 
 def _one_observation(obs: Any, obs_dim: int) -> np.ndarray:

@@ -138,7 +138,10 @@ class Simulator:
         if given.dtype.kind not in NUMBER_KINDS:
             raise Failure(f"gave an observation that is no array of numbers, {_kind(obs)} of {given.dtype},")
         if self.spaces.obs_start is not None:
-            return self._row(given)
+            try:
+                return self.spaces.row(given)
+            except ValueError as error:
+                raise Failure(f"gave an observation that is not of its space: {error},") from error
         if given.shape != self._observations.shape:
             raise Failure(
                 f"gave an observation of {given.size} numbers where its space has {self.spaces.obs_dim} "
@@ -146,16 +149,6 @@ class Simulator:
             )
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which the caller checks for
             return given.astype(np.float32).reshape(-1)
-
-    def _row(self, given: np.ndarray) -> np.ndarray:
-        """Returns the one-hot row of an observation of a Discrete space."""
-        start = self.spaces.obs_start or 0
-        if given.dtype.kind not in "iu" or given.size != 1:
-            raise Failure(f"gave an observation that is no whole number, {given.dtype} {given.shape},")
-        try:
-            return spaces.one_hot(int(given.reshape(())), start, self.spaces.obs_dim)
-        except ValueError as error:
-            raise Failure(f"gave an observation outside of its space: {error},") from error
 
 
 @contextlib.contextmanager

@@ -42,6 +42,19 @@ class Spaces(NamedTuple):
             return rescale(action, self.action_low, self.action_high)
         return np.asarray(self.action_start + int(np.argmax(action)), self.action_low.dtype)
 
+    def row(self, obs: Any) -> np.ndarray:
+        """Returns the one-hot row [O], float32, of an observation of a Discrete space.
+
+        Raises:
+          ValueError: it is none; says what it must be.
+        """
+        first = self.obs_start or 0
+        last = first + self.obs_dim - 1
+        number = np.zeros(0) if isinstance(obs, tuple | list) else np.asarray(obs)
+        if number.dtype.kind not in "iu" or number.size != 1 or not first <= int(number.reshape(())) <= last:
+            raise ValueError(f"an observation must be one whole number in [{first}, {last}], got {obs!r}")
+        return (np.arange(first, last + 1) == number).astype(np.float32)
+
     def in_words(self) -> tuple[str, str]:
         """Returns what observations and actions are, each as a space."""
         return _in_words(self.obs_dim, self.obs_start), _in_words(self.action_low.size, self.action_start)
@@ -53,19 +66,6 @@ def of(observations: Box | Discrete, actions: Box | Discrete, max_episode_steps:
     (obs_dim, obs_start) = _size(observations)
     shape = None if isinstance(actions, Discrete) else low.shape
     return Spaces(obs_dim, low.reshape(-1), high.reshape(-1), max_episode_steps, shape, obs_start, action_start)
-
-
-def one_hot(number: int, start: int, size: int) -> np.ndarray:
-    """Returns the row [size], float32, of a number of a Discrete space that begins at `start`.
-
-    Raises:
-      ValueError: the space has no such number.
-    """
-    if not start <= number < start + size:
-        raise ValueError(f"{number} is not in [{start}, {start + size - 1}]")
-    row = np.zeros(size, np.float32)
-    row[number - start] = 1.0
-    return row
 
 
 def _size(space: Box | Discrete) -> tuple[int, int | None]:
