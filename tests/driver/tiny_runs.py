@@ -79,6 +79,12 @@ THROUGH_MODEL = {
     "maac": {name: value for name, value in MBPO.items() if name not in ONLY_MBPO}
     | {"algorithm": "maac", "horizon": 2},
 }
+# The rows of tables, in the lake where both kinds of end occur and chance moves.
+TABLE = RUN | {"env": "FrozenLake-v1", "num_steps": 120, "planning_updates": 3, "replay_capacity": 50}
+TABLES = {
+    "q_planning": TABLE | {"algorithm": "q_planning"},
+    "dyna_q": TABLE | {"algorithm": "dyna_q", "prioritised_sweeping": "true", "table_model": "counting"},
+}
 # The rows that learn from a data set, which `write_data_set` makes.
 OFFLINE = RUN | {
     "num_steps": 40,

@@ -5,8 +5,8 @@ References: Sutton and Barto 2018, sections 8.2 (Dyna-Q) and 8.4 (prioritised sw
 
 import dataclasses
 
-from mbpo_jax.algorithms import tables
-from mbpo_jax.algorithms.tables import Planning, TableConfig
+from mbpo_jax.algorithms import tabular
+from mbpo_jax.algorithms.tabular import Planning, TableConfig
 from mbpo_jax.options import check, option
 from mbpo_jax.types import Algorithm, Spec
 
@@ -39,4 +39,4 @@ def build(config: DynaQConfig, spec: Spec) -> Algorithm:
     sweeps = config.prioritised_sweeping
     threshold = config.priority_threshold if sweeps else None
     planning = Planning(config.planning_updates, from_rows=not sweeps, priority_threshold=threshold)
-    return tables.build(config.table, spec, planning, config.epsilon, config.replay_capacity)
+    return tabular.build(config.table, spec, planning, config.epsilon, config.replay_capacity)

@@ -7,8 +7,8 @@ References: Sutton and Barto 2018, section 8.1.
 
 import dataclasses
 
-from mbpo_jax.algorithms import tables
-from mbpo_jax.algorithms.tables import Planning, TableConfig
+from mbpo_jax.algorithms import tabular
+from mbpo_jax.algorithms.tabular import Planning, TableConfig
 from mbpo_jax.options import check, option
 from mbpo_jax.types import Algorithm, Spec
 
@@ -35,4 +35,4 @@ TINY = {"planning_updates": 3, "replay_capacity": 400, "table.table_model": "cou
 def build(config: QPlanningConfig, spec: Spec) -> Algorithm:
     """Returns Q-planning."""
     planning = Planning(config.planning_updates, from_rows=False)
-    return tables.build(config.table, spec, planning, config.epsilon, config.replay_capacity)
+    return tabular.build(config.table, spec, planning, config.epsilon, config.replay_capacity)
