@@ -222,6 +222,16 @@ STEVE = {"expansion_steps": 3, "weighting": "inverse_variance", "num_members": 4
 for algorithm, steps in (("mve", {"expansion_steps": 5}), ("steve", STEVE), ("maac", {"horizon": 3})):
     for task, shared in LIKE_MBPO.items():
         OTHERS[f"{algorithm}_{task}"] = shared | steps | {"fit_every_steps": 250, "algorithm": algorithm}
+MAZE = {
+    "env": "mbpo_jax/DynaMaze-v0", "discount": 0.95, "table_model": "deterministic", "eval_episodes": 1,
+}  # fmt: skip
+OTHERS["dyna_q"] = MAZE | {
+    "algorithm": "dyna_q", "planning_updates": 5, "learning_rate": 0.1, "epsilon": 0.1, "num_steps": 6000,
+    "prioritised_sweeping": False, "replay_capacity": 10_000,
+}  # fmt: skip
+OTHERS["q_planning"] = MAZE | {
+    "algorithm": "q_planning", "planning_updates": 50, "learning_rate": 1.0, "epsilon": 1.0, "num_steps": 5000,
+}  # fmt: skip
 OTHERS["bc"] = {"algorithm": "bc", "batch_size": 256, "hidden_units": 256, "obs_scaling": "none"}
 OTHERS["td3_bc"] = {
     "algorithm": "td3_bc",
