@@ -7,6 +7,7 @@ import pytest
 import tiny_runs
 from gymnasium.spaces import Box, Discrete
 
+from mbpo_jax import collect, evaluate, study
 from mbpo_jax.driver.config import Broken
 from mbpo_jax.driver.interaction import spaces
 from mbpo_jax.driver.interaction.acting import compile_acting
@@ -16,6 +17,7 @@ from mbpo_jax.driver.interaction.policy import load_policy
 from mbpo_jax.driver.interaction.simulator import Simulator
 from mbpo_jax.driver.seeds import SeedAxis
 from mbpo_jax.driver.trained import load_trained
+from mbpo_jax.environment_check.examination import examine
 from mbpo_jax.main import main
 
 
@@ -35,9 +37,18 @@ class Counter(gymnasium.Env):
         return 6 + int(action) if self.gives is None else self.gives, float(action), False, False, {}
 
 
+class Boxes(Counter):
+    """As many numbers as FrozenLake has, but no choices."""
+
+    def __init__(self):
+        super().__init__()
+        self.observation_space, self.action_space = Box(-1, 1, (16,)), Box(-1, 1, (4,))
+
+
 @pytest.fixture(scope="module", autouse=True)
 def registered():
     gymnasium.register("discrete/Counter-v0", Counter, max_episode_steps=4)
+    gymnasium.register("discrete/Boxes-v0", Boxes, max_episode_steps=4)
     for name, given in {"Beyond": 8, "Fraction": 6.0, "Vector": np.array([5, 6])}.items():
         gymnasium.register(f"discrete/{name}-v0", Counter, max_episode_steps=4, kwargs={"gives": given})
     yield
@@ -208,3 +219,40 @@ def test_what_a_run_says_of_its_task(whole, capsys):
     knobs = tiny_runs.TABLES[whole[0]] | {"quiet": "false"}
     tiny_runs.train(whole[1], knobs)
     assert "FrozenLake-v1: one of 16 states, one of 4 actions; at most 5 steps" in capsys.readouterr().err
+
+
+def test_the_whole_command_plays_a_policy_and_refuses_another_kind_of_task(whole, capsys):
+    command = [str(whole[1]), "--episodes=2"]
+    assert evaluate.main(command) == 0
+    assert "episode" in capsys.readouterr().out
+    for env, has in (
+        ("CartPole-v1", "got one with 4 and 2"),
+        ("discrete/Boxes-v0", "got a Box of 16 numbers and a Box"),
+    ):
+        assert evaluate.main([*command, f"--env={env}"]) == 2
+        assert has in capsys.readouterr().err
+
+
+def test_studies_of_models_and_critics_refuse_a_run_of_tables(whole, tmp_path, capsys):
+    for name in ("compounding", "value_bias"):
+        assert study.main([name, f"--run_dir={whole[1]}", f"--output_dir={tmp_path}"]) == 2
+        err = capsys.readouterr().err
+        assert "the run must have" in err and whole[0] in err
+
+
+def test_nothing_is_recorded_of_numbers(whole, tmp_path, capsys):
+    for words in (
+        ["--policy=random", "--env=FrozenLake-v1", "--num_steps=9"],
+        [str(whole[1]), "--policy=replay"],
+    ):
+        assert collect.main([*words, f"--out={tmp_path / 'lake-v0'}"]) == 2
+        assert "Discrete(16) and Discrete(4)" in capsys.readouterr().err
+
+
+def test_the_check_of_an_environment_takes_numbers():
+    def problems(name):
+        return examine(f"discrete/{name}-v0", "auto", num_steps=40, seed=0, max_episode_steps=0).problems
+
+    assert problems("Counter") == []
+    (problem,) = problems("Beyond")
+    assert "observations leave their space, Discrete(3, start=5) (8)" in problem.text
