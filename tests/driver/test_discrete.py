@@ -1,5 +1,7 @@
 """Discrete spaces: numbers outside, one-hot rows inside; and runs of the rows that take them."""
 
+import json
+
 import gymnasium
 import jax
 import numpy as np
@@ -172,7 +174,7 @@ def test_a_run_keeps_rows_of_numbers_and_both_kinds_of_end(whole):
     rows = tiny_runs.rows_of(trained.replay)
     for name, size in (("obs", 16), ("next_obs", 16), ("action", 4)):
         values = getattr(rows, name)
-        assert values.shape == (50, size)
+        assert values.shape == (50 if whole[0] == "dyna_q" else 120, size)
         assert set(np.unique(values)) == {0.0, 1.0}
         np.testing.assert_array_equal(values.sum(axis=1), 1.0)
     assert trained.spec.one_hot_actions
@@ -256,3 +258,21 @@ def test_the_check_of_an_environment_takes_numbers():
     assert problems("Counter") == []
     (problem,) = problems("Beyond")
     assert "observations leave their space, Discrete(3, start=5) (8)" in problem.text
+
+
+def test_the_study_of_lengths_counts_the_episodes_that_the_run_counted(whole, tmp_path, capsys):
+    name, run_dir = whole
+    command = ["episode_lengths", f"--run_dirs={run_dir}", f"--output_dir={tmp_path}"]
+    if name == "dyna_q":  # it gave rows away
+        assert study.main(command) == 2
+        assert "with 120 steps and --replay_capacity=50" in capsys.readouterr().err
+        return
+    (num_episodes,) = tiny_runs.saved(run_dir).record["environments"]["episodes"]
+    assert study.main([*command, f"--num_episodes={num_episodes + 1}"]) == 2
+    assert f"must be at most {num_episodes}, the whole episodes of seed 0" in capsys.readouterr().err
+    assert study.main([*command, f"--num_episodes={num_episodes}"]) == 0
+    (run,) = json.loads((tmp_path / "episode_lengths.json").read_text())["runs"]
+    assert run["name"] == "algorithm=q_planning"
+    rest = 120 - sum(run["mean_steps"])
+    assert 0 <= rest <= 5  # of the episode that was running
+    assert max(run["mean_steps"]) == 5
