@@ -21,14 +21,12 @@ KEY = jax.random.key(0)
 
 
 def outcome(state, action, reward, next_state, terminal=0.0):
-    return Outcome(
-        jnp.int32(state), jnp.int32(action), jnp.float32(reward), jnp.int32(next_state), jnp.float32(terminal)
-    )
+    return Outcome(np.int32(state), np.int32(action), np.float32(reward), np.int32(next_state), np.float32(terminal))
 
 
 def begin(q, name="deterministic"):
-    q = jnp.float32(q)
-    return TableState(q=q, model=models.build(name).init(*q.shape), priority=jnp.zeros_like(q))
+    q = np.float32(q)
+    return TableState(q=q, model=models.build(name).init(*q.shape), priority=np.zeros_like(q))
 
 
 @functools.partial(jax.jit, static_argnames=("config", "planning"))
@@ -144,17 +142,17 @@ SPEC = Spec(3, 2, one_hot_actions=True)
 def real_rows(capacity=5):
     """Two steps: from state 2 by action 1 to state 0, and on by action 0 to an end, paid 4."""
     rows = Transition(
-        obs=jnp.eye(3)[jnp.array([2, 0])],
-        action=jnp.eye(2)[jnp.array([1, 0])],
-        reward=jnp.float32([0.0, 4.0]),
-        next_obs=jnp.eye(3)[jnp.array([0, 1])],
-        terminal=jnp.float32([0.0, 1.0]),
+        obs=np.eye(3, dtype=np.float32)[[2, 0]],
+        action=np.eye(2, dtype=np.float32)[[1, 0]],
+        reward=np.float32([0.0, 4.0]),
+        next_obs=np.eye(3, dtype=np.float32)[[0, 1]],
+        terminal=np.float32([0.0, 1.0]),
     )
-    return replay.add(replay.init(SPEC, capacity), rows)
+    return jax.jit(replay.add)(replay.init(SPEC, capacity), rows)
 
 
 def test_the_newest_row_is_read_as_numbers():
-    read = tabular.newest_outcome(real_rows())
+    read = jax.jit(tabular.newest_outcome)(real_rows())
     assert [float(x) for x in read] == [0, 0, 4, 1, 1]
 
 
@@ -177,7 +175,7 @@ def test_what_each_row_learns_from_one_step(build, config, learnt):
 
 def test_a_policy_acts_greedily_where_it_does_not_explore():
     algorithm = dyna_q.build(dyna_q.DynaQConfig(epsilon=1.0), SPEC)
-    q = jnp.float32([[0, 1], [3, 2], [5, 5]])
+    q = np.float32([[0, 1], [3, 2], [5, 5]])
     act = jax.jit(algorithm.act, static_argnums=4)
     for obs, action in ((0, 1), (1, 0)):
-        np.testing.assert_array_equal(act(KEY, q, (), jnp.eye(3)[obs], False)[0], np.eye(2)[action])
+        np.testing.assert_array_equal(act(KEY, q, (), np.eye(3, dtype=np.float32)[obs], False)[0], np.eye(2)[action])
