@@ -11,11 +11,13 @@ if TYPE_CHECKING:  # what type checkers read; at run time, `__getattr__` imports
     from mbpo_jax.agents.td3 import Td3Config as Td3Config
     from mbpo_jax.algorithms.behaviour_cloning import CloningRunConfig as CloningRunConfig
     from mbpo_jax.algorithms.double_horizon import DoubleHorizonConfig as DoubleHorizonConfig
+    from mbpo_jax.algorithms.dyna_q import DynaQConfig as DynaQConfig
     from mbpo_jax.algorithms.maac import MaacConfig as MaacConfig
     from mbpo_jax.algorithms.mbpo import MbpoConfig as MbpoConfig
     from mbpo_jax.algorithms.model_free import ModelFreeConfig as ModelFreeConfig
     from mbpo_jax.algorithms.mopo import MopoConfig as MopoConfig
     from mbpo_jax.algorithms.mve import MveConfig as MveConfig
+    from mbpo_jax.algorithms.q_planning import QPlanningConfig as QPlanningConfig
     from mbpo_jax.algorithms.sac_svg import SacSvgConfig as SacSvgConfig
     from mbpo_jax.algorithms.steve import SteveConfig as SteveConfig
     from mbpo_jax.algorithms.svg import SvgConfig as SvgConfig
@@ -37,6 +39,7 @@ _MODULES = {
     "CloningRunConfig": "algorithms.behaviour_cloning",
     "DdpgConfig": "agents.ddpg",
     "DoubleHorizonConfig": "algorithms.double_horizon",
+    "DynaQConfig": "algorithms.dyna_q",
     "GaussianConfig": "models.state",
     "MaacConfig": "algorithms.maac",
     "MbpoConfig": "algorithms.mbpo",
@@ -44,6 +47,7 @@ _MODULES = {
     "MopoConfig": "algorithms.mopo",
     "MveConfig": "algorithms.mve",
     "Policy": "driver.interaction.policy",
+    "QPlanningConfig": "algorithms.q_planning",
     "Result": "driver.loop",
     "RunConfig": "driver.config",
     "SacConfig": "agents.sac",

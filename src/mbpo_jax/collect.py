@@ -38,6 +38,7 @@ from mbpo_jax.driver.config import Diverged, EnvironmentFailure, StorageFailure
 from mbpo_jax.driver.interaction.environment import Environment
 from mbpo_jax.driver.interaction.exploring import Acts, Exploring, Uniform
 from mbpo_jax.driver.interaction.policy import Policy, deterministic, load_policy
+from mbpo_jax.driver.interaction.spaces import Spaces
 from mbpo_jax.driver.interaction.task import named_function
 from mbpo_jax.driver.storage import files, run_directory
 from mbpo_jax.driver.trained import load_trained
@@ -126,6 +127,7 @@ def collect(arguments: argparse.Namespace) -> tuple[DataSet, dict[str, Any]]:
 
 def play(env: Environment, acts: Acts, num_steps: int, env_id: str) -> DataSet:
     """Plays episodes from number 0 on for exactly `num_steps`; the last is cut off there."""
+    _check_boxes(env.spaces, env_id)
     obs, next_obs = (np.zeros((num_steps, env.obs_dim), np.float32) for _ in range(2))
     action, reward = np.zeros((num_steps, env.action_dim), np.float32), np.zeros(num_steps, np.float32)
     terminal, first = np.zeros(num_steps, np.float32), np.zeros(num_steps, bool)
@@ -161,6 +163,13 @@ def play(env: Environment, acts: Acts, num_steps: int, env_id: str) -> DataSet:
         env_id=env_id,
         sha256="",
     )
+
+
+def _check_boxes(spaces: Spaces, env_id: str) -> None:
+    """Raises ValueError where what would be recorded are numbers of Discrete spaces."""
+    if spaces.obs_start is not None or spaces.action_start is not None:
+        what = " and ".join(spaces.in_words())
+        raise ValueError(f"env must have Box observations and actions to be recorded, got {env_id!r} with {what}")
 
 
 def metadata(data_set: DataSet, source: dict[str, Any], command: str) -> dict[str, Any]:

@@ -226,6 +226,12 @@ def _play(
 def _check_sizes(env: Environment, own: Spaces, own_id: str) -> None:
     """Raises ValueError where an environment is not of the sizes that the policy was trained for."""
     wanted, got = (own.obs_dim, own.action_low.size), (env.obs_dim, env.action_dim)
+    kinds = own.in_words(), env.spaces.in_words()
+    if got == wanted and kinds[0] != kinds[1]:
+        (obs, action), (other_obs, other_action) = kinds
+        raise ValueError(
+            f"--env must have {obs} and {action}, as the run's {own_id} had, got {other_obs} and {other_action}"
+        )
     if got != wanted:
         raise ValueError(
             f"--env must have {wanted[0]} observations and {wanted[1]} actions, as the run's {own_id} had, got one "

@@ -21,7 +21,16 @@ from mbpo_jax.launch import command
 from mbpo_jax.launch.command import Parser, count, make_writable, positive, report_error, say
 from mbpo_jax.launch.program import as_called
 from mbpo_jax.reports import pictures, plain_json
-from mbpo_jax.studies import best_length, compounding, exploitation, penalty, policy_shift, value_bias, versions
+from mbpo_jax.studies import (
+    best_length,
+    compounding,
+    episode_lengths,
+    exploitation,
+    penalty,
+    policy_shift,
+    value_bias,
+    versions,
+)
 from mbpo_jax.studies.finding import Finding
 
 
@@ -43,13 +52,18 @@ STUDIES = {
     "policy_shift": Study(policy_shift.study, "model error against the policy's distance from the data policy"),
     "penalty": Study(penalty.study, "MOPO's penalties against the true error of a run's model"),
     "versions": Study(versions.study, "a policy's returns in another version of its environment"),
+    "episode_lengths": Study(
+        episode_lengths.study, "steps of each training episode, of runs that kept all their rows (Dyna-Q's figure)"
+    ),
     "best_length": Study(best_length.study, "the best rollout length over model error and policy shift; needs no run"),
 }
 HELP = {
     "run_dir": "Directory of the run.",
+    "run_dirs": "Directories of runs, separated by commas.",
     "seed": "Seed of the agent. Default: the run's first.",
     "step": "Environment step of the checkpoint. Default: the newest.",
-    "num_episodes": "Starts of episodes.",
+    "num_episodes": "Starts of episodes; of episode_lengths, the first episodes of every seed.",
+    "short_steps": "Fewer steps than these are a short episode.",
     "other_env": "Gymnasium id of the other version; auto: version 4 of the run's own.",
     "rows_per_start": "Imagined trajectories from each start.",
     "fan_steps": "Length of the action sequence of the fan.",
@@ -105,6 +119,7 @@ def _add_flag(flags: argparse.ArgumentParser, parameter: inspect.Parameter) -> N
         int | None: count,
         float: float,
         str: str,
+        Sequence[Path]: lambda text: [command.path(part) for part in text.split(",")],
         Sequence[int]: lambda text: [positive(part) for part in text.split(",")],
     }
     given: dict[str, Any] = {"required": True}

@@ -52,6 +52,7 @@ class Spec(NamedTuple):
     action_dim: int
     termination_fn: TerminationFn | None = None  # None: not known, and the algorithm must not need it
     reward_fn: RewardFn | None = None  # None: not known, or to be learnt
+    one_hot_actions: bool = False  # whether an action is one of `action_dim`, as a one-hot row
 
 
 class Watched(struct.PyTreeNode):

@@ -19,11 +19,24 @@ from mbpo_jax.types import FINISHED, Algorithm, Report, Transition
 
 def real_rows(spec, num_rows=60):
     rng = np.random.default_rng(0)
+    if spec.one_hot_actions:
+        return one_hot_rows(rng, spec, num_rows)
     return Transition(
         obs=rng.normal(size=(num_rows, spec.obs_dim)).astype(np.float32),
         action=rng.uniform(-1, 1, (num_rows, spec.action_dim)).astype(np.float32),
         reward=rng.normal(size=num_rows).astype(np.float32),
         next_obs=rng.normal(size=(num_rows, spec.obs_dim)).astype(np.float32),
+        terminal=np.zeros(num_rows, np.float32),
+    )
+
+
+def one_hot_rows(rng, spec, num_rows):
+    states, actions = np.eye(spec.obs_dim, dtype=np.float32), np.eye(spec.action_dim, dtype=np.float32)
+    return Transition(
+        obs=states[rng.integers(spec.obs_dim, size=num_rows)],
+        action=actions[rng.integers(spec.action_dim, size=num_rows)],
+        reward=rng.normal(size=num_rows).astype(np.float32),
+        next_obs=states[rng.integers(spec.obs_dim, size=num_rows)],
         terminal=np.zeros(num_rows, np.float32),
     )
 
@@ -61,6 +74,10 @@ def built(request):
         return Traced(str(traced.jaxpr), traced.out_info, traced.lower().compile())
 
     phases = {phase.name: [trace(program) for program in phase.programs.functions] for phase in algorithm.phases}
+    if member.discrete:  # a table draws among what it has seen: a row a step, so that values differ, too
+        for size in range(1, 61):
+            seen = real.replace(size=jnp.asarray(size), head=jnp.asarray(size))
+            state, _ = phases["update_agent"][0].run(jax.random.key(size), state, seen)
     return Built(algorithm, state, real, phases)
 
 

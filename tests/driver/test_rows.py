@@ -11,7 +11,7 @@ ROWS = tiny_runs.AGENTS | tiny_runs.THROUGH_MODEL
 
 
 def test_every_row_is_run_somewhere():
-    assert REGISTRY.keys() == {"mbpo", "sac"} | ROWS.keys() | tiny_runs.OFFLINE_ROWS.keys()
+    assert REGISTRY.keys() == {"mbpo", "sac"} | ROWS.keys() | tiny_runs.TABLES.keys() | tiny_runs.OFFLINE_ROWS.keys()
 
 
 CHANGES = {"num_steps": 90, "eval_every_steps": 30, "eval_episodes": 1}

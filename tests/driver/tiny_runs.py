@@ -111,6 +111,12 @@ THROUGH_MODEL = {
         "entropy_decay_steps": 80,
     },
 }
+# The rows of tables, in the lake where both kinds of end occur and chance moves.
+TABLE = RUN | {"env": "FrozenLake-v1", "num_steps": 120, "planning_updates": 3, "replay_capacity": 50}
+TABLES = {
+    "q_planning": TABLE | {"algorithm": "q_planning", "replay_capacity": 200},  # which keeps all rows
+    "dyna_q": TABLE | {"algorithm": "dyna_q", "prioritised_sweeping": "true", "table_model": "counting"},
+}
 # The rows that learn from a data set, which `write_data_set` makes.
 OFFLINE = RUN | {
     "num_steps": 40,

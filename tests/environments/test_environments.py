@@ -172,7 +172,9 @@ def test_contact_cost_is_paid_in_v5_only(name: str, dims: int) -> None:
 
 def test_time_limits() -> None:
     limits = {key: spec.max_episode_steps for key, spec in gymnasium.registry.items() if "mbpo_jax/" in key}
-    assert limits == {CARTPOLE: 200} | {env_id: 1000 for env_id in (*TRUNCATED, "mbpo_jax/HalfCheetahJump-v5")}
+    assert limits == {CARTPOLE: 200, "mbpo_jax/DynaMaze-v0": 10_000} | {
+        env_id: 1000 for env_id in (*TRUNCATED, "mbpo_jax/HalfCheetahJump-v5")
+    }
 
 
 def test_registering_again_changes_nothing() -> None:

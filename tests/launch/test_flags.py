@@ -249,6 +249,16 @@ OTHERS["sac_svg_hopper"] = SAC_SVG | {
     "first_target_entropy": 0.0, "target_entropy": -2.0, "entropy_decay_steps": 1_000_000,
     "entropy_decay_power": 2**-5,
 }  # fmt: skip
+MAZE = {
+    "env": "mbpo_jax/DynaMaze-v0", "discount": 0.95, "table_model": "deterministic", "eval_episodes": 1,
+}  # fmt: skip
+OTHERS["dyna_q"] = MAZE | {
+    "algorithm": "dyna_q", "planning_updates": 5, "learning_rate": 0.1, "epsilon": 0.1, "num_steps": 6000,
+    "prioritised_sweeping": False, "replay_capacity": 10_000,
+}  # fmt: skip
+OTHERS["q_planning"] = MAZE | {
+    "algorithm": "q_planning", "planning_updates": 50, "learning_rate": 1.0, "epsilon": 1.0, "num_steps": 5000,
+}  # fmt: skip
 OTHERS["bc"] = {"algorithm": "bc", "batch_size": 256, "hidden_units": 256, "obs_scaling": "none"}
 OTHERS["td3_bc"] = {
     "algorithm": "td3_bc",

@@ -5,10 +5,11 @@ import pathlib
 
 import pytest
 
-from mbpo_jax.studies import compounding, exploitation, penalty, policy_shift, value_bias, versions
+from mbpo_jax.studies import compounding, episode_lengths, exploitation, penalty, policy_shift, value_bias, versions
 
 KEPT = pathlib.Path(__file__).parents[2] / "docs" / "studies"
 STUDIES = {
+    "episode_lengths": episode_lengths,
     "compounding": compounding,
     "exploitation": exploitation,
     "penalty": penalty,

@@ -7,12 +7,14 @@ from mbpo_jax import options, terminations
 from mbpo_jax.algorithms import (
     behaviour_cloning,
     double_horizon,
+    dyna_q,
     fitted,
     maac,
     mbpo,
     model_free,
     mopo,
     mve,
+    q_planning,
     sac_svg,
     steve,
     svg,
@@ -31,6 +33,7 @@ class Entry(NamedTuple):
     agent: str | None = None  # the one agent of this row (a name in AGENTS); None: --agent chooses, or there is none
     published: tuple[str, ...] = ()  # names in published.csv, best first, of what runs are compared with
     offline: bool = False  # it learns from --dataset and steps no environment
+    discrete: bool = False  # it takes Discrete observations and actions, as one-hot rows, and no others
     spec: Spec = Spec(obs_dim=4, action_dim=2, termination_fn=terminations.never)  # of the contract tests
 
     def default_config(self) -> Any:
@@ -42,6 +45,8 @@ class Entry(NamedTuple):
         """Returns the knobs of the contract tests."""
         return options.replace(self.default_config(), self.tiny)
 
+
+TABULAR = Spec(obs_dim=6, action_dim=9, one_hot_actions=True)  # of the contract tests of tables
 
 REGISTRY: dict[str, Entry] = {
     "mbpo": Entry(
@@ -127,6 +132,22 @@ REGISTRY: dict[str, Entry] = {
         model_free.TINY,
         agent="td3",
         published=("TD3", "MBPO"),
+    ),
+    "q_planning": Entry(
+        q_planning.QPlanningConfig,
+        q_planning.build,
+        "Tabular Q-planning: Q is learnt from a model of random steps (Sutton & Barto 2018)",
+        q_planning.TINY,
+        discrete=True,
+        spec=TABULAR,
+    ),
+    "dyna_q": Entry(
+        dyna_q.DynaQConfig,
+        dyna_q.build,
+        "Dyna-Q: Q-learning that plans in a tabular model (Sutton 1990)",
+        dyna_q.TINY,
+        discrete=True,
+        spec=TABULAR,
     ),
     "mopo": Entry(
         mopo.MopoConfig,

@@ -27,6 +27,8 @@ def read(run_dir: Path, step: int | None = None, seed: int | None = None) -> Rec
     """
     config = json.loads(files.read_text(run_dir / files.CONFIG, MOST_CONFIG_BYTES))
     spaces = None if config.get("task") is None else spaces_from_json(config["task"])
+    if spaces is not None and (spaces.obs_start, spaces.action_start) != (None, None):
+        raise Refused(f"its observations and actions must be Boxes, got {' and '.join(spaces.in_words())}")
     saved, notes = _newest(run_dir) if step is None else (_of_step(run_dir, step), [])
     seeds = sorted(saved.arrays, key=int) if seed is None else [str(seed)]
     if seed is not None and str(seed) not in saved.arrays:

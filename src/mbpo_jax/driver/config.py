@@ -67,8 +67,8 @@ class RunConfig:
     algorithm: str = option("mbpo", "Algorithm to train.", choices=REGISTRY)
     env: str = option(
         "InvertedPendulum-v5",
-        "Gymnasium id with Box observations and actions; module:Id imports first. With --dataset, where policies are "
-        "evaluated: none, if they are not.",
+        "Gymnasium id with Box observations and actions, Discrete ones for tables; module:Id imports first. With "
+        "--dataset, where policies are evaluated: none, if they are not.",
     )
     dataset: str = option(
         "",

@@ -69,6 +69,8 @@ def build(run: RunConfig, config: Any, stack: ExitStack) -> Setup:
     """
     jax_settings.check()
     envs = SeedEnvironments(run, stack)
+    if envs.spaces is not None:
+        tasks.check_served(run, envs.spaces)
     data_set = offline.read(run, envs.spaces) if run.dataset else None
     spaces = envs.spaces if data_set is None else envs.spaces or offline.spaces(data_set)
     assert spaces is not None  # `check_source` has seen to it
@@ -120,7 +122,7 @@ def compile_programs(
         phases=tuple(
             PhaseRunner(axis, i, phase, options[phase.name], shared_rows) for i, phase in enumerate(algorithm.phases)
         ),
-        acting=compile_acting(algorithm, axis, spec.action_dim),
+        acting=compile_acting(algorithm, axis, spec.action_dim, spec.one_hot_actions),
         init=axis.lift(algorithm.init),
         new_buffer=axis.lift(new_buffer),
         add=axis.lift(_add, donate=(0,)),

@@ -6,6 +6,7 @@ from typing import Any
 
 from mbpo_jax.driver.config import NO_ENVIRONMENT, RunConfig
 from mbpo_jax.driver.interaction import task as tasks
+from mbpo_jax.driver.interaction.spaces import Spaces
 from mbpo_jax.driver.interaction.task import Task
 from mbpo_jax.types import Algorithm
 
@@ -56,13 +57,8 @@ def num_updates(run: RunConfig, algorithm: Algorithm, config: Any) -> int:
 def describe(run: RunConfig, task: Task, algorithm: Algorithm, config: Any) -> list[str]:
     """Returns what a reader wants to know before the first step, in lines: spaces, rule of ends, and work."""
     spaces = task.spaces
-    bounds = sorted({f"[{low:g}, {high:g}]" for low, high in zip(spaces.action_low, spaces.action_high)})
-    in_bounds = bounds[0] if len(bounds) == 1 else f"{len(bounds)} different ranges"
     where = run.env if run.env != NO_ENVIRONMENT else "no environment, so nothing is known of returns"
-    lines = [
-        f"{where}: {_count(spaces.obs_dim, 'observation')}, {_count(spaces.action_low.size, 'action')} in "
-        f"{in_bounds}, to which the policy's [-1, 1] is scaled; at most {spaces.max_episode_steps:,} steps an episode"
-    ]
+    lines = [f"{where}: {_describe_spaces(spaces)}; at most {spaces.max_episode_steps:,} steps an episode"]
     if algorithm.dynamics is not None:
         name = tasks.rule_name(config)
         rewards = (
@@ -76,6 +72,15 @@ def describe(run: RunConfig, task: Task, algorithm: Algorithm, config: Any) -> l
         parts.append(_count(work["fit_model"], "model fit"))
     parts.append(_count(num_updates(run, algorithm, config), "agent update"))
     return [*lines, f"this run, for each seed: {', '.join(parts)}"]
+
+
+def _describe_spaces(spaces: Spaces) -> str:
+    if spaces.action_start is not None:
+        return f"one of {_count(spaces.obs_dim, 'state')}, one of {_count(spaces.action_low.size, 'action')}"
+    bounds = sorted({f"[{low:g}, {high:g}]" for low, high in zip(spaces.action_low, spaces.action_high)})
+    in_bounds = bounds[0] if len(bounds) == 1 else f"{len(bounds)} different ranges"
+    sizes = f"{_count(spaces.obs_dim, 'observation')}, {_count(spaces.action_low.size, 'action')}"
+    return f"{sizes} in {in_bounds}, to which the policy's [-1, 1] is scaled"
 
 
 def problem(run: RunConfig, algorithm: Algorithm, config: Any) -> str | None:

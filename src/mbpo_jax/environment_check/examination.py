@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import gymnasium
 import numpy as np
+from gymnasium.spaces import Discrete
 
 from mbpo_jax.driver.config import AUTO
 from mbpo_jax.driver.interaction import task
@@ -82,22 +83,32 @@ def _look(env: gymnasium.Env, env_id: str, termination_fn: str, trace: Trace, fa
     facts["episodes"] = _episodes(trace, limit)
     found = values.check_observations(env.observation_space, trace) + values.check_rewards(trace)
     found += ends.check_ends(trace, limit)
+    found += _check_rule(env, env_id, termination_fn, trace, facts)
+    rate = len(trace) / max(trace.seconds, 1e-9)
+    facts["speed"] = f"{rate:,.0f} steps/s"
+    if rate < SLOW_STEPS_PER_SECOND:
+        found.append(note(f"its step takes {1000 / rate:.0f} ms; 100,000 steps take {1e5 / rate / 3600:.1f} h"))
+    return found
+
+
+def _check_rule(
+    env: gymnasium.Env, env_id: str, termination_fn: str, trace: Trace, facts: dict[str, str]
+) -> list[Finding]:
+    """Compares the rule of ends with what was played; adds the facts."""
+    if isinstance(env.action_space, Discrete):
+        facts["rule"] = "none is needed: a tabular model keeps which steps end an episode"
+        return []
     low, high = (np.asarray(bound, np.float64).reshape(-1) for bound in (env.action_space.low, env.action_space.high))
     spec = Spec(trace.obs.shape[1], trace.action.shape[1])
     name = termination_fn if termination_fn != AUTO else f"known for {env_id}"
     rule = task.resolve_termination_fn(termination_fn, env_id)
     if rule is None:
         facts["rule"] = "none is known for this id; mbpo needs --termination_fn=never or module:function"
-    else:
-        task.check_termination_fn(rule, name, spec)
-        disagreements = ends.check_rule(rule, name, trace, low, high)
-        facts["rule"] = f"{name}: {'disagrees' if disagreements else 'agrees'} with the {len(trace):,} steps"
-        found += disagreements
-    rate = len(trace) / max(trace.seconds, 1e-9)
-    facts["speed"] = f"{rate:,.0f} steps/s"
-    if rate < SLOW_STEPS_PER_SECOND:
-        found.append(note(f"its step takes {1000 / rate:.0f} ms; 100,000 steps take {1e5 / rate / 3600:.1f} h"))
-    return found
+        return []
+    task.check_termination_fn(rule, name, spec)
+    disagreements = ends.check_rule(rule, name, trace, low, high)
+    facts["rule"] = f"{name}: {'disagrees' if disagreements else 'agrees'} with the {len(trace):,} steps"
+    return disagreements
 
 
 def _again(

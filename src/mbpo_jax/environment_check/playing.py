@@ -8,6 +8,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.spaces import Discrete
 
 import mbpo_jax.environments  # noqa: F401  (registers the project's own ids)
 from mbpo_jax.environment_check.finding import Finding, note, one_line, problem
@@ -128,7 +129,8 @@ class _Recorder:
     def trace(self) -> Trace:
         """Returns what was played."""
         obs_dim, action_dim = (
-            int(np.prod(space.shape or (0,))) for space in (self._env.observation_space, self._env.action_space)
+            1 if isinstance(space, Discrete) else int(np.prod(space.shape or (0,)))
+            for space in (self._env.observation_space, self._env.action_space)
         )
         names = ("obs", "action", "next_obs", "reward", "terminated", "truncated")
         columns = dict(zip(names, zip(*self._rows))) if self._rows else dict.fromkeys(names, ())

@@ -6,6 +6,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.spaces import Box, Discrete
 
 from mbpo_jax.environment_check.finding import Finding, note, one_line, problem
 from mbpo_jax.environment_check.playing import Trace, play
@@ -106,11 +107,11 @@ def _one_step(env: gymnasium.Env, action: np.ndarray, seed: int, noise: int | No
 
 def check_actions(env: gymnasium.Env, seed: int) -> list[Finding]:
     """Plays the ends of the action space: whether they are taken, and whether actions change anything."""
-    space = env.action_space
-    if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
+    lowest, highest = _extremes(env.action_space)
+    if not (np.isfinite(lowest).all() and np.isfinite(highest).all()):
         return []
     traces = {}
-    for name, action in (("lowest", space.low), ("highest", space.high)):
+    for name, action in (("lowest", lowest), ("highest", highest)):
         traces[name] = play(env, [action.copy() for _ in range(PROBED_STEPS)], seed)
         if len(traces[name]) < PROBED_STEPS:
             why = traces[name].findings[-1].text
@@ -126,6 +127,12 @@ def check_actions(env: gymnasium.Env, seed: int) -> list[Finding]:
     return []
 
 
+def _extremes(space: Box | Discrete) -> tuple[Any, Any]:
+    if isinstance(space, Box):
+        return space.low, space.high
+    return space.dtype.type(space.start), space.dtype.type(space.start + space.n - 1)
+
+
 def check_thread(env: gymnasium.Env, seed: int) -> list[Finding]:
     """Resets and steps an instance in another thread than the one that made it."""
     failures: list[BaseException] = []
@@ -133,7 +140,8 @@ def check_thread(env: gymnasium.Env, seed: int) -> list[Finding]:
     def use() -> None:
         try:
             env.reset(seed=seed)
-            env.step(0.5 * (env.action_space.low + env.action_space.high).astype(env.action_space.dtype))
+            lowest, highest = _extremes(env.action_space)
+            env.step(0.5 * (lowest + highest).astype(lowest.dtype) if isinstance(env.action_space, Box) else lowest)
         except (Exception, SystemExit) as error:
             failures.append(error)
 

@@ -2,7 +2,7 @@
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Discrete
 
 from mbpo_jax.environment_check.finding import Finding, numbers, problem
 
@@ -14,6 +14,8 @@ STATISTICS = "RunningMeanStd"  # the class that they and others keep them in
 def check(env: gymnasium.Env) -> tuple[list[Finding], bool]:
     """Returns the findings, and whether the environment can be stepped with random actions all the same."""
     observations, actions = env.observation_space, env.action_space
+    if isinstance(observations, Discrete) and isinstance(actions, Discrete):
+        return _check_limit(env) + _check_wrappers(env), True
     found = []
     if not isinstance(actions, Box):
         found.append(problem(f"actions are {actions}", "runs need continuous ones (Box)"))

@@ -1,7 +1,7 @@
 """Looks at the numbers that an environment gave: observations and rewards."""
 
 import numpy as np
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Discrete
 
 from mbpo_jax.environment_check.finding import Finding, note, numbers, problem
 from mbpo_jax.environment_check.playing import Trace
@@ -14,8 +14,10 @@ HUGE_REWARD, TINY_REWARD = 1e4, 1e-4  # root of the mean square
 MOST_FLOAT32 = float(np.finfo(np.float32).max)
 
 
-def check_observations(space: Box, trace: Trace) -> list[Finding]:
+def check_observations(space: Box | Discrete, trace: Trace) -> list[Finding]:
     """Returns what is to be said of the observations of a trace."""
+    if isinstance(space, Discrete):
+        return _check_states(space, trace)
     obs = np.concatenate([trace.obs, trace.next_obs])
     finite = np.isfinite(obs)
     if not finite.all():
@@ -49,6 +51,14 @@ def check_observations(space: Box, trace: Trace) -> list[Finding]:
             )
         )
     return found + _equal_columns(obs, constant) + _outside(space, obs) + _dtypes(space, trace)
+
+
+def _check_states(space: Discrete, trace: Trace) -> list[Finding]:
+    seen = np.unique(np.concatenate([trace.obs, trace.next_obs]))
+    outside = [number for number in seen.tolist() if not (number.is_integer() and space.contains(int(number)))]
+    if outside:
+        return [problem(f"observations leave their space, {space} ({outside[0]:g})", "observe what the space promises")]
+    return [] if seen.size > 1 else [problem("no observation ever changes", "observe something that actions move")]
 
 
 def _equal_columns(obs: np.ndarray, constant: np.ndarray) -> list[Finding]:

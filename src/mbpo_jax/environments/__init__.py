@@ -4,6 +4,7 @@
   mbpo_jax/AntTruncatedObs-v5, -v4        obs 27, action  8, 1000 steps
   mbpo_jax/HumanoidTruncatedObs-v5, -v4   obs 45, action 17, 1000 steps
   mbpo_jax/HalfCheetahJump-v5             obs 17, action  6, 1000 steps
+  mbpo_jax/DynaMaze-v0                    one of 54 cells, one of 4 actions, 10,000 steps
 
 How they differ from Gymnasium's own ids:
 
@@ -15,6 +16,7 @@ How they differ from Gymnasium's own ids:
     that the two versions go by one name.
   HumanoidTruncatedObs-v5: `Humanoid-v5` without cinert, cvel, qfrc_actuator and cfrc_ext in the observation.
     The reward still pays the contact cost.
+  DynaMaze-v0: the textbook's maze (maze.py). There is no time limit in the book; a random walk takes 869 steps.
   HalfCheetahJump-v5: `HalfCheetah-v5` that is paid for height, for learning offline (jump.py).
   HumanoidTruncatedObs-v4: `Humanoid-v4` without the same four. No contact cost, as in `Humanoid-v4`.
 
@@ -49,6 +51,7 @@ _MUJOCO = "gymnasium.envs.mujoco"
 # id -> entry point, time limit in steps, constructor arguments
 _SPECS: dict[str, tuple[str, int, dict[str, Any]]] = {
     "mbpo_jax/CartpoleContinuous-v0": ("mbpo_jax.environments.cartpole:CartpoleContinuous", 200, {}),
+    "mbpo_jax/DynaMaze-v0": ("mbpo_jax.environments.maze:DynaMaze", 10_000, {}),
     "mbpo_jax/HalfCheetahJump-v5": ("mbpo_jax.environments.jump:HalfCheetahJump", 1000, {}),
     "mbpo_jax/AntTruncatedObs-v4": (f"{_MUJOCO}.ant_v4:AntEnv", 1000, {}),
     "mbpo_jax/AntTruncatedObs-v5": (f"{_MUJOCO}.ant_v5:AntEnv", 1000, _SHORT_ANT),

@@ -18,7 +18,7 @@ from flax import struct
 from mbpo_jax import health, learner, replay
 from mbpo_jax.learner import Learner
 from mbpo_jax.networks import Recurrent, Scalar
-from mbpo_jax.normalizer import Normalizer, normalize, denormalize
+from mbpo_jax.normalizer import Normalizer, denormalize, normalize
 from mbpo_jax.options import check, option
 from mbpo_jax.replay import Replay
 from mbpo_jax.types import Array, Dynamics, Key, Metrics, PyTree, Report, Spec, Transition, Watched

@@ -25,8 +25,14 @@ class ActingFunctions(NamedTuple):
     deterministic: Deterministic  # of one seed
 
 
-def compile_acting(algorithm: Algorithm, axis: SeedAxis, action_dim: int) -> ActingFunctions:
-    """Lifts an algorithm's acting over the seeds; it is compiled at its first call."""
+def compile_acting(
+    algorithm: Algorithm, axis: SeedAxis, action_dim: int, one_hot_actions: bool = False
+) -> ActingFunctions:
+    """Lifts an algorithm's acting over the seeds; it is compiled at its first call.
+
+    Args:
+      one_hot_actions: whether actions are numbers, as one-hot rows.
+    """
 
     def begin(root: Key, step: Array, actor: PyTree) -> PyTree:
         return algorithm.begin_episode(_key(root, BEGIN, step), actor)
@@ -35,6 +41,8 @@ def compile_acting(algorithm: Algorithm, axis: SeedAxis, action_dim: int) -> Act
         return algorithm.act(_key(root, ACT, step), actor, carry, obs, True)
 
     def explore(root: Key, step: Array) -> Array:
+        if one_hot_actions:
+            return jax.nn.one_hot(jax.random.randint(_key(root, EXPLORE, step), (), 0, action_dim), action_dim)
         return jax.random.uniform(_key(root, EXPLORE, step), (action_dim,), minval=-1.0, maxval=1.0)
 
     return ActingFunctions(

@@ -15,7 +15,7 @@ import numpy as np
 from mbpo_jax.driver.config import DIVERGENCE_ADVICE, Broken, Diverged, EnvironmentFailure, NotFinite
 from mbpo_jax.driver.interaction.environment_process import SimulatorProcess
 from mbpo_jax.driver.interaction.simulator import Failure, Simulator, Step
-from mbpo_jax.driver.interaction.spaces import Unfit, rescale, same
+from mbpo_jax.driver.interaction.spaces import Unfit, same
 
 TRAINING, EVALUATION = 0, 1  # streams of episode seeds
 
@@ -28,7 +28,7 @@ class Limits(NamedTuple):
 
 
 class Environment:
-    """An environment with Box observations and actions, and the journal of its running episode.
+    """An environment with Box or Discrete observations and actions, and the journal of its running episode.
 
     Args:
       timeout_s: seconds that a reset or step may take, in a process of its own; 0: no limit, in this process.
@@ -152,7 +152,7 @@ class Environment:
             raise RuntimeError("an environment that was given up or closed must be reset before it steps")
         self.actions.append(np.asarray(action, np.float32))
         try:
-            step = self._simulator.step(rescale(action, self.action_low, self.action_high))
+            step = self._simulator.step(self.spaces.to_environment(action))
         except Failure as failure:
             raise self._broken(failure, self._where()) from failure
         self._check_finite(step.next_obs, step.reward)

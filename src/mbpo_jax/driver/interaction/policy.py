@@ -66,12 +66,19 @@ class Policy:
     Args:
       low, high: bounds of actions, in the shape and dtype of the actions that are returned.
       obs_dim: numbers in an observation; None: what is given is not checked.
+      spaces: of its environment, by which numbers of Discrete ones are given and returned; None: they are Boxes.
     """
 
     def __init__(
-        self, acting: Deterministic, actor: PyTree, low: np.ndarray, high: np.ndarray, obs_dim: int | None = None
+        self,
+        acting: Deterministic,
+        actor: PyTree,
+        low: np.ndarray,
+        high: np.ndarray,
+        obs_dim: int | None = None,
+        spaces: Spaces | None = None,
     ) -> None:
-        self.actor = actor
+        self.actor, self._spaces = actor, spaces
         self._acting, self._low, self._high, self._obs_dim = acting, low, high, obs_dim
         self._episode, self._step = 0, 0
         self._carry = acting.begin(0, actor)
@@ -106,12 +113,18 @@ class Policy:
     def __call__(self, obs: np.ndarray) -> np.ndarray:
         """Returns the action for an observation [O], in the bounds, shape and dtype of the environment's actions.
 
+        An observation or action of a Discrete space is a whole number.
+
         Raises:
           ValueError: it is not one observation, or the action for it is not finite.
         """
+        if self._spaces is not None and self._spaces.obs_start is not None:
+            obs = self._spaces.row(obs)
         action = self.normalized_action(obs)
         if not np.isfinite(action).all():
             raise ValueError(f"the policy's action is not finite for the observation {np.asarray(obs).tolist()}")
+        if self._spaces is not None and self._spaces.action_start is not None:
+            return self._spaces.to_environment(action)[()]
         return rescale(action.reshape(self._low.shape), self._low, self._high)
 
 
@@ -180,7 +193,7 @@ def load_policy(
     except Exception as error:  # a damaged file: NumPy, zipfile, zlib and flax each raise their own
         raise StorageFailure(f"cannot load a policy from {path}: {type(error).__name__}: {error}") from error
     low, high = spaces.as_given(low), spaces.as_given(high)
-    policy = Policy(deterministic(algorithm), jax.tree.map(jax.numpy.asarray, actor), low, high, spec.obs_dim)
+    policy = Policy(deterministic(algorithm), jax.tree.map(jax.numpy.asarray, actor), low, high, spec.obs_dim, spaces)
     policy.trace(spec.obs_dim)
     return policy
 
@@ -272,8 +285,9 @@ def _spec(archive: zipfile.ZipFile, members: dict[str, _Member], saved: run_dire
     spec = Spec(int(_read(archive, obs_dim)), low.shape[0])
     if saved.task is not None:
         kept = tasks.spec_of(spaces_from_json(saved.task))
-        if kept != spec:
+        if kept[:2] != spec[:2]:
             raise ValueError(f"it is of {spec.obs_dim} observations and {spec.action_dim} actions, not {kept[:2]}")
+        return kept
     return spec
 
 

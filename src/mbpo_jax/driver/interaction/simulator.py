@@ -60,9 +60,7 @@ class Simulator:
         with _blaming(), self._generators():
             self._env = making.make(env_id, max_episode_steps, renders)
             self._observations, self._actions = spaces.check(env_id, self._env)
-        obs_dim, low, high = int(np.prod(self._observations.shape)), self._actions.low, self._actions.high
-        limit = self._env.spec.max_episode_steps
-        self.spaces = Spaces(obs_dim, low.reshape(-1), high.reshape(-1), limit, low.shape)
+        self.spaces: Spaces = spaces.of(self._observations, self._actions, self._env.spec.max_episode_steps)
 
     def reset(self, seed: int) -> np.ndarray:
         """Begins an episode; returns its first observation [O], float32."""
@@ -84,12 +82,12 @@ class Simulator:
             return self._observation(result[0])
 
     def step(self, action: np.ndarray) -> Step:
-        """Takes one step with an action [A], in the bounds and of the dtype of the environment's actions."""
+        """Takes one step with an action as `Spaces.to_environment` returns it."""
         with _blaming(), self._generators():
             try:
-                obs, reward, terminated, truncated, _ = self._env.step(
-                    action.reshape(self._actions.shape).astype(self._actions.dtype)
-                )
+                given = action.reshape(self._actions.shape).astype(self._actions.dtype)
+                is_number = self.spaces.action_start is not None  # environments look it up: an array has no hash
+                obs, reward, terminated, truncated, _ = self._env.step(given[()] if is_number else given)
             except ValueError as error:
                 raise _of_unpacking(error) or error from None
             flags = _flag("terminated", terminated), _flag("truncated", truncated)
@@ -139,6 +137,11 @@ class Simulator:
         given = np.asarray(obs)
         if given.dtype.kind not in NUMBER_KINDS:
             raise Failure(f"gave an observation that is no array of numbers, {_kind(obs)} of {given.dtype},")
+        if self.spaces.obs_start is not None:
+            try:
+                return self.spaces.row(given)
+            except ValueError as error:
+                raise Failure(f"gave an observation that is not of its space: {error},") from error
         if given.shape != self._observations.shape:
             raise Failure(
                 f"gave an observation of {given.size} numbers where its space has {self.spaces.obs_dim} "

@@ -1,5 +1,6 @@
 """Spaces of observations and actions: which are served, and how actions in [-1, 1] become the environment's own.
 
+Numbers of a Discrete space are one-hot rows everywhere but in the environment itself and in what a user gives a policy.
 Imports no jax, so that an environment in a process of its own starts quickly.
 """
 
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Discrete
 
 NUMBER_KINDS = "fiub"  # of dtype.kind: floats, integers, booleans
 WHOLE_KINDS = "iub"
@@ -28,10 +29,63 @@ class Spaces(NamedTuple):
     action_high: np.ndarray
     max_episode_steps: int  # the one in force, the environment's own or the run's
     action_shape: tuple[int, ...] | None = None  # of A numbers, as the environment takes them; None: not known
+    obs_start: int | None = None  # smallest observation of a Discrete space of O numbers; None: it is a Box
+    action_start: int | None = None  # the same of actions; their bounds are then those of one-hot rows, 0 and 1
 
     def as_given(self, actions: np.ndarray) -> np.ndarray:
         """Returns actions or bounds [A] in the shape that the environment takes."""
         return actions if self.action_shape is None else actions.reshape(self.action_shape)
+
+    def to_environment(self, action: np.ndarray) -> np.ndarray:
+        """Returns an action [A] in [-1, 1] as the environment takes it: [A], or the number [] of a Discrete action."""
+        if self.action_start is None:
+            return rescale(action, self.action_low, self.action_high)
+        return np.asarray(self.action_start + int(np.argmax(action)), self.action_low.dtype)
+
+    def row(self, obs: Any) -> np.ndarray:
+        """Returns the one-hot row [O], float32, of an observation of a Discrete space.
+
+        Raises:
+          ValueError: it is none; says what it must be.
+        """
+        first = self.obs_start or 0
+        last = first + self.obs_dim - 1
+        number = np.zeros(0) if isinstance(obs, tuple | list) else np.asarray(obs)
+        if number.dtype.kind not in "iu" or number.size != 1 or not first <= int(number.reshape(())) <= last:
+            raise ValueError(f"an observation must be one whole number in [{first}, {last}], got {obs!r}")
+        return (np.arange(first, last + 1) == number).astype(np.float32)
+
+    def in_words(self) -> tuple[str, str]:
+        """Returns what observations and actions are, each as a space."""
+        return _in_words(self.obs_dim, self.obs_start), _in_words(self.action_low.size, self.action_start)
+
+
+def of(observations: Box | Discrete, actions: Box | Discrete, max_episode_steps: int) -> Spaces:
+    """Returns the sizes and bounds of spaces that `check` has accepted."""
+    low, high, action_start = _bounds(actions)
+    (obs_dim, obs_start) = _size(observations)
+    shape = None if isinstance(actions, Discrete) else low.shape
+    return Spaces(obs_dim, low.reshape(-1), high.reshape(-1), max_episode_steps, shape, obs_start, action_start)
+
+
+def _size(space: Box | Discrete) -> tuple[int, int | None]:
+    """Returns how many numbers a row of a space has, and where a Discrete one begins."""
+    if isinstance(space, Discrete):
+        return int(space.n), int(space.start)
+    return int(np.prod(space.shape)), None
+
+
+def _bounds(actions: Box | Discrete) -> tuple[np.ndarray, np.ndarray, int | None]:
+    size, start = _size(actions)
+    if isinstance(actions, Discrete):
+        return np.zeros(size, actions.dtype), np.ones(size, actions.dtype), start
+    return actions.low, actions.high, start
+
+
+def _in_words(size: int, start: int | None) -> str:
+    if start is None:
+        return f"a Box of {size} number{'' if size == 1 else 's'}"
+    return f"Discrete({size}{f', start={start}' if start else ''})"
 
 
 def spaces_to_json(spaces: Spaces) -> dict[str, Any]:
@@ -40,14 +94,19 @@ def spaces_to_json(spaces: Spaces) -> dict[str, Any]:
     The shape of actions is left out where it is [A], as it was in older versions.
     """
     is_flat = spaces.action_shape in (None, spaces.action_low.shape)
-    shape = {} if is_flat else {"action_shape": list(spaces.action_shape or ())}
-    return {
-        "obs_dim": spaces.obs_dim,
-        "action_low": spaces.action_low.tolist(),
-        "action_high": spaces.action_high.tolist(),
-        "action_dtype": spaces.action_low.dtype.str,
-        "max_episode_steps": spaces.max_episode_steps,
-    } | shape
+    shape: dict[str, Any] = {} if is_flat else {"action_shape": list(spaces.action_shape or ())}
+    starts = {"obs_start": spaces.obs_start, "action_start": spaces.action_start}
+    return (
+        {
+            "obs_dim": spaces.obs_dim,
+            "action_low": spaces.action_low.tolist(),
+            "action_high": spaces.action_high.tolist(),
+            "action_dtype": spaces.action_low.dtype.str,
+            "max_episode_steps": spaces.max_episode_steps,
+        }
+        | shape
+        | {name: start for name, start in starts.items() if start is not None}
+    )
 
 
 def spaces_from_json(value: Mapping[str, Any]) -> Spaces:
@@ -63,10 +122,13 @@ def spaces_from_json(value: Mapping[str, Any]) -> Spaces:
     for name in ("obs_dim", "max_episode_steps"):
         if type(value[name]) is not int or value[name] < 1:
             raise ValueError(f"{name} must be a whole number, 1 or more, got {value[name]!r}")
+    starts = [value.get(name) for name in ("obs_start", "action_start")]
+    if not all(start is None or type(start) is int for start in starts):
+        raise ValueError(f"obs_start and action_start must be whole numbers, got {starts}")
     shape = tuple(value.get("action_shape", low.shape))
     if not all(type(size) is int and size > 0 for size in shape) or math.prod(shape) != low.size:
         raise ValueError(f"action_shape must be of {low.size} numbers, got {shape}")
-    return Spaces(value["obs_dim"], low, high, value["max_episode_steps"], shape)
+    return Spaces(value["obs_dim"], low, high, value["max_episode_steps"], shape, *starts)
 
 
 def same(spaces: Spaces, others: Spaces) -> bool:
@@ -92,16 +154,16 @@ def rescale(action: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray
     return np.minimum(np.maximum(scaled, low), high)  # a rounding may lie outside
 
 
-def check(env_id: str, env: gymnasium.Env) -> tuple[Box, Box]:
-    """Returns the spaces of observations and actions.
+def check(env_id: str, env: gymnasium.Env) -> tuple[Box | Discrete, Box | Discrete]:
+    """Returns the spaces of observations and actions; which of the two kinds an algorithm takes is not asked here.
 
     Raises:
       Unfit: they are none that can be served; names the environment and the space.
     """
     observations, actions = (_space(env_id, env, name) for name in ("observation_space", "action_space"))
-    if not isinstance(actions, Box):
+    if not isinstance(actions, Box | Discrete):
         raise Unfit(f"env must have continuous (Box) actions, got {env_id!r} with {_described(actions)}")
-    if not isinstance(observations, Box):
+    if not isinstance(observations, Box | Discrete):
         flatten = "; wrap it in gymnasium.wrappers.FlattenObservation" if _is_of_gymnasium(observations) else ""
         raise Unfit(f"env must have Box observations, got {env_id!r} with {_described(observations)}{flatten}")
     for name, space in (("observations", observations), ("actions", actions)):
@@ -112,7 +174,8 @@ def check(env_id: str, env: gymnasium.Env) -> tuple[Box, Box]:
             f"env must have vector observations, got {env_id!r} with images {observations.shape}; "
             "wrap it so that it returns features"
         )
-    _check_bounds(env_id, actions)
+    if isinstance(actions, Box):
+        _check_bounds(env_id, actions)
     return observations, actions
 
 

@@ -68,9 +68,27 @@ def build(run: RunConfig, config: Any, spec: Spec) -> Algorithm:
         raise ValueError(f"{error} (env {run.env!r}{close})") from error
 
 
+def check_served(run: RunConfig, spaces: Spaces) -> None:
+    """Checks that an environment's spaces are of the kind that the algorithm of a run takes.
+
+    Raises:
+      ValueError: they are not; names the environment, its space, and the algorithms that take it.
+    """
+    names = [name for name, entry in REGISTRY.items() if entry.discrete]
+    discrete = REGISTRY[run.algorithm].discrete
+    kind = "discrete (Discrete)" if discrete else "continuous (Box)"
+    starts = spaces.obs_start, spaces.action_start
+    for what, start, space in zip(("observations", "actions"), starts, spaces.in_words(), strict=True):
+        if (start is not None) == discrete:
+            continue
+        both = all(start is not None for start in starts)
+        other = f"; {' and '.join(names)} take Discrete observations and actions" if both else ""
+        raise ValueError(f"env must have {kind} {what} for {run.algorithm}, got {run.env!r} with {space}{other}")
+
+
 def spec_of(spaces: Spaces) -> Spec:
     """Returns the sizes of spaces, without any rule."""
-    return Spec(spaces.obs_dim, spaces.action_low.size)
+    return Spec(spaces.obs_dim, spaces.action_low.size, one_hot_actions=spaces.action_start is not None)
 
 
 def rule_name(config: Any) -> str | None:
