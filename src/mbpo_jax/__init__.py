@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # what type checkers read; at run time, `__getattr__` imports
     from mbpo_jax.algorithms.model_free import ModelFreeConfig as ModelFreeConfig
     from mbpo_jax.algorithms.mopo import MopoConfig as MopoConfig
     from mbpo_jax.algorithms.mve import MveConfig as MveConfig
+    from mbpo_jax.algorithms.pets import PetsConfig as PetsConfig
     from mbpo_jax.algorithms.steve import SteveConfig as SteveConfig
     from mbpo_jax.algorithms.td3_bc import Td3BcConfig as Td3BcConfig
     from mbpo_jax.driver.config import RunConfig as RunConfig
@@ -35,6 +36,7 @@ _MODULES = {
     "ModelFreeConfig": "algorithms.model_free",
     "MopoConfig": "algorithms.mopo",
     "MveConfig": "algorithms.mve",
+    "PetsConfig": "algorithms.pets",
     "Policy": "driver.interaction.policy",
     "Result": "driver.loop",
     "RunConfig": "driver.config",

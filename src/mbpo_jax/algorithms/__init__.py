@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from mbpo_jax import options, terminations
-from mbpo_jax.algorithms import behaviour_cloning, fitted, maac, mbpo, model_free, mopo, mve, steve, td3_bc
+from mbpo_jax.algorithms import behaviour_cloning, fitted, maac, mbpo, model_free, mopo, mve, pets, steve, td3_bc
 from mbpo_jax.types import Algorithm, Spec
 
 
@@ -71,6 +71,12 @@ REGISTRY: dict[str, Entry] = {
         maac.build,
         "The actor's gradient goes through the model (Clavera et al. 2020)",
         maac.TINY,
+    ),
+    "pets": Entry(
+        pets.PetsConfig,
+        pets.build,
+        "Planning in a learned ensemble at each step (Chua et al. 2018)",
+        pets.TINY,
     ),
     "sac": Entry(
         model_free.ModelFreeConfig,
