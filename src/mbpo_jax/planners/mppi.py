@@ -67,4 +67,5 @@ def filtered(share: float, white: Array) -> Array:
 
 def weighted_mean(config: MppiConfig, candidates: Array, scores: Array) -> Array:
     """Returns the mean [H, A] of candidates [N, H, A], weighted by exp(score / temperature)."""
-    return jnp.tensordot(jax.nn.softmax(scores / config.temperature), candidates, axes=1)
+    behind = scores - jnp.max(scores)  # before it is divided, or large scores would lose their differences
+    return jnp.tensordot(jax.nn.softmax(behind / config.temperature), candidates, axes=1)
