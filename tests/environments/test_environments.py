@@ -15,6 +15,7 @@ from mbpo_jax.environments import cartpole, jump, line_world, pets_cartpole
 pytestmark = pytest.mark.filterwarnings("ignore:.*is out of date.*:DeprecationWarning")  # Gymnasium, about v4 ids
 
 CARTPOLE = "mbpo_jax/CartpoleContinuous-v0"
+PETS_CARTPOLE, LINE_WORLD = "mbpo_jax/PetsCartpole-v0", "mbpo_jax/LineWorld-v0"
 TRUNCATED = {
     "mbpo_jax/AntTruncatedObs-v5": ("Ant-v5", 105, 27),
     "mbpo_jax/AntTruncatedObs-v4": ("Ant-v4", 27, 27),
@@ -173,16 +174,15 @@ def test_contact_cost_is_paid_in_v5_only(name: str, dims: int) -> None:
 
 def test_time_limits() -> None:
     limits = {key: spec.max_episode_steps for key, spec in gymnasium.registry.items() if "mbpo_jax/" in key}
-    assert limits == {CARTPOLE: 200} | {env_id: 1000 for env_id in (*TRUNCATED, "mbpo_jax/HalfCheetahJump-v5")}
+    assert limits == {CARTPOLE: 200, PETS_CARTPOLE: 200, LINE_WORLD: 30} | {
+        env_id: 1000 for env_id in (*TRUNCATED, "mbpo_jax/HalfCheetahJump-v5")
+    }
 
 
 def test_registering_again_changes_nothing() -> None:
     before = {key: id(spec) for key, spec in gymnasium.registry.items()}
     environments.register_all()
     assert {key: id(spec) for key, spec in gymnasium.registry.items()} == before
-
-
-PETS_CARTPOLE, LINE_WORLD = "mbpo_jax/PetsCartpole-v0", "mbpo_jax/LineWorld-v0"
 
 
 @pytest.mark.parametrize("env_id", [PETS_CARTPOLE, LINE_WORLD])
