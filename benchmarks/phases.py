@@ -25,10 +25,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from mbpo_jax import backends, replay, terminations
-from mbpo_jax.algorithms import mbpo
+from mbpo_jax.algorithms import mbpo, pets
 from mbpo_jax.driver import memory
 from mbpo_jax.driver.compile_counter import CompileCounter
 from mbpo_jax.driver.config import AUTO, RunConfig
+from mbpo_jax.driver.interaction import task
 from mbpo_jax.driver.interaction.environment import Environment
 from mbpo_jax.driver.phase_runner import PhaseRunner
 from mbpo_jax.driver.seeds import SeedAxis, num_cores, use_cores
@@ -41,6 +42,7 @@ from mbpo_jax.types import Algorithm, PyTree, Spec, Transition
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 PHASES = ("model_fit", "model_rollout", "sac_update", "env_step", "checkpoint")
+PLAN = "plan"  # of experiments with --algorithm=pets, which have no other phase here
 FIT_STEPS = 400  # gradient steps of the fit that is timed, moments and held-out passes included
 PRODUCT_SIZE = 3000  # of the square float32 product that stands for what the machine can do
 
@@ -71,7 +73,9 @@ class Work(NamedTuple):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=5.0, help="Least measured time per phase.")
-    parser.add_argument("--phases", default=",".join(PHASES), help="Which, separated by commas.")
+    parser.add_argument(
+        "--phases", default=",".join(PHASES), help=f"Which, separated by commas; {PLAN} for PETS's flagfiles alone."
+    )
     parser.add_argument("--experiments", default="halfcheetah", help="Names of flagfiles, separated by commas.")
     for name, default in Case._field_defaults.items():
         if name != "experiment":
@@ -156,7 +160,7 @@ def large_product() -> Callable[[], Any]:
 def prepare(phase: str, case: Case) -> Work:
     """A phase at the sizes of a case."""
     works = {"model_fit": fit, "model_rollout": roll_out, "sac_update": update}
-    return (works | {"env_step": env_step, "checkpoint": checkpoint})[phase](case)
+    return (works | {"env_step": env_step, "checkpoint": checkpoint, PLAN: plan})[phase](case)
 
 
 def full_buffer(empty: Replay, num_rows: int) -> Replay:
@@ -321,6 +325,31 @@ def env_step(case: Case) -> Work:
         return seconds(long) - seconds(short)
 
     return Work(measured, case.seeds * (long - short), "steps/s", own_clock=True)
+
+
+def plan(case: Case) -> Work:
+    """One action: all iterations of the search, from an observation to the first action of the plan."""
+    argv = [f"--flagfile={EXPERIMENTS / case.experiment}.flags"]
+    if case.num_members:
+        argv += [f"--num_members={case.num_members}", f"--num_elites={case.num_members}"]
+    run, config = flags.parse([*argv, "--planner=cem", "--stop_variance=0"])  # all iterations
+    env = Environment(run.env, 0, 0, run.max_episode_steps)
+    spec = Spec(env.obs_dim, env.action_dim, terminations.never)
+    env.close()
+    spec = task.with_rules(spec, config, run.env)
+    algorithm = pets.build(config, spec)
+    axis = SeedAxis(case.seeds)
+    roots = axis.keys(range(case.seeds))
+    actor = axis.lift(lambda key: algorithm.actor(algorithm.init(key)))(roots)
+    carry = axis.lift(algorithm.begin_episode)(roots, actor)
+    act = axis.lift(lambda key, actor, carry, obs: algorithm.act(key, actor, carry, obs, True), outputs=2)
+    obs = axis.place(axis.join([jnp.zeros(spec.obs_dim)] * case.seeds))
+    planner = config.planner
+    rows = planner.num_candidates * config.num_particles * config.horizon * planner.iterations
+    inputs = pets.encoding_of(config, spec).num_inputs
+    units, hidden = config.model.model_hidden_units, len(config.model.model_weight_decays) - 1
+    layers = [(inputs, units), *[(units, units)] * (hidden - 1), *[(units, 1 + spec.obs_dim)] * 2]
+    return Work(lambda: act(roots, actor, carry, obs)[0], case.seeds * rows, "model_rows/s", products(layers))
 
 
 def products(layers: list[tuple[int, int]]) -> float:

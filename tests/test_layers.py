@@ -14,7 +14,7 @@ FILES = {path.relative_to(SRC).as_posix(): path for path in sorted(SRC.rglob("*.
 LEVELS = {
     0: "types options backends",
     1: "batching ensemble health learner replay permutation networks distributions normalizer schedules terminations "
-    "theory",
+    "theory rewards",
     2: "models rollouts planners agents",
     3: "algorithms",
     4: "driver environments reports data_sets",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # what type checkers read; at run time, `__getattr__` imports
     from mbpo_jax.algorithms.model_free import ModelFreeConfig as ModelFreeConfig
     from mbpo_jax.algorithms.mopo import MopoConfig as MopoConfig
     from mbpo_jax.algorithms.mve import MveConfig as MveConfig
+    from mbpo_jax.algorithms.pets import PetsConfig as PetsConfig
     from mbpo_jax.algorithms.q_planning import QPlanningConfig as QPlanningConfig
     from mbpo_jax.algorithms.sac_svg import SacSvgConfig as SacSvgConfig
     from mbpo_jax.algorithms.steve import SteveConfig as SteveConfig
@@ -46,6 +47,7 @@ _MODULES = {
     "ModelFreeConfig": "algorithms.model_free",
     "MopoConfig": "algorithms.mopo",
     "MveConfig": "algorithms.mve",
+    "PetsConfig": "algorithms.pets",
     "Policy": "driver.interaction.policy",
     "QPlanningConfig": "algorithms.q_planning",
     "Result": "driver.loop",

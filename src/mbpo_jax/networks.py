@@ -39,6 +39,25 @@ class GaussianMlp(nn.Module):
         return dense(self.num_targets, "mean")(x), dense(self.num_targets, "log_var")(x)
 
 
+class MeanMlp(nn.Module):
+    """A member of a deterministic ensemble: the network above without the head for the log-variance."""
+
+    num_targets: int
+    hidden_units: int
+    num_hidden_layers: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Maps [..., I] to the targets [..., D]."""
+
+        def dense(units: int, name: str) -> nn.Dense:
+            return nn.Dense(units, kernel_init=_truncated_normal, precision=jax.lax.Precision.HIGHEST, name=name)
+
+        for i in range(self.num_hidden_layers):
+            x = nn.swish(dense(self.hidden_units, f"layer_{i}")(x))
+        return dense(self.num_targets, "mean")(x)
+
+
 class Classifier(nn.Module):
     """Inputs [..., I] to the logit [...] of a class of two."""
 

@@ -122,7 +122,9 @@ BY_NAME: dict[str, TerminationFn] = {
     "HumanoidTruncatedObs": humanoid,
     "InvertedDoublePendulum": inverted_double_pendulum,
     "InvertedPendulum": inverted_pendulum,
+    "LineWorld": never,
     "Pendulum": never,
+    "PetsCartpole": never,
     "Pusher": never,
     "Reacher": never,
     "Swimmer": never,
@@ -131,7 +133,13 @@ BY_NAME: dict[str, TerminationFn] = {
 """Rules by the environment's name without module, namespace and version."""
 
 _MUJOCO_VERSIONS = ("4", "5")
-_OTHER_VERSIONS = {"CartpoleContinuous": ("0",), "HalfCheetahJump": ("5",), "Pendulum": ("1",)}
+_OTHER_VERSIONS = {
+    "CartpoleContinuous": ("0",),
+    "HalfCheetahJump": ("5",),
+    "LineWorld": ("0",),
+    "Pendulum": ("1",),
+    "PetsCartpole": ("0",),
+}
 _NAMESPACES = ("", "mbpo_jax")
 
 

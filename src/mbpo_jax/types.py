@@ -53,6 +53,7 @@ class Spec(NamedTuple):
     termination_fn: TerminationFn | None = None  # None: not known, and the algorithm must not need it
     reward_fn: RewardFn | None = None  # None: not known, or to be learnt
     one_hot_actions: bool = False  # whether an action is one of `action_dim`, as a one-hot row
+    max_episode_steps: int | None = None  # time limit; None: not known
 
 
 class Watched(struct.PyTreeNode):
@@ -214,3 +215,4 @@ class Algorithm(NamedTuple):
     replay_capacity: int = 0  # most real rows kept; 0: it learns from a data set, all of which is kept
     dynamics: Callable[[PyTree], Dynamics] | None = None  # (state) -> what it imagines with; None: it has no model
     critic: Critic | None = None  # of the algorithm's state
+    acts_on_device: bool = False  # whether acting is so much work that policies are evaluated where phases run

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tiny_runs
 
+from mbpo_jax import rewards
 from mbpo_jax.algorithms import REGISTRY
 from mbpo_jax.driver.interaction.policy import load_policy
 
@@ -11,7 +12,8 @@ ROWS = tiny_runs.AGENTS | tiny_runs.THROUGH_MODEL
 
 
 def test_every_row_is_run_somewhere():
-    assert REGISTRY.keys() == {"mbpo", "sac"} | ROWS.keys() | tiny_runs.TABLES.keys() | tiny_runs.OFFLINE_ROWS.keys()
+    others = tiny_runs.TABLES, tiny_runs.PLANNING, tiny_runs.OFFLINE_ROWS
+    assert REGISTRY.keys() == {"mbpo", "sac"}.union(ROWS, *others)
 
 
 CHANGES = {"num_steps": 90, "eval_every_steps": 30, "eval_episodes": 1}
@@ -62,3 +64,35 @@ def test_a_run_through_the_model_that_is_stopped_ends_like_one_that_is_not(whole
     assert tiny_runs.train(tmp_path, knobs, num_steps=70).finished
     assert tiny_runs.train(tmp_path, knobs).finished
     tiny_runs.assert_same_bits(tiny_runs.saved(tmp_path).arrays, tiny_runs.saved(run_dir).arrays)
+
+
+def test_a_run_that_plans_resumes_inside_an_episode_and_its_policy_acts_alone(tmp_path):
+    """It is stopped at its 21st planned action, so that what is carried from step to step is saved and read."""
+    knobs = tiny_runs.PLANNING["pets"] | CHANGES | {"max_episode_steps": 50}
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    assert tiny_runs.train(whole, knobs).finished
+    assert tiny_runs.train(resumed, knobs, num_steps=81).finished
+    assert tiny_runs.train(resumed, knobs).finished
+    tiny_runs.assert_same_bits(tiny_runs.saved(resumed).arrays, tiny_runs.saved(whole).arrays)
+    told = {key for line in tiny_runs.lines(whole) for key in line}
+    assert {"fit_model/holdout_mse_elite_mean", "eval/return_mean"} <= told
+    assert not any(key.startswith("update_agent/") for key in told)
+
+    policy, again = load_policy(whole), load_policy(whole)
+    obs = np.full(4, 0.01, np.float32)
+    actions = np.array([policy(obs) for _ in range(3)])
+    np.testing.assert_array_equal(actions, [again(obs) for _ in range(3)])
+    policy.reset(0)
+    np.testing.assert_array_equal(policy(obs), actions[0])  # the same episode, so the same draws and no plan left over
+    assert len(np.unique(actions)) == 3
+
+    config = whole / "config.json"
+    config.write_text(config.read_text().replace("mbpo_jax.rewards:one_each_step", "my_module:my_reward"))
+    with pytest.raises(ValueError, match="reward_fn must be given to load this policy, which plans with .*my_reward"):
+        load_policy(whole)
+    np.testing.assert_array_equal(load_policy(whole, reward_fn=rewards.one_each_step)(obs), actions[0])
+
+
+def test_a_plan_beyond_the_end_of_an_episode_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"horizon must be at most the steps of an episode \(5\), got 6"):
+        tiny_runs.train(tmp_path, tiny_runs.PLANNING["pets"], horizon=6)

@@ -117,6 +117,21 @@ TABLES = {
     "q_planning": TABLE | {"algorithm": "q_planning", "replay_capacity": 200},  # which keeps all rows
     "dyna_q": TABLE | {"algorithm": "dyna_q", "prioritised_sweeping": "true", "table_model": "counting"},
 }
+# The rows that plan, and have no agent that learns.
+NO_AGENT = {"updates_per_step", "batch_size", "hidden_units", "num_hidden_layers"}
+PLANNING = {
+    "pets": {name: value for name, value in MBPO.items() if name not in ONLY_ROLLOUTS | NO_AGENT}
+    | {
+        "algorithm": "pets",
+        "horizon": 3,
+        "num_particles": 3,
+        "num_elites": 3,
+        "num_candidates": 6,
+        "elite_candidates": 2,
+        "iterations": 2,
+        "reward_fn": "mbpo_jax.rewards:one_each_step",
+    }
+}
 # The rows that learn from a data set, which `write_data_set` makes.
 OFFLINE = RUN | {
     "num_steps": 40,

@@ -1,5 +1,6 @@
 """The project's environments: cart-pole dynamics by hand, truncated observations against the full ones."""
 
+import warnings
 from typing import Any
 
 import gymnasium
@@ -9,11 +10,12 @@ from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 
 from mbpo_jax import environments
-from mbpo_jax.environments import cartpole, jump
+from mbpo_jax.environments import cartpole, jump, line_world, pets_cartpole
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is out of date.*:DeprecationWarning")  # Gymnasium, about v4 ids
 
 CARTPOLE = "mbpo_jax/CartpoleContinuous-v0"
+PETS_CARTPOLE, LINE_WORLD = "mbpo_jax/PetsCartpole-v0", "mbpo_jax/LineWorld-v0"
 TRUNCATED = {
     "mbpo_jax/AntTruncatedObs-v5": ("Ant-v5", 105, 27),
     "mbpo_jax/AntTruncatedObs-v4": ("Ant-v4", 27, 27),
@@ -172,7 +174,7 @@ def test_contact_cost_is_paid_in_v5_only(name: str, dims: int) -> None:
 
 def test_time_limits() -> None:
     limits = {key: spec.max_episode_steps for key, spec in gymnasium.registry.items() if "mbpo_jax/" in key}
-    assert limits == {CARTPOLE: 200, "mbpo_jax/DynaMaze-v0": 10_000} | {
+    assert limits == {CARTPOLE: 200, PETS_CARTPOLE: 200, LINE_WORLD: 30, "mbpo_jax/DynaMaze-v0": 10_000} | {
         env_id: 1000 for env_id in (*TRUNCATED, "mbpo_jax/HalfCheetahJump-v5")
     }
 
@@ -181,3 +183,53 @@ def test_registering_again_changes_nothing() -> None:
     before = {key: id(spec) for key, spec in gymnasium.registry.items()}
     environments.register_all()
     assert {key: id(spec) for key, spec in gymnasium.registry.items()} == before
+
+
+@pytest.mark.parametrize("env_id", [PETS_CARTPOLE, LINE_WORLD])
+def test_tasks_of_planners_meet_the_gymnasium_interface_and_end_by_time_alone(env_id: str) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*(infinity|normalized).*")  # check_env, about the bounds of their spaces
+        check_env(gymnasium.make(env_id).unwrapped, skip_render_check=True)
+    env = gymnasium.make(env_id)
+    assert env.spec is not None
+    env.reset(seed=0)
+    ends = [env.step(env.action_space.low)[2:4] for _ in range(env.spec.max_episode_steps or 0)]
+    assert ends == [(False, False)] * (len(ends) - 1) + [(False, True)]
+
+
+@pytest.mark.parametrize("env_class", [pets_cartpole.PetsCartpole, line_world.LineWorld])
+def test_tasks_of_planners_must_be_reset_first(env_class: type[gymnasium.Env[Any, Any]]) -> None:
+    with pytest.raises(ResetNeeded):
+        env_class().step(np.zeros(1, np.float32))
+
+
+def test_the_point_of_the_line_world_moves_by_its_new_speed() -> None:
+    env = gymnasium.make(LINE_WORLD)
+    env.reset()
+    obs, reward, *_ = env.step(np.array([-0.5], np.float32))
+    np.testing.assert_allclose(obs, [0.5, -0.5])
+    np.testing.assert_allclose(reward, -0.00025)
+    obs, *_ = env.step(np.array([0.5], np.float32))
+    np.testing.assert_allclose(obs, [0.5, 0.0])
+
+
+def test_the_pole_of_pets_hangs_swings_as_its_inertia_says_and_pays_at_the_top() -> None:
+    env = pets_cartpole.PetsCartpole()
+    env.reset(seed=0)
+    data = env._data
+    data.qpos[:], data.qvel[:] = 0.0, 0.0
+    obs, reward, *_ = env.step(np.zeros(1))
+    np.testing.assert_allclose(obs, 0.0, atol=2e-3)  # it hangs, but for the 0.001 m that the pole leans by
+    np.testing.assert_allclose(reward, np.exp(-4.0), rtol=1e-3)  # 1.2 m below the place, in lengths of 0.6 m
+    data.qpos[:], data.qvel[:] = (0.0, np.pi), 0.0
+    _, reward, *_ = env.step(np.zeros(1))
+    np.testing.assert_allclose(reward, 1.0, atol=1e-3)
+    _, reward, *_ = env.step(np.array([2.0]))
+    assert reward < 1.0 - 0.01 * 2.0**2 + 1e-6
+    # A force of 100 N at a control of 1 on both bodies, the pole at rest: for small times x'' = F / (M + m') with the
+    # pole's mass at the end of a rod that turns freely, so between F / (M + m) and F / M.
+    cart, pole = env._model.body_mass[1:]
+    data.qpos[:], data.qvel[:] = 0.0, 0.0
+    obs, *_ = env.step(np.array([1.0]))
+    time = 2 * 0.02
+    assert 100.0 / (cart + pole) * time * 0.95 < obs[2] < 100.0 / cart * time

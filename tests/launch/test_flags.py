@@ -273,6 +273,23 @@ OTHERS["td3_bc"] = {
     "target_update_rate": 0.005,
     "discount": 0.99,
 }
+OTHERS["pets_cartpole"] = {
+    "algorithm": "pets", "env": "mbpo_jax/PetsCartpole-v0", "num_candidates": 400, "elite_candidates": 40,
+    "iterations": 5, "smoothing": 0.1, "horizon": 25, "num_particles": 20, "propagation": "tsinf", "num_members": 5,
+    "num_elites": 5, "model_hidden_units": 500, "model_weight_decays": (1e-4, 2.5e-4, 2.5e-4, 5e-4),
+    "model_learning_rate": 1e-3, "model_batch_size": 32, "angles": "1", "fit_every_steps": 200,
+    "exploration_steps": 200, "reward_fn": "mbpo_jax.rewards:pets_cartpole",
+}  # fmt: skip
+OTHERS["pets_continuous_cartpole"] = {
+    "algorithm": "pets", "env": "mbpo_jax/CartpoleContinuous-v0", "num_candidates": 500, "elite_candidates": 50,
+    "iterations": 5, "smoothing": 0.1, "horizon": 15, "num_particles": 20, "num_members": 5, "model_hidden_units": 200,
+    "model_weight_decays": (5e-5,) * 4, "fit_every_steps": 50, "angles": "none",
+}  # fmt: skip
+OTHERS["pets_small"] = {"algorithm": "pets", "num_candidates": 100, "num_particles": 5, "model_hidden_units": 64}
+OTHERS["pets_pendulum"] = {
+    "algorithm": "pets", "env": "Pendulum-v1", "num_steps": 5000, "num_candidates": 500, "elite_candidates": 50,
+    "iterations": 5, "horizon": 20, "model_hidden_units": 128, "reward_fn": "mbpo_jax.rewards:pendulum",
+}  # fmt: skip
 
 
 def flat(config):
@@ -391,7 +408,7 @@ def test_the_last_of_two_wins_and_a_space_will_do():
         (
             "--algorithm=ppo",
             "'ppo'",
-            "one of mbpo, mbpo_ddpg, mbpo_td3, mve, steve, maac, double_horizon, svg, sac_svg, sac",
+            "one of mbpo, mbpo_ddpg, mbpo_td3, mve, steve, maac, double_horizon, svg, sac_svg, pets, sac",
         ),
         ("--seed_lifting=pmap", "'pmap'", "one of auto, each, vmap"),
         ("--env=", "''", "a Gymnasium id"),

@@ -14,6 +14,7 @@ from mbpo_jax.algorithms import (
     model_free,
     mopo,
     mve,
+    pets,
     q_planning,
     sac_svg,
     steve,
@@ -108,6 +109,12 @@ REGISTRY: dict[str, Entry] = {
         sac_svg.build,
         "SAC whose actor climbs a deterministic model, then its critics (Amos et al. 2021)",
         sac_svg.TINY,
+    ),
+    "pets": Entry(
+        pets.PetsConfig,
+        pets.build,
+        "Planning in a learned ensemble at each step (Chua et al. 2018)",
+        pets.TINY,
     ),
     "sac": Entry(
         model_free.ModelFreeConfig,

@@ -128,7 +128,15 @@ def learned_world(
     Raises:
       ValueError: it does not, and no rule is known.
     """
-    world = build(config, spec)
+    return with_ends(build(config, spec), spec, termination_fn)
+
+
+def with_ends(world: WorldModel, spec: Spec, termination_fn: str) -> WorldModel:
+    """Returns a world model that learns its ends, too, where `--termination_fn` says so.
+
+    Raises:
+      ValueError: it does not, and no rule is known.
+    """
     if termination_fn == terminations.LEARNED:
         return learned_ends.build(world, spec)
     known_rule(spec)

@@ -70,7 +70,8 @@ def describe(run: RunConfig, task: Task, algorithm: Algorithm, config: Any) -> l
     parts = [f"{work[kind]:,} {words}" for kind, words in stepped if kind in work]
     if "fit_model" in work:
         parts.append(_count(work["fit_model"], "model fit"))
-    parts.append(_count(num_updates(run, algorithm, config), "agent update"))
+    if UPDATE in work:
+        parts.append(_count(num_updates(run, algorithm, config), "agent update"))
     return [*lines, f"this run, for each seed: {', '.join(parts)}"]
 
 

@@ -1,6 +1,8 @@
 """The project's environments; importing this package registers them with Gymnasium.
 
   mbpo_jax/CartpoleContinuous-v0          obs  4, action  1,  200 steps
+  mbpo_jax/PetsCartpole-v0                obs  4, action  1,  200 steps
+  mbpo_jax/LineWorld-v0                   obs  2, action  1,   30 steps
   mbpo_jax/AntTruncatedObs-v5, -v4        obs 27, action  8, 1000 steps
   mbpo_jax/HumanoidTruncatedObs-v5, -v4   obs 45, action 17, 1000 steps
   mbpo_jax/HalfCheetahJump-v5             obs 17, action  6, 1000 steps
@@ -19,6 +21,9 @@ How they differ from Gymnasium's own ids:
   DynaMaze-v0: the textbook's maze (maze.py). There is no time limit in the book; a random walk takes 869 steps.
   HalfCheetahJump-v5: `HalfCheetah-v5` that is paid for height, for learning offline (jump.py).
   HumanoidTruncatedObs-v4: `Humanoid-v4` without the same four. No contact cost, as in `Humanoid-v4`.
+
+PetsCartpole-v0 is the swing-up of PETS (Chua et al. 2018; pets_cartpole.py), and LineWorld-v0 a point to be brought to
+0, for tests of planners (line_world.py).
 
 In all of the truncated ones the observation is [qpos[2:], qvel], and actions, rewards, starts and ends are
 those of the id that is named.
@@ -52,6 +57,8 @@ _MUJOCO = "gymnasium.envs.mujoco"
 _SPECS: dict[str, tuple[str, int, dict[str, Any]]] = {
     "mbpo_jax/CartpoleContinuous-v0": ("mbpo_jax.environments.cartpole:CartpoleContinuous", 200, {}),
     "mbpo_jax/DynaMaze-v0": ("mbpo_jax.environments.maze:DynaMaze", 10_000, {}),
+    "mbpo_jax/PetsCartpole-v0": ("mbpo_jax.environments.pets_cartpole:PetsCartpole", 200, {}),
+    "mbpo_jax/LineWorld-v0": ("mbpo_jax.environments.line_world:LineWorld", 30, {}),
     "mbpo_jax/HalfCheetahJump-v5": ("mbpo_jax.environments.jump:HalfCheetahJump", 1000, {}),
     "mbpo_jax/AntTruncatedObs-v4": (f"{_MUJOCO}.ant_v4:AntEnv", 1000, {}),
     "mbpo_jax/AntTruncatedObs-v5": (f"{_MUJOCO}.ant_v5:AntEnv", 1000, _SHORT_ANT),

@@ -73,10 +73,11 @@ def loss(
 
 
 def weight_penalty(params: PyTree, weight_decays: tuple[float, ...]) -> Array:
-    """Returns the sum over layers of decay * |W|^2 / 2; biases are free. The two heads share the last value."""
+    """Returns the sum over layers of decay * |W|^2 / 2; biases are free. The heads share the last value."""
     *hidden, last = weight_decays
     decays = {f"layer_{i}": decay for i, decay in enumerate(hidden)} | {"mean": last, "log_var": last}
-    return sum(0.5 * decay * jnp.sum(jnp.square(params[name]["kernel"])) for name, decay in decays.items())  # type: ignore[return-value]
+    present = {name: decay for name, decay in decays.items() if name in params}
+    return sum(0.5 * decay * jnp.sum(jnp.square(params[name]["kernel"])) for name, decay in present.items())  # type: ignore[return-value]
 
 
 def bounds_loss(bounds: PyTree) -> Array:

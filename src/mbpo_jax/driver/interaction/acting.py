@@ -109,8 +109,9 @@ class Acting:
     def policies(self, state: PyTree) -> list[Policy]:
         """Returns the policies that every seed is evaluated with."""
         low, high = self._spaces.action_low, self._spaces.action_high
-        # One observation at a time, for which the host's own device is the quickest.
-        actors = [jax.device_put(actor, self._host) for actor in self._axis.to_host(self.actors(state))]
+        # One observation at a time, for which the host's own device is the quickest, unless the policy plans.
+        device = jax.local_devices()[0] if self._algorithm.acts_on_device else self._host
+        actors = [jax.device_put(actor, device) for actor in self._axis.to_host(self.actors(state))]
         return [Policy(self._deterministic, actor, low, high) for actor in actors]
 
     def _actions(

@@ -18,11 +18,12 @@ import flax.traverse_util
 import jax
 import numpy as np
 
+from mbpo_jax import rewards, terminations
 from mbpo_jax.driver.config import AUTO, NEVER, StorageFailure
 from mbpo_jax.driver.interaction import task as tasks
 from mbpo_jax.driver.interaction.spaces import Spaces, rescale, spaces_from_json
 from mbpo_jax.driver.storage import files, packing, run_directory
-from mbpo_jax.types import Algorithm, Array, Key, PyTree, Spec, TerminationFn
+from mbpo_jax.types import Algorithm, Array, Key, PyTree, RewardFn, Spec, TerminationFn
 
 ACTION_LOW, ACTION_HIGH, OBS_DIM = "action_low", "action_high", "obs_dim"
 
@@ -157,28 +158,34 @@ def policy_path(run_dir: str | Path, seed: int, best: bool = False) -> Path:
 
 
 def load_policy(
-    run_dir: str | Path, seed: int | None = None, best: bool = False, termination_fn: TerminationFn | None = None
+    run_dir: str | Path,
+    seed: int | None = None,
+    best: bool = False,
+    termination_fn: TerminationFn | None = None,
+    reward_fn: RewardFn | None = None,
 ) -> Policy:
     """Loads a policy that a run saved, on any device; imports and runs no code from the directory.
 
-    So it does not import the function that a run's `--termination_fn=module:function` names either. Policies that look
-    at the observation alone need none. One that plans, in a learnt model that ends episodes by this function, is given
-    it here.
+    So it does not import the functions that a run's `--termination_fn=module:function` and `--reward_fn` name either.
+    Policies that look at the observation alone need none. One that plans, in a learnt model that ends episodes or pays
+    rewards by these functions, is given them here; those of `mbpo_jax.rewards` are known.
 
     Args:
       seed: which agent; the run's first seed by default.
       best: the policy of the best evaluation instead of the newest.
-      termination_fn: takes the place of the run's own.
+      termination_fn, reward_fn: take the place of the run's own.
     Raises:
       StorageFailure: names the file that is missing or does not fit.
-      ValueError: the policy plans with the run's own termination function, which was not given.
+      ValueError: the policy plans with the run's own termination or reward function, which was not given.
     """
     saved = run_directory.read_config(Path(run_dir))
     path = policy_path(run_dir, saved.run.seeds[0] if seed is None else seed, best)
     try:
         with files.open_regular(path) as file, zipfile.ZipFile(file) as archive:
             members = _members(archive, os.fstat(file.fileno()).st_size)
-            spec = _spec(archive, members, saved)._replace(termination_fn=termination_fn or _termination_fn(saved))
+            spec = _spec(archive, members, saved)._replace(
+                termination_fn=termination_fn or _termination_fn(saved), reward_fn=reward_fn or _reward_fn(saved)
+            )
             algorithm = tasks.build(saved.run, saved.algorithm, spec)
             template = jax.eval_shape(lambda key: algorithm.actor(algorithm.init(key)), jax.random.key(0))
             _check_arrays(_flat(template), members)
@@ -206,6 +213,16 @@ def _termination_fn(saved: run_directory.SavedConfig) -> TerminationFn | None:
         raise ValueError(f"termination_fn must be given to load this policy, which plans with the run's own, {name!r}")
 
     return tasks.resolve_termination_fn(name, saved.run.env) if name in (None, AUTO, NEVER) else not_imported
+
+
+def _reward_fn(saved: run_directory.SavedConfig) -> RewardFn | None:
+    """Returns the rule that the run paid imagined steps by; one that raises ValueError if it would be imported."""
+    name = getattr(saved.algorithm, "reward_fn", terminations.LEARNED)
+
+    def not_imported(obs: Array, action: Array, next_obs: Array) -> Array:
+        raise ValueError(f"reward_fn must be given to load this policy, which plans with the run's own, {name!r}")
+
+    return None if name == terminations.LEARNED else rewards.KNOWN.get(name, not_imported)
 
 
 def _flat(actor: PyTree) -> dict[str, Any]:

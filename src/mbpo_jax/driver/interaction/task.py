@@ -33,7 +33,7 @@ def resolve(env_id: str, spaces: Spaces, config: Any) -> Task:
     Raises:
       ValueError: what `--termination_fn` or `--reward_fn` names cannot be imported, or is no such function.
     """
-    spec = with_rules(spec_of(spaces), config, env_id)
+    spec = with_rules(spec_of(spaces)._replace(max_episode_steps=spaces.max_episode_steps), config, env_id)
     if spec.termination_fn is not None:
         check_termination_fn(spec.termination_fn, str(rule_name(config)), spec)
     if spec.reward_fn is not None:

@@ -1,0 +1,159 @@
+"""PETS: at each step a planner searches for actions with a high return in a learned ensemble; the first is taken.
+
+References: Chua et al. 2018, "Deep Reinforcement Learning in a Handful of Trials using Probabilistic Dynamics Models";
+official code kchua/handful-of-trials. Differences: docs/planning.md.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from mbpo_jax import planners
+from mbpo_jax.algorithms import phases, propagation
+from mbpo_jax.models import deterministic, gaussian, world
+from mbpo_jax.models.angles import see_angles
+from mbpo_jax.models.encoding import Encoding, forward
+from mbpo_jax.models.state import GaussianConfig
+from mbpo_jax.options import check, chosen_section, option
+from mbpo_jax.planners.cem import CemConfig
+from mbpo_jax.planners.planner import Planner
+from mbpo_jax.rollouts import particles
+from mbpo_jax.types import Algorithm, Array, Key, Phase, PyTree, Spec
+
+MEMBERS = {"gaussian": gaussian.member, "deterministic": deterministic.member}
+NO_ANGLES = "none"
+
+
+@dataclasses.dataclass(frozen=True)
+class PetsConfig:
+    """Knobs of PETS. The defaults are for tasks that nobody has tuned; the paper's are in experiments/."""
+
+    exploration_steps: int = option(200, "Environment steps of uniformly random actions before planning.", minimum=1)
+    replay_capacity: int = option(100_000, "Maximum number of real rows kept; the oldest give way.", minimum=1)
+    fit_every_steps: int = option(200, "Environment steps between model fits.", minimum=1)
+    horizon: int = option(25, "Steps that are planned ahead.", minimum=1)
+    num_particles: int = option(20, "Imagined trajectories of each candidate.", minimum=1)
+    member: str = option("gaussian", "Networks of the ensemble.", choices=tuple(MEMBERS))
+    propagation: str = option(
+        propagation.TSINF,
+        "How particles move: one member each, at each step (ts1) or for good (tsinf); all members' mean (expectation, "
+        "one particle is enough), a draw from all (ds), or one drawn anew from the particles' moments (mm).",
+        choices=propagation.KINDS,
+    )
+    angles: str = option(
+        NO_ANGLES,
+        "Observations that are angles, by number from 0 and separated by commas: the model sees their sine and cosine.",
+    )
+    termination_fn: str = option("auto", phases.TERMINATION_HELP)
+    reward_fn: str = option("learned", phases.REWARD_HELP)
+    planner: planners.PlannerConfig = chosen_section(CemConfig(), "Search for the actions.", planners.CONFIG_CLASSES)
+    model: GaussianConfig = GaussianConfig(
+        num_members=5, num_elites=5, model_weight_decays=(1e-4, 2.5e-4, 2.5e-4, 5e-4)
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+        angle_numbers(self)
+        if self.model.num_elites != self.model.num_members:
+            raise ValueError(
+                f"model.num_elites must be num_members ({self.model.num_members}), for every member plans, got "
+                f"{self.model.num_elites}"
+            )
+        if self.propagation in propagation.SAMPLED and self.num_particles % self.model.num_members:
+            raise ValueError(
+                f"num_particles must be a multiple of num_members ({self.model.num_members}) with propagation="
+                f"{self.propagation}, got {self.num_particles}"
+            )
+
+
+TINY = {
+    "exploration_steps": 40, "replay_capacity": 400, "fit_every_steps": 10, "horizon": 2, "num_particles": 4,
+    "planner.num_candidates": 6, "planner.elite_candidates": 2, "planner.iterations": 2,
+    "model.num_members": 2, "model.num_elites": 2, "model.model_hidden_units": 8,
+    "model.model_weight_decays": (5e-5, 1e-4), "model.fit_epoch_minibatches": 1,
+}  # fmt: skip
+"""Changes of the defaults, by full path, with which tests run every phase within seconds."""
+
+
+class PetsState(struct.PyTreeNode, kw_only=True):
+    """Everything that the phases read, the real rows aside."""
+
+    model: PyTree  # an EnsembleState, or one with what has learnt when episodes end
+
+
+class Plan(struct.PyTreeNode, kw_only=True):
+    """What is carried from step to step of an episode."""
+
+    planner: PyTree  # what the next search begins with
+    draws: Array  # [2], uint32: the key of what is drawn where nothing is explored
+    step: Array  # [], int32, of the episode
+
+
+def angle_numbers(config: PetsConfig) -> tuple[int, ...]:
+    """Returns the observations that are angles.
+
+    Raises:
+      ValueError: the knob says something else.
+    """
+    words = [] if config.angles == NO_ANGLES else config.angles.split(",")
+    if not all(word.strip().isdecimal() for word in words) or len({int(word) for word in words}) < len(words):
+        raise ValueError(f"angles must be none, or different whole numbers from 0 on, got {config.angles!r}")
+    return tuple(int(word) for word in words)
+
+
+def build(config: PetsConfig, spec: Spec) -> Algorithm:
+    """Returns PETS with the planner of the config.
+
+    Raises:
+      ValueError: the spec has no termination function, and none is learnt; or plans are longer than episodes; or an
+        angle is no observation.
+    """
+    if spec.max_episode_steps is not None and config.horizon > spec.max_episode_steps:
+        raise ValueError(
+            f"horizon must be at most the steps of an episode ({spec.max_episode_steps}), got {config.horizon}"
+        )
+    encoding = encoding_of(config, spec)
+    member = MEMBERS[config.member](config.model, encoding)
+    model = phases.with_ends(world.build(config.model, member, encoding), spec, config.termination_fn)
+    planner = planners.build(config.planner, config.horizon, spec.action_dim)
+    dynamics = functools.partial(propagation.dynamics, config.propagation, model, encoding, spec, config.num_particles)
+
+    def act(key: Key, belief: PyTree, carry: Plan, obs: Array, explore: bool) -> tuple[Array, Plan]:
+        if not explore:  # the plan is the same whoever asks; see `Algorithm.act`
+            key = jax.random.fold_in(jax.random.wrap_key_data(carry.draws), carry.step)
+        redeal = config.propagation == propagation.TS1
+        score = functools.partial(particles.score, dynamics(belief), obs, config.num_particles, redeal)
+        actions, plan = planner.plan(key, carry.planner, score)
+        return actions[0], carry.replace(planner=plan, step=carry.step + 1)
+
+    return Algorithm(
+        init=lambda key: PetsState(model=model.init(key)),
+        actor=lambda state: model.belief(state.model),
+        begin_episode=functools.partial(begin_episode, planner),
+        act=act,
+        phases=(Phase("fit_model", config.fit_every_steps, config.exploration_steps, phases.fit_model(model)),),
+        exploration_steps=config.exploration_steps,
+        replay_capacity=config.replay_capacity,
+        dynamics=lambda state: phases.learned_dynamics(model, model.belief(state.model), spec),
+        acts_on_device=True,
+    )
+
+
+def encoding_of(config: PetsConfig, spec: Spec) -> Encoding:
+    """Returns what the networks see and predict.
+
+    Raises:
+      ValueError: an angle is no observation.
+    """
+    angles = angle_numbers(config)
+    if max(angles, default=0) >= spec.obs_dim:
+        raise ValueError(f"angles must be numbers of observations, 0 to {spec.obs_dim - 1}, got {config.angles!r}")
+    return see_angles(forward(spec), angles) if angles else forward(spec)
+
+
+def begin_episode(planner: Planner, key: Key, belief: PyTree) -> Plan:
+    """Returns the plan that an episode begins with."""
+    return Plan(planner=planner.begin(), draws=jax.random.key_data(key), step=jnp.zeros((), jnp.int32))

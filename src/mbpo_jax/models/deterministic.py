@@ -1,0 +1,56 @@
+"""Networks that predict the targets without a spread and learn by squared error: PETS's D and DE.
+
+Reference: Chua et al. 2018 (PETS), section 4.
+"""
+
+import functools
+
+import chex
+import jax.numpy as jnp
+
+from mbpo_jax.models.encoding import Encoding
+from mbpo_jax.models.gaussian import weight_penalty
+from mbpo_jax.models.member import Member
+from mbpo_jax.models.state import GaussianConfig
+from mbpo_jax.networks import MeanMlp
+from mbpo_jax.types import Array, Key, PyTree
+
+
+def member(config: GaussianConfig, encoding: Encoding) -> Member:
+    """Returns one network of the ensemble; members share nothing."""
+    network = MeanMlp(encoding.num_targets, config.model_hidden_units, len(config.model_weight_decays) - 1)
+
+    def init(key: Key) -> PyTree:
+        return network.init(key, jnp.zeros(encoding.num_inputs))["params"]
+
+    return Member(
+        init=init,
+        init_shared=lambda: {},
+        loss=functools.partial(loss, network, config.model_weight_decays),
+        shared_loss=lambda shared: jnp.zeros(()),
+        predict=functools.partial(predict, network),
+        metrics=lambda shared: {},
+    )
+
+
+def predict(network: MeanMlp, params: PyTree, shared: PyTree, x: Array) -> tuple[Array, Array]:
+    """Returns the targets [B, D] at normalised inputs x [B, I], and -inf, the log of no variance."""
+    mean = network.apply({"params": params}, x)
+    assert isinstance(mean, jnp.ndarray)
+    return mean, jnp.full_like(mean, -jnp.inf)
+
+
+def loss(
+    network: MeanMlp,
+    weight_decays: tuple[float, ...],
+    params: PyTree,
+    shared: PyTree,
+    x: Array,
+    y: Array,
+    weights: Array,
+) -> Array:
+    """Returns the weighted squared error [] of targets y [B, D] at x [B, I], mean over D, and the weight penalty."""
+    mean, _ = predict(network, params, shared, x)
+    error = jnp.mean(jnp.square(y - mean), axis=-1)
+    chex.assert_equal_shape([weights, error])
+    return jnp.sum(weights * error) + weight_penalty(params, weight_decays)

@@ -1,0 +1,83 @@
+"""The cross-entropy method as in PETS: a Gaussian that moves to the best of what is drawn from it.
+
+References: Chua et al. 2018 (PETS); official code kchua/handful-of-trials, `dmbrl/misc/optimizers/cem.py` and
+`dmbrl/controllers/MPC.py`.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from mbpo_jax.options import check, option
+from mbpo_jax.planners.planner import Planner, ScoreFn, best, scored, shifted
+from mbpo_jax.types import Array, Key
+
+FIRST_VARIANCE = 0.25  # of each action, (upper - lower bound)^2 / 16
+TRUNCATION = 2.0  # standard deviations beyond which nothing is drawn
+
+
+@dataclasses.dataclass(frozen=True)
+class CemConfig:
+    """Knobs of the cross-entropy method; the defaults are those of PETS's cart-pole."""
+
+    num_candidates: int = option(400, "Sequences of actions that an iteration draws.", minimum=1)
+    elite_candidates: int = option(40, "Best candidates, which the next iteration is drawn around.", minimum=1)
+    iterations: int = option(5, "Iterations of a search at most.", minimum=1)
+    smoothing: float = option(
+        0.1, "Share of the old mean and variance in the new ones, PETS's alpha.", minimum=0.0, maximum=1.0
+    )
+    stop_variance: float = option(1e-3, "Largest variance of an action at which a search stops.", minimum=0.0)
+
+    def __post_init__(self) -> None:
+        check(self)
+        check_elites(self.elite_candidates, self.num_candidates)
+
+
+def check_elites(elite_candidates: int, num_candidates: int) -> None:
+    """Raises ValueError if there are more elites than candidates."""
+    if elite_candidates > num_candidates:
+        raise ValueError(f"elite_candidates must be at most num_candidates ({num_candidates}), got {elite_candidates}")
+
+
+def build(config: CemConfig, horizon: int, action_dim: int) -> Planner:
+    """Returns a planner whose plan is the mean [H, A] that its next search begins with."""
+    return Planner(begin=lambda: jnp.zeros((horizon, action_dim)), plan=functools.partial(plan, config))
+
+
+def plan(config: CemConfig, key: Key, start: Array, score_fn: ScoreFn) -> tuple[Array, Array]:
+    """Returns the mean [H, A] of the last iteration; and it moved one step on, with 0 for the action that is new."""
+
+    def iterate(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        number, mean, variance = carry
+        key_draw, key_score = jax.random.split(jax.random.fold_in(key, number))
+        candidates = draw(key_draw, mean, variance, config.num_candidates)
+        scores = scored(score_fn, key_score, candidates)
+        return number + 1, *refine(config, mean, variance, candidates, scores)
+
+    def goes_on(carry: tuple[Array, Array, Array]) -> Array:
+        number, _, variance = carry
+        return (number < config.iterations) & (jnp.max(variance) > config.stop_variance)
+
+    first = jnp.zeros((), jnp.int32), start, jnp.full_like(start, FIRST_VARIANCE)
+    _, mean, _ = jax.lax.while_loop(goes_on, iterate, first)
+    return mean, shifted(mean, jnp.zeros_like(mean[0]))
+
+
+def draw(key: Key, mean: Array, variance: Array, number: int) -> Array:
+    """Draws candidates [number, H, A] in [-1, 1] around a mean [H, A].
+
+    Two standard deviations reach to the nearer bound at most, and nothing is drawn beyond them.
+    """
+    room = (1.0 - jnp.abs(mean)) / TRUNCATION
+    std = jnp.sqrt(jnp.minimum(jnp.square(room), variance))
+    noise = jax.random.truncated_normal(key, -TRUNCATION, TRUNCATION, (number, *mean.shape))
+    return mean[None] + std[None] * noise
+
+
+def refine(config: CemConfig, mean: Array, variance: Array, candidates: Array, scores: Array) -> tuple[Array, Array]:
+    """Moves mean and variance [H, A] to those of the elites, but for the share that is kept of the old ones."""
+    elites = best(candidates, scores, config.elite_candidates)
+    keep, take = config.smoothing, 1.0 - config.smoothing
+    return keep * mean + take * jnp.mean(elites, 0), keep * variance + take * jnp.var(elites, 0)

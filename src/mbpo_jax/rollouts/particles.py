@@ -1,0 +1,70 @@
+"""Scores of sequences of actions: mean sums of rewards over particles that all begin in one state.
+
+Particles are dealt to the versions of the dynamics, so that none is computed that is not used. All candidates are dealt
+alike: each is moved by every version in equal shares, which compares them better than chance would, and only a few
+numbers are permuted.
+
+Reference: Chua et al. 2018 (PETS), section 5.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from mbpo_jax import health
+from mbpo_jax.types import Array, Dynamics, Key
+
+FAILED = -1e6  # sum of rewards of a particle whose prediction exploded, as in PETS's official code
+
+Moved = tuple[Array, Array, Array]  # next_obs [P, N, O], reward [P, N], ends bool [P, N]
+
+
+def score(dynamics: Dynamics, start_obs: Array, num_particles: int, redeal: bool, key: Key, actions: Array) -> Array:
+    """Returns the mean over P particles of the sum of rewards [N] of candidates [N, H, A], from one state [O] on.
+
+    With all but the last two given it is a `planners.planner.ScoreFn`. A particle that has ended earns nothing more.
+
+    Args:
+      num_particles: of each candidate; a multiple of `dynamics.num_groups`.
+      redeal: whether particles are dealt to the versions anew at each step (TS1), or keep theirs (TSinf).
+    """
+    shape = (num_particles, actions.shape[0])
+
+    def step(carry: tuple[Array, ...], inputs: tuple[Array, Array]) -> tuple[tuple[Array, ...], None]:
+        obs, total, alive, exploded = carry
+        number, action = inputs
+        key_deal, key_move = jax.random.split(jax.random.fold_in(key, number))
+        order = jax.random.permutation(key_deal, num_particles) if redeal else jnp.arange(num_particles)
+        next_obs, reward, ends = _move(key_move, dynamics, order, obs, action)
+        usable = health.magnitude((next_obs, reward), keep=2) < health.LIMIT  # nan is not below it
+        moves = alive & usable
+        carry = (
+            jnp.where(moves[..., None], next_obs, obs),
+            total + jnp.where(moves, reward, 0.0),
+            moves & ~ends,
+            exploded | (alive & ~usable),
+        )
+        return carry, None
+
+    obs = jnp.broadcast_to(start_obs, (*shape, start_obs.shape[-1]))
+    start = obs, jnp.zeros(shape), jnp.ones(shape, bool), jnp.zeros(shape, bool)
+    numbered = jnp.arange(actions.shape[1]), jnp.swapaxes(actions, 0, 1)
+    (_, total, _, exploded), _ = jax.lax.scan(step, start, numbered)
+    return jnp.mean(jnp.where(exploded, FAILED, total), axis=0)
+
+
+def _move(key: Key, dynamics: Dynamics, order: Array, obs: Array, action: Array) -> Moved:
+    """Moves obs [P, N, O] by action [N, A]; particles are dealt to the versions in the order [P]."""
+    num_particles, num_candidates, obs_dim = obs.shape
+    share = num_particles // dynamics.num_groups
+    dealt = obs[order].reshape(dynamics.num_groups, share * num_candidates, obs_dim)
+    same_action = jnp.broadcast_to(action, (share, *action.shape)).reshape(share * num_candidates, -1)
+
+    def move_share(group: Array) -> Moved:
+        return dynamics.step_fn(jax.random.fold_in(key, group), group, dealt[group], same_action)
+
+    moved = jax.lax.map(move_share, jnp.arange(dynamics.num_groups))
+    back = jnp.argsort(order)
+    next_obs, reward, ends = jax.tree.map(
+        lambda leaf: leaf.reshape(num_particles, num_candidates, *leaf.shape[2:])[back], moved
+    )
+    return next_obs, reward, ends
