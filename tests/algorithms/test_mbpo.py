@@ -12,6 +12,7 @@ from mbpo_jax.agents.ddpg import DdpgConfig
 from mbpo_jax.agents.sac import SacConfig
 from mbpo_jax.agents.td3 import Td3Config
 from mbpo_jax.algorithms import mbpo, phases
+from mbpo_jax.models import gaussian
 from mbpo_jax.models.gaussian import GaussianConfig
 from mbpo_jax.types import FINISHED, Phase, Spec, Transition
 
@@ -396,7 +397,7 @@ def test_the_agent_of_the_config_learns_on_batches_of_both_kinds(agent_class):
 
 def test_critics_regress_on_expanded_targets_where_that_is_asked_for():
     agent, knobs = agents.build(SMALL["agent"], SPEC), {"real_fraction": 0.5, **SMALL}
-    world = phases.learned_world(SMALL["model"], SPEC, "auto")
+    world = phases.with_ends(gaussian.build(SMALL["model"], SPEC), SPEC, "auto")
     learning = functools.partial(mbpo._learning, spec=SPEC, agent=agent, world=world)
     assert learning(mbpo.MbpoConfig(**knobs)) is phases.own_targets
     without_a_model = mbpo.MbpoConfig(**knobs | {"real_fraction": 1.0}, expansion_steps=2)

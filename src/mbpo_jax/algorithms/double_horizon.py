@@ -113,7 +113,7 @@ def build(config: DoubleHorizonConfig, spec: Spec) -> Algorithm:
     Raises:
       ValueError: the spec has no termination function, and none is learnt.
     """
-    world = phases.learned_world(config.model, spec, config.termination_fn, homoscedastic.build)
+    world = phases.with_ends(homoscedastic.build(config.model, spec), spec, config.termination_fn)
     parts = Parts(config, spec, world, bounded_sac.build(config.agent, spec))
     burst = Programs(
         (

@@ -13,6 +13,7 @@ from flax import struct
 from mbpo_jax import agents
 from mbpo_jax.algorithms import phases
 from mbpo_jax.algorithms.reactive import reactive
+from mbpo_jax.models import gaussian
 from mbpo_jax.types import Agent, Algorithm, Key, Learning, Phase, PyTree, Spec, WorldModel
 
 TINY = {
@@ -42,7 +43,7 @@ def build(
       ValueError: the spec has no termination function, and none is learnt.
     """
     agent = agents.build(config.agent, spec)
-    world = phases.learned_world(config.model, spec, config.termination_fn)
+    world = phases.with_ends(gaussian.build(config.model, spec), spec, config.termination_fn)
     batches = phases.real_batches(config.updates_per_step, config.batch_size)
     update = phases.update_agent(agent, batches, functools.partial(learning, config, spec, world, agent))
     return Algorithm(

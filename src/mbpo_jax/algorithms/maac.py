@@ -15,6 +15,7 @@ from mbpo_jax import agents, backends, replay
 from mbpo_jax.agents.sac import SacConfig
 from mbpo_jax.algorithms import phases
 from mbpo_jax.algorithms.reactive import reactive
+from mbpo_jax.models import gaussian
 from mbpo_jax.models.state import GaussianConfig
 from mbpo_jax.options import check, chosen_section, option
 from mbpo_jax.replay import Replay
@@ -75,7 +76,7 @@ def build(config: MaacConfig, spec: Spec) -> Algorithm:
       ValueError: the spec has no termination function, and none is learnt.
     """
     agent = agents.build(config.agent, spec)
-    world = phases.learned_world(config.model, spec, config.termination_fn)
+    world = phases.with_ends(gaussian.build(config.model, spec), spec, config.termination_fn)
     num_real = int(config.batch_size * config.real_fraction)
     room = config.retain_rounds * config.rollout_batch * config.horizon
 

@@ -107,7 +107,7 @@ def build(config: MbpoConfig, spec: Spec) -> Algorithm:
     """
     agent, num_real = agents.build(config.agent, spec), num_real_rows(config)
     if uses_model(config):
-        world = phases.learned_world(config.model, spec, config.termination_fn)
+        world = phases.with_ends(gaussian.build(config.model, spec), spec, config.termination_fn)
     else:
         world = gaussian.build(config.model, spec)
     fit_and_roll_out = _model_phases(config, spec, agent, world) if uses_model(config) else ()

@@ -16,6 +16,7 @@ from mbpo_jax.agents import scaled
 from mbpo_jax.agents.sac import SacConfig
 from mbpo_jax.algorithms import phases
 from mbpo_jax.algorithms.reactive import reactive
+from mbpo_jax.models import gaussian
 from mbpo_jax.models.state import GaussianConfig
 from mbpo_jax.options import check, chosen_section, option
 from mbpo_jax.replay import Replay
@@ -96,7 +97,7 @@ def build(config: MopoConfig, spec: Spec) -> Algorithm:
     Raises:
       ValueError: the spec has no termination function.
     """
-    world = phases.learned_world(config.model, spec, config.termination_fn)
+    world = phases.with_ends(gaussian.build(config.model, spec), spec, config.termination_fn)
     agent, measure = phases.scaled_agent(agents.build(config.agent, spec), spec, config.obs_scaling)
     num_real = num_real_rows(config)
 

@@ -12,8 +12,7 @@ import jax.numpy as jnp
 
 from mbpo_jax import health, replay, terminations
 from mbpo_jax.agents import scaled
-from mbpo_jax.models import gaussian, learned_ends
-from mbpo_jax.models.state import GaussianConfig
+from mbpo_jax.models import learned_ends
 from mbpo_jax.replay import Replay
 from mbpo_jax.rollouts import branched
 from mbpo_jax.types import (
@@ -115,20 +114,6 @@ def check_rule(spec: Spec, termination_fn: str) -> None:
             "--termination_fn=package.module:function, a function of (obs, action, next_obs), each [B, ...], to bool "
             "[B]; or --termination_fn=never if episodes only end by time limit"
         )
-
-
-def learned_world(
-    config: GaussianConfig,
-    spec: Spec,
-    termination_fn: str,
-    build: Callable[[GaussianConfig, Spec], WorldModel] = gaussian.build,
-) -> WorldModel:
-    """Returns the model of a task: one that learns its ends, too, where `--termination_fn` says so.
-
-    Raises:
-      ValueError: it does not, and no rule is known.
-    """
-    return with_ends(build(config, spec), spec, termination_fn)
 
 
 def with_ends(world: WorldModel, spec: Spec, termination_fn: str) -> WorldModel:

@@ -17,6 +17,7 @@ from mbpo_jax import replay
 from mbpo_jax.algorithms import phases
 from mbpo_jax.driver.config import NO_ENVIRONMENT
 from mbpo_jax.driver.trained import Trained, load_trained
+from mbpo_jax.models import gaussian
 from mbpo_jax.models.encoding import forward
 from mbpo_jax.rollouts.penalties import PENALTIES
 from mbpo_jax.studies import episodes, imagination
@@ -73,7 +74,7 @@ def _rows(trained: Trained, num_rows: int) -> dict[str, Transition]:
 def _judge(trained: Trained, rows: Transition) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Returns every penalty [B] by name, and the error [B], of transitions."""
     config, spec = trained.config, trained.spec
-    world = phases.learned_world(config.model, spec, config.termination_fn)
+    world = phases.with_ends(gaussian.build(config.model, spec), spec, config.termination_fn)
 
     @jax.jit
     def judge(model: Any, rows: Transition) -> tuple[dict[str, Array], Array]:

@@ -18,8 +18,7 @@ import flax.traverse_util
 import jax
 import numpy as np
 
-from mbpo_jax import rewards, terminations
-from mbpo_jax.driver.config import AUTO, NEVER, StorageFailure
+from mbpo_jax.driver.config import StorageFailure
 from mbpo_jax.driver.interaction import task as tasks
 from mbpo_jax.driver.interaction.spaces import Spaces, rescale, spaces_from_json
 from mbpo_jax.driver.storage import files, packing, run_directory
@@ -184,7 +183,8 @@ def load_policy(
         with files.open_regular(path) as file, zipfile.ZipFile(file) as archive:
             members = _members(archive, os.fstat(file.fileno()).st_size)
             spec = _spec(archive, members, saved)._replace(
-                termination_fn=termination_fn or _termination_fn(saved), reward_fn=reward_fn or _reward_fn(saved)
+                termination_fn=termination_fn or tasks.saved_termination_fn(saved.run, saved.algorithm),
+                reward_fn=reward_fn or tasks.saved_reward_fn(saved.algorithm),
             )
             algorithm = tasks.build(saved.run, saved.algorithm, spec)
             template = jax.eval_shape(lambda key: algorithm.actor(algorithm.init(key)), jax.random.key(0))
@@ -203,26 +203,6 @@ def load_policy(
     policy = Policy(deterministic(algorithm), jax.tree.map(jax.numpy.asarray, actor), low, high, spec.obs_dim, spaces)
     policy.trace(spec.obs_dim)
     return policy
-
-
-def _termination_fn(saved: run_directory.SavedConfig) -> TerminationFn | None:
-    """Returns the rule that the run ended imagined episodes by; one that raises ValueError if it would be imported."""
-    name = tasks.rule_name(saved.algorithm)
-
-    def not_imported(obs: Array, action: Array, next_obs: Array) -> Array:
-        raise ValueError(f"termination_fn must be given to load this policy, which plans with the run's own, {name!r}")
-
-    return tasks.resolve_termination_fn(name, saved.run.env) if name in (None, AUTO, NEVER) else not_imported
-
-
-def _reward_fn(saved: run_directory.SavedConfig) -> RewardFn | None:
-    """Returns the rule that the run paid imagined steps by; one that raises ValueError if it would be imported."""
-    name = getattr(saved.algorithm, "reward_fn", terminations.LEARNED)
-
-    def not_imported(obs: Array, action: Array, next_obs: Array) -> Array:
-        raise ValueError(f"reward_fn must be given to load this policy, which plans with the run's own, {name!r}")
-
-    return None if name == terminations.LEARNED else rewards.KNOWN.get(name, not_imported)
 
 
 def _flat(actor: PyTree) -> dict[str, Any]:

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mbpo_jax import terminations
+from mbpo_jax import rewards, terminations
 from mbpo_jax.algorithms import REGISTRY
 from mbpo_jax.driver.config import AUTO, NEVER, RunConfig
 from mbpo_jax.driver.interaction.spaces import Spaces
-from mbpo_jax.types import Algorithm, Spec, TerminationFn
+from mbpo_jax.types import Algorithm, Array, RewardFn, Spec, TerminationFn
 
 MOST_DISAGREEMENT = 0.001  # share of real rows on which a rule and its environment may differ by rounding
 MOST_LEARNT_DISAGREEMENT = 0.01  # and one that was learnt
@@ -180,3 +180,23 @@ def _imported(knob: str, name: str, others: str) -> Callable[..., Any]:
             f"{knob} must be {others} or package.module:function that can be imported, got {name!r} "
             f"({type(error).__name__}: {error})"
         ) from error
+
+
+def saved_termination_fn(run: RunConfig, config: Any) -> TerminationFn | None:
+    """Returns the rule that the run ended imagined episodes by; one that raises ValueError if it would be imported."""
+    name = rule_name(config)
+
+    def not_imported(obs: Array, action: Array, next_obs: Array) -> Array:
+        raise ValueError(f"termination_fn must be given to load this policy, which plans with the run's own, {name!r}")
+
+    return resolve_termination_fn(name, run.env) if name in (None, AUTO, NEVER) else not_imported
+
+
+def saved_reward_fn(config: Any) -> RewardFn | None:
+    """Returns the rule that the run paid imagined steps by; one that raises ValueError if it would be imported."""
+    name = getattr(config, "reward_fn", terminations.LEARNED)
+
+    def not_imported(obs: Array, action: Array, next_obs: Array) -> Array:
+        raise ValueError(f"reward_fn must be given to load this policy, which plans with the run's own, {name!r}")
+
+    return None if name == terminations.LEARNED else rewards.KNOWN.get(name, not_imported)
