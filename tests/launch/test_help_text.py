@@ -47,7 +47,8 @@ def test_every_knob_that_an_algorithm_reads_is_there_with_help_range_and_default
     chosen = {"algorithm": "every run", "seeds": "every run", "flagfile": "every run", "batch_size": "the algorithm"}
     of_agent = options.choices(config).get("agent")
     chosen |= {"hidden_units": f"the agent ({of_agent})" if of_agent else "the agent"}
-    chosen |= {"num_members": "the model"} if "model" in options.sections(config) else {}
+    of_model = "num_members" if "num_members" in groups else "model_hidden_units"  # a model of sequences is one network
+    chosen |= {of_model: "the model"} if "model" in options.sections(config) else {}
     if algorithm == "pets":
         del chosen["batch_size"], chosen["hidden_units"]  # it plans, and has no agent that learns
     assert {name: groups[name] for name in chosen} == chosen

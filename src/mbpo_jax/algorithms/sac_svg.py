@@ -128,6 +128,7 @@ def measure_scale(key: Key, state: SacSvgState, real: Replay) -> tuple[SacSvgSta
     state, report = measure(key, state, real)
     scale = state.agent.scale
     scale = scale.replace(std=jnp.clip(scale.std, SMALLEST_SCALE, LARGEST_SCALE))
+    report = report.replace(metrics=report.metrics | {"obs_scale": scale.std})
     return state.replace(agent=state.agent.replace(scale=scale)), report
 
 
