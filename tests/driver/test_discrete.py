@@ -106,8 +106,9 @@ def test_a_process_of_its_own_gives_the_same_numbers():
         simulator.close()
 
 
-@pytest.mark.parametrize("observations", [Discrete(4, start=2), Box(-1, 1, (3,))])
-@pytest.mark.parametrize("actions", [Discrete(2), Box(-1, 1, (2, 2))])
+@pytest.mark.parametrize(
+    "observations, actions", [(Discrete(4, start=2), Discrete(2)), (Box(-1, 1, (3,)), Box(-1, 1, (2, 2)))]
+)
 def test_spaces_come_back_from_json(observations, actions):
     given = spaces.of(observations, actions, 7)
     json = spaces.spaces_to_json(given)
@@ -136,19 +137,23 @@ class _Nothing:
 
 # -- what takes which --------------------------------------------------------------------------------------------
 
-TAKERS = "q_planning and dyna_q take Discrete observations and actions"
+TAKERS = "; q_planning and dyna_q take such spaces"
 
 
 @pytest.mark.parametrize(
     "algorithm, env, why",
     [
-        ("sac", "FrozenLake-v1", f"Box) observations for sac, got 'FrozenLake-v1' with Discrete(16); {TAKERS}"),
-        ("mbpo", "CartPole-v1", "continuous (Box) actions for mbpo, got 'CartPole-v1' with Discrete(2)"),
-        ("dyna_q", "CartPole-v1", "(Discrete) observations for dyna_q, got 'CartPole-v1' with a Box of 4 numbers"),
-        ("q_planning", "InvertedPendulum-v5", "got 'InvertedPendulum-v5' with a Box of 4 numbers"),
-        ("td3", "discrete/Counter-v0", f"got 'discrete/Counter-v0' with Discrete(3, start=5); {TAKERS}"),
+        ("sac", "FrozenLake-v1", f"for sac, got 'FrozenLake-v1' with Discrete(16) and Discrete(4){TAKERS}"),
+        ("td3", "discrete/Counter-v0", f"with Discrete(3, start=5) and Discrete(3, start=-1){TAKERS}"),
+        ("mbpo", "CartPole-v1", "(Box) actions, or Discrete observations, too, got 'CartPole-v1' with Discrete(2)"),
+        ("dyna_q", "CartPole-v1", "(Box) actions, or Discrete observations, too, got 'CartPole-v1' with Discrete(2)"),
+        (
+            "q_planning",
+            "InvertedPendulum-v5",
+            "got 'InvertedPendulum-v5' with a Box of 4 numbers and a Box of 1 number",
+        ),
     ],
-)  # fmt: skip
+)
 def test_an_algorithm_that_cannot_take_a_space_is_refused_in_a_line(algorithm, env, why, tmp_path, capsys):
     status = main([f"--algorithm={algorithm}", f"--env={env}", f"--run_dir={tmp_path / 'run'}", "--compile_cache=off"])
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
@@ -228,7 +233,7 @@ def test_the_whole_command_plays_a_policy_and_refuses_another_kind_of_task(whole
     assert evaluate.main(command) == 0
     assert "episode" in capsys.readouterr().out
     for env, has in (
-        ("CartPole-v1", "got one with 4 and 2"),
+        ("discrete/Counter-v0", "got one with 3 and 3"),
         ("discrete/Boxes-v0", "got a Box of 16 numbers and a Box"),
     ):
         assert evaluate.main([*command, f"--env={env}"]) == 2

@@ -7,7 +7,8 @@ import pytest
 
 from mbpo_jax.driver.config import Broken, Diverged, EnvironmentFailure, NotFinite
 from mbpo_jax.driver.interaction import global_random
-from mbpo_jax.driver.interaction.environment import EVALUATION, TRAINING, Environment, Limits, rescale
+from mbpo_jax.driver.interaction.environment import EVALUATION, TRAINING, Environment, Limits
+from mbpo_jax.driver.interaction.spaces import rescale
 
 
 @pytest.fixture

@@ -154,16 +154,19 @@ def rescale(action: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray
     return np.minimum(np.maximum(scaled, low), high)  # a rounding may lie outside
 
 
-def check(env_id: str, env: gymnasium.Env) -> tuple[Box | Discrete, Box | Discrete]:
+def check(env_id: str, env: gymnasium.Env) -> tuple[Box, Box] | tuple[Discrete, Discrete]:
     """Returns the spaces of observations and actions; which of the two kinds an algorithm takes is not asked here.
 
     Raises:
       Unfit: they are none that can be served; names the environment and the space.
     """
     observations, actions = (_space(env_id, env, name) for name in ("observation_space", "action_space"))
-    if not isinstance(actions, Box | Discrete):
-        raise Unfit(f"env must have continuous (Box) actions, got {env_id!r} with {_described(actions)}")
-    if not isinstance(observations, Box | Discrete):
+    if isinstance(observations, Discrete) and isinstance(actions, Discrete):
+        return observations, actions
+    if not isinstance(actions, Box):
+        mixed = ", or Discrete observations, too" if isinstance(actions, Discrete) else ""
+        raise Unfit(f"env must have continuous (Box) actions{mixed}, got {env_id!r} with {_described(actions)}")
+    if not isinstance(observations, Box):
         flatten = "; wrap it in gymnasium.wrappers.FlattenObservation" if _is_of_gymnasium(observations) else ""
         raise Unfit(f"env must have Box observations, got {env_id!r} with {_described(observations)}{flatten}")
     for name, space in (("observations", observations), ("actions", actions)):
@@ -174,8 +177,7 @@ def check(env_id: str, env: gymnasium.Env) -> tuple[Box | Discrete, Box | Discre
             f"env must have vector observations, got {env_id!r} with images {observations.shape}; "
             "wrap it so that it returns features"
         )
-    if isinstance(actions, Box):
-        _check_bounds(env_id, actions)
+    _check_bounds(env_id, actions)
     return observations, actions
 
 

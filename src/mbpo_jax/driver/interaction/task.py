@@ -74,16 +74,16 @@ def check_served(run: RunConfig, spaces: Spaces) -> None:
     Raises:
       ValueError: they are not; names the environment, its space, and the algorithms that take it.
     """
-    names = [name for name, entry in REGISTRY.items() if entry.discrete]
-    discrete = REGISTRY[run.algorithm].discrete
-    kind = "discrete (Discrete)" if discrete else "continuous (Box)"
-    starts = spaces.obs_start, spaces.action_start
-    for what, start, space in zip(("observations", "actions"), starts, spaces.in_words(), strict=True):
-        if (start is not None) == discrete:
-            continue
-        both = all(start is not None for start in starts)
-        other = f"; {' and '.join(names)} take Discrete observations and actions" if both else ""
-        raise ValueError(f"env must have {kind} {what} for {run.algorithm}, got {run.env!r} with {space}{other}")
+    takes_discrete, is_discrete = REGISTRY[run.algorithm].discrete, spaces.action_start is not None
+    if takes_discrete == is_discrete:
+        return
+    kind = "Discrete" if takes_discrete else "continuous (Box)"
+    given = " and ".join(spaces.in_words())
+    names = " and ".join(name for name, entry in REGISTRY.items() if entry.discrete)
+    others = f"; {names} take such spaces" if is_discrete else ""
+    raise ValueError(
+        f"env must have {kind} observations and actions for {run.algorithm}, got {run.env!r} with {given}{others}"
+    )
 
 
 def spec_of(spaces: Spaces) -> Spec:
