@@ -134,7 +134,8 @@ def test_a_plan_is_carried_on_and_what_is_drawn_goes_by_the_episodes_key():
 @pytest.mark.parametrize("kind", propagation.KINDS)
 @pytest.mark.parametrize("member", pets.MEMBERS)
 def test_every_member_and_propagation_acts(kind, member):
-    config = dataclasses.replace(TINY, propagation=kind, member=member, angles="0")
+    ends = "learned" if kind == "mm" else "auto"
+    config = dataclasses.replace(TINY, propagation=kind, member=member, angles="0", termination_fn=ends)
     algorithm = pets.build(config, SPEC)
     belief = algorithm.actor(jax.eval_shape(algorithm.init, jax.random.key(0)))
     carry = jax.eval_shape(algorithm.begin_episode, jax.random.key(0), belief)

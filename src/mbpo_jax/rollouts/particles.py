@@ -15,7 +15,7 @@ from mbpo_jax.types import Array, Dynamics, Key
 
 FAILED = -1e6  # sum of rewards of a particle whose prediction exploded, as in PETS's official code
 
-Progress = tuple[Array, Array, Array, Array]  # obs [P, N, O], sum of rewards, alive bool, exploded bool [P, N]
+Carry = tuple[Array, Array, Array, Array]  # obs [P, N, O]; total [P, N]; alive, exploded bool [P, N]
 Moved = tuple[Array, Array, Array]  # next_obs [P, N, O], reward [P, N], ends bool [P, N]
 
 
@@ -30,7 +30,7 @@ def score(dynamics: Dynamics, start_obs: Array, num_particles: int, redeal: bool
     """
     shape = (num_particles, actions.shape[0])
 
-    def step(carry: Progress, inputs: tuple[Array, Array]) -> tuple[Progress, None]:
+    def step(carry: Carry, inputs: tuple[Array, Array]) -> tuple[Carry, None]:
         obs, total, alive, exploded = carry
         number, action = inputs
         key_deal, key_move = jax.random.split(jax.random.fold_in(key, number))
