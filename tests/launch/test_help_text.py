@@ -49,8 +49,8 @@ def test_every_knob_that_an_algorithm_reads_is_there_with_help_range_and_default
     chosen |= {"hidden_units": f"the agent ({of_agent})" if of_agent else "the agent"}
     of_model = "num_members" if "num_members" in groups else "model_hidden_units"  # a model of sequences is one network
     chosen |= {of_model: "the model"} if "model" in options.sections(config) else {}
-    if algorithm == "pets":
-        del chosen["batch_size"], chosen["hidden_units"]  # it plans, and has no agent that learns
+    if algorithm in ("pets", "q_planning", "dyna_q"):
+        del chosen["batch_size"], chosen["hidden_units"]  # they plan, or keep tables, and have no agent with networks
     assert {name: groups[name] for name in chosen} == chosen
 
 
@@ -97,7 +97,7 @@ def test_alone_it_says_how_to_get_further():
     lines = text.split("algorithms:\n")[1].split("\n\n")[0].splitlines()
     assert [line.split()[0] for line in lines] == list(REGISTRY)
     starts = {line.index(member.summary) for line, member in zip(lines, REGISTRY.values(), strict=True)}
-    assert starts == {2 + len("mbpo_ddpg") + 2}
+    assert starts == {2 + max(map(len, REGISTRY)) + 2}
 
 
 def test_a_wrong_command_line_is_refused_in_a_line(capsys):

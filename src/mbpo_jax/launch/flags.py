@@ -6,6 +6,7 @@ sections that are chosen, `--algorithm` and `--agent`: absl reads every value as
 of that algorithm says.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -187,16 +188,19 @@ def _whole(text: str) -> int:
 
 def _readers() -> dict[str, dict[str, dict[str, Knob]]]:
     """Returns, by algorithm, whoever reads flags (`mbpo --agent=td3`), and the knobs that they set, by full path."""
-    found: dict[str, dict[str, dict[str, Knob]]] = {}
-    for algorithm, entry in REGISTRY.items():
-        default = entry.default_config()
-        readers = {}
-        for name in open_choices(algorithm):
-            for choice in options.tree(default)[name].choices:
-                knobs = knobs_of(algorithm, options.replace(default, {name: choice}))
-                readers[f"{algorithm} --{name}={choice}"] = knobs | {name: options.tree(default)[name]}
-        found[algorithm] = readers or {algorithm: knobs_of(algorithm, default)}
-    return found
+    return {name: _readers_of(name, entry.config_class, entry.agent) for name, entry in REGISTRY.items()}
+
+
+@functools.cache  # of what the knobs depend on: every parsing asks for all rows
+def _readers_of(algorithm: str, config_class: type, agent: str | None) -> dict[str, dict[str, Knob]]:
+    del config_class, agent
+    default = REGISTRY[algorithm].default_config()
+    readers = {}
+    for name in open_choices(algorithm):
+        for choice in options.tree(default)[name].choices:
+            knobs = knobs_of(algorithm, options.replace(default, {name: choice}))
+            readers[f"{algorithm} --{name}={choice}"] = knobs | {name: options.tree(default)[name]}
+    return readers or {algorithm: knobs_of(algorithm, default)}
 
 
 def _one_line(error: Exception | str) -> str:

@@ -30,11 +30,15 @@ from mbpo_jax.types import Spec
 SPACES = Spaces(11, np.float32([-0.1, 0.0]), np.float32([0.3, 2.0]), 1000)
 
 
+def spec(termination_fn=None):
+    return Spec(11, 2, termination_fn, max_episode_steps=1000)
+
+
 def test_a_task_has_the_rule_that_the_knobs_name_and_none_where_there_is_no_such_knob():
-    assert resolve("Hopper-v5", SPACES, MbpoConfig()) == (SPACES, Spec(11, 2, terminations.hopper))
-    assert resolve("Hopper-v5", SPACES, MbpoConfig(termination_fn="never")).spec == Spec(11, 2, terminations.never)
-    assert resolve("MyRobot-v0", SPACES, MbpoConfig()).spec == Spec(11, 2)
-    assert resolve("Hopper-v5", SPACES, ModelFreeConfig()).spec == Spec(11, 2)
+    assert resolve("Hopper-v5", SPACES, MbpoConfig()) == (SPACES, spec(terminations.hopper))
+    assert resolve("Hopper-v5", SPACES, MbpoConfig(termination_fn="never")).spec == spec(terminations.never)
+    assert resolve("MyRobot-v0", SPACES, MbpoConfig()).spec == spec()
+    assert resolve("Hopper-v5", SPACES, ModelFreeConfig()).spec == spec()
     with pytest.raises(ValueError, match="termination_fn 'mbpo_jax.terminations:lookup' must return bool"):
         resolve("Hopper-v5", SPACES, MbpoConfig(termination_fn="mbpo_jax.terminations:lookup"))
 
@@ -131,7 +135,7 @@ def test_where_no_model_is_learnt_an_environment_need_not_be_known():
     with ExitStack() as stack:
         unknown = setup.build(*flags.parse(tiny_runs.argv("unused", **knobs, real_fraction=1)), stack)
         assert [runner.phase.name for runner in unknown.programs.phases] == ["update_agent"]
-        assert unknown.task.spec == Spec(2, 1)
+        assert unknown.task.spec == Spec(2, 1, max_episode_steps=999)
         with pytest.raises(ValueError, match="termination_fn is not known .*'MountainCarContinuous-v0'"):
             setup.build(*flags.parse(tiny_runs.argv("unused", **knobs)), stack)
 
