@@ -165,9 +165,8 @@ def load_policy(
 ) -> Policy:
     """Loads a policy that a run saved, on any device; imports and runs no code from the directory.
 
-    So it does not import the functions that a run's `--termination_fn=module:function` and `--reward_fn` name either.
-    Policies that look at the observation alone need none. One that plans, in a learnt model that ends episodes or pays
-    rewards by these functions, is given them here; those of `mbpo_jax.rewards` are known.
+    So it does not import what a run's `--termination_fn=module:function` and `--reward_fn` name either. A policy that
+    plans with these functions is given them here; others need none, and those of `mbpo_jax.rewards` are known.
 
     Args:
       seed: which agent; the run's first seed by default.
