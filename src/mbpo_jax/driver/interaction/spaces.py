@@ -62,24 +62,13 @@ class Spaces(NamedTuple):
 
 def of(observations: Box | Discrete, actions: Box | Discrete, max_episode_steps: int) -> Spaces:
     """Returns the sizes and bounds of spaces that `check` has accepted."""
-    low, high, action_start = _bounds(actions)
-    (obs_dim, obs_start) = _size(observations)
-    shape = None if isinstance(actions, Discrete) else low.shape
-    return Spaces(obs_dim, low.reshape(-1), high.reshape(-1), max_episode_steps, shape, obs_start, action_start)
-
-
-def _size(space: Box | Discrete) -> tuple[int, int | None]:
-    """Returns how many numbers a row of a space has, and where a Discrete one begins."""
-    if isinstance(space, Discrete):
-        return int(space.n), int(space.start)
-    return int(np.prod(space.shape)), None
-
-
-def _bounds(actions: Box | Discrete) -> tuple[np.ndarray, np.ndarray, int | None]:
-    size, start = _size(actions)
-    if isinstance(actions, Discrete):
-        return np.zeros(size, actions.dtype), np.ones(size, actions.dtype), start
-    return actions.low, actions.high, start
+    if isinstance(observations, Discrete) and isinstance(actions, Discrete):
+        sizes, starts = (int(observations.n), int(actions.n)), (int(observations.start), int(actions.start))
+        low, high = np.zeros(sizes[1], actions.dtype), np.ones(sizes[1], actions.dtype)
+        return Spaces(sizes[0], low, high, max_episode_steps, None, *starts)
+    assert isinstance(observations, Box) and isinstance(actions, Box)
+    low, high = actions.low, actions.high
+    return Spaces(int(np.prod(observations.shape)), low.reshape(-1), high.reshape(-1), max_episode_steps, low.shape)
 
 
 def _in_words(size: int, start: int | None) -> str:
