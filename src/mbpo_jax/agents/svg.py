@@ -7,7 +7,6 @@ Reference: Heess et al. 2015, "Learning Continuous Control Policies by Stochasti
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -168,45 +167,71 @@ def critic_target(reward: Array, terminal: Array, next_value: Array, discount: f
     return reward + discount * (1.0 - terminal) * next_value
 
 
-def update_once(
-    agent: SvgAgent,
-    repeat: RepeatFn | None,
-    state: SvgAgentState,
-    rows: Transition,
-    behaviour: Array,
-    noise: tuple[Array, Array],
-) -> tuple[SvgAgentState, tuple[Metrics, Watched]]:
-    """Takes one update on real rows [B, ...]; all gradients are taken at the parameters before it.
+class Objective(NamedTuple):
+    """What an update learns from rows [B]."""
+
+    weight: Array  # [B], of each row, in both losses
+    target: Array  # [B], of the critic
+    judged: Callable[[PyTree], Array]  # (critic's parameters) -> [B], what is to become the target
+    climbed: Callable[[PyTree], Array]  # (actor's parameters) -> [B], what is to grow
+
+
+def svg_0(agent: SvgAgent, state: SvgAgentState, rows: Transition, noise: Array, next_noise: Array) -> Objective:
+    """Returns Q's own target, and Q of the policy's actions; whoever took the real ones, Q judges any.
 
     Args:
-      repeat: the steps of these rows in a model whose noise explains them: SVG(1). None: SVG(0).
-      behaviour: [B], log-probabilities with which the actions of the rows were taken.
-      noise: standard normal, [B, A] each, for actions at obs and at next_obs; SVG(0) alone draws any.
+      noise, next_noise: [B, A], standard normal, of the policy's actions at obs and at next_obs.
     """
-    policy = state.actor.params
-    if repeat is None:
-        weight = jnp.ones_like(behaviour)  # Q judges any action, whoever took it
-        next_value = q_value(agent, state.target_params, rows.next_obs, act(agent, policy, rows.next_obs, noise[1]))
-        objective = functools.partial(_value_of_actions, agent, state.critic.params, rows, noise[0])
-    else:
-        weight = importance(log_prob(agent, policy, rows.obs, rows.action), behaviour, agent.config.largest_weight)
-        next_value = value(agent, state.target_params, rows.next_obs)
-        own_noise = noise_of(agent, policy, rows.obs, rows.action)
-        objective = functools.partial(_value_of_steps, agent, repeat, state.critic.params, rows, own_noise)
-    target = critic_target(rows.reward, rows.terminal, next_value, agent.config.discount)
+    next_action = act(agent, state.actor.params, rows.next_obs, next_noise)
+    next_q = q_value(agent, state.target_params, rows.next_obs, next_action)
+    critic = state.critic.params
+    return Objective(
+        weight=jnp.ones_like(rows.reward),
+        target=critic_target(rows.reward, rows.terminal, next_q, agent.config.discount),
+        judged=lambda params: q_value(agent, params, rows.obs, rows.action),
+        climbed=lambda policy: q_value(agent, critic, rows.obs, act(agent, policy, rows.obs, noise)),
+    )
 
-    def critic_loss(params: PyTree) -> Array:
-        if repeat is None:
-            found = q_value(agent, params, rows.obs, rows.action)
-        else:
-            found = value(agent, params, rows.obs)
-        return 0.5 * jnp.mean(weight * jnp.square(found - target))
+
+def svg_1(agent: SvgAgent, repeat: RepeatFn, state: SvgAgentState, rows: Transition, behaviour: Array) -> Objective:
+    """Returns V's own target, and the reward and V of the policy's actions for the noise of the real ones.
+
+    Args:
+      repeat: the steps of these rows in a model whose noise explains them.
+      behaviour: [B], log-probabilities with which the actions of the rows were taken.
+    """
+    policy, critic, discount = state.actor.params, state.critic.params, agent.config.discount
+    now = log_prob(agent, policy, rows.obs, rows.action)
+    noise = noise_of(agent, policy, rows.obs, rows.action)
+
+    def climbed(policy: PyTree) -> Array:
+        next_obs, reward = repeat(act(agent, policy, rows.obs, noise))
+        return critic_target(reward, rows.terminal, value(agent, critic, next_obs), discount)
+
+    next_value = value(agent, state.target_params, rows.next_obs)
+    return Objective(
+        weight=importance(now, behaviour, agent.config.largest_weight),
+        target=critic_target(rows.reward, rows.terminal, next_value, discount),
+        judged=lambda params: value(agent, params, rows.obs),
+        climbed=climbed,
+    )
+
+
+def update_once(
+    agent: SvgAgent, state: SvgAgentState, objective: Objective
+) -> tuple[SvgAgentState, tuple[Metrics, Watched]]:
+    """Takes one update; all gradients are taken at the parameters before it."""
+    weight, target = objective.weight, objective.target
+
+    def critic_loss(params: PyTree) -> tuple[Array, Array]:
+        found = objective.judged(params)
+        return 0.5 * jnp.mean(weight * jnp.square(found - target)), found
 
     def actor_loss(params: PyTree) -> Array:
-        return -jnp.mean(weight * objective(params))
+        return -jnp.mean(weight * objective.climbed(params))
 
-    loss_q, critic_grads = jax.value_and_grad(critic_loss)(state.critic.params)
-    loss_pi, actor_grads = jax.value_and_grad(actor_loss)(policy)
+    (loss_v, found), critic_grads = jax.value_and_grad(critic_loss, has_aux=True)(state.critic.params)
+    loss_pi, actor_grads = jax.value_and_grad(actor_loss)(state.actor.params)
     critic = learner.step(agent.critic_optimizer, state.critic, critic_grads)
     num_updates = state.num_updates + 1
     state = SvgAgentState(
@@ -216,29 +241,16 @@ def update_once(
         num_updates=num_updates,
     )
     metrics = {
-        "critic_loss": loss_q,
+        "critic_loss": loss_v,
         "actor_loss": loss_pi,
-        "value_mean": jnp.mean(next_value),
+        "value_mean": jnp.mean(found),
         "weight_mean": jnp.mean(weight),
     }
     causal_order = {
         "the critic's target": target,
-        "the critic's loss": loss_q,
+        "the critic's loss": loss_v,
         "the critic's gradient": health.bias_magnitude(critic_grads),
         "the actor's loss": loss_pi,
         "the actor's gradient": health.bias_magnitude(actor_grads),
     }
     return state, (metrics, health.watch(causal_order))
-
-
-def _value_of_actions(agent: SvgAgent, critic: PyTree, rows: Transition, noise: Array, policy: PyTree) -> Array:
-    """Returns Q [B] of the policy's actions for noise [B, A]."""
-    return q_value(agent, critic, rows.obs, act(agent, policy, rows.obs, noise))
-
-
-def _value_of_steps(
-    agent: SvgAgent, repeat: RepeatFn, critic: PyTree, rows: Transition, noise: Array, policy: PyTree
-) -> Array:
-    """Returns the reward of the policy's actions for noise [B, A], and V after them; [B]."""
-    next_obs, reward = repeat(act(agent, policy, rows.obs, noise))
-    return critic_target(reward, rows.terminal, value(agent, critic, next_obs), agent.config.discount)

@@ -152,11 +152,13 @@ def update_batches(svg: Svg, key: Key, state: SvgState, real: Replay) -> tuple[S
     belief = svg.world.belief(state.model)
 
     def once(agent: SvgAgentState, xs: tuple[Transition, Array, Array, Array]) -> tuple[SvgAgentState, PyTree]:
-        rows, behaviour, *noise = xs
-        repeat = (
-            None if svg.config.svg_steps == NONE else functools.partial(explaining.repeat, svg.explainer, belief, rows)
-        )
-        return agents.update_once(svg.agent, repeat, agent, rows, behaviour, (noise[0], noise[1]))
+        rows, behaviour, noise, next_noise = xs
+        if svg.config.svg_steps == NONE:
+            objective = agents.svg_0(svg.agent, agent, rows, noise, next_noise)
+        else:
+            repeat = functools.partial(explaining.repeat, svg.explainer, belief, rows)
+            objective = agents.svg_1(svg.agent, repeat, agent, rows, behaviour)
+        return agents.update_once(svg.agent, agent, objective)
 
     agent, (metrics, watched) = jax.lax.scan(once, state.agent, (rows, behaviour, *noise))
     drawn = health.watch({"a real row": rows}, keep=1)
