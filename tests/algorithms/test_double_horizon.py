@@ -164,12 +164,12 @@ def real_rows(num_rows):
 
 
 @pytest.mark.parametrize(("num_updates", "critic_rounds", "rounds"), [(0, 63, 250), (9, 13, 50)])
-def test_the_first_burst_makes_up_for_all_steps_of_exploration(num_updates, critic_rounds, rounds):
+def test_the_first_burst_makes_up_for_all_steps_of_exploration(agent, num_updates, critic_rounds, rounds):
     """With the published numbers: 250 updates of critics and 1,000 of both, a rollout every 20; at first 5 times."""
     parts = double_horizon.Parts(DoubleHorizonConfig(), SPEC, None, PARTS.agent)
     state = double_horizon.DoubleHorizonState(
         model=None,
-        agent=bounded_sac.init(PARTS.agent, KEY).replace(num_updates=jnp.asarray(num_updates)),
+        agent=agent.replace(num_updates=jnp.asarray(num_updates)),
         imagined=replay.init(SPEC, 1),
         critic_rounds=jnp.asarray(0),
         rounds=jnp.asarray(0),

@@ -170,14 +170,19 @@ def start_burst(parts: Parts, key: Key, state: DoubleHorizonState, real: Replay)
     scale = scaled.spread(real)
     agent = bounded_sac.begin_burst(parts.agent, state.agent, scale)
     first = state.agent.num_updates == 0
-    num_steps = jnp.where(first, config.exploration_steps, config.fit_every_steps)
     times = jnp.where(first, max(config.exploration_steps // config.fit_every_steps, 1), 1)
+    num_steps = jnp.where(first, config.exploration_steps, config.fit_every_steps)
     state = state.replace(
         agent=agent,
-        critic_rounds=-(-times * config.critic_updates // config.updates_per_rollout),
-        rounds=-(-num_steps * config.updates_per_step // config.updates_per_rollout),
+        critic_rounds=_rounds(config, times * config.critic_updates),
+        rounds=_rounds(config, num_steps * config.updates_per_step),
     )
     return state, Report({}, (health.watch({"the scale of observations": scale}),))
+
+
+def _rounds(config: DoubleHorizonConfig, num_updates: Array) -> Array:
+    """Returns the rollouts [] of so many updates, rounded up."""
+    return jnp.asarray(-(-num_updates // config.updates_per_rollout), jnp.int32)
 
 
 def roll_out_and_update(
