@@ -78,7 +78,7 @@ def test_config_has_the_commit_of_the_checkout(tmp_path):
     assert commit.removesuffix("-dirty").endswith(head)
 
 
-OLD_ROWS = sorted(name for name, entry in REGISTRY.items() if not entry.offline)  # there before agents were chosen
+OLD_ROWS = ("ddpg", "mbpo", "mbpo_ddpg", "mbpo_td3", "sac", "td3")  # there before agents were chosen
 
 
 @pytest.mark.parametrize("algorithm", sorted(REGISTRY))
