@@ -22,6 +22,7 @@ from mbpo_jax.launch.command import Parser, count, make_writable, positive, repo
 from mbpo_jax.launch.program import as_called
 from mbpo_jax.reports import pictures, plain_json
 from mbpo_jax.studies import (
+    actor_gradient,
     best_length,
     compounding,
     episode_lengths,
@@ -55,6 +56,9 @@ STUDIES = {
     "episode_lengths": Study(
         episode_lengths.study, "steps of each training episode, of runs that kept all their rows (Dyna-Q's figure)"
     ),
+    "actor_gradient": Study(
+        actor_gradient.study, "the actor's gradient through a wrong model and critic (MAAC's lemma); needs no run"
+    ),
     "best_length": Study(best_length.study, "the best rollout length over model error and policy shift; needs no run"),
 }
 HELP = {
@@ -75,6 +79,8 @@ HELP = {
     "updates_between": "Agent updates between measurements; fewer where the first moves nats away (20 on Hopper).",
     "visited_steps": "Environment steps of the moving policy at each measurement.",
     "discount": "Discount of the bound.",
+    "model_error": "Added to the coefficients of the dynamics in the model.",
+    "critic_error": "Share by which the critic takes later costs for higher than they are.",
 }
 
 
