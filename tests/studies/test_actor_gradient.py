@@ -1,4 +1,4 @@
-"""The actor's gradient in a linear system: with nothing wrong it is the true one, and either error acts as the lemma says."""
+"""The actor's gradient in a linear system: the true one if nothing is wrong; either error acts as the lemma says."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +14,7 @@ def test_with_exact_model_and_critic_the_gradient_is_that_of_real_rewards():
 
 
 def test_the_critic_is_the_one_worked_by_hand():
-    """From s = 1 on, a = 0.2 costs 1.004; then s = 1, and the policy's costs are 1.016 s^2 at each step, s falling by 0.3."""
+    """From s = 1, a = 0.2 costs 1.004 and leads to s = 1; the policy then pays 1.016 s^2 a step, s falling by 0.3."""
     obs, action = jnp.ones((1, 1)), jnp.full((1, 1), 0.2)
     later = 1.016 / (1 - 0.95 * 0.7**2)
     assert actor_gradient.exact_q(1.0, None, obs, action)[0, 0] == pytest.approx(-1.004 - 0.95 * later, rel=1e-5)

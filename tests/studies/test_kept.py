@@ -5,10 +5,20 @@ import pathlib
 
 import pytest
 
-from mbpo_jax.studies import compounding, episode_lengths, exploitation, penalty, policy_shift, value_bias, versions
+from mbpo_jax.studies import (
+    actor_gradient,
+    compounding,
+    episode_lengths,
+    exploitation,
+    penalty,
+    policy_shift,
+    value_bias,
+    versions,
+)
 
 KEPT = pathlib.Path(__file__).parents[2] / "docs" / "studies"
 STUDIES = {
+    "actor_gradient": actor_gradient,
     "episode_lengths": episode_lengths,
     "compounding": compounding,
     "exploitation": exploitation,
