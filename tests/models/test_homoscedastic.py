@@ -60,10 +60,11 @@ def test_targets_of_any_scale_are_learnt_alike(fitted):
     error = np.abs(np.asarray(mean[0]) - np.stack([rows.reward, 0.002 * rows.action[:, 0], 0 * rows.reward], axis=-1))
     assert np.all(error.mean(0) < [100.0, 2e-4, 0.01])
     std = np.exp(0.5 * np.asarray(log_var[0, 0]))
-    assert np.all(std < [300.0, 6e-4, 1.0])
+    assert np.all(std < 0.1 * np.asarray([577.0, 1.15e-3, 1.0]))  # as small as the errors are, after 300 steps
     next_obs, reward = world.expect(world.belief(model), jnp.asarray(0), rows.obs, rows.action)
-    assert reward == pytest.approx(np.asarray(mean[0, :, 0]))
-    assert next_obs - rows.obs == pytest.approx(np.asarray(mean[0, :, 1:]), abs=5e-5)
+    best = mean[int(model.elites[0])]
+    assert reward == pytest.approx(np.asarray(best[:, 0]))
+    assert next_obs - rows.obs == pytest.approx(np.asarray(best[:, 1:]), abs=5e-5)
 
 
 def test_the_scales_are_those_of_the_rows_learnt_from(fitted):
@@ -88,7 +89,7 @@ def test_the_loss_of_one_row_is_the_one_worked_by_hand():
     params = jax.tree.map(jnp.zeros_like, MEMBER.init(jax.random.key(0)))
     x, y = jnp.ones((1, 3)), jnp.asarray([[1.0, 2.0, 0.0]])
     assert MEMBER.loss(params, {}, x, y, jnp.ones(1)) == pytest.approx(5.0 / 3, rel=1e-2)  # the bound adds 0.001 to 0
-    wider = params | {"log_std": jnp.full(3, jnp.log(2.0))}
+    wider = params | {"log_std": jnp.full(3, jnp.log(2.0) / homoscedastic.LOG_STD_PACE)}
     assert MEMBER.loss(wider, {}, x, y, jnp.ones(1)) == pytest.approx(5.0 / 3 / 4 + 2 * np.log(2.0), rel=1e-2)
 
 

@@ -62,11 +62,13 @@ class DoubleHorizonConfig:
         1000, "Environment steps between model fits, and between bursts of agent updates.", minimum=1
     )
     updates_per_step: int = option(1, "Updates of actor and critics per environment step.", minimum=1)
-    critic_updates: int = option(250, "Updates of the critics alone at the beginning of a burst.", minimum=0)
+    critic_updates: int = option(
+        250, "Updates of the critics alone at the beginning of a burst, rounded up to whole rollouts.", minimum=0
+    )
     updates_per_rollout: int = option(20, "Updates between rollouts of the policy, in one compiled call.", minimum=1)
     rollout_batch: int = option(256, "Start states, drawn from the real rows, of such a rollout.", minimum=1)
     rollout_length: int = option(20, "Steps of such a rollout.", minimum=1)
-    retain_rounds: int = option(10, "Rollouts whose states are kept.", minimum=1)
+    retain_rounds: int = option(10, "Rollouts whose states are kept, where no row ends early; else more.", minimum=1)
     horizon: int = option(5, "Imagined steps in targets, and that the actor's gradient goes through.", minimum=1)
     batch_size: int = option(256, "States of an agent update.", minimum=1)
     termination_fn: str = option("auto", phases.TERMINATION_HELP)

@@ -94,7 +94,16 @@ class Svg(NamedTuple):
 
 
 def build(config: SvgConfig, spec: Spec) -> Algorithm:
-    """Returns SVG of these steps."""
+    """Returns SVG of these steps.
+
+    Raises:
+      ValueError: episodes may be so long that none would be found.
+    """
+    if config.svg_steps == ALL and 2 * config.longest_episode < (spec.max_episode_steps or 0):
+        raise ValueError(
+            f"longest_episode must be at least half of the steps of an episode ({spec.max_episode_steps}), got "
+            f"{config.longest_episode}"
+        )
     world = gaussian.build(config.model, spec)
     explainer = Explainer(world, encoding.forward(spec), spec.reward_fn)
     svg = Svg(config, spec, world, explainer, agents.build(config.agent, spec))
