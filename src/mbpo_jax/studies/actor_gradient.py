@@ -67,7 +67,7 @@ def gradient(num_steps: int, is_real: bool, model_error: float, critic_error: fl
     start = jax.random.normal(key_start, (NUM_ROWS, 1))
     rows = Transition(obs=start, action=start, reward=start[:, 0], next_obs=start, terminal=start[:, 0])
     q = functools.partial(real_q, key_path) if is_real else functools.partial(exact_q, 1.0 + critic_error)
-    agent = Agent(*[None] * 4, critic=Critic(q, q, None), draw=draw)  # type: ignore[arg-type]
+    agent = Agent(None, None, None, None, critic=Critic(q, q, None), draw=draw)  # type: ignore[arg-type]
     dynamics = linear(KEPT + model_error, MOVED + model_error)
 
     def value(gain: Array) -> Array:
