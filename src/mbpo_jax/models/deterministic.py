@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from mbpo_jax.models.encoding import Encoding
 from mbpo_jax.models.gaussian import weight_penalty
-from mbpo_jax.models.member import Member
+from mbpo_jax.models.member import SHARES_NOTHING, Member
 from mbpo_jax.models.state import GaussianConfig
 from mbpo_jax.networks import MeanMlp
 from mbpo_jax.types import Array, Key, PyTree
@@ -25,11 +25,9 @@ def member(config: GaussianConfig, encoding: Encoding) -> Member:
 
     return Member(
         init=init,
-        init_shared=lambda: {},
         loss=functools.partial(loss, network, config.model_weight_decays),
-        shared_loss=lambda shared: jnp.zeros(()),
         predict=functools.partial(predict, network),
-        metrics=lambda shared: {},
+        **SHARES_NOTHING,
     )
 
 

@@ -14,10 +14,10 @@ from mbpo_jax import distributions
 from mbpo_jax.models import encoding as encodings
 from mbpo_jax.models import world
 from mbpo_jax.models.encoding import Encoding
-from mbpo_jax.models.member import Member
+from mbpo_jax.models.member import SHARES_NOTHING, Member
 from mbpo_jax.models.state import GaussianConfig
 from mbpo_jax.networks import SmoothMlp
-from mbpo_jax.types import Array, Key, Metrics, PyTree, Spec, WorldModel
+from mbpo_jax.types import Array, Key, PyTree, Spec, WorldModel
 
 NORM_EPSILONS = (1.0, 0.1, 0.01)  # of the normalisations, from the first; the last serves all that follow
 LOG_STD_PACE = 10.0  # times as fast as weights: by steps of 1e-3 a fit of 1,000 would end at a third of where it began
@@ -46,11 +46,9 @@ def member(config: GaussianConfig, encoding: Encoding) -> Member:
 
     return Member(
         init=init,
-        init_shared=dict,
         loss=functools.partial(loss, network, config.model_weight_decays),
-        shared_loss=lambda shared: jnp.zeros(()),
         predict=functools.partial(predict, network),
-        metrics=_no_metrics,
+        **SHARES_NOTHING,
     )
 
 
@@ -78,8 +76,3 @@ def loss(
     kernels = [params["network"][f"Dense_{i}"]["kernel"] for i in range(len(weight_decays))]
     penalties = [0.5 * decay * jnp.sum(jnp.square(kernel)) for decay, kernel in zip(weight_decays, kernels)]
     return jnp.sum(weights * nll) + sum(penalties)
-
-
-def _no_metrics(shared: PyTree) -> Metrics:
-    del shared
-    return {}

@@ -1,7 +1,9 @@
 """What a fit must know of one network of an ensemble."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
 
 from mbpo_jax.types import Array, Key, Metrics, PyTree
 
@@ -17,3 +19,11 @@ class Member(NamedTuple):
     predict: Callable[[PyTree, PyTree, Array], tuple[Array, Array]]
     """(params, shared, x [B, I]) -> (mean, log_var) [B, D]; a log_var of -inf is no noise."""
     metrics: Callable[[PyTree], Metrics]  # (shared) -> what a reader may want to know of it
+
+
+SHARES_NOTHING: dict[str, Any] = {
+    "init_shared": dict,
+    "shared_loss": lambda shared: jnp.zeros(()),
+    "metrics": lambda shared: {},
+}
+"""The fields of members that share no parameters."""
