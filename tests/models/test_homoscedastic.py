@@ -67,6 +67,19 @@ def test_targets_of_any_scale_are_learnt_alike(fitted):
     assert next_obs - rows.obs == pytest.approx(np.asarray(best[:, 1:]), abs=5e-5)
 
 
+def test_only_states_are_drawn(fitted):
+    """Noise of rewards would widen the critics' range of returns."""
+    world, model, _ = fitted
+    rows, group = rows_of(100), jnp.asarray(1)
+    draws = [world.sample(jax.random.key(k), world.belief(model), group, rows.obs, rows.action) for k in (0, 1)]
+    expected_obs, expected_reward = world.expect(world.belief(model), group, rows.obs, rows.action)
+    assert not np.array_equal(draws[0][0], draws[1][0])
+    np.testing.assert_allclose(draws[0][1], expected_reward, rtol=1e-6)
+    _, log_var = world.predict(world.belief(model), rows.obs, rows.action)
+    noise = (draws[0][0] - expected_obs)[:, 0] / np.exp(0.5 * np.asarray(log_var[int(model.elites[1]), :, 1]))
+    assert np.std(noise) == pytest.approx(1.0, abs=0.2)
+
+
 def test_the_scales_are_those_of_the_rows_learnt_from(fitted):
     world, model, _ = fitted
     assert model.targets.mean[0] == pytest.approx(4000.0, abs=60.0)

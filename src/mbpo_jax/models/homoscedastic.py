@@ -15,7 +15,7 @@ from mbpo_jax.models import encoding as encodings
 from mbpo_jax.models import world
 from mbpo_jax.models.encoding import Encoding
 from mbpo_jax.models.member import SHARES_NOTHING, Member
-from mbpo_jax.models.state import GaussianConfig
+from mbpo_jax.models.state import Belief, GaussianConfig
 from mbpo_jax.networks import SmoothMlp
 from mbpo_jax.types import Array, Key, PyTree, Spec, WorldModel
 
@@ -25,9 +25,21 @@ MIN_LOG_STD = math.log(1e-3)  # of scaled targets: what never changes would have
 
 
 def build(config: GaussianConfig, spec: Spec) -> WorldModel:
-    """Returns an ensemble of these networks that predicts reward and change of the observation."""
+    """Returns an ensemble of these networks that predicts reward and change of the observation; only this has noise."""
     encoding = encodings.forward(spec)
-    return world.build(config, member(config, encoding), encoding)
+    network = member(config, encoding)
+    return world.build(config, network, encoding)._replace(sample=functools.partial(sample, network, encoding))
+
+
+def sample(
+    member: Member, encoding: Encoding, key: Key, belief: Belief, group: Array, obs: Array, action: Array
+) -> tuple[Array, Array]:
+    """Draws next_obs [B, O] from the elite number `group`, and returns the reward [B] that it expects."""
+    mean, log_var = world.predict_elite(member, encoding, belief, group, obs, action)
+    target = mean + jnp.exp(0.5 * log_var) * jax.random.normal(key, mean.shape)
+    next_obs, _ = encoding.decode(obs, action, target)
+    _, reward = encoding.decode(obs, action, mean)
+    return next_obs, reward
 
 
 def member(config: GaussianConfig, encoding: Encoding) -> Member:

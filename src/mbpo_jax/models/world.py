@@ -59,7 +59,7 @@ def sample(
     member: Member, encoding: Encoding, key: Key, belief: Belief, group: Array, obs: Array, action: Array
 ) -> tuple[Array, Array]:
     """Draws (next_obs [B, O], reward [B]) from the elite number `group`."""
-    mean, log_var = _predict_elite(member, encoding, belief, group, obs, action)
+    mean, log_var = predict_elite(member, encoding, belief, group, obs, action)
     target = mean + jnp.exp(0.5 * log_var) * jax.random.normal(key, mean.shape)
     return encoding.decode(obs, action, target)
 
@@ -68,13 +68,14 @@ def expect(
     member: Member, encoding: Encoding, belief: Belief, group: Array, obs: Array, action: Array
 ) -> tuple[Array, Array]:
     """Returns the (next_obs [B, O], reward [B]) that the elite number `group` expects."""
-    mean, _ = _predict_elite(member, encoding, belief, group, obs, action)
+    mean, _ = predict_elite(member, encoding, belief, group, obs, action)
     return encoding.decode(obs, action, mean)
 
 
-def _predict_elite(
+def predict_elite(
     member: Member, encoding: Encoding, belief: Belief, group: Array, obs: Array, action: Array
 ) -> tuple[Array, Array]:
+    """Returns mean and log-variance of the targets, [B, D] each, by the elite number `group`."""
     params = ensemble.member(belief.params, belief.elites[group])
     return _predict_one(member, encoding, belief, params, obs, action)
 
