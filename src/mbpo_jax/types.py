@@ -215,4 +215,5 @@ class Algorithm(NamedTuple):
     replay_capacity: int = 0  # most real rows kept; 0: it learns from a data set, all of which is kept
     dynamics: Callable[[PyTree], Dynamics] | None = None  # (state) -> what it imagines with; None: it has no model
     critic: Critic | None = None  # of the algorithm's state
+    learns_from_episodes: bool = False  # whether its updates come after each episode, and not at each step
     acts_on_device: bool = False  # whether acting is so much work that policies are evaluated where phases run

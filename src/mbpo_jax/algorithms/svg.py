@@ -123,6 +123,7 @@ def build(config: SvgConfig, spec: Spec) -> Algorithm:
         phases=(update,) if config.svg_steps == NONE else (fit, update),
         exploration_steps=first,
         replay_capacity=config.replay_capacity,
+        learns_from_episodes=config.svg_steps == ALL,
     )
 
 

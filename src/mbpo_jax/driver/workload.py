@@ -43,7 +43,7 @@ def _num_due_and_at_end(every: int, last: int, step: int) -> int:
 
 
 def num_updates(run: RunConfig, algorithm: Algorithm, config: Any) -> int:
-    """Returns the agent updates of a whole run."""
+    """Returns the agent updates of a whole run; as if each step ended an episode, where episodes are learnt from."""
     count = num_left(run, algorithm).get(UPDATE, lambda step: 0)(0)
     if run.dataset:
         return count * int(getattr(config, "updates_per_call", 1))
@@ -71,8 +71,14 @@ def describe(run: RunConfig, task: Task, algorithm: Algorithm, config: Any) -> l
     if "fit_model" in work:
         parts.append(_count(work["fit_model"], "model fit"))
     if UPDATE in work:
-        parts.append(_count(num_updates(run, algorithm, config), "agent update"))
+        parts.append(_describe_updates(run, algorithm, config))
     return [*lines, f"this run, for each seed: {', '.join(parts)}"]
+
+
+def _describe_updates(run: RunConfig, algorithm: Algorithm, config: Any) -> str:
+    if algorithm.learns_from_episodes:
+        return f"{_count(config.updates_per_step, 'agent update')} after each episode of the policy"
+    return _count(num_updates(run, algorithm, config), "agent update")
 
 
 def _describe_spaces(spaces: Spaces) -> str:
