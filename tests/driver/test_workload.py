@@ -53,8 +53,8 @@ def test_updates_that_come_after_episodes_are_not_counted_by_the_step():
     algorithm, config = built("svg", svg_steps="inf", exploration_steps=500, fit_every_steps=250, updates_per_step=3)
     lines = workload.describe(RunConfig(env="Pendulum-v1", num_steps=1500), TASK, algorithm, config)
     assert lines[1:] == [
-        "this run, for each seed: 500 random steps, 1,000 steps of the policy, 5 model fits, 3 agent updates after each "
-        "episode of the policy"
+        "this run, for each seed: 500 random steps, 1,000 steps of the policy, 5 model fits, 3 agent updates after "
+        "each episode of the policy"
     ]
 
 
