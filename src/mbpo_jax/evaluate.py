@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mbpo_jax.driver import jax_settings
-from mbpo_jax.driver.config import Diverged, EnvironmentFailure, StorageFailure
+from mbpo_jax.driver.config import NO_ENVIRONMENT, Diverged, EnvironmentFailure, StorageFailure
 from mbpo_jax.driver.interaction import evaluate as evaluation
 from mbpo_jax.driver.interaction import rendering
 from mbpo_jax.driver.interaction.environment import EVALUATION, Environment, Limits
@@ -62,6 +62,8 @@ def evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
     """Returns the episodes and their statistics, as --json prints them."""
     arguments.gl = _choose_gl() if arguments.video else None
     saved = _saved(arguments.run_dir)
+    if saved.run.env == NO_ENVIRONMENT and not arguments.env:
+        raise ValueError("--env must be the Gymnasium id of an environment to play in: the run had --env=none")
     seed = _seed(saved.run.seeds, arguments.seed)
     policy = _policy(arguments.run_dir, seed, arguments.best, saved.run.eval_every_steps)
     played, failed = _play(arguments, saved, seed, policy)

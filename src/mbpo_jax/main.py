@@ -87,10 +87,9 @@ def _saved_text(result: "Result") -> str:
     """Returns what the run left, and where; nothing that is not there."""
     if any(outcome["final"] for outcome in result.summary["seeds"].values()):
         return f"curve {result.run_dir / 'curves.png'}, policies {result.run_dir / 'policies'}"
-    checkpoints = result.run_dir / "checkpoints"
-    if not checkpoints.exists():
-        return "nothing was saved yet"
-    return f"no evaluation yet, so no curve and no policies; checkpoints {checkpoints}"
+    left = [result.run_dir / name for name in ("policies", "checkpoints")]
+    there = ", ".join(f"{path.name} {path}" for path in left if path.exists())
+    return f"no evaluation, so no curve; {there}" if there else "nothing was saved yet"
 
 
 if __name__ == "__main__":

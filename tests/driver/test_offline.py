@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tiny_runs
 
+from mbpo_jax import evaluate
 from mbpo_jax.data_sets import read
 from mbpo_jax.driver import offline
 from mbpo_jax.driver.config import StorageFailure
@@ -123,6 +124,12 @@ def test_a_run_without_an_environment_learns_and_says_that_it_knows_no_returns(t
     told = {key for line in tiny_runs.lines(run_dir) for key in line}
     assert "eval/start_value_mean" in told and "eval/return_mean" not in told
     assert load_policy(run_dir)(np.zeros(4, np.float32)).shape == (1,)
+    command = [str(run_dir), "--episodes=1"]
+    assert evaluate.main(command) == 2
+    assert (
+        "--env must be the Gymnasium id of an environment to play in: the run had --env=none" in capsys.readouterr().err
+    )
+    assert evaluate.main([*command, "--env=InvertedPendulum-v5"]) == 0
 
 
 @pytest.mark.parametrize(
