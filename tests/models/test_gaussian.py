@@ -37,8 +37,7 @@ def fitted():
     buffer = compiled.filled(SPEC, 8000, rows)
     config = gaussian.GaussianConfig(num_members=3, num_elites=2, model_hidden_units=32, **PAPERS_FIT)
     model = gaussian.build(config, SPEC)
-    state = jax.jit(model.init)(jax.random.key(0))
-    programs = [jax.jit(program, compiler_options=compiled.LONG_RUN) for program in model.fit.functions]
+    state, programs = jax.jit(model.init)(jax.random.key(0)), [jax.jit(program) for program in model.fit.functions]
     due_after = jax.jit(model.fit.due)
     metrics = {}
     for fit in range(2):
