@@ -1,12 +1,12 @@
 """Agents that learn from data: behaviour cloning, TD3+BC, and observations that are scaled."""
 
+import compiled
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from plain import SPEC, batch_of, fault_text
 
-from mbpo_jax import replay
 from mbpo_jax.agents import cloning, scaled, td3
 from mbpo_jax.agents.cloning import CloningConfig
 from mbpo_jax.algorithms import td3_bc
@@ -23,12 +23,12 @@ def test_cloning_learns_the_actions_of_its_rows_and_nothing_else():
     obs = rng.normal(size=(400, 16, 3)).astype(np.float32)
     rows = batch_of(400, 16).replace(obs=obs, action=np.tanh(obs[..., :2] - 0.5).astype(np.float32))
     update = jax.jit(lambda state, rows: agent.update(jax.random.key(1), state, rows, Learning()))
-    first = agent.init(jax.random.key(0))
+    first, act = jax.jit(agent.init)(jax.random.key(0)), jax.jit(agent.act, static_argnums=3)
     state, report = update(first, rows)
     assert fault_text(report) is None
-    action = agent.act(jax.random.key(0), agent.actor(state), obs[0], False)
+    action = act(jax.random.key(0), agent.actor(state), obs[0], False)
     assert np.abs(action - rows.action[0]).max() < 0.15
-    assert np.abs(agent.act(jax.random.key(0), agent.actor(first), obs[0], False) - rows.action[0]).max() > 0.5
+    assert np.abs(act(jax.random.key(0), agent.actor(first), obs[0], False) - rows.action[0]).max() > 0.5
     other = rows.replace(reward=rows.reward + 1, next_obs=-rows.next_obs, terminal=1 - rows.terminal)
     assert jax.tree.all(jax.tree.map(np.array_equal, update(first, other)[0], state))
 
@@ -38,7 +38,8 @@ def test_what_goes_wrong_in_cloning_is_named():
     rows = batch_of(3, 4)
     rows = rows.replace(action=rows.action.copy())
     rows.action[1, 0, 0] = np.nan
-    _, report = agent.update(jax.random.key(0), agent.init(jax.random.key(0)), rows, Learning())
+    state = jax.jit(agent.init)(jax.random.key(0))
+    _, report = jax.jit(lambda state, rows: agent.update(jax.random.key(0), state, rows, Learning()))(state, rows)
     assert fault_text(report) == "the actor's loss is not finite (nan) at update 2"
 
 
@@ -75,7 +76,7 @@ OBS = np.float32([[0.0, 5.0, 1.0], [2.0, 5.0, 3.0], [4.0, 5.0, 2.0], [2.0, 5.0, 
 
 def real_rows():
     rows = jax.tree.map(lambda leaf: leaf[0], batch_of(1, 4)).replace(obs=OBS)
-    return replay.add(replay.init(SPEC, 7), rows)  # three slots are empty
+    return compiled.filled(SPEC, 7, rows)  # three slots are empty
 
 
 @pytest.mark.parametrize(
@@ -91,7 +92,7 @@ def test_a_scale_is_measured_over_the_rows_in_force(scaling, center, scale):
     class State(td3.struct.PyTreeNode):
         agent: scaled.Scaled
 
-    state = State(agent=agent.init(jax.random.key(0)))
+    state = State(agent=jax.jit(agent.init)(jax.random.key(0)))
     (measure,) = scaled.measure(scaling).functions
     after, _ = jax.jit(measure)(jax.random.key(0), state, real_rows())
     np.testing.assert_allclose(after.agent.scale.mean, center, rtol=1e-6)
@@ -101,10 +102,8 @@ def test_a_scale_is_measured_over_the_rows_in_force(scaling, center, scale):
 def test_a_scaled_agent_is_the_agent_inside_on_scaled_rows():
     inside = td3.build(td3.Td3Config(hidden_units=8, num_hidden_layers=1), SPEC)
     agent = scaled.build(inside, SPEC)
-    scale = agent.init(jax.random.key(0)).scale.replace(
-        mean=jnp.asarray([1.0, 2.0, 3.0]), std=jnp.asarray([2.0, 4.0, 0.5])
-    )
-    state = agent.init(jax.random.key(0)).replace(scale=scale)
+    state = jax.jit(agent.init)(jax.random.key(0))
+    state = state.replace(scale=state.scale.replace(mean=np.float32([1, 2, 3]), std=np.float32([2, 4, 0.5])))
     rows = batch_of(3, 4)
     shrink = lambda obs: (obs - np.float32([1, 2, 3])) / np.float32([2, 4, 0.5])  # noqa: E731
     small = Transition(
@@ -114,12 +113,16 @@ def test_a_scaled_agent_is_the_agent_inside_on_scaled_rows():
         next_obs=shrink(rows.next_obs),
         terminal=rows.terminal,
     )
-    after, _ = agent.update(jax.random.key(1), state, rows, Learning())
-    expected, _ = inside.update(jax.random.key(1), state.agent, small, Learning())
+    update, update_inside = (
+        jax.jit(lambda state, rows, of=of: of.update(jax.random.key(1), state, rows, Learning())[0])
+        for of in (agent, inside)
+    )
+    after, expected = update(state, rows), update_inside(state.agent, small)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), after.agent, expected)
-    action = agent.act(jax.random.key(2), agent.actor(after), rows.obs[0], True)
+    act, act_inside = (jax.jit(of.act, static_argnums=3) for of in (agent, inside))
+    action = act(jax.random.key(2), agent.actor(after), rows.obs[0], True)
     np.testing.assert_allclose(
-        action, inside.act(jax.random.key(2), inside.actor(expected), small.obs[0], True), atol=1e-6
+        action, act_inside(jax.random.key(2), inside.actor(expected), small.obs[0], True), atol=1e-6
     )
     q = agent.critic.q_values(after, rows.obs[0], action)
     np.testing.assert_allclose(q, inside.critic.q_values(expected, small.obs[0], action), atol=1e-5)

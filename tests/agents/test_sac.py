@@ -124,7 +124,7 @@ def test_three_updates_equal_the_algorithm_written_out():
 
 
 def test_targets_and_twins_start_as_they_should():
-    state = sac.build(sac.SacConfig(), SPEC).init(jax.random.key(0))
+    state = jax.jit(sac.build(sac.SacConfig(), SPEC).init)(jax.random.key(0))
     for a, b in zip(jax.tree.leaves(state.critics.params), jax.tree.leaves(state.target_params)):
         np.testing.assert_array_equal(a, b)
     kernel = np.asarray(state.critics.params["_Mlp_0"]["Dense_0"]["kernel"])
@@ -134,7 +134,7 @@ def test_targets_and_twins_start_as_they_should():
 
 def test_deterministic_actions_are_the_squashed_mean_and_exploring_ones_spread_around_it():
     agent = sac.build(sac.SacConfig(hidden_units=16), SPEC)
-    state, obs = agent.init(jax.random.key(0)), jnp.tile(jnp.float32([[0.3, -1.0, 2.0]]), (4000, 1))
+    state, obs = jax.jit(agent.init)(jax.random.key(0)), jnp.tile(jnp.float32([[0.3, -1.0, 2.0]]), (4000, 1))
     mean, log_std = jnp.split(dense(state.actor.params["_Mlp_0"], obs), 2, -1)
     calm = agent.act(jax.random.key(1), agent.actor(state), obs, False)
     np.testing.assert_allclose(calm, jnp.tanh(mean), atol=1e-6)
@@ -150,7 +150,7 @@ def test_deterministic_actions_are_the_squashed_mean_and_exploring_ones_spread_a
 def test_the_entropy_bonus_is_what_targets_add_for_the_next_action():
     """Its mean is temperature * entropy, here by numbers: -log of a normal density, and the log of tanh's slope."""
     agent = sac.build(sac.SacConfig(hidden_units=16, initial_temperature=0.3), SPEC)
-    state, obs = agent.init(jax.random.key(0)), jnp.tile(jnp.float32([[0.3, -1.0, 2.0]]), (20_000, 1))
+    state, obs = jax.jit(agent.init)(jax.random.key(0)), jnp.tile(jnp.float32([[0.3, -1.0, 2.0]]), (20_000, 1))
     mean, log_std = (
         np.asarray(part, np.float64) for part in jnp.split(dense(state.actor.params["_Mlp_0"], obs), 2, -1)
     )
@@ -168,7 +168,7 @@ def test_the_entropy_bonus_is_what_targets_add_for_the_next_action():
 
 def test_q_values_are_of_the_critics_and_not_of_their_targets():
     agent = sac.build(sac.SacConfig(hidden_units=16), SPEC)
-    state, rows = agent.init(jax.random.key(0)), jax.tree.map(lambda leaf: leaf[0], batch_of(1, 4))
+    state, rows = jax.jit(agent.init)(jax.random.key(0)), jax.tree.map(lambda leaf: leaf[0], batch_of(1, 4))
     before = agent.critic.q_values(state, rows.obs, rows.action)
     assert before.shape == (2, 4)
     np.testing.assert_allclose(
@@ -181,7 +181,7 @@ def test_q_values_are_of_the_critics_and_not_of_their_targets():
 @pytest.mark.parametrize(("target_entropy", "direction"), [(-50.0, -1), (50.0, 1)])
 def test_temperature_moves_the_entropy_towards_its_target(target_entropy, direction):
     agent = sac.build(sac.SacConfig(hidden_units=16, target_entropy=target_entropy), SPEC)
-    state = agent.init(jax.random.key(0))
+    state = jax.jit(agent.init)(jax.random.key(0))
     after, _ = jax.jit(agent.update)(jax.random.key(1), state, batch_of(5, 16))
     before_value = float(state.log_temperature.params)
     assert np.sign(float(after.log_temperature.params) - before_value) == direction
@@ -191,7 +191,7 @@ def test_auto_target_entropy_is_minus_the_action_dimensions():
     batches, temperatures = batch_of(2, 16), []
     for target_entropy in (None, -2.0, 30.0):
         agent = sac.build(sac.SacConfig(hidden_units=16, target_entropy=target_entropy), SPEC)
-        after, _ = jax.jit(agent.update)(jax.random.key(1), agent.init(jax.random.key(0)), batches)
+        after, _ = jax.jit(agent.update)(jax.random.key(1), jax.jit(agent.init)(jax.random.key(0)), batches)
         temperatures.append(float(after.log_temperature.params))
     assert temperatures[0] == temperatures[1] != temperatures[2]
 

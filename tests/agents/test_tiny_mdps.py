@@ -3,6 +3,7 @@
 SAC's temperature is driven to (almost) zero by a target entropy far below reach, so that values are plain returns.
 """
 
+import compiled
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,7 +34,8 @@ def learner(request):
     def act(state, obs):
         return agent.act(jax.random.key(0), agent.actor(state), obs, False)
 
-    return agent, jax.jit(agent.update), jax.jit(agent.critic.q_values), jax.jit(act)
+    update = jax.jit(agent.update, compiler_options=compiled.LONG_RUN)
+    return agent, update, jax.jit(agent.critic.q_values), jax.jit(act)
 
 
 def learn(learner, step_fn, states=(FIRST, SECOND), num_updates=2400, group=400, batch_size=64):

@@ -1,8 +1,9 @@
+import compiled
 import jax
 import numpy as np
 import pytest
 
-from mbpo_jax import agents, health, replay
+from mbpo_jax import agents, health
 from mbpo_jax.agents.ddpg import DdpgConfig
 from mbpo_jax.agents.sac import SacConfig
 from mbpo_jax.agents.td3 import Td3Config
@@ -33,19 +34,19 @@ def test_an_agent_learns_on_real_rows_at_every_step_after_exploration(name):
     (phase,) = algorithm.phases
     assert (phase.name, phase.every, phase.first) == ("update_agent", 1, 70)
     assert (algorithm.exploration_steps, algorithm.replay_capacity) == (70, 100)
-    state, real = jax.jit(algorithm.init)(jax.random.key(0)), replay.add(replay.init(SPEC, 100), ROWS)
+    state, real = jax.jit(algorithm.init)(jax.random.key(0)), compiled.filled(SPEC, 100, ROWS)
     update = jax.jit(phase.programs.functions[0])
     after, report = update(key, state, real)
     key_batches, key_update = jax.random.split(key)
-    batches = replay.sample(key_batches, real, (3, 8))
+    batches = compiled.sample(key_batches, real, (3, 8))
     wanted, wanted_report = jax.jit(agent.update)(key_update, state.agent, batches)
     for a, b in zip(jax.tree.leaves(after.agent), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
     assert report.metrics.keys() == wanted_report.metrics.keys()
-    assert health.describe(health.first_fault(report.watched)) is None
+    assert health.describe(compiled.first_fault(report.watched)) is None
     # and a row that is not finite is named, where it is drawn first
     late = int(batches.reward[1, 0])
     first = int(np.argmax((np.asarray(batches.reward) == late).any(1))) + 1
     rows = real.rows.replace(obs=real.rows.obs.at[late].set(np.nan))
     _, report = update(key, state, real.replace(rows=rows))
-    assert health.describe(health.first_fault(report.watched)) == f"a real row is not finite (nan) at update {first}"
+    assert health.describe(compiled.first_fault(report.watched)) == f"a real row is not finite (nan) at update {first}"

@@ -1,9 +1,11 @@
 """MOPO's penalties by hand, and the rules of its buffer that public versions break."""
 
+import compiled
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny_runs
 from flax import struct
 
 from mbpo_jax import replay
@@ -91,10 +93,8 @@ def rounds(num_rounds, retain, lives, batch=6, length=3):
         round_rows=jnp.zeros(retain, jnp.int32),
     )
     zeros = np.zeros((8, 1), np.float32)
-    real = replay.add(
-        replay.init(SPEC, 8),
-        Transition(obs=zeros, action=zeros, reward=zeros[:, 0], next_obs=zeros, terminal=zeros[:, 0]),
-    )
+    rows = Transition(obs=zeros, action=zeros, reward=zeros[:, 0], next_obs=zeros, terminal=zeros[:, 0])
+    real = compiled.filled(SPEC, 8, rows)
     life = jnp.asarray(lives, jnp.float32)
     programs = phases.keep_newest(
         retain,
@@ -108,13 +108,13 @@ def rounds(num_rounds, retain, lives, batch=6, length=3):
             max_block_rows=4,
         ),
     )
-    functions, buffers = [jax.jit(fn) for fn in programs.functions], []
+    functions, due_after, buffers = [jax.jit(fn) for fn in programs.functions], jax.jit(programs.due), []
     for number in range(num_rounds):
         state, due = state.replace(agent=jnp.asarray(float(number))), 0
         while due != FINISHED:
             state, _ = functions[due](jax.random.key(number), state, real)
-            due = int(programs.due(state))
-        buffers.append(jax.device_get(replay.take(state.imagined, jnp.arange(int(state.imagined.size)))))
+            due = int(due_after(state))
+        buffers.append(tiny_runs.rows_of(state.imagined))
     return buffers
 
 
@@ -138,10 +138,11 @@ def test_nothing_follows_a_predicted_end_and_no_row_is_left_empty():
 def test_a_batch_has_no_row_that_was_never_written():
     member = REGISTRY["mopo"]
     algorithm = member.build(member.tiny_config(), member.spec)
-    state = algorithm.init(jax.random.key(0))
-    rows = jax.tree.map(lambda leaf: jnp.ones((3, *leaf.shape[1:])), state.imagined.rows)
-    imagined = replay.add(state.imagined, rows)  # 3 of 120 slots
-    batches, _ = phases.mixed_batches(50, 4, 12)(jax.random.key(1), state.replace(imagined=imagined), imagined)
+    state = jax.jit(algorithm.init)(jax.random.key(0))
+    rows = jax.tree.map(lambda leaf: np.ones((3, *leaf.shape[1:]), np.float32), state.imagined.rows)
+    imagined = compiled.add(state.imagined, rows)  # 3 of 120 slots
+    draw = jax.jit(phases.mixed_batches(50, 4, 12))
+    batches, _ = draw(jax.random.key(1), state.replace(imagined=imagined), imagined)
     assert all((leaf == 1).all() for leaf in jax.tree.leaves(batches))
 
 

@@ -47,7 +47,7 @@ def test_expectation_moves_by_the_mean_of_all_members():
 
 def test_expectation_is_the_mean_of_what_learnt_members_expect():
     model = world.build(CONFIG, gaussian.member(CONFIG, forward(SPEC)), forward(SPEC))
-    belief = model.belief(model.init(jax.random.key(1)))
+    belief = model.belief(jax.jit(model.init)(jax.random.key(1)))
     rng = np.random.default_rng(0)
     obs, action = rng.normal(size=(5, 2)).astype(np.float32), rng.normal(size=(5, 1)).astype(np.float32)
     dynamics = propagation.dynamics("expectation", model, forward(SPEC), SPEC, 1, belief)
@@ -95,7 +95,7 @@ def test_deterministic_members_have_no_noise_and_learn_by_squared_error():
     params["mean"]["kernel"] = jnp.ones((8, 3))  # 24 weights of the last layer, whose decay is 0.01
     np.testing.assert_allclose(member.loss(params, {}, x, y, jnp.array([0.5, 0.5])), 3.0 + 0.5 * 0.01 * 24, rtol=1e-5)
     model = world.build(CONFIG, member, forward(SPEC))
-    belief = model.belief(model.init(jax.random.key(1)))
+    belief = model.belief(jax.jit(model.init)(jax.random.key(1)))
     rows = jnp.ones((4, 2)), jnp.ones((4, 1))
     sampled = model.sample(jax.random.key(0), belief, jnp.asarray(1), *rows)
     expected = model.expect(belief, jnp.asarray(1), *rows)
@@ -120,7 +120,7 @@ def test_angles_are_seen_as_sine_and_cosine_and_moved_as_they_are():
 
 def test_a_plan_is_carried_on_and_what_is_drawn_goes_by_the_episodes_key():
     algorithm = pets.build(TINY, SPEC._replace(reward_fn=rewards.line_world))
-    belief = algorithm.actor(algorithm.init(jax.random.key(0)))
+    belief = algorithm.actor(jax.jit(algorithm.init)(jax.random.key(0)))
     act, obs = jax.jit(algorithm.act, static_argnums=4), jnp.array([1.0, 0.0])
     one, other = (algorithm.begin_episode(jax.random.key(k), belief) for k in (1, 2))
     first, after = act(jax.random.key(0), belief, one, obs, False)

@@ -2,10 +2,12 @@
 
 import functools
 
+import compiled
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny_runs
 from flax import struct
 
 from mbpo_jax import replay, terminations
@@ -69,8 +71,9 @@ class TwoModels(struct.PyTreeNode, kw_only=True):
 
 def test_two_models_of_one_state_are_fitted_each_by_its_own_phase():
     world = gaussian.build(MODEL, SPEC)
-    real = replay.add(replay.init(SPEC, 50), rows())
-    before = TwoModels(ahead=world.init(jax.random.key(0)), back=world.init(jax.random.key(1)))
+    real = compiled.filled(SPEC, 50, rows())
+    init = jax.jit(world.init)
+    before = TwoModels(ahead=init(jax.random.key(0)), back=init(jax.random.key(1)))
     after, metrics = run(phases.fit_model(world, "back"), before, real)
     assert int(metrics["gradient_steps"]) == 3
     assert jax.tree.all(jax.tree.map(np.array_equal, after.ahead, before.ahead))
@@ -97,7 +100,7 @@ def moved(state, key, group, obs, action):
 
 
 def test_rollouts_take_dynamics_and_policy_of_any_state(cloning):
-    agent, real = cloning_agent(), replay.add(replay.init(SPEC, 50), rows())
+    agent, real = cloning_agent(), compiled.filled(SPEC, 50, rows())
     roll_out = phases.roll_out(
         num_starts=10,
         length=lambda real: jnp.asarray(3),
@@ -109,14 +112,14 @@ def test_rollouts_take_dynamics_and_policy_of_any_state(cloning):
     )
     state, metrics = run(roll_out, cloning, real)
     assert (int(metrics["length"]), int(metrics["transitions"]), int(metrics["buffer_rows_limit"])) == (3, 30, 60)
-    imagined = replay.take(state.imagined, jnp.arange(30))
+    imagined = tiny_runs.rows_of(state.imagined)
     np.testing.assert_allclose(imagined.next_obs, imagined.obs + 3.0)
     assert np.bincount(np.asarray(imagined.reward, int)).tolist() == [15, 15]
 
 
 def test_an_agent_without_critics_learns_on_batches_of_both_kinds(cloning):
-    agent, real = cloning_agent(), replay.add(replay.init(SPEC, 50), rows())
-    copied = cloning.replace(imagined=replay.add(cloning.imagined, rows()))
+    agent, real = cloning_agent(), compiled.filled(SPEC, 50, rows())
+    copied = cloning.replace(imagined=compiled.add(cloning.imagined, rows()))
     state, metrics = run(phases.update_agent(agent, phases.mixed_batches(30, 4, 12)), copied, real)
     assert float(metrics["real_row_fraction"]) == 0.25
     assert float(jnp.abs(state.agent).max()) > 0

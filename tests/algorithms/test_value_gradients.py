@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import compiled
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,13 +37,12 @@ def rows(num_rows):
 
 
 def holding(num_rows, firsts, capacity=100):
-    first = jnp.isin(jnp.arange(num_rows), jnp.array(firsts))
-    return replay.add(replay.init(SPEC, capacity, episodes=True), rows(num_rows), first=first)
+    return compiled.filled(SPEC, capacity, rows(num_rows), np.isin(np.arange(num_rows), firsts))
 
 
 def test_with_its_own_noise_a_real_step_is_what_the_model_says_and_another_action_leads_elsewhere():
     parts = parts_of()
-    belief = parts.world.belief(parts.world.init(jax.random.key(0)))
+    belief = parts.world.belief(jax.jit(parts.world.init)(jax.random.key(0)))
     real = rows(5)
     next_obs, reward = explaining.repeat(parts.explainer, belief, real, real.action)
     np.testing.assert_allclose(next_obs, real.next_obs, rtol=1e-4, atol=1e-5)
@@ -140,7 +140,7 @@ def test_svg_0_fits_no_model():
     config = dataclasses.replace(ENTRY.tiny_config(), svg_steps="0")
     algorithm = svg.build(config, SPEC)
     assert [phase.name for phase in algorithm.phases] == ["update_agent"]
-    state = algorithm.init(jax.random.key(0))
+    state = jax.jit(algorithm.init)(jax.random.key(0))
     after, report = jax.jit(algorithm.phases[0].programs.functions[0])(jax.random.key(1), state, holding(60, [0]))
     assert int(after.agent.num_updates) == 2
     assert float(report.metrics["weight_mean"]) == 1.0

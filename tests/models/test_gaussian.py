@@ -1,9 +1,9 @@
+import compiled
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mbpo_jax import replay
 from mbpo_jax.models import gaussian
 from mbpo_jax.types import FINISHED, Spec, Transition
 
@@ -34,7 +34,7 @@ def fitted():
         next_obs=(obs + target[:, 1:]).astype(np.float32),
         terminal=np.zeros(8000, np.float32),
     )
-    buffer = replay.add(replay.init(SPEC, 8000), rows)
+    buffer = compiled.filled(SPEC, 8000, rows)
     config = gaussian.GaussianConfig(num_members=3, num_elites=2, model_hidden_units=32, **PAPERS_FIT)
     model = gaussian.build(config, SPEC)
     state, programs = jax.jit(model.init)(jax.random.key(0)), [jax.jit(program) for program in model.fit.functions]

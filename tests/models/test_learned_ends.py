@@ -1,5 +1,6 @@
 """The classifier of ends: what it learns, how its threshold is chosen, and that it never sees held-out rows."""
 
+import compiled
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,6 +33,7 @@ def rows(num_rows, seed=0, ends=True):
 
 
 FIT = [jax.jit(program) for program in LEARNED.fit.functions]
+INIT, ENDS = jax.jit(LEARNED.init), jax.jit(LEARNED.ends)
 
 
 def fit(real, model, key=1):
@@ -41,15 +43,14 @@ def fit(real, model, key=1):
         model, report = FIT[due](jax.random.key(key), model, real)
         order.append(due)
         metrics |= report.metrics
-        assert health.describe(jax.device_get(health.first_fault(report.watched))) is None
+        assert health.describe(compiled.first_fault(report.watched)) is None
         due = int(LEARNED.fit.due(model))
     return model, metrics, order
 
 
 @pytest.fixture(scope="module")
 def fitted():
-    real = replay.add(replay.init(SPEC, 3000), rows(3000))
-    return fit(real, LEARNED.init(jax.random.key(0)))
+    return fit(compiled.filled(SPEC, 3000, rows(3000)), INIT(jax.random.key(0)))
 
 
 def test_ends_are_learnt_right_after_the_world(fitted):
@@ -58,7 +59,7 @@ def test_ends_are_learnt_right_after_the_world(fitted):
     assert metrics["termination_precision"] > 0.8 and metrics["termination_recall"] > 0.8
     np.testing.assert_allclose(metrics["termination_fraction"], rows(3000).terminal[::5].mean(), rtol=1e-6)
     new = rows(5000, seed=1)
-    called = np.asarray(LEARNED.ends(LEARNED.belief(model), new.obs, new.action, new.next_obs))
+    called = np.asarray(ENDS(LEARNED.belief(model), new.obs, new.action, new.next_obs))
     right = (called & (new.terminal > 0)).sum()
     assert right / called.sum() > 0.8 and right / new.terminal.sum() > 0.8
 
@@ -66,8 +67,8 @@ def test_ends_are_learnt_right_after_the_world(fitted):
 def test_the_world_inside_is_the_world_alone(fitted):
     model, _, _ = fitted
     key_world, _ = jax.random.split(jax.random.key(0))
-    alone, due = WORLD.init(key_world), 0
-    real = replay.add(replay.init(SPEC, 3000), rows(3000))
+    alone, due = jax.jit(WORLD.init)(key_world), 0
+    real = compiled.filled(SPEC, 3000, rows(3000))
     while due != FINISHED:
         alone, _ = jax.jit(WORLD.fit.functions[due])(jax.random.key(1), alone, real)
         due = int(WORLD.fit.due(alone))
@@ -75,19 +76,19 @@ def test_the_world_inside_is_the_world_alone(fitted):
 
 
 def test_where_nothing_ended_nothing_is_an_end_and_nothing_is_learnt():
-    real = replay.add(replay.init(SPEC, 200), rows(200, ends=False))
-    before = LEARNED.init(jax.random.key(0))
+    real = compiled.filled(SPEC, 200, rows(200, ends=False))
+    before = INIT(jax.random.key(0))
     model, metrics, _ = fit(real, before)
     assert jax.tree.all(jax.tree.map(np.array_equal, model.ends.network, before.ends.network))
     new = rows(1000, seed=1)
-    assert not LEARNED.ends(LEARNED.belief(model), new.obs, new.action, new.next_obs).any()
+    assert not ENDS(LEARNED.belief(model), new.obs, new.action, new.next_obs).any()
     assert metrics["termination_fraction"] == metrics["termination_recall"] == 0
 
 
 def test_nothing_is_an_end_before_the_first_fit():
     new = rows(50)
-    belief = LEARNED.belief(LEARNED.init(jax.random.key(0)))
-    assert not LEARNED.ends(belief, new.obs, new.action, new.next_obs).any()
+    belief = LEARNED.belief(INIT(jax.random.key(0)))
+    assert not ENDS(belief, new.obs, new.action, new.next_obs).any()
 
 
 def test_precision_and_recall_by_hand():
@@ -102,7 +103,7 @@ def test_held_out_rows_are_never_learnt_from_and_stay_so_when_the_buffer_wraps()
     marked = rows(60).replace(reward=np.arange(60, dtype=np.float32))
     real = replay.init(SPEC, 40)
     for start in (0, 20, 40):
-        real = replay.add(real, jax.tree.map(lambda leaf, at=start: leaf[at : at + 20], marked))
+        real = compiled.add(real, jax.tree.map(lambda leaf, at=start: leaf[at : at + 20], marked))
     kinds = learned_ends._Kinds(real)
     for terminal in (True, False):
         for held_out in (True, False):

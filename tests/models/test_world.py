@@ -1,11 +1,12 @@
 """A model of other parts than MBPO's: networks without noise, and an encoding that predicts the state before."""
 
+import compiled
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mbpo_jax import health, replay
+from mbpo_jax import health
 from mbpo_jax.models import world
 from mbpo_jax.models.encoding import Encoding
 from mbpo_jax.models.member import Member
@@ -52,13 +53,13 @@ def fitted():
     obs, action = rng.normal(size=(500, 2)), rng.uniform(-1, 1, (500, 1))
     next_obs = obs + action * [1.0, 2.0]
     rows = Transition(obs=obs, action=action, reward=np.zeros(500), next_obs=next_obs, terminal=np.zeros(500))
-    buffer = replay.add(replay.init(SPEC, 500), jax.tree.map(np.float32, rows))
+    buffer = compiled.filled(SPEC, 500, jax.tree.map(np.float32, rows))
     model = world.build(CONFIG, linear_member(), BACKWARD)
     state, programs = jax.jit(model.init)(jax.random.key(0)), [jax.jit(run) for run in model.fit.functions]
     due, metrics = 0, {}
     while due != FINISHED:
         state, report = programs[due](jax.random.key(1), state, buffer)
-        assert health.describe(health.first_fault(report.watched)) is None
+        assert health.describe(compiled.first_fault(report.watched)) is None
         metrics, due = metrics | report.metrics, int(model.fit.due(state))
     return model, state, metrics
 

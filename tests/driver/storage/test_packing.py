@@ -1,5 +1,6 @@
 from typing import Any
 
+import compiled
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,13 +32,13 @@ def buffer(capacity, *numbers, limit=None):
     """A buffer to which rows were added one by one."""
     made = replay_lib.init(SPEC, capacity)
     for number in numbers:
-        made = replay_lib.add(made, rows(number), limit=limit)
+        made = compiled.add(made, rows(number), limit=limit)
     return made
 
 
 def contents(made):
     """The rows in force, oldest first."""
-    return replay_lib.take(made, jnp.arange(int(made.size)))
+    return tiny_runs.rows_of(made)
 
 
 def test_a_real_state_comes_back_bit_for_bit(mbpo_run):
@@ -85,10 +86,10 @@ def test_a_buffer_comes_back_with_the_same_rows_by_age_and_goes_on_like_it(numbe
     assert (int(back.size), int(back.num_added)) == (min(len(numbers), 5), len(numbers))
     tiny_runs.assert_same_bits(contents(back), contents(made))
     if numbers:
-        draws = [replay_lib.sample(jax.random.key(3), b, (4, 2)) for b in (back, made)]
+        draws = [compiled.sample(jax.random.key(3), b, (4, 2)) for b in (back, made)]
         tiny_runs.assert_same_bits(*draws)
     # the newest row takes the place of the oldest, at whatever limit
-    more = [replay_lib.add(b, rows(100, 101), limit=5) for b in (back, made)]
+    more = [compiled.add(b, rows(100, 101), limit=5) for b in (back, made)]
     tiny_runs.assert_same_bits(*map(contents, more))
     assert contents(more[0]).reward.tolist() == [*map(float, numbers), 100.0, 101.0][-5:]
 
@@ -138,7 +139,7 @@ def test_what_is_not_finite_is_found_by_name_in_buffers_too():
 def test_which_rows_began_an_episode_comes_back_by_age():
     made = replay_lib.init(SPEC, 4, episodes=True)
     for number in range(6):  # slots hold 4, 5, 2, 3
-        made = replay_lib.add(made, rows(number), first=jnp.array([number % 3 == 0]))
+        made = compiled.add(made, rows(number), first=jnp.array([number % 3 == 0]))
     packed = pack(made)
     assert packed["first"].tolist() == [False, True, False, False]  # rows 2 to 5
     back = unpack(replay_lib.init(SPEC, 6, episodes=True), packed)
