@@ -1,7 +1,6 @@
 """What all tests share."""
 
 import contextlib
-import functools
 import importlib.util
 import mmap
 import os
@@ -14,7 +13,6 @@ import gymnasium
 import jax
 import pytest
 import tiny_runs
-from jax._src.interpreters import mlir
 from jax.experimental.compilation_cache import compilation_cache
 
 from mbpo_jax.driver import compile_cache
@@ -87,15 +85,6 @@ def _compile_fast() -> None:
 
 
 _compile_fast()  # XLA reads them when it compiles for the first time
-
-
-def _lower_in_one_context() -> None:
-    """Has JAX make MLIR's context once, not for each program: a quarter of the time of a program of one operation."""
-    if hasattr(mlir, "make_ir_context"):  # it has no public name
-        mlir.make_ir_context = functools.cache(mlir.make_ir_context)
-
-
-_lower_in_one_context()
 
 
 def pytest_configure(config: pytest.Config) -> None:
