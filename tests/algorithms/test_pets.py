@@ -164,8 +164,8 @@ def test_gaussian_processes_act_with_every_propagation_that_moves_particles_toge
     [
         (
             "--member=gp --propagation=ts1",
-            "--propagation must be one of expectation, ds, mm with member=gp, which has no members that move particles, "
-            "got 'ts1'",
+            "--propagation must be one of expectation, ds, mm with member=gp, which has no members that move "
+            "particles, got 'ts1'",
         ),
         ("--member=gp", "--propagation must be one of expectation, ds, mm with member=gp"),
         (

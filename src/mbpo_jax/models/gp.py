@@ -17,10 +17,13 @@ from mbpo_jax.models.gp_regression import Posterior
 from mbpo_jax.models.gp_state import GpBelief, GpConfig, GpFit, GpState, Parts
 from mbpo_jax.types import Array, Key, WorldModel
 
+LINE_SEARCH_STEPS = 10  # at most; near a maximum, float32 finds no better place in twice as many
+
 
 def build(config: GpConfig, encoding: Encoding) -> WorldModel:
     """Returns the world model of one process for each target."""
-    parts = Parts(config, encoding, optax.lbfgs())
+    search = optax.scale_by_zoom_linesearch(max_linesearch_steps=LINE_SEARCH_STEPS, initial_guess_strategy="one")
+    parts = Parts(config, encoding, optax.lbfgs(linesearch=search))
     return WorldModel(
         init=functools.partial(init, parts),
         fit=gp_fit.build(parts),

@@ -24,7 +24,7 @@ class GpConfig:
         100, "Iterations of L-BFGS on the evidence in a fit, at most; rounded up to whole compiled calls.", minimum=1
     )
     fit_slice_iterations: int = option(
-        10, "Iterations per compiled call; a fit ends after a call in which no evidence has risen.", minimum=1
+        5, "Iterations per compiled call; a fit ends after a call in which no evidence has risen.", minimum=1
     )
     __post_init__ = check
 
