@@ -105,7 +105,7 @@ def evidence(hyper: Hyperparameters, rows: Rows) -> Array:
 def _log_density(covariance: Array, y: Array) -> Array:
     """Returns the logarithm [] of the Gaussian density of y [M], without its constant.
 
-    It is differentiated by the formula: on a CPU, derivatives through a Cholesky factor take more than ten times as long.
+    It is differentiated by the formula: on a CPU, derivatives through a factor take ten times as long.
     """
     return _log_density_forward(covariance, y)[0]
 
