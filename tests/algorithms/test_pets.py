@@ -169,8 +169,8 @@ def test_gaussian_processes_act_with_every_propagation_that_moves_particles_toge
         ),
         ("--member=gp", "--propagation must be one of expectation, ds, mm with member=gp"),
         (
-            "--member=gp --propagation=ds --num_members=3",
-            "--num_members is not read with member=gp; leave it out, got 3",
+            "--member=gp --propagation=ds --model_hidden_units=64",
+            "--model_hidden_units is not read with member=gp; leave it out, got 64",
         ),
         ("--inducing_rows=50", "--inducing_rows is not read with member=gaussian; leave it out, got 50"),
         ("--member=gp --inducing_rows=5000", "--inducing_rows must be a whole number in [1, 1000], got 5000"),
