@@ -26,7 +26,9 @@ class GpConfig:
     fit_slice_iterations: int = option(
         5, "Iterations per compiled call; a fit ends after a call in which no evidence has risen.", minimum=1
     )
-    __post_init__ = check
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 class GpBelief(struct.PyTreeNode, kw_only=True):
