@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # what type checkers read; at run time, `__getattr__` imports
     from mbpo_jax.driver.trained import Trained as Trained
     from mbpo_jax.driver.trained import load_trained as load_trained
     from mbpo_jax.launch.processes import train as train
+    from mbpo_jax.models.gp_state import GpConfig as GpConfig
     from mbpo_jax.models.sequence import SequenceConfig as SequenceConfig
     from mbpo_jax.models.state import GaussianConfig as GaussianConfig
 
@@ -42,6 +43,7 @@ _MODULES = {
     "DoubleHorizonConfig": "algorithms.double_horizon",
     "DynaQConfig": "algorithms.dyna_q",
     "GaussianConfig": "models.state",
+    "GpConfig": "models.gp_state",
     "MaacConfig": "algorithms.maac",
     "MbpoConfig": "algorithms.mbpo",
     "ModelFreeConfig": "algorithms.model_free",

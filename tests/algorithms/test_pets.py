@@ -12,6 +12,7 @@ from mbpo_jax.launch.flags import FlagsError
 from mbpo_jax.models import deterministic, gaussian, world
 from mbpo_jax.models.angles import see_angles
 from mbpo_jax.models.encoding import forward
+from mbpo_jax.models.gp_state import GpConfig
 from mbpo_jax.models.state import GaussianConfig
 from mbpo_jax.types import Spec, Transition, WorldModel
 
@@ -145,11 +146,36 @@ def test_every_member_and_propagation_acts(kind, member):
     assert jax.tree.structure(after) == jax.tree.structure(carry)
 
 
+@pytest.mark.parametrize("kind", propagation.JOINT)
+def test_gaussian_processes_act_with_every_propagation_that_moves_particles_together(kind):
+    config = pets.PetsConfig(
+        member="gp", gp=GpConfig(inducing_rows=4), propagation=kind, horizon=2, num_particles=4, planner=TINY.planner
+    )
+    algorithm = pets.build(config, SPEC)
+    belief = algorithm.actor(jax.eval_shape(algorithm.init, jax.random.key(0)))
+    carry = jax.eval_shape(algorithm.begin_episode, jax.random.key(0), belief)
+    obs = jax.ShapeDtypeStruct((2,), jnp.float32)
+    action, _ = jax.eval_shape(lambda *a: algorithm.act(*a, False), jax.random.key(0), belief, carry, obs)
+    assert action.shape == (1,)
+
+
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
+        (
+            "--member=gp --propagation=ts1",
+            "--propagation must be one of expectation, ds, mm with member=gp, which has no members that move "
+            "particles, got 'ts1'",
+        ),
+        ("--member=gp", "--propagation must be one of expectation, ds, mm with member=gp"),
+        (
+            "--member=gp --propagation=ds --model_hidden_units=64",
+            "--model_hidden_units is not read with member=gp; leave it out, got 64",
+        ),
+        ("--inducing_rows=50", "--inducing_rows is not read with member=gaussian; leave it out, got 50"),
+        ("--member=gp --inducing_rows=5000", "--inducing_rows must be a whole number in [1, 1000], got 5000"),
         ("--elite_candidates=500", "--elite_candidates must be at most num_candidates (400), got 500"),
-        ("--member=bayesian", "--member must be one of gaussian, deterministic, got 'bayesian'"),
+        ("--member=bayesian", "--member must be one of gaussian, deterministic, gp, got 'bayesian'"),
         ("--planner=lqr", "--planner must be one of random_shooting, cem, icem, mppi, got 'lqr'"),
         ("--propagation=ts2", "--propagation must be one of ts1, tsinf, expectation, ds, mm, got 'ts2'"),
         ("--num_elites=3", "--num_elites must be num_members (5), for every member plans, got 3"),

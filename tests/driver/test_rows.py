@@ -93,6 +93,22 @@ def test_a_run_that_plans_resumes_inside_an_episode_and_its_policy_acts_alone(tm
     np.testing.assert_array_equal(load_policy(whole, reward_fn=rewards.one_each_step)(obs), actions[0])
 
 
+def test_a_run_with_gaussian_processes_resumes_and_its_policy_acts_alone(tmp_path):
+    """Stopped between two fits, so that hyperparameters and posterior are saved and read."""
+    of_networks = {name for name in tiny_runs.MBPO if name.startswith(("num_m", "num_e", "model_", "fit_"))}
+    knobs = {name: value for name, value in tiny_runs.PLANNING["pets"].items() if name not in of_networks} | CHANGES
+    knobs |= {"member": "gp", "propagation": "mm", "inducing_rows": 8, "fit_max_iterations": 2, "fit_every_steps": 25}
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    assert tiny_runs.train(whole, knobs).finished
+    assert tiny_runs.train(resumed, knobs, num_steps=70).finished
+    assert tiny_runs.train(resumed, knobs).finished
+    tiny_runs.assert_same_bits(tiny_runs.saved(resumed).arrays, tiny_runs.saved(whole).arrays)
+    told = {key for line in tiny_runs.lines(whole) for key in line}
+    assert {"fit_model/evidence_per_target", "fit_model/explained_share_per_target"} <= told
+    obs = np.full(4, 0.01, np.float32)
+    np.testing.assert_array_equal(load_policy(whole)(obs), load_policy(resumed)(obs))
+
+
 def test_a_plan_beyond_the_end_of_an_episode_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"horizon must be at most the steps of an episode \(5\), got 6"):
         tiny_runs.train(tmp_path, tiny_runs.PLANNING["pets"], horizon=6)

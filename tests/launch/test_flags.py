@@ -285,6 +285,11 @@ OTHERS["pets_continuous_cartpole"] = {
     "iterations": 5, "smoothing": 0.1, "horizon": 15, "num_particles": 20, "num_members": 5, "model_hidden_units": 200,
     "model_weight_decays": (5e-5,) * 4, "fit_every_steps": 50, "angles": "none",
 }  # fmt: skip
+OTHERS["pets_gp_continuous_cartpole"] = {
+    "algorithm": "pets", "env": "mbpo_jax/CartpoleContinuous-v0", "num_candidates": 500, "elite_candidates": 50,
+    "iterations": 5, "smoothing": 0.1, "horizon": 15, "member": "gp", "inducing_rows": 200, "fit_every_steps": 50,
+    "propagation": "expectation", "num_particles": 1,
+}  # fmt: skip
 OTHERS["pets_small"] = {"algorithm": "pets", "num_candidates": 100, "num_particles": 5, "model_hidden_units": 64}
 OTHERS["pets_pendulum"] = {
     "algorithm": "pets", "env": "Pendulum-v1", "num_steps": 5000, "num_candidates": 500, "elite_candidates": 50,

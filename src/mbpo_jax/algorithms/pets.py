@@ -13,17 +13,19 @@ from flax import struct
 
 from mbpo_jax import planners
 from mbpo_jax.algorithms import phases, propagation
-from mbpo_jax.models import deterministic, gaussian, world
+from mbpo_jax.models import deterministic, gaussian, gp, world
 from mbpo_jax.models.angles import see_angles
 from mbpo_jax.models.encoding import Encoding, forward
+from mbpo_jax.models.gp_state import GpConfig
 from mbpo_jax.models.state import GaussianConfig
-from mbpo_jax.options import check, chosen_section, option
+from mbpo_jax.options import check, chosen_section, option, values
 from mbpo_jax.planners.cem import CemConfig
 from mbpo_jax.planners.planner import Planner
 from mbpo_jax.rollouts import particles
-from mbpo_jax.types import Algorithm, Array, Key, Phase, PyTree, Spec
+from mbpo_jax.types import Algorithm, Array, Key, Phase, PyTree, Spec, WorldModel
 
 MEMBERS = {"gaussian": gaussian.member, "deterministic": deterministic.member}
+GP = "gp"
 NO_ANGLES = "none"
 
 
@@ -36,7 +38,9 @@ class PetsConfig:
     fit_every_steps: int = option(200, "Environment steps between model fits.", minimum=1)
     horizon: int = option(25, "Steps that are planned ahead.", minimum=1)
     num_particles: int = option(20, "Imagined trajectories of each candidate.", minimum=1)
-    member: str = option("gaussian", "Networks of the ensemble.", choices=tuple(MEMBERS))
+    member: str = option(
+        "gaussian", "Networks of the ensemble; or gp, one Gaussian process for each target.", choices=(*MEMBERS, GP)
+    )
     propagation: str = option(
         propagation.TSINF,
         "How particles move: one member each, at each step (ts1) or for good (tsinf); all members' mean (expectation, "
@@ -54,9 +58,12 @@ class PetsConfig:
         num_members=5, num_elites=5, model_weight_decays=(1e-4, 2.5e-4, 2.5e-4, 5e-4)
     )
 
+    gp: GpConfig = GpConfig()
+
     def __post_init__(self) -> None:
         check(self)
         angle_numbers(self)
+        check_member(self)
         if self.model.num_elites != self.model.num_members:
             raise ValueError(
                 f"model.num_elites must be num_members ({self.model.num_members}), for every member plans, got "
@@ -81,7 +88,7 @@ TINY = {
 class PetsState(struct.PyTreeNode, kw_only=True):
     """Everything that the phases read, the real rows aside."""
 
-    model: PyTree  # an EnsembleState, or one with what has learnt when episodes end
+    model: PyTree  # an EnsembleState or a GpState, or one with what has learnt when episodes end
 
 
 class Plan(struct.PyTreeNode, kw_only=True):
@@ -90,6 +97,24 @@ class Plan(struct.PyTreeNode, kw_only=True):
     planner: PyTree  # what the next search begins with
     draws: Array  # [2], uint32: the key of what is drawn where nothing is explored
     step: Array  # [], int32, of the episode
+
+
+def check_member(config: PetsConfig) -> None:
+    """Checks that what models the world goes with the other knobs.
+
+    Raises:
+      ValueError: knobs of the other kind of model were changed; or particles should keep members of a process.
+    """
+    unread = "model" if config.member == GP else "gp"
+    default = values(getattr(PetsConfig, unread))
+    for name, value in values(getattr(config, unread)).items():
+        if value != default[name]:
+            raise ValueError(f"{unread}.{name} is not read with member={config.member}; leave it out, got {value!r}")
+    if config.member == GP and config.propagation in propagation.SAMPLED:
+        raise ValueError(
+            f"propagation must be one of {', '.join(propagation.JOINT)} with member={GP}, which has no members that "
+            f"move particles, got {config.propagation!r}"
+        )
 
 
 def angle_numbers(config: PetsConfig) -> tuple[int, ...]:
@@ -116,8 +141,7 @@ def build(config: PetsConfig, spec: Spec) -> Algorithm:
             f"horizon must be at most the steps of an episode ({spec.max_episode_steps}), got {config.horizon}"
         )
     encoding = encoding_of(config, spec)
-    member = MEMBERS[config.member](config.model, encoding)
-    model = phases.with_ends(world.build(config.model, member, encoding), spec, config.termination_fn)
+    model = phases.with_ends(_world(config, encoding), spec, config.termination_fn)
     planner = planners.build(config.planner, config.horizon, spec.action_dim)
     dynamics = functools.partial(propagation.dynamics, config.propagation, model, encoding, spec, config.num_particles)
 
@@ -140,6 +164,12 @@ def build(config: PetsConfig, spec: Spec) -> Algorithm:
         dynamics=lambda state: phases.learned_dynamics(model, model.belief(state.model), spec),
         acts_on_device=True,
     )
+
+
+def _world(config: PetsConfig, encoding: Encoding) -> WorldModel:
+    if config.member == GP:
+        return gp.build(config.gp, encoding)
+    return world.build(config.model, MEMBERS[config.member](config.model, encoding), encoding)
 
 
 def encoding_of(config: PetsConfig, spec: Spec) -> Encoding:

@@ -15,6 +15,7 @@ from mbpo_jax.types import Array, Dynamics, Key, PyTree, Spec, WorldModel
 
 TS1, TSINF, EXPECTATION, DS, MM = KINDS = ("ts1", "tsinf", "expectation", "ds", "mm")
 SAMPLED = (TS1, TSINF)  # each particle is moved by one member
+JOINT = (EXPECTATION, DS, MM)  # each is moved by all of them
 
 StepFn = Callable[[Key, Array, Array], tuple[Array, Array]]  # (key, obs, action) [B, ...] -> (next_obs, reward)
 

@@ -1,0 +1,72 @@
+"""The knobs and arrays of a world model of Gaussian processes."""
+
+import dataclasses
+from typing import NamedTuple
+
+import optax
+from flax import struct
+
+from mbpo_jax.models.encoding import Encoding
+from mbpo_jax.models.gp_regression import Hyperparameters, Posterior
+from mbpo_jax.normalizer import Normalizer
+from mbpo_jax.options import check, option
+from mbpo_jax.types import Array, PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class GpConfig:
+    """Knobs of the processes and of their fit."""
+
+    inducing_rows: int = option(
+        200, "Rows that predictions go by, drawn among all; up to so many rows are all taken.", minimum=1, maximum=1000
+    )
+    fit_max_iterations: int = option(
+        100, "Iterations of L-BFGS on the evidence in a fit, at most; rounded up to whole compiled calls.", minimum=1
+    )
+    fit_slice_iterations: int = option(
+        5, "Iterations per compiled call; a fit ends after a call in which no evidence has risen.", minimum=1
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+class GpBelief(struct.PyTreeNode, kw_only=True):
+    """What predicting reads."""
+
+    hyper: Hyperparameters  # [D, ...]
+    posterior: Posterior  # [D, ...]
+    x: Array  # [M, I], scaled inputs of the inducing rows
+    inputs: Normalizer  # [I]
+    targets: Normalizer  # [D]
+
+
+class GpFit(struct.PyTreeNode, kw_only=True):
+    """The fit that is under way, or how the last one ended."""
+
+    running: Array  # [], bool
+    num_rows: Array  # [], int32, real rows that the fit is over
+    iteration: Array  # [], int32, iterations completed
+    rising: Array  # [], bool, whether an evidence has risen in the last call
+    evidence: Array  # [D], nats per inducing row
+    optimizer: PyTree  # [D, ...]
+
+
+class GpState(struct.PyTreeNode, kw_only=True):
+    """Processes, warm: a fit begins at the hyperparameters of the last one where they explain its rows better."""
+
+    belief: GpBelief
+    fit: GpFit
+
+
+class Parts(NamedTuple):
+    """What the functions below need of a model."""
+
+    config: GpConfig
+    encoding: Encoding
+    optimizer: optax.GradientTransformationExtraArgs
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Returns what the targets are called in messages."""
+        return tuple(f"target {i}" for i in range(self.encoding.num_targets))
