@@ -10,6 +10,7 @@ if TYPE_CHECKING:  # what type checkers read; at run time, `__getattr__` imports
     from mbpo_jax.agents.svg import SvgAgentConfig as SvgAgentConfig
     from mbpo_jax.agents.td3 import Td3Config as Td3Config
     from mbpo_jax.algorithms.behaviour_cloning import CloningRunConfig as CloningRunConfig
+    from mbpo_jax.algorithms.bmpo import BmpoConfig as BmpoConfig
     from mbpo_jax.algorithms.double_horizon import DoubleHorizonConfig as DoubleHorizonConfig
     from mbpo_jax.algorithms.dyna_q import DynaQConfig as DynaQConfig
     from mbpo_jax.algorithms.maac import MaacConfig as MaacConfig
@@ -30,12 +31,15 @@ if TYPE_CHECKING:  # what type checkers read; at run time, `__getattr__` imports
     from mbpo_jax.driver.trained import Trained as Trained
     from mbpo_jax.driver.trained import load_trained as load_trained
     from mbpo_jax.launch.processes import train as train
+    from mbpo_jax.models.backward_policy import BackwardPolicyConfig as BackwardPolicyConfig
     from mbpo_jax.models.sequence import SequenceConfig as SequenceConfig
     from mbpo_jax.models.state import GaussianConfig as GaussianConfig
 
 __version__ = "0.1.0"
 
 _MODULES = {
+    "BackwardPolicyConfig": "models.backward_policy",
+    "BmpoConfig": "algorithms.bmpo",
     "BoundedSacConfig": "agents.bounded_sac",
     "CloningRunConfig": "algorithms.behaviour_cloning",
     "DdpgConfig": "agents.ddpg",

@@ -77,6 +77,9 @@ class Dynamics(NamedTuple):
 
     step_fn: StepFn
     num_groups: int = 1
+    backward: bool = False
+    """Whether steps lead to the observation before. What `step_fn` returns last then says where none can have led to
+    the one that was given, and rows are stored in the order of time."""
 
 
 class WorldModel(NamedTuple):
