@@ -31,14 +31,12 @@ if TYPE_CHECKING:  # what type checkers read; at run time, `__getattr__` imports
     from mbpo_jax.driver.trained import Trained as Trained
     from mbpo_jax.driver.trained import load_trained as load_trained
     from mbpo_jax.launch.processes import train as train
-    from mbpo_jax.models.backward_policy import BackwardPolicyConfig as BackwardPolicyConfig
     from mbpo_jax.models.sequence import SequenceConfig as SequenceConfig
     from mbpo_jax.models.state import GaussianConfig as GaussianConfig
 
 __version__ = "0.1.0"
 
 _MODULES = {
-    "BackwardPolicyConfig": "models.backward_policy",
     "BmpoConfig": "algorithms.bmpo",
     "BoundedSacConfig": "agents.bounded_sac",
     "CloningRunConfig": "algorithms.behaviour_cloning",

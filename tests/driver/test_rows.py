@@ -41,7 +41,7 @@ def test_a_run_tells_and_leaves_what_it_should(whole):
     told = {key for line in tiny_runs.lines(run_dir) for key in line}
     value = "update_agent/value_mean" if name == "svg" else "update_agent/q_mean"
     assert {value, "update_agent/critic_loss", "update_agent/actor_loss", "eval/return_mean"} <= told
-    assert any(key.startswith("roll_out/") for key in told) == name.startswith(("mbpo", "maac"))
+    assert any(key.startswith("roll_out/") for key in told) == name.startswith(("mbpo", "maac", "bmpo"))
     assert any(key.startswith("fit_model/") for key in told) == ("ddpg" != name != "td3")
     assert load_policy(run_dir)(np.zeros(4, np.float32)).shape == (1,)
 

@@ -1,19 +1,21 @@
-import dataclasses
+import functools
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from mbpo_jax import replay
 from mbpo_jax.models import backward_policy
-from mbpo_jax.models.backward_policy import BackwardPolicyConfig
+from mbpo_jax.models.backward_policy import BackwardPolicy
 from mbpo_jax.models.encoding import backward
+from mbpo_jax.networks import InverseActor
 from mbpo_jax.types import Spec, Transition
 
 SPEC = Spec(obs_dim=2, action_dim=1)
-CONFIG = BackwardPolicyConfig(backward_hidden_units=8, backward_hidden_layers=1, backward_learning_rate=0.02)
+POLICY = BackwardPolicy(SPEC, InverseActor(1, 8, 1), optax.adam(0.02), batch_size=64, num_rows=8, variance=0.01)
 LOG_VAR = 1.0 - math.log1p(math.e)  # of a network of zeros: 0 bounded by 1 from above; -10 is far below
 
 
@@ -32,32 +34,27 @@ def rows(action, num_rows=3):
     )
 
 
-@pytest.fixture
-def policy():
-    return backward_policy.build(CONFIG, SPEC, epoch_steps=4)
-
-
-def zeros(policy):
-    return jax.tree.map(jnp.zeros_like, backward_policy.init(policy, jax.random.key(0)).params)
+def zeros():
+    return jax.tree.map(jnp.zeros_like, backward_policy.init(POLICY, jax.random.key(0)).params)
 
 
 def output_bias(tree):
     return jax.tree.leaves([leaf for path, leaf in jax.tree.leaves_with_path(tree) if leaf.shape == (2,)])[0]
 
 
-def test_the_loss_is_the_likelihood_of_the_action_given_where_it_led(policy):
-    params = zeros(policy)
-    mean, log_var = backward_policy.predict(policy, params, jnp.ones((4, 2)))
+def test_the_loss_is_the_likelihood_of_the_action_given_where_it_led():
+    params = zeros()
+    mean, log_var = backward_policy.predict(POLICY, params, jnp.ones((4, 2)))
     np.testing.assert_array_equal(mean, np.zeros((4, 1)))
     np.testing.assert_allclose(log_var, np.full((4, 1), softplus(LOG_VAR + 10.0) - 10.0), rtol=1e-5)
     expected = 0.64 * math.exp(-LOG_VAR) + LOG_VAR
-    np.testing.assert_allclose(backward_policy.loss(policy, params, rows(0.8)), expected, rtol=1e-3)
+    np.testing.assert_allclose(backward_policy.loss(POLICY, params, rows(0.8)), expected, rtol=1e-3)
 
 
-def test_the_gradient_draws_the_mean_to_the_action_and_the_variance_to_its_square(policy):
-    """Of zeros only the last bias has one: -2 (a - m) / var of the mean, (1 - (a - m)^2 / var) d log_var of the other."""
-    params = zeros(policy)
-    grads = jax.grad(backward_policy.loss, argnums=1)(policy, params, rows(0.8))
+def test_the_gradient_draws_the_mean_to_the_action_and_the_variance_to_its_square():
+    """Of zeros only the last bias has one: -2 (a - m) / var of the mean, 1 - (a - m)^2 / var of the log-variance."""
+    params = zeros()
+    grads = jax.grad(backward_policy.loss, argnums=1)(POLICY, params, rows(0.8))
     bias = output_bias(grads)
     slope = 1.0 - 1.0 / (1.0 + math.e)  # of the bound at 0: the sigmoid of 1 - 0
     wanted = [-2.0 * 0.8 * math.exp(-LOG_VAR), (1.0 - 0.64 * math.exp(-LOG_VAR)) * slope]
@@ -65,34 +62,33 @@ def test_the_gradient_draws_the_mean_to_the_action_and_the_variance_to_its_squar
     assert sum(float(jnp.abs(leaf).sum()) for leaf in jax.tree.leaves(grads)) == pytest.approx(
         float(jnp.abs(bias).sum())
     )
-    at_mean = output_bias(jax.grad(backward_policy.loss, argnums=1)(policy, params, rows(0.0)))
+    at_mean = output_bias(jax.grad(backward_policy.loss, argnums=1)(POLICY, params, rows(0.0)))
     assert float(at_mean[0]) == 0.0
     assert float(at_mean[1]) > 0.0  # less variance would be likelier
     spread = math.exp(LOG_VAR / 2.0)
-    at_spread = output_bias(jax.grad(backward_policy.loss, argnums=1)(policy, params, rows(spread)))
+    at_spread = output_bias(jax.grad(backward_policy.loss, argnums=1)(POLICY, params, rows(spread)))
     np.testing.assert_allclose(at_spread[1], 0.0, atol=1e-3)
 
 
-def test_where_the_step_began_does_not_matter(policy):
-    params = backward_policy.init(policy, jax.random.key(1)).params
+def test_where_the_step_began_does_not_matter():
+    params = backward_policy.init(POLICY, jax.random.key(1)).params
     here, there = rows(0.3), rows(0.3).replace(obs=jnp.full((3, 2), 9.0))
-    assert float(backward_policy.loss(policy, params, here)) == float(backward_policy.loss(policy, params, there))
+    assert float(backward_policy.loss(POLICY, params, here)) == float(backward_policy.loss(POLICY, params, there))
     elsewhere = here.replace(next_obs=here.next_obs + 1.0)
-    assert float(backward_policy.loss(policy, params, here)) != float(backward_policy.loss(policy, params, elsewhere))
+    assert float(backward_policy.loss(POLICY, params, here)) != float(backward_policy.loss(POLICY, params, elsewhere))
 
 
-def test_it_learns_the_newest_epochs():
+def test_it_learns_from_the_newest_rows():
     """Of the newest 8 rows, where actions are 0.5; the 20 before had -0.9."""
-    policy = backward_policy.build(dataclasses.replace(CONFIG, backward_epochs=2), SPEC, epoch_steps=4)
     real = replay.add(replay.init(SPEC, 30), rows(-0.9, 20))
     real = replay.add(real, rows(0.5, 8))
-    (update,) = backward_policy.update(policy).functions
-    state, update = backward_policy.init(policy, jax.random.key(0)), jax.jit(update)
+    update = jax.jit(functools.partial(backward_policy.update, POLICY))
+    state = backward_policy.init(POLICY, jax.random.key(0))
     losses = []
     for i in range(150):
         state, report = update(jax.random.key(i), state, real)
         losses.append(float(report.metrics["loss"]))
-    mean, log_var = backward_policy.predict(policy, state.params, jnp.asarray([[1.0, -1.0]]))
+    mean, log_var = backward_policy.predict(POLICY, state.params, jnp.asarray([[1.0, -1.0]]))
     np.testing.assert_allclose(mean, [[0.5]], atol=0.05)
     assert losses[-1] < losses[0] - 1.0
     assert float(log_var[0, 0]) < -2.0
@@ -100,8 +96,8 @@ def test_it_learns_the_newest_epochs():
 
 @pytest.mark.parametrize(("variance", "std"), [(0.01, 0.1), (None, math.exp(LOG_VAR / 2.0))])
 def test_actions_are_drawn_within_two_deviations_and_within_bounds(variance, std):
-    policy = backward_policy.build(dataclasses.replace(CONFIG, backward_variance=variance), SPEC, epoch_steps=4)
-    params, obs = zeros(policy), jnp.zeros((4000, 2))
+    policy = POLICY._replace(variance=variance)
+    params, obs = zeros(), jnp.zeros((4000, 2))
     action = np.asarray(backward_policy.draw(policy, params, jax.random.key(0), obs))
     assert action.shape == (4000, 1)
     most = min(2.0 * std, 1.0)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import struct
 
 from mbpo_jax import agents, backends, replay, schedules
@@ -18,8 +19,9 @@ from mbpo_jax.algorithms import phases, planned
 from mbpo_jax.algorithms.reactive import reactive
 from mbpo_jax.learner import Learner
 from mbpo_jax.models import backward_policy, encoding, gaussian, world
-from mbpo_jax.models.backward_policy import BackwardPolicy, BackwardPolicyConfig
+from mbpo_jax.models.backward_policy import BackwardPolicy
 from mbpo_jax.models.state import EnsembleState, GaussianConfig
+from mbpo_jax.networks import InverseActor
 from mbpo_jax.options import check, chosen_section, option
 from mbpo_jax.replay import Replay
 from mbpo_jax.rollouts import backward, bidirectional, valued_starts
@@ -63,8 +65,11 @@ class BmpoConfig:
         "Weight beta of values in the draw of starts, likewise: p ~ exp(beta * value); 0: uniform.",
         minimum=0.0,
     )
-    rollout_block_rows: int = option(
-        0, "Imagined rows worked on together; 0: chosen for the kind of device.", minimum=0
+    backward_epochs: int = option(
+        10, "Newest epochs, whose rows the policy of backward steps learns from.", minimum=1, maximum=1_000_000
+    )
+    backward_variance: float | None = option(
+        0.01, "Variance of the actions of backward steps; auto: as it was learnt.", minimum=0.0
     )
     retain_epochs: int = option(1, "Epochs for which imagined rows are kept.", minimum=1)
     updates_per_step: int = option(10, "Agent updates per environment step.", minimum=1)
@@ -76,7 +81,6 @@ class BmpoConfig:
     planning_candidates: int = option(1000, "Actions of the agent from which one is chosen so.", minimum=1)
     termination_fn: str = option("auto", phases.RULE_HELP)
     model: GaussianConfig = GaussianConfig()
-    backward_policy: BackwardPolicyConfig = BackwardPolicyConfig()
     agent: agents.AgentConfig = chosen_section(SacConfig(), "Agent that acts and learns.", agents.CONFIG_CLASSES)
 
     def __post_init__(self) -> None:
@@ -93,7 +97,6 @@ TINY = {
     "updates_per_step": 2, "batch_size": 16, "real_fraction": 0.25, "planning_steps": 2, "planning_candidates": 6,
     "model.num_members": 3, "model.num_elites": 2, "model.model_hidden_units": 8,
     "model.model_weight_decays": (5e-5, 1e-4), "model.fit_epoch_minibatches": 1,
-    "backward_policy.backward_hidden_units": 8, "backward_policy.backward_hidden_layers": 1,
     "agent.hidden_units": 8, "agent.num_hidden_layers": 1,
 }  # fmt: skip
 """Changes of the defaults, by full path, with which tests run every phase within seconds."""
@@ -149,7 +152,14 @@ def build(config: BmpoConfig, spec: Spec) -> Algorithm:
         spec=spec,
         world=gaussian.build(config.model, spec),
         backward_world=world.build(config.model, gaussian.member(config.model, reverse), reverse),
-        backward_policy=backward_policy.build(config.backward_policy, spec, config.epoch_steps),
+        backward_policy=BackwardPolicy(
+            spec=spec,
+            network=InverseActor(spec.action_dim, config.agent.hidden_units, config.agent.num_hidden_layers),
+            optimizer=optax.adam(config.agent.learning_rate),
+            batch_size=config.batch_size,
+            num_rows=config.backward_epochs * config.epoch_steps,
+            variance=config.backward_variance,
+        ),
         agent=agent,
         critic=agent.critic,
     )
@@ -162,7 +172,8 @@ def build(config: BmpoConfig, spec: Spec) -> Algorithm:
         (functools.partial(start_round, parts), functools.partial(step_round, parts)),
         lambda state: jnp.where(bidirectional.is_running(state.rollouts), 1, FINISHED),
     )
-    update_backward = phases.over_field("backward_policy", backward_policy.update(parts.backward_policy))
+    learn_backward = Programs((functools.partial(backward_policy.update, parts.backward_policy),))
+    update_backward = phases.over_field("backward_policy", learn_backward)
     return Algorithm(
         init=functools.partial(init, parts),
         phases=(
@@ -259,6 +270,6 @@ def step_round(parts: Parts, key: Key, state: BmpoState, real: Replay) -> tuple[
         Direction(phases.exploring(parts.agent, state.agent), dynamics(parts, state)),
         state.imagined,
         state.rollouts,
-        parts.config.rollout_block_rows or backends.choices().block_rows,
+        backends.choices().block_rows,
     )
     return state.replace(imagined=imagined, rollouts=rollouts), report
