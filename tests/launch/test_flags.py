@@ -238,6 +238,9 @@ OTHERS["bmpo_hopper"] = LIKE_MBPO["hopper"] | BMPO | {
     "backward_length_schedule": (20, 150, 1, 15), "beta_schedule": (20.0, 30.0, 0.004, 0.003), "backward_epochs": 10,
     "backward_variance": 0.01,
 }  # fmt: skip
+OTHERS["bmpo_hopper_nt"] = OTHERS["bmpo_hopper"] | {
+    "env": "mbpo_jax/HopperNT-v5", "beta_schedule": (0.0, 100.0, 0.01, 0.01),
+}  # fmt: skip
 DOUBLE_HORIZON = {
     "algorithm": "double_horizon", "horizon": 5, "rollout_length": 20, "rollout_batch": 256, "retain_rounds": 10,
     "updates_per_rollout": 20, "discount": 0.995, "num_critics": 5, "num_target_critics": 2, "num_hidden_layers": 3,

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from mbpo_jax import learner
 from mbpo_jax.algorithms import phases
 from mbpo_jax.rollouts import first_actions
 from mbpo_jax.types import Agent, Array, Key, PyTree, Spec, WorldModel
@@ -26,7 +27,7 @@ class Plan(NamedTuple):
 class Actor(struct.PyTreeNode, kw_only=True):
     """What acting reads."""
 
-    agent: PyTree  # all of it, for its critics
+    agent: PyTree  # with its critics, without its optimisers
     belief: PyTree
 
 
@@ -37,7 +38,7 @@ def planned(plan: Plan) -> dict[str, Any]:
     """
 
     def actor(state: PyTree) -> Actor:
-        return Actor(agent=state.agent, belief=plan.world.belief(state.model))
+        return Actor(agent=learner.without_optimisers(state.agent), belief=plan.world.belief(state.model))
 
     return {"actor": actor, "act": functools.partial(act, plan)}
 
