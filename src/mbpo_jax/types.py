@@ -217,5 +217,6 @@ class Algorithm(NamedTuple):
     exploration_steps: int = 0  # environment steps of uniformly random actions before `act` is asked
     replay_capacity: int = 0  # most real rows kept; 0: it learns from a data set, all of which is kept
     dynamics: Callable[[PyTree], Dynamics] | None = None  # (state) -> what it imagines with; None: it has no model
+    backward_dynamics: Callable[[PyTree], Dynamics] | None = None  # the same, backwards
     critic: Critic | None = None  # of the algorithm's state
     acts_on_device: bool = False  # whether acting is so much work that policies are evaluated where phases run

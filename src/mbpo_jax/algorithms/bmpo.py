@@ -186,6 +186,7 @@ def build(config: BmpoConfig, spec: Spec) -> Algorithm:
         exploration_steps=first,
         replay_capacity=config.replay_capacity,
         dynamics=functools.partial(dynamics, parts),
+        backward_dynamics=functools.partial(backward_dynamics, parts),
         **(reactive(agent) | (planned.planned(ahead) if config.planning_steps else {})),
     )
 
