@@ -10,7 +10,8 @@ from mbpo_jax import options, replay, terminations
 from mbpo_jax.algorithms import bmpo, planned
 from mbpo_jax.launch import flags
 from mbpo_jax.launch.flags import FlagsError
-from mbpo_jax.types import FINISHED, Critic, Spec, Transition, WorldModel
+from mbpo_jax.rollouts import valued_starts
+from mbpo_jax.types import FINISHED, Spec, Transition, WorldModel
 
 SPEC = Spec(obs_dim=2, action_dim=1, termination_fn=terminations.never)
 TINY = options.replace(bmpo.BmpoConfig(), bmpo.TINY)
@@ -60,17 +61,19 @@ def test_rounds_follow_the_schedules_of_both_directions():
 
 
 def test_starts_are_valued_by_the_mean_of_critics_and_of_their_targets():
-    agent = SimpleNamespace(
-        actor=lambda state: state, act=lambda key, actor, obs, explore: obs[:, :1] * (3.0 if explore else 0.0)
-    )
-    critic = Critic(
+    critic = SimpleNamespace(
         q_values=lambda state, obs, action: jnp.stack([obs[:, 0], 3.0 * action[:, 0]]),
         target_q_values=lambda state, obs, action: jnp.stack([10.0 * obs[:, 0], 0.0 * obs[:, 0]]),
-        target_action=None,
     )
-    parts = bmpo.Parts(TINY, SPEC, None, None, None, agent, critic)
-    value = bmpo.state_value(parts, None, None, jnp.asarray([[1.0, 9.0], [2.0, 9.0]]))
-    np.testing.assert_allclose(value, [(1 + 9) / 2 + 5.0, (2 + 18) / 2 + 10.0])
+    agent = SimpleNamespace(
+        actor=lambda state: state,
+        act=lambda key, actor, obs, explore: obs[:, :1] * (3.0 if explore else 0.0),
+        critic=critic,
+    )
+    obs = jnp.asarray([[1.0, 9.0], [2.0, 9.0], [4.0, 9.0]])
+    wanted = [(1 + 9) / 2 + 5.0, (2 + 18) / 2 + 10.0, (4 + 36) / 2 + 20.0]
+    np.testing.assert_allclose(valued_starts.value(agent, jax.random.key(0), (), obs), wanted)
+    np.testing.assert_allclose(valued_starts.values(agent, jax.random.key(0), (), obs, block_rows=2), wanted)
 
 
 def test_both_models_learn_from_the_same_rows_and_their_states_are_apart():
@@ -145,6 +148,12 @@ def test_a_refusal_names_flag_value_and_what_is_allowed(words, problem):
         flags.parse(["--algorithm=bmpo", *words.split()])
     assert problem in str(refused.value)
     assert len(str(refused.value).splitlines()) == 1
+
+
+def test_planning_beyond_the_end_of_an_episode_is_refused():
+    with pytest.raises(ValueError, match=r"planning_steps must be at most the steps of an episode \(1\), got 2"):
+        bmpo.build(TINY, SPEC._replace(max_episode_steps=1))
+    bmpo.build(TINY, SPEC._replace(max_episode_steps=2))
 
 
 def test_a_rule_of_ends_is_needed_and_cannot_be_learnt():

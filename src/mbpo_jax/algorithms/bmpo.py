@@ -31,7 +31,6 @@ from mbpo_jax.types import (
     Agent,
     Algorithm,
     Array,
-    Critic,
     Dynamics,
     Key,
     Phase,
@@ -122,7 +121,6 @@ class Parts(NamedTuple):
     backward_world: WorldModel
     backward_policy: BackwardPolicy
     agent: Agent
-    critic: Critic
 
 
 def _check_schedule(name: str, schedule: tuple[float, ...], least: int | None = None) -> None:
@@ -142,30 +140,17 @@ def build(config: BmpoConfig, spec: Spec) -> Algorithm:
     """Returns BMPO with the agent of the config.
 
     Raises:
-      ValueError: the task has no rule of ends.
+      ValueError: the task has no rule of ends, or actions are planned beyond the end of an episode.
     """
     phases.check_rule(spec, config.termination_fn)
-    agent, reverse = agents.build(config.agent, spec), encoding.backward(spec)
-    assert agent.critic is not None  # no agent that can be chosen is without
-    parts = Parts(
-        config=config,
-        spec=spec,
-        world=gaussian.build(config.model, spec),
-        backward_world=world.build(config.model, gaussian.member(config.model, reverse), reverse),
-        backward_policy=BackwardPolicy(
-            spec=spec,
-            network=InverseActor(spec.action_dim, config.agent.hidden_units, config.agent.num_hidden_layers),
-            optimizer=optax.adam(config.agent.learning_rate),
-            batch_size=config.batch_size,
-            num_rows=config.backward_epochs * config.epoch_steps,
-            variance=config.backward_variance,
-        ),
-        agent=agent,
-        critic=agent.critic,
-    )
-    ahead = planned.Plan(
-        parts.world, spec, agent, config.planning_candidates, config.planning_steps, config.agent.discount
-    )
+    if spec.max_episode_steps is not None and config.planning_steps > spec.max_episode_steps:
+        raise ValueError(
+            f"planning_steps must be at most the steps of an episode ({spec.max_episode_steps}), got "
+            f"{config.planning_steps}"
+        )
+    parts = parts_of(config, spec)
+    agent, num_candidates = parts.agent, config.planning_candidates
+    plan = planned.Plan(parts.world, spec, agent, num_candidates, config.planning_steps, config.agent.discount)
     num_real, every, first = num_real_rows(config), config.fit_every_steps, config.exploration_steps
     batches = phases.mixed_batches(config.updates_per_step, num_real, config.batch_size - num_real)
     roll_out = Programs(
@@ -187,7 +172,27 @@ def build(config: BmpoConfig, spec: Spec) -> Algorithm:
         replay_capacity=config.replay_capacity,
         dynamics=functools.partial(dynamics, parts),
         backward_dynamics=functools.partial(backward_dynamics, parts),
-        **(reactive(agent) | (planned.planned(ahead) if config.planning_steps else {})),
+        **(reactive(agent) | (planned.planned(plan) if config.planning_steps else {})),
+    )
+
+
+def parts_of(config: BmpoConfig, spec: Spec) -> Parts:
+    """Returns what the knobs and the task make."""
+    agent, reverse = agents.build(config.agent, spec), encoding.backward(spec)
+    return Parts(
+        config=config,
+        spec=spec,
+        world=gaussian.build(config.model, spec),
+        backward_world=world.build(config.model, gaussian.member(config.model, reverse), reverse),
+        backward_policy=BackwardPolicy(
+            spec=spec,
+            network=InverseActor(spec.action_dim, config.agent.hidden_units, config.agent.num_hidden_layers),
+            optimizer=optax.adam(config.agent.learning_rate),
+            batch_size=config.batch_size,
+            num_rows=config.backward_epochs * config.epoch_steps,
+            variance=config.backward_variance,
+        ),
+        agent=agent,
     )
 
 
@@ -226,16 +231,6 @@ def imagined_rows_limit(config: BmpoConfig, length: Array | int) -> Array | int:
     return length * max(rows_per_step, config.rollout_batch)
 
 
-def state_value(parts: Parts, key: Key, agent: PyTree, obs: Array) -> Array:
-    """Returns what starts are drawn by [B]: the mean of the critics at the agent's action, plus that of their targets.
-
-    It is a value twice over, as in the official code, whose betas go with it.
-    """
-    action = parts.agent.act(key, parts.agent.actor(agent), obs, True)
-    judges = parts.critic.q_values, parts.critic.target_q_values
-    return jnp.sum(jnp.stack([jnp.mean(q_values(agent, obs, action), axis=0) for q_values in judges]), axis=0)
-
-
 def start_round(parts: Parts, key: Key, state: BmpoState, real: Replay) -> tuple[BmpoState, Report]:
     """Draws the states that both directions start from."""
     config = parts.config
@@ -245,7 +240,7 @@ def start_round(parts: Parts, key: Key, state: BmpoState, real: Replay) -> tuple
     num_ahead = schedules.linear_int(epoch, config.rollout_length_schedule)  # type: ignore[arg-type]
     beta = schedules.linear(epoch, config.beta_schedule)  # type: ignore[arg-type]
     rows = replay.sample(key_rows, real, (config.rollout_batch,))
-    value = state_value(parts, key_value, state.agent, rows.obs)
+    value = valued_starts.values(parts.agent, key_value, state.agent, rows.obs, backends.choices().block_rows)
     chosen = valued_starts.draw(key_start, value, beta, config.rollout_batch)
     limit = jnp.asarray(imagined_rows_limit(config, num_back + num_ahead))
     rollouts, watched = bidirectional.start(rows.obs[chosen], num_back, num_ahead, limit)
