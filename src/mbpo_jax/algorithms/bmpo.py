@@ -125,10 +125,11 @@ class Parts(NamedTuple):
 
 def _check_schedule(name: str, schedule: tuple[float, ...], least: int | None = None) -> None:
     """Checks a schedule; `least` is that of lengths, which only grow."""
-    form, grows = "first_epoch,last_epoch,start,end with first_epoch <= last_epoch", least is not None
-    sound = len(schedule) == 4 and schedule[0] <= schedule[1]
-    if not sound or (grows and not least <= schedule[2] <= schedule[3]):
-        raise ValueError(f"{name} must be {form}{f' and {least} <= start <= end' if grows else ''}, got {schedule!r}")
+    form, sound = "first_epoch <= last_epoch", len(schedule) == 4 and schedule[0] <= schedule[1]
+    if least is not None:
+        form, sound = f"{form} and {least} <= start <= end", sound and least <= schedule[2] <= schedule[3]
+    if not sound:
+        raise ValueError(f"{name} must be first_epoch,last_epoch,start,end with {form}, got {schedule!r}")
 
 
 def num_real_rows(config: BmpoConfig) -> int:
