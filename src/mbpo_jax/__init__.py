@@ -10,6 +10,7 @@ if TYPE_CHECKING:  # what type checkers read; at run time, `__getattr__` imports
     from mbpo_jax.agents.svg import SvgAgentConfig as SvgAgentConfig
     from mbpo_jax.agents.td3 import Td3Config as Td3Config
     from mbpo_jax.algorithms.behaviour_cloning import CloningRunConfig as CloningRunConfig
+    from mbpo_jax.algorithms.bmpo import BmpoConfig as BmpoConfig
     from mbpo_jax.algorithms.double_horizon import DoubleHorizonConfig as DoubleHorizonConfig
     from mbpo_jax.algorithms.dyna_q import DynaQConfig as DynaQConfig
     from mbpo_jax.algorithms.maac import MaacConfig as MaacConfig
@@ -37,6 +38,7 @@ if TYPE_CHECKING:  # what type checkers read; at run time, `__getattr__` imports
 __version__ = "0.1.0"
 
 _MODULES = {
+    "BmpoConfig": "algorithms.bmpo",
     "BoundedSacConfig": "agents.bounded_sac",
     "CloningRunConfig": "algorithms.behaviour_cloning",
     "DdpgConfig": "agents.ddpg",

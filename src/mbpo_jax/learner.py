@@ -1,5 +1,6 @@
 """Parameters and the optimiser that moves them."""
 
+import jax
 import optax
 from flax import struct
 
@@ -22,3 +23,12 @@ def step(optimizer: optax.GradientTransformation, learner: Learner, grads: PyTre
     """Takes one step of the optimiser along gradients of the shape of the parameters."""
     updates, opt_state = optimizer.update(grads, learner.opt_state, learner.params)
     return Learner(params=optax.apply_updates(learner.params, updates), opt_state=opt_state)
+
+
+def without_optimisers(tree: PyTree) -> PyTree:
+    """Returns a tree whose learners have their parameters alone, which is what acting and judging read."""
+
+    def strip(node: PyTree) -> PyTree:
+        return node.replace(opt_state=None) if isinstance(node, Learner) else node
+
+    return jax.tree.map(strip, tree, is_leaf=lambda node: isinstance(node, Learner))

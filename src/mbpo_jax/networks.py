@@ -135,6 +135,24 @@ class Actor(nn.Module):
         return mean, jnp.clip(log_std, LOG_STD_MIN, LOG_STD_MAX)
 
 
+class InverseActor(nn.Module):
+    """Observation [..., O] to the mean, in [-1, 1], and the unbounded log-variance of the action before it [..., A].
+
+    References: Lai et al. 2020 (BMPO), official code: two heads on one body.
+    """
+
+    action_dim: int
+    hidden_units: int
+    num_hidden_layers: int
+
+    @nn.compact
+    def __call__(self, next_obs: Array) -> tuple[Array, Array]:
+        """Maps next_obs [..., O] to (mean, raw_log_var), each [..., A]."""
+        outputs = _Mlp(2 * self.action_dim, self.hidden_units, self.num_hidden_layers)(next_obs)
+        mean, raw_log_var = jnp.split(outputs, 2, -1)
+        return jnp.tanh(mean), raw_log_var
+
+
 class DeterministicActor(nn.Module):
     """A policy without noise: observation [..., O] to action [..., A], each in [-1, 1]."""
 

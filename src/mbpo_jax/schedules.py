@@ -22,6 +22,21 @@ def linear_int(epoch: Array, schedule: tuple[int, int, int, int]) -> Array:
     return start + (elapsed * (end - start)) // max(last_epoch - first_epoch, 1)
 
 
+def linear(epoch: Array, schedule: tuple[float, float, float, float]) -> Array:
+    """Returns the value of a linear schedule.
+
+    Args:
+      epoch: [], int; counted from 0 at the end of exploration.
+      schedule: (first_epoch, last_epoch, start, end). `start` until `first_epoch`, `end` from `last_epoch` on.
+    Returns:
+      [], float32.
+    References: Lai et al. 2020 (BMPO), official code, for the weight of values in the draw of start states.
+    """
+    first_epoch, last_epoch, start, end = schedule
+    share = jnp.clip((epoch - first_epoch) / max(last_epoch - first_epoch, 1e-6), 0.0, 1.0)
+    return start + share * (end - start)
+
+
 def power(step: Array, num_steps: int, start: float, end: float, exponent: float) -> Array:
     """Returns (start - end) (1 - step / num_steps)^exponent + end; `end` after `num_steps`.
 

@@ -24,6 +24,7 @@ from mbpo_jax.reports import pictures, plain_json
 from mbpo_jax.studies import (
     actor_gradient,
     best_length,
+    bidirectional,
     compounding,
     episode_lengths,
     exploitation,
@@ -46,6 +47,9 @@ STUDIES = {
     "exploitation": Study(exploitation.study, "returns in the model beside real ones, at every checkpoint of a run"),
     "compounding": Study(
         compounding.study, "error against steps in the model, and percentiles of many rollouts of one action sequence"
+    ),
+    "bidirectional": Study(
+        bidirectional.study, "error of rollouts back and ahead against those of the same length ahead alone (BMPO)"
     ),
     "value_bias": Study(
         value_bias.study, "the critics' values beside discounted returns, at every checkpoint of a run"

@@ -118,6 +118,7 @@ BY_NAME: dict[str, TerminationFn] = {
     "HalfCheetah": never,
     "HalfCheetahJump": never,
     "Hopper": hopper,
+    "HopperNT": never,
     "Humanoid": humanoid,
     "HumanoidTruncatedObs": humanoid,
     "InvertedDoublePendulum": inverted_double_pendulum,
@@ -129,6 +130,7 @@ BY_NAME: dict[str, TerminationFn] = {
     "Reacher": never,
     "Swimmer": never,
     "Walker2d": walker2d,
+    "Walker2dNT": never,
 }
 """Rules by the environment's name without module, namespace and version."""
 
@@ -136,9 +138,11 @@ _MUJOCO_VERSIONS = ("4", "5")
 _OTHER_VERSIONS = {
     "CartpoleContinuous": ("0",),
     "HalfCheetahJump": ("5",),
+    "HopperNT": ("5",),
     "LineWorld": ("0",),
     "Pendulum": ("1",),
     "PetsCartpole": ("0",),
+    "Walker2dNT": ("5",),
 }
 _NAMESPACES = ("", "mbpo_jax")
 

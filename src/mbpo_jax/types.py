@@ -77,6 +77,9 @@ class Dynamics(NamedTuple):
 
     step_fn: StepFn
     num_groups: int = 1
+    backward: bool = False
+    """Whether steps lead to the observation before. What `step_fn` returns last then says where none can have led to
+    the one that was given, and rows are stored in the order of time."""
 
 
 class WorldModel(NamedTuple):
@@ -214,6 +217,7 @@ class Algorithm(NamedTuple):
     exploration_steps: int = 0  # environment steps of uniformly random actions before `act` is asked
     replay_capacity: int = 0  # most real rows kept; 0: it learns from a data set, all of which is kept
     dynamics: Callable[[PyTree], Dynamics] | None = None  # (state) -> what it imagines with; None: it has no model
+    backward_dynamics: Callable[[PyTree], Dynamics] | None = None  # the same, backwards
     critic: Critic | None = None  # of the algorithm's state
     learns_from_episodes: bool = False  # whether its updates come after each episode, and not at each step
     acts_on_device: bool = False  # whether acting is so much work that policies are evaluated where phases run

@@ -7,6 +7,7 @@ import tiny_runs
 from mbpo_jax import rewards
 from mbpo_jax.algorithms import REGISTRY
 from mbpo_jax.driver.interaction.policy import load_policy
+from mbpo_jax.studies import bidirectional
 
 ROWS = tiny_runs.AGENTS | tiny_runs.THROUGH_MODEL
 
@@ -41,7 +42,7 @@ def test_a_run_tells_and_leaves_what_it_should(whole):
     told = {key for line in tiny_runs.lines(run_dir) for key in line}
     value = "update_agent/value_mean" if name == "svg" else "update_agent/q_mean"
     assert {value, "update_agent/critic_loss", "update_agent/actor_loss", "eval/return_mean"} <= told
-    assert any(key.startswith("roll_out/") for key in told) == name.startswith(("mbpo", "maac"))
+    assert any(key.startswith("roll_out/") for key in told) == name.startswith(("mbpo", "maac", "bmpo"))
     assert any(key.startswith("fit_model/") for key in told) == ("ddpg" != name != "td3")
     assert load_policy(run_dir)(np.zeros(4, np.float32)).shape == (1,)
 
@@ -64,6 +65,18 @@ def test_a_run_through_the_model_that_is_stopped_ends_like_one_that_is_not(whole
     assert tiny_runs.train(tmp_path, knobs, num_steps=70).finished
     assert tiny_runs.train(tmp_path, knobs).finished
     tiny_runs.assert_same_bits(tiny_runs.saved(tmp_path).arrays, tiny_runs.saved(run_dir).arrays)
+
+
+@pytest.mark.parametrize("whole", ["bmpo"], indirect=True)
+def test_a_run_in_both_directions_can_be_studied(whole):
+    finding = bidirectional.study(whole[1], num_steps=2, num_starts=10)
+    assert finding.numbers["steps"] == [2]
+    for way in bidirectional.WAYS:
+        assert 0.0 < finding.numbers[way]["median"][0] <= finding.numbers[way]["p90"][0]
+    assert finding.sentence.startswith(
+        "InvertedPendulum-v5 after 90 steps: over 2 steps, the median of the mean error "
+    )
+    assert finding.figure.axes
 
 
 def test_a_run_that_plans_resumes_inside_an_episode_and_its_policy_acts_alone(tmp_path):

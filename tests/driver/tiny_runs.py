@@ -78,6 +78,15 @@ THROUGH_MODEL = {
     | {"algorithm": "steve", "expansion_steps": 2},
     "maac": {name: value for name, value in MBPO.items() if name not in ONLY_MBPO}
     | {"algorithm": "maac", "horizon": 2},
+    "bmpo": {name: value for name, value in MBPO.items() if name != "min_replay_rows"}
+    | {
+        "algorithm": "bmpo",
+        "backward_length_schedule": "0,2,0,1",
+        "beta_schedule": "0,2,1,0",
+        "planning_steps": 2,
+        "planning_candidates": 5,
+        "backward_epochs": 1,
+    },
     "double_horizon": {
         name: value for name, value in MBPO.items() if name not in {*ONLY_MBPO, "real_fraction", "model_weight_decays"}
     }

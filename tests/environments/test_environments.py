@@ -22,6 +22,7 @@ TRUNCATED = {
     "mbpo_jax/HumanoidTruncatedObs-v5": ("Humanoid-v5", 348, 45),
     "mbpo_jax/HumanoidTruncatedObs-v4": ("Humanoid-v4", 376, 45),
 }
+NO_ENDS = {"mbpo_jax/HopperNT-v5": "Hopper-v5", "mbpo_jax/Walker2dNT-v5": "Walker2d-v5"}
 
 
 def test_cartpole_meets_the_gymnasium_interface() -> None:
@@ -46,6 +47,23 @@ def test_a_jump_is_paid_by_its_height_and_a_speed_of_three() -> None:
     next_obs[:, 0], next_obs[:, 8] = [0.2, -0.1], [5.0, 1.0]
     paid = jump.reward(np.ones((2, 17)), np.full((2, 6), 0.5), next_obs)
     np.testing.assert_allclose(paid, [3.0 - 0.15 + 3.0, 1.0 - 0.15 - 1.5])
+
+
+@pytest.mark.parametrize("env_id", NO_ENDS)
+def test_what_has_no_ends_falls_and_goes_on_as_the_other_does_until_then(env_id: str) -> None:
+    one, other = (gymnasium.make(name) for name in (env_id, NO_ENDS[env_id]))
+    np.testing.assert_array_equal(one.reset(seed=2)[0], other.reset(seed=2)[0])
+    rng, fallen = np.random.default_rng(0), False
+    for _ in range(150):
+        action = rng.uniform(-1.0, 1.0, one.action_space.shape or ()).astype(np.float32)
+        speed, height = one.unwrapped.data.qvel[0], one.unwrapped.data.qpos[1]
+        obs, paid, *ends, _ = one.step(action)
+        assert ends == [False, False]
+        assert paid == pytest.approx(speed + 1.0 - 0.1 * np.sum(action**2) - 3.0 * (height - 1.3) ** 2)
+        if not fallen:
+            wanted, _, fallen, _, _ = other.step(action)
+            np.testing.assert_array_equal(obs, wanted)
+    assert fallen
 
 
 def test_full_push_from_rest() -> None:
@@ -175,7 +193,7 @@ def test_contact_cost_is_paid_in_v5_only(name: str, dims: int) -> None:
 def test_time_limits() -> None:
     limits = {key: spec.max_episode_steps for key, spec in gymnasium.registry.items() if "mbpo_jax/" in key}
     assert limits == {CARTPOLE: 200, PETS_CARTPOLE: 200, LINE_WORLD: 30, "mbpo_jax/DynaMaze-v0": 10_000} | {
-        env_id: 1000 for env_id in (*TRUNCATED, "mbpo_jax/HalfCheetahJump-v5")
+        env_id: 1000 for env_id in (*TRUNCATED, *NO_ENDS, "mbpo_jax/HalfCheetahJump-v5")
     }
 
 

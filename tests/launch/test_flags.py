@@ -222,6 +222,25 @@ STEVE = {"expansion_steps": 3, "weighting": "inverse_variance", "num_members": 4
 for algorithm, steps in (("mve", {"expansion_steps": 5}), ("steve", STEVE), ("maac", {"horizon": 3})):
     for task, shared in LIKE_MBPO.items():
         OTHERS[f"{algorithm}_{task}"] = shared | steps | {"fit_every_steps": 250, "algorithm": algorithm}
+BMPO = {
+    "algorithm": "bmpo", "fit_every_steps": 250, "rollout_batch": 100_000, "retain_epochs": 1, "batch_size": 256,
+    "real_fraction": 0.05, "hidden_units": 256, "num_hidden_layers": 2, "learning_rate": 3e-4, "planning_steps": 6,
+    "planning_candidates": 1000, "num_members": 7, "num_elites": 5, "fit_epoch_minibatches": 1,
+    "fit_max_gradient_steps": 0,
+}  # fmt: skip
+OTHERS["bmpo_inverted_pendulum"] = LIKE_MBPO["inverted_pendulum"] | BMPO | {
+    "updates_per_step": 10, "epoch_steps": 250, "rollout_length_schedule": (1, 15, 1, 1),
+    "backward_length_schedule": (1, 15, 1, 1), "beta_schedule": (0.0, 10.0, 0.01, 0.0), "backward_epochs": 5,
+    "backward_variance": None,
+}  # fmt: skip
+OTHERS["bmpo_hopper"] = LIKE_MBPO["hopper"] | BMPO | {
+    "num_steps": 100_000, "epoch_steps": 1000, "rollout_length_schedule": (20, 150, 1, 15),
+    "backward_length_schedule": (20, 150, 1, 15), "beta_schedule": (20.0, 30.0, 0.004, 0.003), "backward_epochs": 10,
+    "backward_variance": 0.01,
+}  # fmt: skip
+OTHERS["bmpo_hopper_nt"] = OTHERS["bmpo_hopper"] | {
+    "env": "mbpo_jax/HopperNT-v5", "beta_schedule": (0.0, 100.0, 0.01, 0.01),
+}  # fmt: skip
 DOUBLE_HORIZON = {
     "algorithm": "double_horizon", "horizon": 5, "rollout_length": 20, "rollout_batch": 256, "retain_rounds": 10,
     "updates_per_rollout": 20, "discount": 0.995, "num_critics": 5, "num_target_critics": 2, "num_hidden_layers": 3,
@@ -413,7 +432,7 @@ def test_the_last_of_two_wins_and_a_space_will_do():
         (
             "--algorithm=ppo",
             "'ppo'",
-            "one of mbpo, mbpo_ddpg, mbpo_td3, mve, steve, maac, double_horizon, svg, sac_svg, pets, sac",
+            "one of mbpo, mbpo_ddpg, mbpo_td3, bmpo, mve, steve, maac, double_horizon, svg, sac_svg, pets, sac",
         ),
         ("--seed_lifting=pmap", "'pmap'", "one of auto, each, vmap"),
         ("--env=", "''", "a Gymnasium id"),

@@ -60,7 +60,7 @@ def test_a_constant_drift_adds_up_and_is_measured_in_units_of_the_scale(trained,
 
 def test_a_dimension_that_never_changes_has_no_say(trained, episodes, monkeypatch):
     """Whatever the model makes of the last dimension: the mean is over the other three."""
-    scale = compounding._scale(np.float32([[0, 0, 0, 0.45], [4, 2, 2, 0.45], [0, 0, 0, 0.45], [4, 2, 2, 0.45]] * 500))
+    scale = compounding.scale_of(np.float32([[0, 0, 0, 0.45], [4, 2, 2, 0.45], [0, 0, 0, 0.45], [4, 2, 2, 0.45]] * 500))
     np.testing.assert_allclose(scale, [2.0, 1.0, 1.0, np.inf])
 
     def step(key, group, obs, action):

@@ -7,6 +7,7 @@ import pytest
 
 from mbpo_jax.studies import (
     actor_gradient,
+    bidirectional,
     compounding,
     episode_lengths,
     exploitation,
@@ -20,6 +21,7 @@ KEPT = pathlib.Path(__file__).parents[2] / "docs" / "studies"
 STUDIES = {
     "actor_gradient": actor_gradient,
     "episode_lengths": episode_lengths,
+    "bidirectional": bidirectional,
     "compounding": compounding,
     "exploitation": exploitation,
     "penalty": penalty,

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from mbpo_jax import options, terminations
 from mbpo_jax.algorithms import (
     behaviour_cloning,
+    bmpo,
     double_horizon,
     dyna_q,
     fitted,
@@ -71,6 +72,13 @@ REGISTRY: dict[str, Entry] = {
         "MBPO with TD3 as its agent, exploration noise in rollouts",
         mbpo.TINY,
         agent="td3",
+        published=("MBPO",),
+    ),
+    "bmpo": Entry(
+        bmpo.BmpoConfig,
+        bmpo.build,
+        "MBPO whose rollouts go backwards, too, from states of high value (Lai et al. 2020)",
+        bmpo.TINY,
         published=("MBPO",),
     ),
     "mve": Entry(

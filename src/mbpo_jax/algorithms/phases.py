@@ -23,6 +23,7 @@ from mbpo_jax.types import (
     Dynamics,
     Key,
     Learning,
+    Metrics,
     Phase,
     PolicyFn,
     ProgramFn,
@@ -182,14 +183,7 @@ def roll_out(
         key_start, _ = jax.random.split(key)
         rows, num_steps = replay.sample(key_start, real, (num_starts,)), length(real)
         rollout, watched = branched.start(rows.obs, num_steps, jnp.asarray(limit(num_steps)))
-        disagree = rule(state)(rows.obs, rows.action, rows.next_obs) != (rows.terminal > 0.5)
-        metrics = {
-            "length": rollout.length,
-            "buffer_rows_limit": rollout.limit,
-            "real_reward_min": jnp.min(rows.reward),
-            "real_reward_max": jnp.max(rows.reward),
-            "termination_disagreement_fraction": jnp.mean(disagree.astype(jnp.float32)),
-        }
+        metrics = {"length": rollout.length, "buffer_rows_limit": rollout.limit} | start_metrics(rule(state), rows)
         return state.replace(rollout=rollout), Report(metrics, (watched,))
 
     def step(key: Key, state: PyTree, real: Replay) -> tuple[PyTree, Report]:
@@ -201,6 +195,16 @@ def roll_out(
         return state.replace(imagined=imagined, rollout=rollout), report
 
     return Programs((start, step), lambda state: jnp.where(branched.is_running(state.rollout), 1, FINISHED))
+
+
+def start_metrics(rule: TerminationFn, rows: Transition) -> Metrics:
+    """Returns what a round tells of the real rows [B, ...] that it starts from."""
+    disagree = rule(rows.obs, rows.action, rows.next_obs) != (rows.terminal > 0.5)
+    return {
+        "real_reward_min": jnp.min(rows.reward),
+        "real_reward_max": jnp.max(rows.reward),
+        "termination_disagreement_fraction": jnp.mean(disagree.astype(jnp.float32)),
+    }
 
 
 def keep_newest(num_rounds: int, roll_out: Programs) -> Programs:

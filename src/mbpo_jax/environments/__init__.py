@@ -6,6 +6,8 @@
   mbpo_jax/AntTruncatedObs-v5, -v4        obs 27, action  8, 1000 steps
   mbpo_jax/HumanoidTruncatedObs-v5, -v4   obs 45, action 17, 1000 steps
   mbpo_jax/HalfCheetahJump-v5             obs 17, action  6, 1000 steps
+  mbpo_jax/HopperNT-v5                    obs 11, action  3, 1000 steps
+  mbpo_jax/Walker2dNT-v5                  obs 17, action  6, 1000 steps
   mbpo_jax/DynaMaze-v0                    one of 54 cells, one of 4 actions, 10,000 steps
 
 How they differ from Gymnasium's own ids:
@@ -20,6 +22,8 @@ How they differ from Gymnasium's own ids:
     The reward still pays the contact cost.
   DynaMaze-v0: the textbook's maze (maze.py). There is no time limit in the book; a random walk takes 869 steps.
   HalfCheetahJump-v5: `HalfCheetah-v5` that is paid for height, for learning offline (jump.py).
+  HopperNT-v5, Walker2dNT-v5: `Hopper-v5` and `Walker2d-v5` without ends, paid v + 1 - 0.1 |a|^2 - 3 (z - 1.3)^2
+    of speed and height before the step, as in BMPO (Lai et al. 2020; unterminated.py).
   HumanoidTruncatedObs-v4: `Humanoid-v4` without the same four. No contact cost, as in `Humanoid-v4`.
 
 PetsCartpole-v0 is the swing-up of PETS (Chua et al. 2018; pets_cartpole.py), and LineWorld-v0 a point to be brought to
@@ -60,6 +64,8 @@ _SPECS: dict[str, tuple[str, int, dict[str, Any]]] = {
     "mbpo_jax/PetsCartpole-v0": ("mbpo_jax.environments.pets_cartpole:PetsCartpole", 200, {}),
     "mbpo_jax/LineWorld-v0": ("mbpo_jax.environments.line_world:LineWorld", 30, {}),
     "mbpo_jax/HalfCheetahJump-v5": ("mbpo_jax.environments.jump:HalfCheetahJump", 1000, {}),
+    "mbpo_jax/HopperNT-v5": ("mbpo_jax.environments.unterminated:HopperNT", 1000, {}),
+    "mbpo_jax/Walker2dNT-v5": ("mbpo_jax.environments.unterminated:Walker2dNT", 1000, {}),
     "mbpo_jax/AntTruncatedObs-v4": (f"{_MUJOCO}.ant_v4:AntEnv", 1000, {}),
     "mbpo_jax/AntTruncatedObs-v5": (f"{_MUJOCO}.ant_v5:AntEnv", 1000, _SHORT_ANT),
     "mbpo_jax/HumanoidTruncatedObs-v4": ("mbpo_jax.environments.truncated:HumanoidTruncatedObsV4", 1000, {}),

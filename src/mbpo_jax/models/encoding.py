@@ -24,6 +24,16 @@ def forward(spec: Spec) -> Encoding:
     return Encoding(spec.obs_dim + spec.action_dim, 1 + spec.obs_dim, _joined, _changes, _moved)
 
 
+def backward(spec: Spec) -> Encoding:
+    """Returns BMPO's encoding of steps backwards: [next_obs, action] to [reward, obs - next_obs]; D = 1 + O.
+
+    What `inputs` and `decode` call obs is the observation after the step, and their next_obs the one before it.
+
+    References: Lai et al. 2020 (BMPO).
+    """
+    return Encoding(spec.obs_dim + spec.action_dim, 1 + spec.obs_dim, _joined, _changes_backward, _moved)
+
+
 def _joined(obs: Array, action: Array) -> Array:
     return jnp.concatenate([obs, action], -1)
 
@@ -31,6 +41,10 @@ def _joined(obs: Array, action: Array) -> Array:
 def _changes(rows: Transition) -> tuple[Array, Array]:
     targets = jnp.concatenate([rows.reward[..., None], rows.next_obs - rows.obs], -1)
     return _joined(rows.obs, rows.action), targets
+
+
+def _changes_backward(rows: Transition) -> tuple[Array, Array]:
+    return _changes(rows.replace(obs=rows.next_obs, next_obs=rows.obs))
 
 
 def _moved(obs: Array, action: Array, target: Array) -> tuple[Array, Array]:

@@ -26,7 +26,7 @@ class Tally(struct.PyTreeNode, kw_only=True):
     """Holds counts of a round so far, and the rewards of the rows that were stored."""
 
     num_stored: Array  # [], int32
-    num_terminal: Array  # [], int32, of them those that end
+    num_terminal: Array  # [], int32, of them those that end; backwards: rows that were not stored, as no step can be
     num_dropped: Array  # [], int32, rows that were not stored: their action or prediction is not finite, or exploded
     reward_sum: Array  # []
     reward_min: Array  # []
@@ -129,7 +129,7 @@ def step(
             moved = Transition(
                 obs=obs, action=action, reward=reward, next_obs=next_obs, terminal=ends.astype(jnp.float32)
             )
-            return _store(progress, moved, ends, place < end, rollout.limit)
+            return _store(progress, moved, ends, place < end, rollout.limit, dynamics.backward)
 
         # Blocks beyond the end of the share, which batched seeds with fewer rows go through, store nothing.
         return jax.lax.fori_loop(0, batching.largest(-(-(end - first) // block_rows)), move_block, progress)
@@ -207,34 +207,44 @@ def _no_progress(buffer: Replay, rollout: Rollout, block_rows: int) -> _Progress
     )
 
 
-def _store(progress: _Progress, moved: Transition, ends: Array, inside: Array, limit: Array) -> _Progress:
-    """Stores those of the rows `moved` that are `inside` and usable, and keeps the survivors to go on from."""
+def _store(
+    progress: _Progress, moved: Transition, ends: Array, inside: Array, limit: Array, backward: bool
+) -> _Progress:
+    """Stores those of the rows `moved` that are `inside` and usable, and keeps the survivors to go on from.
+
+    Args:
+      backward: whether the rows were moved backwards: they are turned round, and those that end are not stored.
+    """
     action_size = health.magnitude(moved.action, keep=1)
     prediction_size = health.magnitude((moved.next_obs, moved.reward), keep=1)
     usable = jnp.maximum(action_size, prediction_size) < LIMIT  # nan is not below it
     kept, alive = inside & usable, inside & usable & ~ends
-    num_kept, num_alive = jnp.sum(kept), jnp.sum(alive)
+    stored = alive if backward else kept
+    num_stored, num_alive = jnp.sum(stored), jnp.sum(alive)
     # Survivors first, then the rows that end here, then those that do not count.
     ended = kept & ends
     target = jnp.where(alive, jnp.cumsum(alive) - 1, num_alive + jnp.cumsum(ended) - 1)
-    target = jnp.where(kept, target, num_kept + jnp.cumsum(~kept) - 1)
+    target = jnp.where(stored, target, num_stored + jnp.cumsum(~stored) - 1)
     source = jnp.zeros_like(target).at[target].set(jnp.arange(target.shape[0]), unique_indices=True)
     rows = jax.tree.map(lambda leaf: leaf[source], moved)
+    reached = rows.next_obs
+    if backward:
+        rows = rows.replace(obs=rows.next_obs, next_obs=rows.obs)
     tally, reward = progress.tally, moved.reward
     return _Progress(
-        buffer=replay.add(progress.buffer, rows, num_kept, limit),
+        buffer=replay.add(progress.buffer, rows, num_stored, limit),
         # What lies behind the survivors is overwritten by the next block, or never read.
-        next_obs=jax.lax.dynamic_update_slice_in_dim(progress.next_obs, rows.next_obs, progress.num_next, 0),
+        next_obs=jax.lax.dynamic_update_slice_in_dim(progress.next_obs, reached, progress.num_next, 0),
         num_next=progress.num_next + num_alive,
         action_size=jnp.maximum(progress.action_size, jnp.max(jnp.where(inside, action_size, 0.0))),
         prediction_size=jnp.maximum(progress.prediction_size, jnp.max(jnp.where(inside, prediction_size, 0.0))),
         tally=Tally(
-            num_stored=tally.num_stored + num_kept,
+            num_stored=tally.num_stored + num_stored,
             num_terminal=tally.num_terminal + jnp.sum(ended),
             num_dropped=tally.num_dropped + jnp.sum(inside & ~usable),
-            reward_sum=tally.reward_sum + jnp.sum(jnp.where(kept, reward, 0.0)),
-            reward_min=jnp.minimum(tally.reward_min, jnp.min(jnp.where(kept, reward, jnp.inf))),
-            reward_max=jnp.maximum(tally.reward_max, jnp.max(jnp.where(kept, reward, -jnp.inf))),
+            reward_sum=tally.reward_sum + jnp.sum(jnp.where(stored, reward, 0.0)),
+            reward_min=jnp.minimum(tally.reward_min, jnp.min(jnp.where(stored, reward, jnp.inf))),
+            reward_max=jnp.maximum(tally.reward_max, jnp.max(jnp.where(stored, reward, -jnp.inf))),
         ),
     )
 

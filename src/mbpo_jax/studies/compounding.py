@@ -52,7 +52,7 @@ def study(
     choose = episodes.deterministic_policy(trained, env)
     played = [episodes.play(env, choose, number, env.max_episode_steps) for number in range(10)]
     longest = max(played, key=lambda episode: len(episode.reward))
-    scale = _scale(np.asarray(trained.replay.rows.obs[: int(trained.replay.size)]))
+    scale = scale_of(np.asarray(trained.replay.rows.obs[: int(trained.replay.size)]))
     fan = _fan(trained, _piece(longest, 0, fan_steps), fan_rows)
     num_steps = min(num_steps, max(1, len(longest.reward) // 2))
     errors, exploded = _errors(trained, played, num_steps, num_starts, scale)
@@ -78,7 +78,7 @@ def study(
     return present(numbers)
 
 
-def _scale(obs: np.ndarray) -> np.ndarray:
+def scale_of(obs: np.ndarray) -> np.ndarray:
     """Returns standard deviations [O] of states [N, O]; infinite where constant, as errors have no unit there."""
     return np.where(np.ptp(obs, axis=0) > 0.0, obs.std(0, dtype=np.float64), np.inf)
 
@@ -110,19 +110,29 @@ def _drawn(fan: dict[str, Any]) -> list[dict[str, Any]]:
 def _errors(
     trained: Trained, played: list[Episode], num_steps: int, num_starts: int, scale: np.ndarray
 ) -> tuple[np.ndarray, float]:
-    """Returns distances [num_steps, starts] of imagined from real states in units of `scale`; the exploded share.
+    """Returns distances [num_steps, starts] of imagined from real states in units of `scale`; the exploded share."""
+    obs, action = windows(trained, played, num_steps, num_starts)
+    imagined, exploded = _replayed(trained, obs[0], action, jax.random.key(1))
+    return distances(imagined[1:], obs[1:], scale), exploded
 
-    A distance is the root of the mean square over the dimensions whose scale is finite; 0 if there is none.
-    """
+
+def windows(trained: Trained, played: list[Episode], num_steps: int, num_starts: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cuts pieces of `num_steps` out of episodes, anywhere: states [T + 1, starts, O] and actions [T, starts, A]."""
     random = np.random.default_rng(trained.seed)
     usable = [episode for episode in played if len(episode.reward) >= num_steps]
     which = random.integers(len(usable), size=imagination.whole_shares(trained, num_starts))
     starts = [int(random.integers(len(usable[i].reward) - num_steps + 1)) for i in which]
     pieces = [_piece(usable[i], start, num_steps) for i, start in zip(which, starts)]
-    obs, action = np.stack([piece.obs for piece in pieces], 1), np.stack([piece.action for piece in pieces], 1)
-    imagined, exploded = _replayed(trained, obs[0], action, jax.random.key(1))
-    squares = np.square((imagined[1:] - obs[1:]) / scale)
-    return np.sqrt(np.sum(squares, axis=-1) / max(1, np.isfinite(scale).sum())), exploded
+    return np.stack([piece.obs for piece in pieces], 1), np.stack([piece.action for piece in pieces], 1)
+
+
+def distances(imagined: np.ndarray, real: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Returns distances [...] of states [..., O] in units of `scale` [O].
+
+    A distance is the root of the mean square over the dimensions whose scale is finite; 0 if there is none.
+    """
+    squares = np.square((imagined - real) / scale)
+    return np.sqrt(np.sum(squares, axis=-1) / max(1, np.isfinite(scale).sum()))
 
 
 def _piece(episode: Episode, start: int, num_steps: int) -> Episode:

@@ -1,0 +1,53 @@
+"""Hopper and Walker2d that nothing but the time limit ends; staying up is paid for by their height.
+
+BMPO's HopperNT and Walker2dNT (Lai et al. 2020), on Gymnasium's v5.
+"""
+
+from typing import Any
+
+import numpy as np
+from gymnasium.envs.mujoco.hopper_v5 import HopperEnv
+from gymnasium.envs.mujoco.mujoco_env import MujocoEnv
+from gymnasium.envs.mujoco.walker2d_v5 import Walker2dEnv
+
+BONUS = 1.0  # a step
+CONTROL_COST = 0.1
+HEIGHT_COST = 3.0  # of the square of the distance, m, from the height below
+TARGET_HEIGHT = 1.3  # m
+
+
+def reward(speed: np.ndarray, height: np.ndarray, action: np.ndarray) -> np.ndarray:
+    """Returns v + 1 - 0.1 |a|^2 - 3 (z - 1.3)^2 [...] of speeds, heights [...] before steps, and actions [..., A]."""
+    control = CONTROL_COST * np.sum(np.square(action), axis=-1)
+    return speed + BONUS - control - HEIGHT_COST * np.square(height - TARGET_HEIGHT)
+
+
+def _paid_before(env: MujocoEnv, action: Any) -> float:
+    """Returns the reward of an action in the state that an environment is in: as in BMPO's code, before the step."""
+    return float(reward(env.data.qvel[0], env.data.qpos[1], np.asarray(action)))
+
+
+class HopperNT(HopperEnv):
+    """Gymnasium's Hopper-v5 with the reward above, without ends."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(terminate_when_unhealthy=False, **kwargs)
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Steps the hopper; the terms of Hopper's own reward stay in `info`."""
+        paid = _paid_before(self, action)
+        obs, _, terminal, truncated, info = super().step(action)
+        return obs, paid, terminal, truncated, info
+
+
+class Walker2dNT(Walker2dEnv):
+    """Gymnasium's Walker2d-v5 with the reward above, without ends."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(terminate_when_unhealthy=False, **kwargs)
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Steps the walker; the terms of Walker2d's own reward stay in `info`."""
+        paid = _paid_before(self, action)
+        obs, _, terminal, truncated, info = super().step(action)
+        return obs, paid, terminal, truncated, info

@@ -1,0 +1,69 @@
+"""The backward policy: which action led to an observation, learnt from the newest real rows by maximum likelihood.
+
+References: Lai et al. 2020 (BMPO), official code. The paper's adversarial variant is not there, nor is it here.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mbpo_jax import distributions, health, learner, replay
+from mbpo_jax.learner import Learner
+from mbpo_jax.networks import InverseActor
+from mbpo_jax.replay import Replay
+from mbpo_jax.types import Array, Key, PyTree, Report, Spec, Transition
+
+MIN_LOG_VAR, MAX_LOG_VAR = -10.0, 1.0  # they do not learn: the official optimiser has the network's weights alone
+MOST_DEVIATIONS = 2.0  # from the mean
+
+
+class BackwardPolicy(NamedTuple):
+    """What the functions below need."""
+
+    spec: Spec
+    network: InverseActor
+    optimizer: optax.GradientTransformation
+    batch_size: int
+    num_rows: int  # the newest real ones, which it learns from
+    variance: float | None  # of the actions that are drawn; None: as it has been learnt
+
+
+def init(policy: BackwardPolicy, key: Key) -> Learner:
+    """Returns it before its first update."""
+    return learner.init(policy.optimizer, policy.network.init(key, jnp.zeros(policy.spec.obs_dim))["params"])
+
+
+def predict(policy: BackwardPolicy, params: PyTree, next_obs: Array) -> tuple[Array, Array]:
+    """Returns mean and log-variance [B, A] of the action that led to next_obs [B, O]."""
+    mean, raw_log_var = policy.network.apply({"params": params}, next_obs)
+    return mean, distributions.bound_log_var(raw_log_var, jnp.asarray(MIN_LOG_VAR), jnp.asarray(MAX_LOG_VAR))
+
+
+def draw(policy: BackwardPolicy, params: PyTree, key: Key, next_obs: Array) -> Array:
+    """Draws actions [B, A] that may have led to next_obs [B, O]: within two deviations, and within bounds."""
+    mean, log_var = predict(policy, params, next_obs)
+    variance = jnp.exp(log_var) if policy.variance is None else policy.variance
+    noise = jax.random.truncated_normal(key, -MOST_DEVIATIONS, MOST_DEVIATIONS, mean.shape)
+    return jnp.clip(mean + jnp.sqrt(variance) * noise, -1.0, 1.0)
+
+
+# -- learning --------------------------------------------------------------------------------------------------------
+
+
+def loss(policy: BackwardPolicy, params: PyTree, rows: Transition) -> Array:
+    """Returns the negative log-likelihood [] of the actions of rows [B, ...] (see `gaussian_nll`), averaged over B."""
+    mean, log_var = predict(policy, params, rows.next_obs)
+    return jnp.mean(distributions.gaussian_nll(mean, log_var, rows.action))
+
+
+def update(policy: BackwardPolicy, key: Key, state: Learner, real: Replay) -> tuple[Learner, Report]:
+    """Takes one update on a batch of the newest real rows."""
+    age = real.size - 1 - jax.random.randint(key, (policy.batch_size,), 0, jnp.minimum(real.size, policy.num_rows))
+    value, grads = jax.value_and_grad(functools.partial(loss, policy))(state.params, replay.take(real, age))
+    watched = health.watch(
+        {"the backward policy's loss": value, "the backward policy's gradient": health.bias_magnitude(grads)}
+    )
+    return learner.step(policy.optimizer, state, grads), Report({"loss": value}, (watched,))
