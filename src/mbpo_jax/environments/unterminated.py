@@ -22,32 +22,22 @@ def reward(speed: np.ndarray, height: np.ndarray, action: np.ndarray) -> np.ndar
     return speed + BONUS - control - HEIGHT_COST * np.square(height - TARGET_HEIGHT)
 
 
-def _paid_before(env: MujocoEnv, action: Any) -> float:
-    """Returns the reward of an action in the state that an environment is in: as in BMPO's code, before the step."""
-    return float(reward(env.data.qvel[0], env.data.qpos[1], np.asarray(action)))
+class _Unterminated(MujocoEnv):
+    """What the environments below have in common: the reward above, and no ends."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(terminate_when_unhealthy=False, **kwargs)
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Steps, paid for the state before as in BMPO's code; the terms of Gymnasium's reward stay in `info`."""
+        paid = float(reward(self.data.qvel[0], self.data.qpos[1], np.asarray(action)))
+        obs, _, terminal, truncated, info = super().step(action)
+        return obs, paid, terminal, truncated, info
 
 
-class HopperNT(HopperEnv):
+class HopperNT(_Unterminated, HopperEnv):
     """Gymnasium's Hopper-v5 with the reward above, without ends."""
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(terminate_when_unhealthy=False, **kwargs)
 
-    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Steps the hopper; the terms of Hopper's own reward stay in `info`."""
-        paid = _paid_before(self, action)
-        obs, _, terminal, truncated, info = super().step(action)
-        return obs, paid, terminal, truncated, info
-
-
-class Walker2dNT(Walker2dEnv):
+class Walker2dNT(_Unterminated, Walker2dEnv):
     """Gymnasium's Walker2d-v5 with the reward above, without ends."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(terminate_when_unhealthy=False, **kwargs)
-
-    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Steps the walker; the terms of Walker2d's own reward stay in `info`."""
-        paid = _paid_before(self, action)
-        obs, _, terminal, truncated, info = super().step(action)
-        return obs, paid, terminal, truncated, info
