@@ -9,6 +9,7 @@ from mbpo_jax import environments, rewards
     ("env_id", "reward_fn"),
     [
         ("mbpo_jax/PetsCartpole-v0", rewards.pets_cartpole),
+        ("mbpo_jax/PetsHalfCheetah-v0", rewards.pets_half_cheetah),
         ("mbpo_jax/LineWorld-v0", rewards.line_world),
         ("mbpo_jax/CartpoleContinuous-v0", rewards.one_each_step),
         ("Pendulum-v1", rewards.pendulum),

@@ -30,7 +30,13 @@ TERMINATING = (
     "mbpo_jax/HumanoidTruncatedObs-v4",
     "mbpo_jax/CartpoleContinuous-v0",
 )
-ENDLESS = ("HalfCheetah-v5", "Swimmer-v5", "mbpo_jax/PetsCartpole-v0", "mbpo_jax/LineWorld-v0")
+ENDLESS = (
+    "HalfCheetah-v5",
+    "Swimmer-v5",
+    "mbpo_jax/PetsCartpole-v0",
+    "mbpo_jax/PetsHalfCheetah-v0",
+    "mbpo_jax/LineWorld-v0",
+)
 LIMITS = {  # index into qpos of what the rule bounds, and where
     "Hopper": {1: (0.7,), 2: (-0.2, 0.2), 3: (-100.0, 100.0), 5: (-100.0, 100.0)},
     "Walker2d": {1: (0.8, 2.0), 2: (-1.0, 1.0), 3: (-100.0, 100.0)},

@@ -35,6 +35,12 @@ def pets_cartpole(obs: Array, action: Array, next_obs: Array) -> Array:
     return near - 0.01 * jnp.sum(jnp.square(PETS_MAX_CONTROL * action), axis=-1)
 
 
+def pets_half_cheetah(obs: Array, action: Array, next_obs: Array) -> Array:
+    """Returns v - 0.1 |a|^2 with next_obs = [v, ...], the forward velocity (m/s) of the step."""
+    del obs
+    return next_obs[..., 0] - 0.1 * jnp.sum(jnp.square(action), axis=-1)
+
+
 def pendulum(obs: Array, action: Array, next_obs: Array) -> Array:
     """Returns Gymnasium's Pendulum-v1 reward, -(angle^2 + 0.1 speed^2 + 0.001 torque^2), of the state left behind.
 
@@ -53,6 +59,7 @@ def line_world(obs: Array, action: Array, next_obs: Array) -> Array:
 
 
 KNOWN: dict[str, RewardFn] = {
-    f"mbpo_jax.rewards:{fn.__name__}": fn for fn in (one_each_step, pets_cartpole, pendulum, line_world)
+    f"mbpo_jax.rewards:{fn.__name__}": fn
+    for fn in (one_each_step, pets_cartpole, pets_half_cheetah, pendulum, line_world)
 }
 """What a saved policy may name without being given it: looked up, so that nothing is imported by name."""

@@ -126,6 +126,7 @@ BY_NAME: dict[str, TerminationFn] = {
     "LineWorld": never,
     "Pendulum": never,
     "PetsCartpole": never,
+    "PetsHalfCheetah": never,
     "Pusher": never,
     "Reacher": never,
     "Swimmer": never,
@@ -142,6 +143,7 @@ _OTHER_VERSIONS = {
     "LineWorld": ("0",),
     "Pendulum": ("1",),
     "PetsCartpole": ("0",),
+    "PetsHalfCheetah": ("0",),
     "Walker2dNT": ("5",),
 }
 _NAMESPACES = ("", "mbpo_jax")

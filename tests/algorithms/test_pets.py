@@ -10,9 +10,9 @@ from mbpo_jax.algorithms import pets, propagation
 from mbpo_jax.launch import flags
 from mbpo_jax.launch.flags import FlagsError
 from mbpo_jax.models import deterministic, gaussian, world
-from mbpo_jax.models.angles import see_angles
 from mbpo_jax.models.encoding import forward
 from mbpo_jax.models.gp_state import GpConfig
+from mbpo_jax.models.shown import show
 from mbpo_jax.models.state import GaussianConfig
 from mbpo_jax.types import Spec, Transition, WorldModel
 
@@ -104,7 +104,7 @@ def test_deterministic_members_have_no_noise_and_learn_by_squared_error():
 
 
 def test_angles_are_seen_as_sine_and_cosine_and_moved_as_they_are():
-    encoding = see_angles(forward(SPEC), (1,))
+    encoding = show(forward(SPEC), angles=(1,))
     assert (encoding.num_inputs, encoding.num_targets) == (4, 3)
     obs, action = jnp.array([[7.0, np.pi / 2]]), jnp.array([[0.5]])
     np.testing.assert_allclose(encoding.inputs(obs, action), [[1.0, 0.0, 7.0, 0.5]], atol=1e-6)
@@ -117,6 +117,22 @@ def test_angles_are_seen_as_sine_and_cosine_and_moved_as_they_are():
     next_obs, reward = encoding.decode(obs, action, y)
     np.testing.assert_allclose(next_obs, obs + 1.0, rtol=1e-6)
     assert float(reward[0]) == 2.0
+
+
+def test_what_is_predicted_as_it_is_is_not_seen_and_does_not_add_up():
+    spec = Spec(obs_dim=3, action_dim=1, max_episode_steps=200)
+    encoding = show(forward(spec), angles=(2,), absolute=(0,))
+    assert (encoding.num_inputs, encoding.num_targets) == (4, 4)
+    obs, action, next_obs = jnp.array([[5.0, 3.0, np.pi / 2]]), jnp.array([[0.5]]), jnp.array([[7.0, 3.5, np.pi]])
+    np.testing.assert_allclose(encoding.inputs(obs, action), [[1.0, 0.0, 3.0, 0.5]], atol=1e-6)
+    rows = Transition(obs=obs, action=action, reward=jnp.array([2.0]), next_obs=next_obs, terminal=jnp.zeros(1))
+    x, y = encoding.examples(rows)
+    np.testing.assert_allclose(x, encoding.inputs(obs, action))
+    np.testing.assert_allclose(y, [[2.0, 7.0, 0.5, np.pi / 2]], rtol=1e-6)
+    for speed in (5.0, -40.0):  # it is what is predicted, whatever it was
+        found, reward = encoding.decode(obs.at[:, 0].set(speed), action, y)
+        np.testing.assert_allclose(found, next_obs, rtol=1e-6)
+        assert float(reward[0]) == 2.0
 
 
 def test_a_plan_is_carried_on_and_what_is_drawn_goes_by_the_episodes_key():
@@ -182,6 +198,8 @@ def test_gaussian_processes_act_with_every_propagation_that_moves_particles_toge
         ("--num_particles=7", "--num_particles must be a multiple of num_members (5) with propagation=tsinf, got 7"),
         ("--angles=1,x", "--angles must be none, or different whole numbers from 0 on, got '1,x'"),
         ("--angles=1,1", "--angles must be none, or different whole numbers from 0 on, got '1,1'"),
+        ("--absolute_targets=-1", "--absolute_targets must be none, or different whole numbers from 0 on, got '-1'"),
+        ("--absolute_targets=0,1 --angles=1", "--absolute_targets must be no angles, got '0,1' with '1'"),
         ("--planner=mppi --elite_candidates=3", "elite_candidates=3 is not read by --algorithm=pets --planner=mppi"),
     ],
 )
@@ -197,3 +215,5 @@ def test_plans_longer_than_episodes_and_angles_that_are_no_observations_are_refu
     pets.build(TINY, SPEC._replace(max_episode_steps=2))
     with pytest.raises(ValueError, match="angles must be numbers of observations, 0 to 1, got '2'"):
         pets.build(dataclasses.replace(TINY, angles="2"), SPEC)
+    with pytest.raises(ValueError, match="absolute_targets must be numbers of observations, 0 to 1, got '0,5'"):
+        pets.build(dataclasses.replace(TINY, absolute_targets="0,5"), SPEC)

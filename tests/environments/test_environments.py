@@ -16,6 +16,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*is out of date.*:DeprecationWa
 
 CARTPOLE = "mbpo_jax/CartpoleContinuous-v0"
 PETS_CARTPOLE, LINE_WORLD = "mbpo_jax/PetsCartpole-v0", "mbpo_jax/LineWorld-v0"
+PETS_CHEETAH = "mbpo_jax/PetsHalfCheetah-v0"
 TRUNCATED = {
     "mbpo_jax/AntTruncatedObs-v5": ("Ant-v5", 105, 27),
     "mbpo_jax/AntTruncatedObs-v4": ("Ant-v4", 27, 27),
@@ -193,7 +194,7 @@ def test_contact_cost_is_paid_in_v5_only(name: str, dims: int) -> None:
 def test_time_limits() -> None:
     limits = {key: spec.max_episode_steps for key, spec in gymnasium.registry.items() if "mbpo_jax/" in key}
     assert limits == {CARTPOLE: 200, PETS_CARTPOLE: 200, LINE_WORLD: 30, "mbpo_jax/DynaMaze-v0": 10_000} | {
-        env_id: 1000 for env_id in (*TRUNCATED, *NO_ENDS, "mbpo_jax/HalfCheetahJump-v5")
+        env_id: 1000 for env_id in (*TRUNCATED, *NO_ENDS, "mbpo_jax/HalfCheetahJump-v5", PETS_CHEETAH)
     }
 
 
@@ -203,7 +204,7 @@ def test_registering_again_changes_nothing() -> None:
     assert {key: id(spec) for key, spec in gymnasium.registry.items()} == before
 
 
-@pytest.mark.parametrize("env_id", [PETS_CARTPOLE, LINE_WORLD])
+@pytest.mark.parametrize("env_id", [PETS_CARTPOLE, PETS_CHEETAH, LINE_WORLD])
 def test_tasks_of_planners_meet_the_gymnasium_interface_and_end_by_time_alone(env_id: str) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*(infinity|normalized).*")  # check_env, about the bounds of their spaces
@@ -229,6 +230,26 @@ def test_the_point_of_the_line_world_moves_by_its_new_speed() -> None:
     np.testing.assert_allclose(reward, -0.00025)
     obs, *_ = env.step(np.array([0.5], np.float32))
     np.testing.assert_allclose(obs, [0.5, 0.0])
+
+
+def test_the_cheetah_of_pets_is_gymnasiums_and_sees_its_speed() -> None:
+    one, other = gymnasium.make(PETS_CHEETAH), gymnasium.make("HalfCheetah-v5")
+    obs, _ = one.reset(seed=2)
+    other.reset(seed=2)
+    assert obs[0] == 0.0
+    assert 1e-4 < np.abs(obs[1:]).max() < 0.005  # a start of noise of 0.001
+    assert not np.array_equal(obs[1:], one.reset()[0][1:])
+    state = one.unwrapped.data
+    other.unwrapped.set_state(state.qpos.copy(), state.qvel.copy())
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        action = rng.uniform(-1.0, 1.0, 6).astype(np.float32)
+        before = state.qpos[0]
+        (obs, reward, *ends, _), (seen, wanted, *_) = one.step(action), other.step(action)
+        np.testing.assert_allclose(obs[0], (state.qpos[0] - before) / 0.05, rtol=1e-9)
+        np.testing.assert_array_equal(obs[1:], seen)
+        assert (reward, ends) == (wanted, [False, False])
+        assert abs(obs[0] - state.qvel[0]) > 1e-6  # the mean over the step is not the speed at its end
 
 
 def test_the_pole_of_pets_hangs_swings_as_its_inertia_says_and_pays_at_the_top() -> None:

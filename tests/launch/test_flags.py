@@ -304,6 +304,13 @@ OTHERS["pets_continuous_cartpole"] = {
     "iterations": 5, "smoothing": 0.1, "horizon": 15, "num_particles": 20, "num_members": 5, "model_hidden_units": 200,
     "model_weight_decays": (5e-5,) * 4, "fit_every_steps": 50, "angles": "none",
 }  # fmt: skip
+OTHERS["pets_halfcheetah"] = {
+    "algorithm": "pets", "env": "mbpo_jax/PetsHalfCheetah-v0", "num_candidates": 500, "elite_candidates": 50,
+    "iterations": 5, "horizon": 30, "num_particles": 20, "propagation": "tsinf", "model_hidden_units": 200,
+    "model_weight_decays": (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4), "model_learning_rate": 1e-3, "model_batch_size": 32,
+    "angles": "2", "absolute_targets": "0", "exploration_steps": 1000, "fit_every_steps": 1000, "num_steps": 300_000,
+    "reward_fn": "mbpo_jax.rewards:pets_half_cheetah",
+}  # fmt: skip
 OTHERS["pets_gp_continuous_cartpole"] = {
     "algorithm": "pets", "env": "mbpo_jax/CartpoleContinuous-v0", "num_candidates": 500, "elite_candidates": 50,
     "iterations": 5, "smoothing": 0.1, "horizon": 15, "member": "gp", "inducing_rows": 200, "fit_every_steps": 50,

@@ -14,9 +14,9 @@ from flax import struct
 from mbpo_jax import planners
 from mbpo_jax.algorithms import phases, propagation
 from mbpo_jax.models import deterministic, gaussian, gp, world
-from mbpo_jax.models.angles import see_angles
 from mbpo_jax.models.encoding import Encoding, forward
 from mbpo_jax.models.gp_state import GpConfig
+from mbpo_jax.models.shown import show
 from mbpo_jax.models.state import GaussianConfig
 from mbpo_jax.options import check, chosen_section, option, values
 from mbpo_jax.planners.cem import CemConfig
@@ -26,7 +26,7 @@ from mbpo_jax.types import Algorithm, Array, Key, Phase, PyTree, Spec, WorldMode
 
 MEMBERS = {"gaussian": gaussian.member, "deterministic": deterministic.member}
 GP = "gp"
-NO_ANGLES = "none"
+NO_NUMBERS = "none"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +48,13 @@ class PetsConfig:
         choices=propagation.KINDS,
     )
     angles: str = option(
-        NO_ANGLES,
+        NO_NUMBERS,
         "Observations that are angles, by number from 0 and separated by commas: the model sees their sine and cosine.",
+    )
+    absolute_targets: str = option(
+        NO_NUMBERS,
+        "Observations, likewise, that the model predicts as they are and not as a change, and does not see: "
+        "a speed that is found from two positions, for example.",
     )
     termination_fn: str = option("auto", phases.TERMINATION_HELP)
     reward_fn: str = option("learned", phases.REWARD_HELP)
@@ -62,7 +67,7 @@ class PetsConfig:
 
     def __post_init__(self) -> None:
         check(self)
-        angle_numbers(self)
+        shown_numbers(self)
         check_member(self)
         if self.model.num_elites != self.model.num_members:
             raise ValueError(
@@ -117,15 +122,23 @@ def check_member(config: PetsConfig) -> None:
         )
 
 
-def angle_numbers(config: PetsConfig) -> tuple[int, ...]:
-    """Returns the observations that are angles.
+def shown_numbers(config: PetsConfig) -> dict[str, tuple[int, ...]]:
+    """Returns the observations that are angles, and those that are predicted as they are, by the knobs' names.
 
     Raises:
-      ValueError: the knob says something else.
+      ValueError: a knob says something else, or both name the same.
     """
-    words = [] if config.angles == NO_ANGLES else config.angles.split(",")
+    numbers = {name: _numbers(name, getattr(config, name)) for name in ("angles", "absolute_targets")}
+    both = set(numbers["angles"]) & set(numbers["absolute_targets"])
+    if both:
+        raise ValueError(f"absolute_targets must be no angles, got {config.absolute_targets!r} with {config.angles!r}")
+    return numbers
+
+
+def _numbers(name: str, text: str) -> tuple[int, ...]:
+    words = [] if text == NO_NUMBERS else text.split(",")
     if not all(word.strip().isdecimal() for word in words) or len({int(word) for word in words}) < len(words):
-        raise ValueError(f"angles must be none, or different whole numbers from 0 on, got {config.angles!r}")
+        raise ValueError(f"{name} must be none, or different whole numbers from 0 on, got {text!r}")
     return tuple(int(word) for word in words)
 
 
@@ -133,8 +146,8 @@ def build(config: PetsConfig, spec: Spec) -> Algorithm:
     """Returns PETS with the planner of the config.
 
     Raises:
-      ValueError: the spec has no termination function, and none is learnt; or plans are longer than episodes; or an
-        angle is no observation.
+      ValueError: the spec has no termination function, and none is learnt; or plans are longer than episodes; or a
+        number of `angles` or `absolute_targets` is no observation's.
     """
     if spec.max_episode_steps is not None and config.horizon > spec.max_episode_steps:
         raise ValueError(
@@ -176,12 +189,16 @@ def encoding_of(config: PetsConfig, spec: Spec) -> Encoding:
     """Returns what the networks see and predict.
 
     Raises:
-      ValueError: an angle is no observation.
+      ValueError: a number is no observation's.
     """
-    angles = angle_numbers(config)
-    if max(angles, default=0) >= spec.obs_dim:
-        raise ValueError(f"angles must be numbers of observations, 0 to {spec.obs_dim - 1}, got {config.angles!r}")
-    return see_angles(forward(spec), angles) if angles else forward(spec)
+    numbers = shown_numbers(config)
+    for name, those in numbers.items():
+        if max(those, default=0) >= spec.obs_dim:
+            raise ValueError(
+                f"{name} must be numbers of observations, 0 to {spec.obs_dim - 1}, got {getattr(config, name)!r}"
+            )
+    encoding, angles, absolute = forward(spec), numbers["angles"], numbers["absolute_targets"]
+    return show(encoding, angles, absolute) if angles or absolute else encoding
 
 
 def begin_episode(planner: Planner, key: Key, belief: PyTree) -> Plan:

@@ -2,6 +2,7 @@
 
   mbpo_jax/CartpoleContinuous-v0          obs  4, action  1,  200 steps
   mbpo_jax/PetsCartpole-v0                obs  4, action  1,  200 steps
+  mbpo_jax/PetsHalfCheetah-v0             obs 18, action  6, 1000 steps
   mbpo_jax/LineWorld-v0                   obs  2, action  1,   30 steps
   mbpo_jax/AntTruncatedObs-v5, -v4        obs 27, action  8, 1000 steps
   mbpo_jax/HumanoidTruncatedObs-v5, -v4   obs 45, action 17, 1000 steps
@@ -26,8 +27,8 @@ How they differ from Gymnasium's own ids:
     of speed and height before the step, as in BMPO (Lai et al. 2020; unterminated.py).
   HumanoidTruncatedObs-v4: `Humanoid-v4` without the same four. No contact cost, as in `Humanoid-v4`.
 
-PetsCartpole-v0 is the swing-up of PETS (Chua et al. 2018; pets_cartpole.py), and LineWorld-v0 a point to be brought to
-0, for tests of planners (line_world.py).
+PetsCartpole-v0 is the swing-up of PETS (Chua et al. 2018; pets_cartpole.py), PetsHalfCheetah-v0 its half-cheetah
+(pets_half_cheetah.py), and LineWorld-v0 a point to be brought to 0, for tests of planners (line_world.py).
 
 In all of the truncated ones the observation is [qpos[2:], qvel], and actions, rewards, starts and ends are
 those of the id that is named.
@@ -62,6 +63,7 @@ _SPECS: dict[str, tuple[str, int, dict[str, Any]]] = {
     "mbpo_jax/CartpoleContinuous-v0": ("mbpo_jax.environments.cartpole:CartpoleContinuous", 200, {}),
     "mbpo_jax/DynaMaze-v0": ("mbpo_jax.environments.maze:DynaMaze", 10_000, {}),
     "mbpo_jax/PetsCartpole-v0": ("mbpo_jax.environments.pets_cartpole:PetsCartpole", 200, {}),
+    "mbpo_jax/PetsHalfCheetah-v0": ("mbpo_jax.environments.pets_half_cheetah:PetsHalfCheetah", 1000, {}),
     "mbpo_jax/LineWorld-v0": ("mbpo_jax.environments.line_world:LineWorld", 30, {}),
     "mbpo_jax/HalfCheetahJump-v5": ("mbpo_jax.environments.jump:HalfCheetahJump", 1000, {}),
     "mbpo_jax/HopperNT-v5": ("mbpo_jax.environments.unterminated:HopperNT", 1000, {}),
