@@ -83,6 +83,22 @@ def test_both_models_learn_from_the_same_rows_and_their_states_are_apart():
     assert names == ["fit_model", "fit_backward_model", "roll_out", "update_agent", "update_backward_policy"]
 
 
+@pytest.mark.parametrize("learning", bmpo.BACKWARD_POLICIES)
+def test_steps_back_take_the_actions_of_the_backward_policy_as_it_has_learnt_them(learning):
+    config = dataclasses.replace(TINY, backward_policy=learning, backward_length_schedule=(0, 2, 1, 1))
+    algorithm = bmpo.build(config, SPEC)
+    programs = {phase.name: phase.programs.functions for phase in algorithm.phases}
+    update, start, step = map(jax.jit, programs["update_backward_policy"] + programs["roll_out"])
+    state, real = jax.jit(algorithm.init)(jax.random.key(0)), replay.add(replay.init(SPEC, 400), real_rows(40))
+    learnt, _ = update(jax.random.key(0), state, real)
+    actions = []
+    for now in (state, learnt):
+        now, _ = step(jax.random.key(1), start(jax.random.key(1), now, real)[0], real)
+        actions.append(replay.take(now.imagined, jnp.arange(60)).action)
+    assert np.all(actions[0][:30] != actions[1][:30])  # 30 rows back, then as many ahead
+    np.testing.assert_array_equal(actions[0][30:], actions[1][30:])
+
+
 # -- acting ----------------------------------------------------------------------------------------------------------
 
 
@@ -139,6 +155,7 @@ def test_without_planning_the_actor_is_the_agents_alone():
         ("--beta_schedule=0,1,-1,1", "--beta_schedule must be numbers separated by commas, 0 or more"),
         ("--real_fraction=1", "--real_fraction must leave room for imagined rows in a batch, got 1.0"),
         ("--backward_variance=-1", "--backward_variance must be a number, or 'auto', 0 or more, got "),
+        ("--backward_policy=gan", "--backward_policy must be one of likelihood, adversarial, got 'gan'"),
         ("--planning_candidates=0", "--planning_candidates must be a whole number, 1 or more, got 0"),
         ("--expansion_steps=1", "expansion_steps=1 is not read by --algorithm=bmpo"),
     ],

@@ -40,7 +40,7 @@ class BoundedSacConfig(ActorCriticConfig):
     )
     target_entropy: float | None = option(
         None,
-        "Entropy, in nats, that the temperature holds the policy to; auto is minus the action dimensions.",
+        "Entropy, in nats, that the temperature holds the policy to; auto: minus the action dimensions.",
     )
     initial_temperature: float = option(0.1, "Entropy temperature before the first update.", minimum=1e-6)
     return_range_rate: float = option(

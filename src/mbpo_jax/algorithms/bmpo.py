@@ -17,8 +17,7 @@ from mbpo_jax import agents, backends, replay, schedules
 from mbpo_jax.agents.sac import SacConfig
 from mbpo_jax.algorithms import phases, planned
 from mbpo_jax.algorithms.reactive import reactive
-from mbpo_jax.learner import Learner
-from mbpo_jax.models import backward_policy, encoding, gaussian, world
+from mbpo_jax.models import adversarial_policy, backward_policy, encoding, gaussian, world
 from mbpo_jax.models.backward_policy import BackwardPolicy
 from mbpo_jax.models.state import EnsembleState, GaussianConfig
 from mbpo_jax.networks import InverseActor
@@ -40,6 +39,8 @@ from mbpo_jax.types import (
     Spec,
     WorldModel,
 )
+
+BACKWARD_POLICIES = {"likelihood": backward_policy, "adversarial": adversarial_policy}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +67,11 @@ class BmpoConfig:
     )
     backward_epochs: int = option(
         10, "Newest epochs, whose rows the policy of backward steps learns from.", minimum=1, maximum=1_000_000
+    )
+    backward_policy: str = option(
+        "likelihood",
+        "How the policy of backward steps learns.",
+        choices=tuple(BACKWARD_POLICIES),
     )
     backward_variance: float | None = option(
         0.01, "Variance of the actions of backward steps; auto: as it was learnt.", minimum=0.0
@@ -106,7 +112,7 @@ class BmpoState(struct.PyTreeNode, kw_only=True):
 
     model: EnsembleState
     backward_model: EnsembleState
-    backward_policy: Learner
+    backward_policy: PyTree  # a Learner, or both players of a game
     agent: PyTree
     imagined: Replay  # of both directions
     rollouts: bidirectional.Rollouts
@@ -158,7 +164,8 @@ def build(config: BmpoConfig, spec: Spec) -> Algorithm:
         (functools.partial(start_round, parts), functools.partial(step_round, parts)),
         lambda state: jnp.where(bidirectional.is_running(state.rollouts), 1, FINISHED),
     )
-    learn_backward = Programs((functools.partial(backward_policy.update, parts.backward_policy),))
+    learning = BACKWARD_POLICIES[config.backward_policy]
+    learn_backward = Programs((functools.partial(learning.update, parts.backward_policy),))
     update_backward = phases.over_field("backward_policy", learn_backward)
     return Algorithm(
         init=functools.partial(init, parts),
@@ -205,7 +212,7 @@ def init(parts: Parts, key: Key) -> BmpoState:
     return BmpoState(
         model=parts.world.init(key_model),
         backward_model=parts.backward_world.init(key_backward_model),
-        backward_policy=backward_policy.init(parts.backward_policy, key_backward_policy),
+        backward_policy=BACKWARD_POLICIES[config.backward_policy].init(parts.backward_policy, key_backward_policy),
         agent=parts.agent.init(key_agent),
         imagined=replay.init(spec, int(imagined_rows_limit(config, longest))),
         rollouts=bidirectional.empty(config.rollout_batch, spec.obs_dim),

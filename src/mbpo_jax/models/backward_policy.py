@@ -1,6 +1,6 @@
 """The backward policy: which action led to an observation, learnt from the newest real rows by maximum likelihood.
 
-References: Lai et al. 2020 (BMPO), official code. The paper's adversarial variant is not there, nor is it here.
+References: Lai et al. 2020 (BMPO), official code. adversarial_policy.py has the paper's other way.
 """
 
 import functools
@@ -59,10 +59,16 @@ def loss(policy: BackwardPolicy, params: PyTree, rows: Transition) -> Array:
     return jnp.mean(distributions.gaussian_nll(mean, log_var, rows.action))
 
 
+def newest_rows(policy: BackwardPolicy, key: Key, real: Replay) -> Transition:
+    """Draws a batch [B, ...] of the newest real rows."""
+    age = real.size - 1 - jax.random.randint(key, (policy.batch_size,), 0, jnp.minimum(real.size, policy.num_rows))
+    return replay.take(real, age)
+
+
 def update(policy: BackwardPolicy, key: Key, state: Learner, real: Replay) -> tuple[Learner, Report]:
     """Takes one update on a batch of the newest real rows."""
-    age = real.size - 1 - jax.random.randint(key, (policy.batch_size,), 0, jnp.minimum(real.size, policy.num_rows))
-    value, grads = jax.value_and_grad(functools.partial(loss, policy))(state.params, replay.take(real, age))
+    rows = newest_rows(policy, key, real)
+    value, grads = jax.value_and_grad(functools.partial(loss, policy))(state.params, rows)
     watched = health.watch(
         {"the backward policy's loss": value, "the backward policy's gradient": health.bias_magnitude(grads)}
     )

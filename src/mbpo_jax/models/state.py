@@ -49,7 +49,7 @@ class GaussianConfig:
     )
     fit_slice_minibatches: int = option(
         16,
-        "Minibatches per compiled call of a fit; with more of them, progress shows and Ctrl-C acts later.",
+        "Minibatches per compiled call of a fit; with more, progress shows and Ctrl-C acts later.",
         minimum=1,
     )
 
