@@ -788,6 +788,37 @@ def test_every_ablation_has_a_flagfile_on_hopper():
     assert names == {f"hopper_{change}" for change in ABLATIONS}
 
 
+ONE_NETWORK = {"num_members": 1, "num_elites": 1}
+PLANNING = {
+    "d": ONE_NETWORK | {"member": "deterministic"},
+    "p": ONE_NETWORK,
+    "de_ts1": {"member": "deterministic", "propagation": "ts1"},
+    "de_tsinf": {"member": "deterministic"},
+    "pe_ts1": {"propagation": "ts1"},
+    "pe_tsinf": {},
+    "gp": {"member": "gp", "inducing_rows": 100, "propagation": "expectation", "num_particles": 1},
+}
+"""What each differs in from `planning/small.flags`; what networks have is left alone by processes."""
+
+
+def test_the_models_of_pets_are_compared_with_nothing_else_changed(monkeypatch):
+    monkeypatch.chdir(EXPERIMENTS.parent)  # they read other flagfiles
+    files = {path.stem: path for path in (EXPERIMENTS / "planning").glob("*.flags")}
+    known = {
+        name: flat(run) | flat(config)
+        for name, (run, config) in ((name, flags.parse([f"--flagfile={path}"])) for name, path in files.items())
+    }
+    shared = known.pop("small")
+    assert known.keys() == {f"continuous_cartpole_{name}" for name in PLANNING}
+    networks = {"model_hidden_units", "model_learning_rate", "model_weight_decays", "model_batch_size"}
+    for name, change in PLANNING.items():
+        unread = networks | {"fit_max_gradient_steps"} if name == "gp" else set()
+        wanted = {knob: value for knob, value in (shared | change).items() if knob not in unread}
+        found = known[f"continuous_cartpole_{name}"]
+        assert {knob: found[knob] for knob in wanted} == wanted
+    assert (shared["num_steps"], shared["exploration_steps"], shared["eval_every_steps"]) == (600, 100, 100)
+
+
 @pytest.mark.parametrize("name", sorted(TASKS | OTHERS))
 def test_a_flagfile_holds_the_published_settings(name):
     run, config = flags.parse([f"--flagfile={EXPERIMENTS / f'{name}.flags'}"])
