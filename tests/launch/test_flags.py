@@ -798,7 +798,7 @@ PLANNING = {
     "pe_tsinf": {},
     "gp": {"member": "gp", "inducing_rows": 100, "propagation": "expectation", "num_particles": 1},
 }
-"""What each differs in from `planning/small.flags`; what networks have is left alone by processes."""
+"""What each differs in from `planning/shared.flags`; what networks have is left alone by processes."""
 
 
 def test_the_models_of_pets_are_compared_with_nothing_else_changed(monkeypatch):
@@ -808,7 +808,7 @@ def test_the_models_of_pets_are_compared_with_nothing_else_changed(monkeypatch):
         name: flat(run) | flat(config)
         for name, (run, config) in ((name, flags.parse([f"--flagfile={path}"])) for name, path in files.items())
     }
-    shared = known.pop("small")
+    shared = known.pop("shared")
     assert known.keys() == {f"continuous_cartpole_{name}" for name in PLANNING}
     networks = {"model_hidden_units", "model_learning_rate", "model_weight_decays", "model_batch_size"}
     for name, change in PLANNING.items():
