@@ -247,7 +247,10 @@ DOUBLE_HORIZON = {
     "hidden_units": 256, "learning_rate": 3e-4, "target_update_rate": 0.005, "initial_temperature": 0.1,
     "target_entropy": None, "num_members": 8, "num_elites": 8, "model_hidden_units": 256, "scale_targets": True,
 }  # fmt: skip
-for task, env in (("hopper", "Hopper-v5"), ("halfcheetah", "HalfCheetah-v5"), ("walker2d", "Walker2d-v5")):
+for task, env in {
+    "hopper": "Hopper-v5", "halfcheetah": "HalfCheetah-v5", "walker2d": "Walker2d-v5",
+    "ant": "mbpo_jax/AntTruncatedObs-v5", "humanoid": "mbpo_jax/HumanoidTruncatedObs-v5",
+}.items():  # fmt: skip
     OTHERS[f"double_horizon_{task}"] = DOUBLE_HORIZON | {
         "env": env, "num_steps": 100_000, "exploration_steps": 5000, "fit_every_steps": 1000, "critic_updates": 250,
         "updates_per_step": 1, "eval_every_steps": 1000,
