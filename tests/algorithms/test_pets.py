@@ -12,7 +12,7 @@ from mbpo_jax.launch.flags import FlagsError
 from mbpo_jax.models import deterministic, gaussian, world
 from mbpo_jax.models.encoding import forward
 from mbpo_jax.models.gp_state import GpConfig
-from mbpo_jax.models.shown import show
+from mbpo_jax.models.observations import encode_observations
 from mbpo_jax.models.state import GaussianConfig
 from mbpo_jax.types import Spec, Transition, WorldModel
 
@@ -104,7 +104,7 @@ def test_deterministic_members_have_no_noise_and_learn_by_squared_error():
 
 
 def test_angles_are_seen_as_sine_and_cosine_and_moved_as_they_are():
-    encoding = show(forward(SPEC), angles=(1,))
+    encoding = encode_observations(forward(SPEC), angles=(1,))
     assert (encoding.num_inputs, encoding.num_targets) == (4, 3)
     obs, action = jnp.array([[7.0, np.pi / 2]]), jnp.array([[0.5]])
     np.testing.assert_allclose(encoding.inputs(obs, action), [[1.0, 0.0, 7.0, 0.5]], atol=1e-6)
@@ -121,7 +121,7 @@ def test_angles_are_seen_as_sine_and_cosine_and_moved_as_they_are():
 
 def test_what_is_predicted_as_it_is_is_not_seen_and_does_not_add_up():
     spec = Spec(obs_dim=3, action_dim=1, max_episode_steps=200)
-    encoding = show(forward(spec), angles=(2,), absolute=(0,))
+    encoding = encode_observations(forward(spec), angles=(2,), absolute=(0,))
     assert (encoding.num_inputs, encoding.num_targets) == (4, 4)
     obs, action, next_obs = jnp.array([[5.0, 3.0, np.pi / 2]]), jnp.array([[0.5]]), jnp.array([[7.0, 3.5, np.pi]])
     np.testing.assert_allclose(encoding.inputs(obs, action), [[1.0, 0.0, 3.0, 0.5]], atol=1e-6)

@@ -16,7 +16,7 @@ from mbpo_jax.algorithms import phases, propagation
 from mbpo_jax.models import deterministic, gaussian, gp, world
 from mbpo_jax.models.encoding import Encoding, forward
 from mbpo_jax.models.gp_state import GpConfig
-from mbpo_jax.models.shown import show
+from mbpo_jax.models.observations import encode_observations
 from mbpo_jax.models.state import GaussianConfig
 from mbpo_jax.options import check, chosen_section, option, values
 from mbpo_jax.planners.cem import CemConfig
@@ -67,7 +67,7 @@ class PetsConfig:
 
     def __post_init__(self) -> None:
         check(self)
-        shown_numbers(self)
+        observation_numbers(self)
         check_member(self)
         if self.model.num_elites != self.model.num_members:
             raise ValueError(
@@ -122,7 +122,7 @@ def check_member(config: PetsConfig) -> None:
         )
 
 
-def shown_numbers(config: PetsConfig) -> dict[str, tuple[int, ...]]:
+def observation_numbers(config: PetsConfig) -> dict[str, tuple[int, ...]]:
     """Returns the observations that are angles, and those that are predicted as they are, by the knobs' names.
 
     Raises:
@@ -191,14 +191,14 @@ def encoding_of(config: PetsConfig, spec: Spec) -> Encoding:
     Raises:
       ValueError: a number is no observation's.
     """
-    numbers = shown_numbers(config)
+    numbers = observation_numbers(config)
     for name, those in numbers.items():
         if max(those, default=0) >= spec.obs_dim:
             raise ValueError(
                 f"{name} must be numbers of observations, 0 to {spec.obs_dim - 1}, got {getattr(config, name)!r}"
             )
     encoding, angles, absolute = forward(spec), numbers["angles"], numbers["absolute_targets"]
-    return show(encoding, angles, absolute) if angles or absolute else encoding
+    return encode_observations(encoding, angles, absolute) if angles or absolute else encoding
 
 
 def begin_episode(planner: Planner, key: Key, belief: PyTree) -> Plan:

@@ -1,4 +1,4 @@
-"""What a network is shown of observations: angles as sine and cosine, and nothing of those predicted as they are."""
+"""How single observations become inputs: angles as sine and cosine, and not at all where their value is predicted."""
 
 import functools
 
@@ -8,8 +8,8 @@ from mbpo_jax.models.encoding import Encoding
 from mbpo_jax.types import Array, Transition
 
 
-def show(encoding: Encoding, angles: tuple[int, ...] = (), absolute: tuple[int, ...] = ()) -> Encoding:
-    """Returns an encoding that shows some observations, by number, in another way, or not at all.
+def encode_observations(encoding: Encoding, angles: tuple[int, ...] = (), absolute: tuple[int, ...] = ()) -> Encoding:
+    """Returns an encoding that treats some observations, by number, in another way.
 
     Args:
       angles: what is in rad; inputs have its sine and cosine, which do not jump where a turn is complete. Targets stay
