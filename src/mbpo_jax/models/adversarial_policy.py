@@ -1,6 +1,6 @@
 """The backward policy by a game: a discriminator learns to tell its actions from those that were taken.
 
-References: Lai et al. 2020 (BMPO), section 4.2's second way; Goodfellow et al. 2014. It is not in the official code.
+References: Lai et al. 2020 (BMPO), the second of its two ways; Goodfellow et al. 2014. It is not in the official code.
 """
 
 import functools
@@ -63,8 +63,8 @@ def actor_loss(
 ) -> Array:
     """Returns -E log D(a', s') [] of actions a' drawn for next_obs [B, O].
 
-    The paper has E log(1 - D), whose gradient vanishes where D is sure; the solution is the same (Goodfellow et al.
-    2014, section 3).
+    The paper has E log(1 - D), whose gradient vanishes where D is sure; the fixed point is the same (Goodfellow et
+    al. 2014, section 3).
     """
     drawn = backward_policy.draw(policy, params, key, next_obs)
     return jnp.mean(jax.nn.softplus(-logit(policy, discriminator_params, next_obs, drawn)))
