@@ -1,4 +1,4 @@
-"""The command that looks at the machine. Two calls start children, which take seconds; the rest is in this process."""
+"""The command that checks at the machine. Two calls start children, which take seconds; the rest is in this process."""
 
 import os
 
@@ -9,7 +9,7 @@ from mbpo_jax import doctor
 from mbpo_jax.driver import memory_limits
 from mbpo_jax.driver.interaction import rendering
 from mbpo_jax.surroundings import host
-from mbpo_jax.surroundings.look import Look, guarded
+from mbpo_jax.surroundings.check import Check, guarded
 
 
 @pytest.fixture(autouse=True)
@@ -65,24 +65,24 @@ def test_too_little_of_anything_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(memory_limits, "limits", lambda: {"the machine": 25 * 10**9, "its control group": 5 * 10**8})
     monkeypatch.setattr(host, "_cpu_quota", lambda: 0.5)
     monkeypatch.setattr(host, "_version", lambda name: None if name in ("flax", "submitit") else "1.0")
-    looks = {fill.__name__: guarded(fill.__name__, fill) for fill in (host.memory, host.processor, host.software)}
-    assert looks["memory"].fails == ["training: 500 MB of memory may be used, and small tasks need 1.0 GB"]
-    assert "its control group 500 MB" in looks["memory"].lines[0]
-    assert looks["processor"].slow[0].startswith("training: 0.5 cores may be used")
-    assert looks["software"].fails == ["flax is not installed"]
-    assert looks["software"].lacks == ["mbpo_jax sweep and reproduce: submitit is not installed"]
+    checks = {fill.__name__: guarded(fill.__name__, fill) for fill in (host.memory, host.processor, host.software)}
+    assert checks["memory"].fails == ["training: 500 MB of memory may be used, and small tasks need 1.0 GB"]
+    assert "its control group 500 MB" in checks["memory"].lines[0]
+    assert checks["processor"].slow[0].startswith("training: 0.5 cores may be used")
+    assert checks["software"].fails == ["flax is not installed"]
+    assert checks["software"].lacks == ["mbpo_jax sweep and reproduce: submitit is not installed"]
     monkeypatch.setattr(host, "_not_writable", lambda path: "not writable (Read-only file system)")
-    look = Look("disk")
-    host.disk(look, tmp_path / "runs" / "new")
-    assert look.fails == [
+    check = Check("disk")
+    host.disk(check, tmp_path / "runs" / "new")
+    assert check.fails == [
         f"training into {tmp_path}: not writable (Read-only file system); --run_dir names another folder"
     ]
 
 
 def test_a_folder_that_is_gone_is_a_line(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "getcwd", lambda: (_ for _ in ()).throw(FileNotFoundError(2, "No such file")))
-    look = guarded("disk", lambda look: host.disk(look, None))
-    assert look.lines == ["could not be looked at (FileNotFoundError: [Errno 2] No such file)"]
+    check = guarded("disk", lambda check: host.disk(check, None))
+    assert check.lines == ["could not be looked at (FileNotFoundError: [Errno 2] No such file)"]
 
 
 def test_wrong_flags_are_one_line(capsys):

@@ -223,17 +223,17 @@ def test_a_config_comes_back_from_its_values_and_from_nested_dicts(config):
 
 
 def test_nested_dicts_say_which_section_was_chosen():
-    told = options.nested(Both(agent=Hard()))
-    assert told["agent"] == {"choice": "hard", "discount": 0.9, "noise": 0.1}
-    assert told["model"] == {"members": 7, "elites": 5}
+    nested = options.nested(Both(agent=Hard()))
+    assert nested["agent"] == {"choice": "hard", "discount": 0.9, "noise": 0.1}
+    assert nested["model"] == {"members": 7, "elites": 5}
 
 
 def test_nested_dicts_without_a_choice_are_read_with_the_section_that_is_there():
-    told = options.nested(Both(agent=Hard(noise=0.3)))
-    del told["agent"]["choice"]
-    assert options.replace(Both(agent=Hard()), options.flat(told)) == Both(agent=Hard(noise=0.3))
+    nested = options.nested(Both(agent=Hard(noise=0.3)))
+    del nested["agent"]["choice"]
+    assert options.replace(Both(agent=Hard()), options.flat(nested)) == Both(agent=Hard(noise=0.3))
     with pytest.raises(ValueError, match=r"agent.noise is not a knob of Soft, got 0.3"):
-        options.replace(Both(), options.flat(told))
+        options.replace(Both(), options.flat(nested))
 
 
 def test_values_are_replaced_where_they_are_and_nowhere_else():

@@ -16,11 +16,11 @@ from mbpo_jax.driver.storage.files import CONFIG
 from mbpo_jax.launch.command import Parser, complain, path, report_error, say
 from mbpo_jax.launch.program import as_called
 from mbpo_jax.surroundings import children, host
-from mbpo_jax.surroundings.look import Look, guarded
+from mbpo_jax.surroundings.check import Check, guarded
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Looks and prints; returns the exit status.
+    """Runs the checks and prints them; returns the exit status.
 
     0 nothing would fail, 1 something would, 2 wrong flags, 3 stopped.
     """
@@ -32,14 +32,14 @@ def main(argv: list[str] | None = None) -> int:
         return report_error(error)
     run_dir = arguments.run_dir.expanduser() if arguments.run_dir else None
     complain("mbpo_jax: looking, which takes some ten seconds")
-    looks = look_at_all(run_dir)
-    say(text(looks))
-    return 1 if any(look.fails for look in looks) else 0
+    checks = run_checks(run_dir)
+    say(text(checks))
+    return 1 if any(check.fails for check in checks) else 0
 
 
-def look_at_all(run_dir: Path | None) -> list[Look]:
-    """Returns a look at each part; raises nothing that the surroundings cause."""
-    looks = [
+def run_checks(run_dir: Path | None) -> list[Check]:
+    """Checks each part; raises nothing that the surroundings cause."""
+    checks = [
         guarded("software", host.software),
         guarded("processor", host.processor),
         guarded("memory", host.memory),
@@ -49,20 +49,20 @@ def look_at_all(run_dir: Path | None) -> list[Look]:
     try:
         begun = run_dir is not None and (run_dir / CONFIG).exists()
         with children.started(run_dir if begun else None) as (run, probe):
-            looks.insert(1, guarded("jax", functools.partial(children.jax_and_files, process=probe)))
-            looks.append(guarded("trial", functools.partial(children.tiny_run, process=run)))
-            looks.append(guarded("graphics", host.graphics))
+            checks.insert(1, guarded("jax", functools.partial(children.jax_and_files, process=probe)))
+            checks.append(guarded("trial", functools.partial(children.tiny_run, process=run)))
+            checks.append(guarded("graphics", host.graphics))
     except OSError as error:  # no temporary folder, no room for another process
-        looks.append(Look("trial", [f"cannot be made: {error}"], [f"training: {error}"]))
-    return looks
+        checks.append(Check("trial", [f"cannot be made: {error}"], [f"training: {error}"]))
+    return checks
 
 
-def text(looks: list[Look]) -> str:
+def text(checks: list[Check]) -> str:
     """Returns what is printed."""
     lines = []
-    for look in looks:
-        lines += [f"{look.title if number == 0 else '':12}{line}" for number, line in enumerate(look.lines)]
-    lines += [f"would not work: {what}" for look in looks for what in look.lacks]
-    lines += [f"would be slow: {what}" for look in looks for what in look.slow]
-    lines += [f"would fail: {what}" for look in looks for what in look.fails]
-    return "\n".join([*lines, *([] if any(look.fails for look in looks) else ["nothing would fail"])])
+    for check in checks:
+        lines += [f"{check.title if number == 0 else '':12}{line}" for number, line in enumerate(check.lines)]
+    lines += [f"would not work: {what}" for check in checks for what in check.lacks]
+    lines += [f"would be slow: {what}" for check in checks for what in check.slow]
+    lines += [f"would fail: {what}" for check in checks for what in check.fails]
+    return "\n".join([*lines, *([] if any(check.fails for check in checks) else ["nothing would fail"])])

@@ -66,7 +66,7 @@ class Classifier(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """Returns the logit."""
+        """Returns the logit [...] of each of the inputs [..., I]."""
         return _Mlp(1, self.hidden_units, self.num_hidden_layers)(x)[..., 0]
 
 
@@ -78,7 +78,7 @@ class Scalar(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """Returns the number."""
+        """Returns one number [...] for each of the inputs [..., I]."""
         return _Mlp(1, self.hidden_units, self.num_hidden_layers)(x)[..., 0]
 
 
@@ -181,8 +181,8 @@ class Critic(nn.Module):
 class SmoothMlp(nn.Module):
     """A network whose gradients with respect to its inputs are of use: smooth, with normalised layers.
 
-    References: DHMBPO (arXiv 2512.15439), whose networks are of this kind: orthogonal weights, SiLU, and a
-    normalisation without parameters of what each layer but the first gets.
+    References: DHMBPO (arXiv 2512.15439), whose networks are of this kind: SiLU, and a normalisation without parameters
+    of what each layer but the first gets. Its actor begins with orthogonal weights, its other networks with Kaiming's.
     """
 
     num_outputs: int

@@ -274,8 +274,8 @@ def short_names(paths: Iterable[str]) -> dict[str, str]:
     """Returns what each path is called: its last word where that means nothing else, or else the path itself."""
     paths = list(paths)
     found = meanings(paths)
-    words = {path: path.rpartition(".")[2] for path in paths}
-    return {path: word if found[word] == [path] else path for path, word in words.items()}
+    names = {path: path.rpartition(".")[2] for path in paths}
+    return {path: name if found[name] == [path] else path for path, name in names.items()}
 
 
 def with_paths(old: Mapping[str, Any], paths: Iterable[str]) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def is_replay(leaf: PyTree) -> bool:
 
 
 def capacity(replay: Replay) -> int:
-    """Rows that the buffer has room for."""
+    """Returns the number of rows that the buffer has room for."""
     return replay.rows.reward.shape[-1]
 
 
@@ -107,7 +107,7 @@ def take(replay: Replay, age: Array) -> Transition:
 
 
 def sample(key: Key, replay: Replay, shape: tuple[int, ...]) -> Transition:
-    """Rows [*shape, ...] drawn uniformly, with replacement, from those in force."""
+    """Draws rows [*shape, ...] uniformly, with replacement, from those in force."""
     return take(replay, jax.random.randint(key, shape, 0, replay.size))
 
 

@@ -80,10 +80,10 @@ def _file_stem(text: str) -> str:
 def _command(given: list[str]) -> str:
     """Returns the command that makes the report again from the curves beside it, without the flags of launching."""
     split = given.index("--") if "--" in given else len(given)
-    words, kept = [], False
-    for word in given[:split]:
-        if word.startswith("-"):  # anything else is the value of the flag before it
-            kept = word.lstrip("-").partition("=")[0] in REPORT_FLAGS
+    arguments, kept = [], False
+    for argument in given[:split]:
+        if argument.startswith("-"):  # anything else is the value of the flag before it
+            kept = argument.lstrip("-").partition("=")[0] in REPORT_FLAGS
         if kept:
-            words.append(word)
-    return f"python -m mbpo_jax.reproduce {shlex.join([*words, '--report_only', *given[split:]])}"
+            arguments.append(argument)
+    return f"python -m mbpo_jax.reproduce {shlex.join([*arguments, '--report_only', *given[split:]])}"

@@ -46,9 +46,9 @@ def test_rounds_follow_the_schedules_of_both_directions():
         real = replay.add(real, real_rows(40 if epoch == 0 else 20))
         before = int(state.imagined.num_added)
         state, report = start(jax.random.key(epoch), state, real)
-        told = {name: float(value) for name, value in report.metrics.items()}
-        assert (told["backward_length"], told["length"], told["beta"]) == (epoch, epoch + 1, 4.0 - 2.0 * epoch)
-        assert told["buffer_rows_limit"] == 30 * 2 * (2 * epoch + 1)
+        metrics = {name: float(value) for name, value in report.metrics.items()}
+        assert (metrics["backward_length"], metrics["length"], metrics["beta"]) == (epoch, epoch + 1, 4.0 - 2.0 * epoch)
+        assert metrics["buffer_rows_limit"] == 30 * 2 * (2 * epoch + 1)
         np.testing.assert_array_equal(state.rollouts.backward.obs, state.rollouts.forward.obs)  # the same starts
         steps = 0
         while int(roll_out.due(state)) != FINISHED:
@@ -79,8 +79,18 @@ def test_starts_are_valued_by_the_mean_of_critics_and_of_their_targets():
 def test_both_models_learn_from_the_same_rows_and_their_states_are_apart():
     state = jax.eval_shape(bmpo.build(TINY, SPEC).init, jax.random.key(0))
     assert jax.tree.structure(state.model) == jax.tree.structure(state.backward_model)
-    names = [phase.name for phase in bmpo.build(TINY, SPEC).phases]
-    assert names == ["fit_model", "fit_backward_model", "roll_out", "update_agent", "update_backward_policy"]
+
+
+@pytest.mark.parametrize(("exploration_steps", "min_replay_rows", "first_update"), [(500, 1000, 1000), (500, 40, 500)])
+def test_updates_wait_for_enough_rows_and_fits_do_not(exploration_steps, min_replay_rows, first_update):
+    config = dataclasses.replace(TINY, exploration_steps=exploration_steps, min_replay_rows=min_replay_rows)
+    assert [(phase.name, phase.every, phase.first) for phase in bmpo.build(config, SPEC).phases] == [
+        ("fit_model", 10, exploration_steps),
+        ("fit_backward_model", 10, exploration_steps),
+        ("roll_out", 10, exploration_steps),
+        ("update_agent", 1, first_update),
+        ("update_backward_policy", 1, first_update),
+    ]
 
 
 @pytest.mark.parametrize("learning", bmpo.BACKWARD_POLICIES)

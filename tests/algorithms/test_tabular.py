@@ -12,6 +12,8 @@ from mbpo_jax import replay
 from mbpo_jax.algorithms import dyna_q, q_planning, tabular
 from mbpo_jax.algorithms.tabular import Planning, TableConfig, TableState
 from mbpo_jax.environments import maze
+from mbpo_jax.launch import flags
+from mbpo_jax.launch.flags import FlagsError
 from mbpo_jax.models import tables as models
 from mbpo_jax.models.tables import Outcome
 from mbpo_jax.types import Spec, Transition
@@ -99,6 +101,23 @@ def test_sweeping_goes_backwards_from_a_surprise(name, num_updates, threshold, q
     np.testing.assert_allclose(state.priority[:, 0], urgent)
 
 
+@pytest.mark.parametrize(
+    "q, priority, error",
+    [
+        (0.0, 3.5, 5.0),  # it expects a reward of (1 + 3) / 2, and then 0.5 * (2 + 4) / 2
+        (3.5, 0.0, 1.5),  # chance alone: what was drawn is off, and what is expected is not
+    ],
+)
+def test_a_pair_is_as_urgent_as_it_is_far_from_what_is_expected_of_it(q, priority, error):
+    config = TableConfig(learning_rate=1.0, discount=0.5, table_model="counting")
+    idle = Planning(0, from_rows=False)
+    state, _ = learn(begin([[q], [2.0], [4.0]], "counting"), outcome(0, 0, 1, 1), config=config, planning=idle)
+    sweeping = dataclasses.replace(idle, priority_threshold=0.01)
+    state, report = learn(state, outcome(0, 0, 3, 2), config=config, planning=sweeping)
+    np.testing.assert_allclose(state.priority[:, 0], [priority, 0, 0], rtol=1e-6)
+    assert float(report.metrics["td_error"]) == pytest.approx(error)  # of the step itself
+
+
 # -- the maze ----------------------------------------------------------------------------------------------------
 
 
@@ -171,6 +190,15 @@ def test_what_each_row_learns_from_one_step(build, config, learnt):
     expected = np.zeros((3, 2))
     expected[0, 0] = learnt
     np.testing.assert_allclose(state.q, expected, rtol=1e-6)
+
+
+def test_sweeping_without_updates_from_the_model_is_refused():
+    """It would never learn."""
+    with pytest.raises(FlagsError) as refused:
+        flags.parse(["--algorithm=dyna_q", "--prioritised_sweeping=true", "--planning_updates=0"])
+    assert "--planning_updates must be 1 or more with prioritised_sweeping=true, got 0" in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1
+    dyna_q.DynaQConfig(planning_updates=0)  # Q-learning
 
 
 def test_a_policy_acts_greedily_where_it_does_not_explore():

@@ -110,7 +110,7 @@ def test_a_process_of_its_own_gives_the_same_numbers():
     "observations, actions", [(Discrete(4, start=2), Discrete(2)), (Box(-1, 1, (3,)), Box(-1, 1, (2, 2)))]
 )
 def test_spaces_come_back_from_json(observations, actions):
-    given = spaces.of(observations, actions, 7)
+    given = spaces.from_gymnasium(observations, actions, 7)
     json = spaces.spaces_to_json(given)
     back = spaces.spaces_from_json(json)
     assert spaces.spaces_to_json(back) == json

@@ -280,10 +280,10 @@ def test_a_damaged_checkpoint_costs_time_and_no_numbers(alone, tmp_path, capsys)
     data[len(data) // 3] ^= 1
     largest.write_bytes(data)
     assert tiny_runs.train(tmp_path / "run", seeds=1).finished
-    told = capsys.readouterr().err.splitlines()
-    assert len(told) == 1  # although the run is quiet
-    assert told[0].startswith(f"mbpo_jax: checkpoint {newest} is passed over: ")
-    assert told[0].endswith(f"{largest.name} is damaged")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1  # although the run is quiet
+    assert lines[0].startswith(f"mbpo_jax: checkpoint {newest} is passed over: ")
+    assert lines[0].endswith(f"{largest.name} is damaged")
     tiny_runs.assert_same_run(tmp_path / "run", alone)
     assert (tmp_path / "run" / "checkpoints" / "160.1").is_dir()
     assert largest.read_bytes() == data  # the evidence stays
@@ -333,9 +333,9 @@ def test_a_changed_flag_that_may_change_is_reported(tmp_path, capsys):
     tiny_runs.train(tmp_path, tiny_runs.SAC, seeds=1, num_steps=10, quiet="false")
     assert "num_steps was" not in capsys.readouterr().err
     tiny_runs.train(tmp_path, tiny_runs.SAC, seeds=1, num_steps=20, checkpoints_kept=7, quiet="false")
-    told = capsys.readouterr().err.splitlines()
-    assert "num_steps was 10, is 20" in told
-    assert "checkpoints_kept was 2, is 7" in told
+    lines = capsys.readouterr().err.splitlines()
+    assert "num_steps was 10, is 20" in lines
+    assert "checkpoints_kept was 2, is 7" in lines
 
 
 def test_two_processes_in_one_directory(tmp_path):
@@ -410,17 +410,17 @@ def test_training_returns_are_those_of_the_episodes_since_the_last_line(no_model
             finished.setdefault(20 * (i // 20 + 1), []).append(env.episode_return)
             env.reset()
     env.close()
-    told = [line for line in tiny_runs.lines(no_model) if "train/episodes" in line]
-    assert [line["step"] for line in told] == [20, 40, 60, 80, 100]
-    assert {line["step"]: line["train/episodes"] for line in told} == {k: len(v) for k, v in finished.items()}
-    for line in told:
+    lines = [line for line in tiny_runs.lines(no_model) if "train/episodes" in line]
+    assert [line["step"] for line in lines] == [20, 40, 60, 80, 100]
+    assert {line["step"]: line["train/episodes"] for line in lines} == {k: len(v) for k, v in finished.items()}
+    for line in lines:
         assert line["train/return_mean"] == pytest.approx(np.mean(finished[line["step"]]))
 
 
 def test_without_imagined_rows_no_model_is_learnt(no_model):
-    told = {name for line in metrics.read(no_model / "metrics.jsonl") for name in line}
-    assert not any(name.startswith(("fit_model", "roll_out")) for name in told)
-    assert not any(name in told for name in ("seconds/fit_model", "seconds/roll_out"))
+    logged = {name for line in metrics.read(no_model / "metrics.jsonl") for name in line}
+    assert not any(name.startswith(("fit_model", "roll_out")) for name in logged)
+    assert not any(name in logged for name in ("seconds/fit_model", "seconds/roll_out"))
     last = [line for line in tiny_runs.lines(no_model) if "update_agent/q_mean" in line][-1]
     assert last["update_agent/real_row_fraction"] == 1.0
     state = parameters(no_model, 2)["state"]
@@ -433,9 +433,9 @@ def test_sac_learns_from_real_rows(sac_run):
     arrays = parameters(sac_run, 1)
     assert arrays["replay"]["rows"]["obs"].shape == (100, 11)
     assert int(arrays["state"]["agent"]["num_updates"]) == 41
-    told = {name for line in tiny_runs.lines(sac_run) for name in line}
-    assert {"update_agent/q_mean", "update_agent/temperature", "eval/return_mean"} <= told
-    assert not any(name.startswith(("fit_model", "roll_out")) for name in told)
+    logged = {name for line in tiny_runs.lines(sac_run) for name in line}
+    assert {"update_agent/q_mean", "update_agent/temperature", "eval/return_mean"} <= logged
+    assert not any(name.startswith(("fit_model", "roll_out")) for name in logged)
 
 
 def test_exploration_is_uniform_and_ends_when_it_should(sac_run):
@@ -566,11 +566,11 @@ def test_what_stopped_being_finite_unnoticed_is_not_saved(tmp_path, monkeypatch)
     run = PhaseRunner.run
 
     def run_and_spoil(self, *given):
-        (state,), told = run(self, *given)
+        (state,), metrics = run(self, *given)
         actor = state.agent.actor
         moments = jax.tree.map(lambda leaf: leaf.at[(0,) * leaf.ndim].set(np.nan), actor.opt_state[0].nu)
         opt_state = (actor.opt_state[0]._replace(nu=moments), *actor.opt_state[1:])
-        return (state.replace(agent=state.agent.replace(actor=actor.replace(opt_state=opt_state))),), told
+        return (state.replace(agent=state.agent.replace(actor=actor.replace(opt_state=opt_state))),), metrics
 
     monkeypatch.setattr(PhaseRunner, "run", run_and_spoil)
     with pytest.raises(

@@ -1,5 +1,6 @@
 """Runs that learn from a data set: stopped, resumed, loaded; one set of rows for all seeds, and none in checkpoints."""
 
+import contextlib
 import signal
 
 import jax
@@ -9,12 +10,13 @@ import tiny_runs
 
 from mbpo_jax import evaluate
 from mbpo_jax.data_sets import read
-from mbpo_jax.driver import offline
+from mbpo_jax.driver import offline, setup
 from mbpo_jax.driver.config import StorageFailure
 from mbpo_jax.driver.interaction.policy import load_policy
 from mbpo_jax.driver.seeds import SeedAxis
 from mbpo_jax.driver.storage import run_directory
 from mbpo_jax.driver.trained import load_trained
+from mbpo_jax.launch import flags
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +39,16 @@ def test_a_run_leaves_what_it_should_and_no_copy_of_the_data(whole):
     lines = tiny_runs.lines(run_dir)
     assert [line["step"] for line in lines if "eval/return_mean" in line] == [20, 40]
     assert all(line["replay/rows"] == 120 for line in lines if "replay/rows" in line)
-    told = {key for line in lines for key in line}
-    assert {"update_agent/actor_loss", "eval/return_mean"} <= told
-    of_model = {"fit_model/holdout_mse_elite_mean", "fit_model/termination_recall", "roll_out/transitions"}
-    assert told & of_model == (of_model if name == "mopo" else set())
-    assert ("measure_scale/obs_scale" in told) == (name != "bc")
+    logged = {key for line in lines for key in line}
+    assert {"update_agent/actor_loss", "eval/return_mean"} <= logged
+    of_model = {
+        "fit_model/holdout_mse_elite_mean",
+        "fit_model/termination_recall",
+        "roll_out/transitions",
+        "roll_out/data_penalty_mean",
+    }
+    assert logged & of_model == (of_model if name == "mopo" else set())
+    assert ("measure_scale/obs_scale" in logged) == (name != "bc")
     action = load_policy(run_dir)(np.zeros(4, np.float32))
     assert action.shape == (1,) and abs(float(action[0])) <= 3.0
 
@@ -121,8 +128,8 @@ def test_a_run_without_an_environment_learns_and_says_that_it_knows_no_returns(t
     assert result.finished
     assert result.summary["seeds"]["0"]["final"] is None
     assert "no environment, so nothing is known of returns" in capsys.readouterr().err
-    told = {key for line in tiny_runs.lines(run_dir) for key in line}
-    assert "eval/start_value_mean" in told and "eval/return_mean" not in told
+    logged = {key for line in tiny_runs.lines(run_dir) for key in line}
+    assert "eval/start_value_mean" in logged and "eval/return_mean" not in logged
     assert load_policy(run_dir)(np.zeros(4, np.float32)).shape == (1,)
     command = [str(run_dir), "--episodes=1"]
     assert evaluate.main(command) == 2
@@ -176,3 +183,28 @@ def test_a_model_does_not_learn_from_a_terminal_whose_successor_nobody_recorded(
     assert rows.terminal.sum() == 0 and len(rows.reward) == len(found.reward) - 8
     assert rows.first.sum() == found.first.sum()
     assert "8 of them left out" in rows.notes[-1]
+    with pytest.raises(
+        ValueError, match=r"^dataset must have next_observations for --termination_fn=learned, got .* 8 "
+    ):
+        offline.usable(found, with_model, "learned")
+
+
+def test_the_return_of_the_data_counts_the_rows_that_a_model_leaves_out(data, tmp_path):
+    with np.load(data) as stored:
+        arrays = {name: stored[name] for name in stored if name != "next_observations"}
+    arrays["rewards"] = np.where(arrays["terminals"], 10.0, 0.0).astype(np.float32)
+    np.savez(tmp_path / "paid.npz", **arrays)
+    knobs = tiny_runs.MOPO | {"termination_fn": "never", "dataset": tmp_path / "paid.npz"}
+    run, config = flags.parse(tiny_runs.argv(tmp_path / "run", knobs))
+    with contextlib.ExitStack() as stack:
+        made = setup.build(run, config, stack)
+        kept = setup.task_to_json(made)
+    # A time limit's last row has no successor either; it is left out, with its reward of 0.
+    assert made.data_set.terminal.sum() == 0
+    assert kept["dataset_return_mean"] == pytest.approx(5.0, abs=0.4)
+
+
+def test_the_rows_of_an_offline_run_are_those_of_its_data(whole):
+    _, run_dir = whole
+    with pytest.raises(ValueError, match=r"learnt from a data set and holds no rows of its own: give '.*rows.npz'"):
+        read.read(str(run_dir))

@@ -39,11 +39,13 @@ def test_a_run_tells_and_leaves_what_it_should(whole):
         assert int(agent["num_updates"]) == 31  # one at each of the steps 60 to 90
         moments = agent["actor"]["opt_state"]["1" if name == "svg" else "0"]  # svg cuts gradients first
         assert int((moments["0"] if name == "svg" else moments)["count"]) == (15 if "td3" in name else 31)
-    told = {key for line in tiny_runs.lines(run_dir) for key in line}
+    logged = {key for line in tiny_runs.lines(run_dir) for key in line}
     value = "update_agent/value_mean" if name == "svg" else "update_agent/q_mean"
-    assert {value, "update_agent/critic_loss", "update_agent/actor_loss", "eval/return_mean"} <= told
-    assert any(key.startswith("roll_out/") for key in told) == name.startswith(("mbpo", "maac", "bmpo"))
-    assert any(key.startswith("fit_model/") for key in told) == ("ddpg" != name != "td3")
+    assert {value, "update_agent/critic_loss", "update_agent/actor_loss", "eval/return_mean"} <= logged
+    assert any(key.startswith("roll_out/") for key in logged) == name.startswith(("mbpo", "maac", "bmpo"))
+    assert any(key.startswith("fit_model/") for key in logged) == ("ddpg" != name != "td3")
+    compared = {line[key] for line in tiny_runs.lines(run_dir) for key in line if "termination_disagreement" in key}
+    assert compared == (set() if name in {"td3", "ddpg", "svg"} else {0.0})
     assert load_policy(run_dir)(np.zeros(4, np.float32)).shape == (1,)
 
 
@@ -87,9 +89,9 @@ def test_a_run_that_plans_resumes_inside_an_episode_and_its_policy_acts_alone(tm
     assert tiny_runs.train(resumed, knobs, num_steps=81).finished
     assert tiny_runs.train(resumed, knobs).finished
     tiny_runs.assert_same_bits(tiny_runs.saved(resumed).arrays, tiny_runs.saved(whole).arrays)
-    told = {key for line in tiny_runs.lines(whole) for key in line}
-    assert {"fit_model/holdout_mse_elite_mean", "eval/return_mean"} <= told
-    assert not any(key.startswith("update_agent/") for key in told)
+    logged = {key for line in tiny_runs.lines(whole) for key in line}
+    assert {"fit_model/holdout_mse_elite_mean", "eval/return_mean"} <= logged
+    assert not any(key.startswith("update_agent/") for key in logged)
 
     policy, again = load_policy(whole), load_policy(whole)
     obs = np.full(4, 0.01, np.float32)
@@ -116,8 +118,8 @@ def test_a_run_with_gaussian_processes_resumes_and_its_policy_acts_alone(tmp_pat
     assert tiny_runs.train(resumed, knobs, num_steps=70).finished
     assert tiny_runs.train(resumed, knobs).finished
     tiny_runs.assert_same_bits(tiny_runs.saved(resumed).arrays, tiny_runs.saved(whole).arrays)
-    told = {key for line in tiny_runs.lines(whole) for key in line}
-    assert {"fit_model/evidence_per_target", "fit_model/explained_share_per_target"} <= told
+    logged = {key for line in tiny_runs.lines(whole) for key in line}
+    assert {"fit_model/evidence_per_target", "fit_model/explained_share_per_target"} <= logged
     obs = np.full(4, 0.01, np.float32)
     np.testing.assert_array_equal(load_policy(whole)(obs), load_policy(resumed)(obs))
 

@@ -165,7 +165,7 @@ state = axis.place(axis.join([{"count": 0 * g, "goal": g, "drawn": 0.0 * g} for 
 phase = Phase("count", 1, 0, Programs((count, count), due))
 state, metrics = PhaseRunner(axis, 0, phase).run(roots, 3, state, roots, [False] * 16, lambda: False)
 assert [int(one["count"]) for one in axis.split(state)] == goals
-assert [int(told["count"]) for told in metrics] == [int(told["turns"]) for told in metrics] == goals
+assert [int(one["count"]) for one in metrics] == [int(one["turns"]) for one in metrics] == goals
 assert {shard.data.shape[0] for shard in state["count"].addressable_shards} == {2}
 keys = [jax.random.fold_in(jax.random.fold_in(jax.random.key(i), 1000), 3) for i in range(16)]
 assert [float(one["drawn"]) for one in axis.split(state)] == [float(jax.random.uniform(key)) for key in keys]

@@ -78,7 +78,7 @@ THROUGH_MODEL = {
     | {"algorithm": "steve", "expansion_steps": 2},
     "maac": {name: value for name, value in MBPO.items() if name not in ONLY_MBPO}
     | {"algorithm": "maac", "horizon": 2},
-    "bmpo": {name: value for name, value in MBPO.items() if name != "min_replay_rows"}
+    "bmpo": MBPO
     | {
         "algorithm": "bmpo",
         "backward_length_schedule": "0,2,0,1",

@@ -70,14 +70,14 @@ def test_what_has_no_ends_falls_and_goes_on_as_the_other_does_until_then(env_id:
 def test_full_push_from_rest() -> None:
     # push 100/11, inertia (4/3 - 1/11)/2 = 41/66: theta_acc = -600/41, x_acc = 100/11 + 300/451 = 400/41
     expected = [0.0, 8.0 / 41.0, 0.0, -12.0 / 41.0]
-    np.testing.assert_allclose(cartpole.advance(np.zeros(4), 10.0), expected, rtol=1e-12)
+    np.testing.assert_allclose(cartpole.euler_step(np.zeros(4), 10.0), expected, rtol=1e-12)
 
 
 def test_swinging_pole_at_the_horizontal() -> None:
     # sin 1, cos 0: push = x_acc = 0.05 * 2^2 / 1.1 = 2/11, theta_acc = 9.8 / (2/3) = 14.7
     state = np.array([0.5, 1.0, np.pi / 2.0, 2.0])
     expected = [0.52, 1.0 + 0.04 / 11.0, np.pi / 2.0 + 0.04, 2.294]
-    np.testing.assert_allclose(cartpole.advance(state, 0.0), expected, rtol=1e-12)
+    np.testing.assert_allclose(cartpole.euler_step(state, 0.0), expected, rtol=1e-12)
 
 
 def test_dynamics_equal_gymnasiums_cart_pole() -> None:
@@ -91,7 +91,7 @@ def test_dynamics_equal_gymnasiums_cart_pole() -> None:
         env.state = state
         env.step(choice)
         reached.append(env.state)
-    np.testing.assert_allclose(cartpole.advance(states, 20.0 * choices - 10.0), reached, rtol=1e-12)
+    np.testing.assert_allclose(cartpole.euler_step(states, 20.0 * choices - 10.0), reached, rtol=1e-12)
 
 
 def test_step_rounds_the_state_that_it_continues_from() -> None:
@@ -100,7 +100,7 @@ def test_step_rounds_the_state_that_it_continues_from() -> None:
     assert obs.dtype == np.float32
     assert np.abs(obs).max() <= 0.05
     for action in (0.3, -1.0, 5.0):  # 5 is clipped to 1
-        expected = cartpole.advance(obs, 10.0 * float(np.clip(np.float32(action), -1, 1))).astype(np.float32)
+        expected = cartpole.euler_step(obs, 10.0 * float(np.clip(np.float32(action), -1, 1))).astype(np.float32)
         obs, reward, *_ = env.step(np.array([action], dtype=np.float32))
         np.testing.assert_array_equal(obs, expected)
         assert reward == 1.0

@@ -226,7 +226,7 @@ BMPO = {
     "algorithm": "bmpo", "fit_every_steps": 250, "rollout_batch": 100_000, "retain_epochs": 1, "batch_size": 256,
     "real_fraction": 0.05, "hidden_units": 256, "num_hidden_layers": 2, "learning_rate": 3e-4, "planning_steps": 6,
     "planning_candidates": 1000, "num_members": 7, "num_elites": 5, "fit_epoch_minibatches": 1,
-    "fit_max_gradient_steps": 0,
+    "fit_max_gradient_steps": 0, "min_replay_rows": 1000,
 }  # fmt: skip
 OTHERS["bmpo_inverted_pendulum"] = LIKE_MBPO["inverted_pendulum"] | BMPO | {
     "updates_per_step": 10, "epoch_steps": 250, "rollout_length_schedule": (1, 15, 1, 1),
@@ -240,6 +240,25 @@ OTHERS["bmpo_hopper"] = LIKE_MBPO["hopper"] | BMPO | {
 }  # fmt: skip
 OTHERS["bmpo_hopper_nt"] = OTHERS["bmpo_hopper"] | {
     "env": "mbpo_jax/HopperNT-v5", "beta_schedule": (0.0, 100.0, 0.01, 0.01),
+}  # fmt: skip
+OTHERS["bmpo_walker2d_nt"] = OTHERS["bmpo_hopper"] | {
+    "env": "mbpo_jax/Walker2dNT-v5", "num_steps": 200_000, "rollout_length_schedule": (20, 150, 1, 1),
+    "backward_length_schedule": (20, 150, 1, 1), "beta_schedule": (0.0, 100.0, 0.01, 0.01), "planning_steps": 0,
+    "target_entropy": -3.0,
+}  # fmt: skip
+OTHERS["bmpo_walker2d"] = OTHERS["bmpo_walker2d_nt"] | {
+    "env": "Walker2d-v5", "beta_schedule": (0.0, 100.0, 0.01, 0.0), "planning_steps": 1,
+}  # fmt: skip
+OTHERS["bmpo_ant"] = OTHERS["bmpo_hopper"] | {
+    "env": "mbpo_jax/AntTruncatedObs-v5", "num_steps": 300_000, "rollout_length_schedule": (20, 100, 1, 25),
+    "backward_length_schedule": (20, 100, 1, 1), "beta_schedule": (0.0, 100.0, 0.003, 0.003), "planning_steps": 0,
+    "target_entropy": -4.0,
+}  # fmt: skip
+OTHERS["bmpo_pendulum"] = OTHERS["bmpo_hopper"] | {
+    "env": "Pendulum-v1", "num_steps": 4000, "exploration_steps": 200, "min_replay_rows": 200, "epoch_steps": 200,
+    "fit_every_steps": 200, "rollout_batch": 80_000, "rollout_length_schedule": (1, 5, 1, 5),
+    "backward_length_schedule": (1, 5, 1, 5), "beta_schedule": (0.0, 10.0, 0.01, 0.0), "backward_epochs": 5,
+    "backward_variance": None, "eval_every_steps": 200, "target_entropy": -1.0,
 }  # fmt: skip
 DOUBLE_HORIZON = {
     "algorithm": "double_horizon", "horizon": 5, "rollout_length": 20, "rollout_batch": 256, "retain_rounds": 10,
@@ -312,6 +331,7 @@ OTHERS["pets_halfcheetah"] = {
     "iterations": 5, "horizon": 30, "num_particles": 20, "propagation": "tsinf", "model_hidden_units": 200,
     "model_weight_decays": (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4), "model_learning_rate": 1e-3, "model_batch_size": 32,
     "angles": "2", "absolute_targets": "0", "exploration_steps": 1000, "fit_every_steps": 1000, "num_steps": 300_000,
+    "replay_capacity": 300_000, "fit_max_gradient_steps": 0,
     "reward_fn": "mbpo_jax.rewards:pets_half_cheetah",
 }  # fmt: skip
 OTHERS["pets_gp_continuous_cartpole"] = {

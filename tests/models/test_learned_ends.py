@@ -4,9 +4,10 @@ import compiled
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from mbpo_jax import health, replay
+from mbpo_jax import health, learner, replay
 from mbpo_jax.models import gaussian, learned_ends
 from mbpo_jax.models.state import GaussianConfig
 from mbpo_jax.types import FINISHED, Spec, Transition
@@ -83,6 +84,18 @@ def test_where_nothing_ended_nothing_is_an_end_and_nothing_is_learnt():
     new = rows(1000, seed=1)
     assert not ENDS(LEARNED.belief(model), new.obs, new.action, new.next_obs).any()
     assert metrics["termination_fraction"] == metrics["termination_recall"] == 0
+
+
+def test_ends_are_learnt_of_a_million_rows_too(monkeypatch):
+    """The product of how many rows there are of both kinds need not fit 32 bits: 2 ** 16 of each would make 0."""
+    monkeypatch.setattr(learned_ends._Kinds, "count", lambda self, terminal, held_out: jnp.int32(2**16))
+    real, ends = compiled.filled(SPEC, 200, rows(200)), INIT(jax.random.key(0)).ends
+    parts = learned_ends.Parts(learned_ends.Classifier(4, 1), optax.adam(1e-3))
+    params = parts.network.init(jax.random.key(0), jnp.zeros(ends.inputs.mean.shape))["params"]
+    ends, _ = learned_ends.fit(
+        parts, jax.random.key(1), ends.replace(network=learner.init(parts.optimizer, params)), real
+    )
+    assert ends.threshold < learned_ends.ABOVE_ALL
 
 
 def test_nothing_is_an_end_before_the_first_fit():

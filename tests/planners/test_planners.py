@@ -26,7 +26,7 @@ def nearness(key, actions):
 @ALL
 def test_the_optimum_of_a_quadratic_is_found(config):
     planner = planners.build(config, 3, 1)
-    actions, _ = jax.jit(lambda key: planner.plan(key, planner.begin(), nearness))(jax.random.key(0))
+    actions, _ = jax.jit(lambda key: planner.plan(key, planner.init(), nearness))(jax.random.key(0))
     np.testing.assert_allclose(actions, TARGET, atol=0.2 if config is SHOOTING else 0.05)
 
 
@@ -42,7 +42,7 @@ def test_a_plan_in_known_linear_dynamics_brings_the_point_to_rest(config):
     """From (0.5, 0), -0.5 and then 0.5 lead to rest at 0, and no other actions to a sum of rewards of 0."""
     planner = planners.build(config, 3, 1)
     score = functools.partial(particles.score, Dynamics(line), jnp.array([0.5, 0.0]), 1, False)
-    actions, _ = jax.jit(lambda key: planner.plan(key, planner.begin(), score))(jax.random.key(0))
+    actions, _ = jax.jit(lambda key: planner.plan(key, planner.init(), score))(jax.random.key(0))
     np.testing.assert_allclose(actions[:2, 0], [-0.5, 0.5], atol=0.25 if config is SHOOTING else 0.1)
     nothing, found = score(jax.random.key(0), jnp.stack([jnp.zeros((3, 1)), actions]))
     assert float(nothing) == -0.75
@@ -52,7 +52,7 @@ def test_a_plan_in_known_linear_dynamics_brings_the_point_to_rest(config):
 @ALL
 def test_a_plan_depends_on_its_key_and_stays_within_bounds(config):
     planner = planners.build(config, 3, 2)
-    plan = jax.jit(lambda key: planner.plan(key, planner.begin(), lambda key, a: jnp.sum(a, axis=(1, 2)))[0])
+    plan = jax.jit(lambda key: planner.plan(key, planner.init(), lambda key, a: jnp.sum(a, axis=(1, 2)))[0])
     first, again, other = plan(jax.random.key(0)), plan(jax.random.key(0)), plan(jax.random.key(1))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
@@ -64,7 +64,7 @@ def test_a_plan_depends_on_its_key_and_stays_within_bounds(config):
 def test_the_next_search_begins_where_the_last_one_ended(config):
     """Except that of random shooting, which remembers nothing."""
     planner = planners.build(config, 3, 1)
-    actions, plan = planner.plan(jax.random.key(0), planner.begin(), nearness)
+    actions, plan = planner.plan(jax.random.key(0), planner.init(), nearness)
     if config is SHOOTING:
         assert plan == ()
         return
@@ -128,7 +128,7 @@ def test_elites_are_tried_again_in_the_next_iteration_and_moved_on_in_the_next_s
         return jnp.sum(actions[:, :, 0], axis=1)
 
     planner = icem.build(config, 3, 1)
-    chosen, plan = planner.plan(jax.random.key(0), planner.begin(), score)
+    chosen, plan = planner.plan(jax.random.key(0), planner.init(), score)
     first, second = tried
     assert len(first) == 10 + 2  # two plans of zeros at first
     np.testing.assert_array_equal(first[-2:, :-1], 0.0)

@@ -52,8 +52,8 @@ def test_what_learnt_from_one_data_set_stands_under_it():
     ]
     text = text_of(*offline, experiment([curve(flat(2.0, 15_000))]))
     assert text.index("## Hopper-v5, mixed-v0") < text.index("| mixed_mopo |") < text.index("## Hopper-v5\n")
-    told = "Learnt from data: 1,000 rows, mean return of its episodes **42**, SHA-256 0123456789ab."
-    assert text.count(told) == text.count("Learnt from data") == 1
+    sentence = "Learnt from data: 1,000 rows, mean return of its episodes **42**, SHA-256 0123456789ab."
+    assert text.count(sentence) == text.count("Learnt from data") == 1
     assert cells(text, "mixed_mopo")[0][3:] == ["55", "55", "55", "-", "-", "not published"]
     assert "settled" not in text
     other = curve({40: 1.0}, seed=1, algorithm="mopo", dataset={"dataset_sha256": "fedcba9876543210"})

@@ -189,12 +189,12 @@ def test_what_is_no_curve_is_named(tmp_path, text):
 
 
 def test_the_run_is_taken_unless_the_file_is_longer():
-    of_run = curve({1000: 1.0, 2000: 2.0})
+    run_curve = curve({1000: 1.0, 2000: 2.0})
     assert learning_curves.longer(None, None) is None
-    assert learning_curves.longer(None, of_run) is of_run
-    for last_step, wanted in ((1999, of_run), (2000, of_run), (2001, None)):
+    assert learning_curves.longer(None, run_curve) is run_curve
+    for last_step, wanted in ((1999, run_curve), (2000, run_curve), (2001, None)):
         kept = curve({last_step: 7.0})
-        assert learning_curves.longer(kept, of_run) is (wanted or kept)
+        assert learning_curves.longer(kept, run_curve) is (wanted or kept)
         assert learning_curves.longer(kept, None) is kept
 
 

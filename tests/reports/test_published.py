@@ -33,6 +33,8 @@ def test_a_gymnasium_id_has_a_published_name(env, wanted):
         ("SAC", "Hopper-v5", 1_000_000, 3362.1, 245.4, 5),
         ("SAC", "HalfCheetah-v5", 50_000, 5732.5, 520.5, 8),
         ("TD3", "Ant-v5", 1_000_000, 4242.6, 1037.3, 10),
+        ("DHMBPO", "Hopper-v5", 50_000, 3469.7, 140.8, 8),
+        ("DHMBPO", "mbpo_jax/AntTruncatedObs-v5", 50_000, 4689.6, 1205.9, 8),
     ],
 )
 def test_rows_are_the_published_ones(algorithm, env, step, mean, std, num_seeds):
@@ -89,6 +91,7 @@ def test_a_run_is_set_beside_its_own_kind_if_that_is_published():
 def test_an_algorithm_without_a_published_counterpart_is_set_beside_nothing(monkeypatch, env):
     monkeypatch.setitem(REGISTRY, "pets", REGISTRY["mbpo"]._replace(published=()))
     assert published.reference("pets", env) == ()
+    assert {row.algorithm for row in published.reference("double_horizon", env)} == {"DHMBPO"}
     assert published.reference("gone", env) == ()  # a curve may be older than the registry
     monkeypatch.setitem(REGISTRY, "pets", REGISTRY["mbpo"]._replace(published=("PETS", "SAC")))
     assert {row.algorithm for row in published.reference("pets", "Hopper-v5")} == {"SAC"}
@@ -103,7 +106,7 @@ def test_what_the_registry_names_is_published():
 
 def test_each_step_has_one_row_of_finite_numbers_and_a_source():
     rows = published.rows()
-    assert len(rows) == 472
+    assert len(rows) == 500
     assert len({(*row[:2], row.step) for row in rows}) == len(rows)
     for row in rows:
         assert row.source

@@ -80,8 +80,8 @@ def _conclude(hits, wrong, num_chains):
     for moment, count in Counter(outcome.moment for outcome in hits).most_common():
         slowest = max(outcome.seconds for outcome in hits if outcome.moment == moment)
         statuses = Counter(outcome.status for outcome in hits if outcome.moment == moment)
-        told = ", ".join(f"{status}: {times}" for status, times in sorted(statuses.items()))
-        print(f"while {moment}: {count} signals, slowest end {slowest:.2f} s, exit statuses {told}")
+        listed = ", ".join(f"{status}: {times}" for status, times in sorted(statuses.items()))
+        print(f"while {moment}: {count} signals, slowest end {slowest:.2f} s, exit statuses {listed}")
     for complaint in wrong:
         print(complaint)
     verb = "equals" if not wrong else "should equal"

@@ -23,9 +23,9 @@ def test_episodes_of_the_deterministic_policy_are_those_of_the_evaluation(traine
     """Same starts, same policy, same return to the last bit that metrics.jsonl tells."""
     choose = episodes.deterministic_policy(trained, env)
     played = [episodes.play(env, choose, number, 5) for number in range(2)]
-    told = [line for line in tiny_runs.lines(run_dir, seed=3) if "eval/return_mean" in line][-1]
-    assert np.mean([episode.reward.sum() for episode in played]) == told["eval/return_mean"]
-    assert np.mean([len(episode.reward) for episode in played]) == told["eval/length_mean"]
+    logged = [line for line in tiny_runs.lines(run_dir, seed=3) if "eval/return_mean" in line][-1]
+    assert np.mean([episode.reward.sum() for episode in played]) == logged["eval/return_mean"]
+    assert np.mean([len(episode.reward) for episode in played]) == logged["eval/length_mean"]
 
 
 def test_an_episode_is_one_chain_and_ends_where_it_should(trained, env):

@@ -200,10 +200,10 @@ def acting(agent: BoundedSac) -> Acting:
 
 def track_return_range(agent: BoundedSac, state: BoundedSacState, rewards: Array) -> BoundedSacState:
     """Moves the range of returns towards that of rewards [...], bonuses included, received for ever; it contains 0."""
-    seen = jnp.quantile(rewards, jnp.asarray([TAIL, 1.0 - TAIL])) / (1.0 - agent.config.discount)
-    seen = jnp.stack([jnp.minimum(seen[0], 0.0), jnp.maximum(seen[1], 0.0)])
+    observed = jnp.quantile(rewards, jnp.asarray([TAIL, 1.0 - TAIL])) / (1.0 - agent.config.discount)
+    observed = jnp.stack([jnp.minimum(observed[0], 0.0), jnp.maximum(observed[1], 0.0)])
     rate = jnp.where(state.num_updates == 0, 1.0, agent.config.return_range_rate)
-    return state.replace(return_range=state.return_range + rate * (seen - state.return_range))
+    return state.replace(return_range=state.return_range + rate * (observed - state.return_range))
 
 
 def step_critics(

@@ -179,8 +179,8 @@ def update(
     once = functools.partial(update_once, sac, learning)
     state, metrics, watched = critics.scan_updates(once, state, (batches, noise, keys))
     due = critics.check_is_due(before, state.num_updates)
-    of_state = critics.watch_state(sac.critics, state.actor, state.critics, ((), state.target_params), due)
-    return state, Report(metrics, (watched, of_state.replace(first=jnp.asarray(shape[0] - 1))))
+    state_watched = critics.watch_state(sac.critics, state.actor, state.critics, ((), state.target_params), due)
+    return state, Report(metrics, (watched, state_watched.replace(first=jnp.asarray(shape[0] - 1))))
 
 
 def update_once(

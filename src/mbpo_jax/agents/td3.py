@@ -195,8 +195,8 @@ def update(
     state, metrics, watched = critics.scan_updates(once, state, (batches, noise, keys))
     due = critics.check_is_due(before, state.num_updates)
     targets = state.target_actor_params, state.target_params
-    of_state = critics.watch_state(td3.critics, state.actor, state.critics, targets, due)
-    return state, Report(metrics, (watched, of_state.replace(first=jnp.asarray(noise.shape[0] - 1))))
+    state_watched = critics.watch_state(td3.critics, state.actor, state.critics, targets, due)
+    return state, Report(metrics, (watched, state_watched.replace(first=jnp.asarray(noise.shape[0] - 1))))
 
 
 def update_once(

@@ -104,7 +104,7 @@ REGISTRY: dict[str, Entry] = {
         double_horizon.build,
         "Long rollouts give states, short ones targets and gradients (DHMBPO, 2025)",
         double_horizon.TINY,
-        published=("MBPO",),
+        published=("DHMBPO", "MBPO"),
     ),
     "svg": Entry(
         svg.SvgConfig,

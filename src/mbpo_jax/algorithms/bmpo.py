@@ -48,6 +48,7 @@ class BmpoConfig:
     """Knobs of BMPO. The defaults are for tasks that nobody has tuned; the paper's are in experiments/."""
 
     exploration_steps: int = option(500, "Environment steps of uniformly random actions before learning.", minimum=1)
+    min_replay_rows: int = option(500, "Real rows that the agent's updates wait for.", minimum=1)
     replay_capacity: int = option(1_000_000, "Maximum number of real rows kept; the oldest give way.", minimum=1)
     epoch_steps: int = option(250, "Environment steps of an epoch, the unit of schedules.", minimum=1)
     fit_every_steps: int = option(250, "Environment steps between model fits, and between rollouts.", minimum=1)
@@ -98,8 +99,9 @@ class BmpoConfig:
 
 
 TINY = {
-    "exploration_steps": 40, "replay_capacity": 400, "epoch_steps": 20, "fit_every_steps": 10, "rollout_batch": 30,
-    "updates_per_step": 2, "batch_size": 16, "real_fraction": 0.25, "planning_steps": 2, "planning_candidates": 6,
+    "exploration_steps": 40, "min_replay_rows": 40, "replay_capacity": 400, "epoch_steps": 20, "fit_every_steps": 10,
+    "rollout_batch": 30, "updates_per_step": 2, "batch_size": 16, "real_fraction": 0.25,
+    "planning_steps": 2, "planning_candidates": 6,
     "model.num_members": 3, "model.num_elites": 2, "model.model_hidden_units": 8,
     "model.model_weight_decays": (5e-5, 1e-4), "model.fit_epoch_minibatches": 1,
     "agent.hidden_units": 8, "agent.num_hidden_layers": 1,
@@ -159,6 +161,7 @@ def build(config: BmpoConfig, spec: Spec) -> Algorithm:
     agent, num_candidates = parts.agent, config.planning_candidates
     plan = planned.Plan(parts.world, spec, agent, num_candidates, config.planning_steps, config.agent.discount)
     num_real, every, first = num_real_rows(config), config.fit_every_steps, config.exploration_steps
+    first_update = max(first, config.min_replay_rows)
     batches = phases.mixed_batches(config.updates_per_step, num_real, config.batch_size - num_real)
     roll_out = Programs(
         (functools.partial(start_round, parts), functools.partial(step_round, parts)),
@@ -173,8 +176,8 @@ def build(config: BmpoConfig, spec: Spec) -> Algorithm:
             Phase("fit_model", every, first, phases.fit_model(parts.world)),
             Phase("fit_backward_model", every, first, phases.fit_model(parts.backward_world, "backward_model")),
             Phase("roll_out", every, first, roll_out),
-            Phase("update_agent", 1, first, phases.update_agent(agent, batches)),
-            Phase("update_backward_policy", 1, first, update_backward),
+            Phase("update_agent", 1, first_update, phases.update_agent(agent, batches)),
+            Phase("update_backward_policy", 1, first_update, update_backward),
         ),
         exploration_steps=first,
         replay_capacity=config.replay_capacity,

@@ -18,7 +18,7 @@ from flax import struct
 from mbpo_jax import health, replay
 from mbpo_jax.agents import bounded_sac, critics, scaled
 from mbpo_jax.agents.bounded_sac import BoundedSac, BoundedSacConfig, BoundedSacState
-from mbpo_jax.algorithms import imagined_update, phases
+from mbpo_jax.algorithms import imagined_update, phases, reporting
 from mbpo_jax.algorithms.reactive import reactive
 from mbpo_jax.models import homoscedastic
 from mbpo_jax.models.state import GaussianConfig
@@ -125,6 +125,7 @@ def build(config: DoubleHorizonConfig, spec: Spec) -> Algorithm:
         ),
         due,
     )
+    burst = reporting.with_rule(burst, lambda state: phases.rule_of(world, world.belief(state.model), spec))
     every, first = config.fit_every_steps, config.exploration_steps
     return Algorithm(
         init=functools.partial(init, parts),

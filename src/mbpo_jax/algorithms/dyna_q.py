@@ -28,6 +28,8 @@ class DynaQConfig:
 
     def __post_init__(self) -> None:
         check(self)
+        if self.prioritised_sweeping and self.planning_updates == 0:
+            raise ValueError("planning_updates must be 1 or more with prioritised_sweeping=true, got 0")
 
 
 TINY = {"planning_updates": 3, "epsilon": 1.0, "replay_capacity": 400}

@@ -11,7 +11,7 @@ import jax
 from flax import struct
 
 from mbpo_jax import agents
-from mbpo_jax.algorithms import phases
+from mbpo_jax.algorithms import phases, reporting
 from mbpo_jax.algorithms.reactive import reactive
 from mbpo_jax.models import gaussian
 from mbpo_jax.types import Agent, Algorithm, Key, Learning, Phase, PyTree, Spec, WorldModel
@@ -46,6 +46,7 @@ def build(
     world = phases.with_ends(gaussian.build(config.model, spec), spec, config.termination_fn)
     batches = phases.real_batches(config.updates_per_step, config.batch_size)
     update = phases.update_agent(agent, batches, functools.partial(learning, config, spec, world, agent))
+    update = reporting.with_rule(update, lambda state: phases.rule_of(world, world.belief(state.model), spec))
     return Algorithm(
         init=functools.partial(init, world, agent),
         phases=(

@@ -14,7 +14,7 @@ from flax import struct
 from mbpo_jax import agents, backends, replay
 from mbpo_jax.agents import scaled
 from mbpo_jax.agents.sac import SacConfig
-from mbpo_jax.algorithms import phases
+from mbpo_jax.algorithms import phases, reporting
 from mbpo_jax.algorithms.reactive import reactive
 from mbpo_jax.models import gaussian
 from mbpo_jax.models.state import GaussianConfig
@@ -38,7 +38,7 @@ from mbpo_jax.types import (
 
 @dataclasses.dataclass(frozen=True)
 class MopoConfig:
-    """Knobs of MOPO; the defaults are the official code's."""
+    """Knobs of MOPO; the defaults are the official code's, but for the agent's target entropy (there -3)."""
 
     penalty: str = option(
         "largest_std_norm", "What is subtracted from imagined rewards.", choices=(*PENALTIES, NO_PENALTY)
@@ -120,6 +120,7 @@ def build(config: MopoConfig, spec: Spec) -> Algorithm:
         rule=rule,
         max_block_rows=config.rollout_block_rows or backends.choices().block_rows,
     )
+    roll_out = reporting.with_penalty(roll_out, config.penalty, world, agent)
     batches = phases.mixed_batches(config.updates_per_call, num_real, config.batch_size - num_real)
     return Algorithm(
         init=functools.partial(init, config, spec, agent, world, room),

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from mbpo_jax import planners
-from mbpo_jax.algorithms import phases, propagation
+from mbpo_jax.algorithms import phases, propagation, reporting
 from mbpo_jax.models import deterministic, gaussian, gp, world
 from mbpo_jax.models.encoding import Encoding, forward
 from mbpo_jax.models.gp_state import GpConfig
@@ -136,10 +136,10 @@ def observation_numbers(config: PetsConfig) -> dict[str, tuple[int, ...]]:
 
 
 def _numbers(name: str, text: str) -> tuple[int, ...]:
-    words = [] if text == NO_NUMBERS else text.split(",")
-    if not all(word.strip().isdecimal() for word in words) or len({int(word) for word in words}) < len(words):
+    numbers = [] if text == NO_NUMBERS else text.split(",")
+    if not all(number.strip().isdecimal() for number in numbers) or len(set(map(int, numbers))) < len(numbers):
         raise ValueError(f"{name} must be none, or different whole numbers from 0 on, got {text!r}")
-    return tuple(int(word) for word in words)
+    return tuple(map(int, numbers))
 
 
 def build(config: PetsConfig, spec: Spec) -> Algorithm:
@@ -156,6 +156,9 @@ def build(config: PetsConfig, spec: Spec) -> Algorithm:
     encoding = encoding_of(config, spec)
     model = phases.with_ends(_world(config, encoding), spec, config.termination_fn)
     planner = planners.build(config.planner, config.horizon, spec.action_dim)
+    fit = phases.fit_model(model)
+    if model.ends is None:  # one that is learnt reports its own precision and recall
+        fit = reporting.with_rule(fit, lambda state: phases.known_rule(spec))
     dynamics = functools.partial(propagation.dynamics, config.propagation, model, encoding, spec, config.num_particles)
 
     def act(key: Key, belief: PyTree, carry: Plan, obs: Array, explore: bool) -> tuple[Array, Plan]:
@@ -171,7 +174,7 @@ def build(config: PetsConfig, spec: Spec) -> Algorithm:
         actor=lambda state: model.belief(state.model),
         begin_episode=functools.partial(begin_episode, planner),
         act=act,
-        phases=(Phase("fit_model", config.fit_every_steps, config.exploration_steps, phases.fit_model(model)),),
+        phases=(Phase("fit_model", config.fit_every_steps, config.exploration_steps, fit),),
         exploration_steps=config.exploration_steps,
         replay_capacity=config.replay_capacity,
         dynamics=lambda state: phases.learned_dynamics(model, model.belief(state.model), spec),
@@ -203,4 +206,4 @@ def encoding_of(config: PetsConfig, spec: Spec) -> Encoding:
 
 def begin_episode(planner: Planner, key: Key, belief: PyTree) -> Plan:
     """Returns the plan that an episode begins with."""
-    return Plan(planner=planner.begin(), draws=jax.random.key_data(key), step=jnp.zeros((), jnp.int32))
+    return Plan(planner=planner.init(), draws=jax.random.key_data(key), step=jnp.zeros((), jnp.int32))

@@ -16,7 +16,7 @@ from mbpo_jax import batching, schedules
 from mbpo_jax.agents import sac, scaled
 from mbpo_jax.agents.sac import SacConfig
 from mbpo_jax.agents.scaled import Scaled
-from mbpo_jax.algorithms import phases
+from mbpo_jax.algorithms import phases, reporting
 from mbpo_jax.algorithms.reactive import reactive
 from mbpo_jax.models import sequence
 from mbpo_jax.models.sequence import SequenceConfig, SequenceModel, SequenceState
@@ -99,10 +99,11 @@ def build(config: SacSvgConfig, spec: Spec) -> Algorithm:
     model = sequence.build(config.model, spec, config.horizon)
     parts = SacSvg(config, spec, model, inside, scaled.build(inside, spec))
     first = config.exploration_steps
+    measure = reporting.with_rule(Programs((measure_scale,)), lambda state: phases.known_rule(spec))
     return Algorithm(
         init=functools.partial(init, parts),
         phases=(
-            Phase("measure_scale", config.scale_every_steps, first, Programs((measure_scale,))),
+            Phase("measure_scale", config.scale_every_steps, first, measure),
             Phase("fit_model", 1, first, Programs((functools.partial(fit_model, parts),))),
             Phase("update_agent", 1, first, Programs((functools.partial(update_agent, parts),))),
         ),
@@ -158,18 +159,18 @@ def learning(parts: SacSvg, step: Array, state: SacSvgState) -> Learning:
 
 
 def actor_loss(
-    parts: SacSvg, of_state: SacSvgState, warm: Array, key: Key, actor: PyTree, state: PyTree, batch: Transition
+    parts: SacSvg, svg_state: SacSvgState, warm: Array, key: Key, actor: PyTree, state: PyTree, batch: Transition
 ) -> tuple[Array, Array]:
     """Returns the loss [] of an actor, and the log-probabilities [B] of its first actions, on scaled rows [B, ...].
 
     Args:
-      of_state: whose model and scale are taken.
+      svg_state: whose model and scale are taken.
       warm: bool [], whether the loss is SAC's own, which has no imagined step.
       state: of the agent of scaled observations.
     """
-    dynamics = sequence.scaled_dynamics(parts.model, of_state.model, of_state.agent.scale)
+    dynamics = sequence.scaled_dynamics(parts.model, svg_state.model, svg_state.agent.scale)
     agent = observing(parts.model, parts.inside)
-    batch = batch.replace(obs=sequence.begin(parts.model, batch.obs))
+    batch = batch.replace(obs=sequence.initial_state(parts.model, batch.obs))
 
     def climb(num_steps: int) -> tuple[Array, Array]:
         return pathwise.actor_loss(dynamics, agent, num_steps, parts.config.agent.discount, key, actor, state, batch)

@@ -93,8 +93,7 @@ def learn(
     """Learns from one step: the model first, then Q, from the step itself and from the model."""
     q, at = state.q, (outcome.state, outcome.action)
     table = model.learn(state.model, outcome)
-    follows = (1.0 - outcome.terminal) * jnp.max(q[outcome.next_state])
-    target = outcome.reward + config.discount * follows
+    target = outcome.reward + config.discount * (1.0 - outcome.terminal) * jnp.max(q[outcome.next_state])
     error = target - q[at]
     priority = state.priority
     if planning.from_rows:
@@ -103,8 +102,9 @@ def learn(
         pairs = tables.draw_pairs(key, table.visits, planning.num_updates)
         q, errors = plan(config, model, table, q, pairs)
     else:
-        urgent = jnp.where(jnp.abs(error) > planning.priority_threshold, jnp.abs(error), 0.0)
-        priority = priority.at[at].max(urgent)
+        reward, follows = model.expect(table, jnp.max(q, axis=1), *at)
+        distance = jnp.abs(reward + config.discount * follows - q[at])
+        priority = priority.at[at].max(jnp.where(distance > planning.priority_threshold, distance, 0.0))
         q, priority, errors = sweep(config, planning, model, table, q, priority)
     metrics = {"td_error": jnp.abs(error), "q_max": jnp.max(q), "visited_pairs": jnp.sum(table.visits > 0)}
     if planning.num_updates:

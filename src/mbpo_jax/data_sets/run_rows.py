@@ -23,7 +23,7 @@ def read(run_dir: Path, step: int | None = None, seed: int | None = None) -> Rec
       step: environment step of the checkpoint; the newest that is sound by default.
       seed: of the agent; all of them, one after another, by default.
     Raises:
-      Refused: it has no such agent, no sound checkpoint, or no rows.
+      Refused: it has no such agent, no sound checkpoint, no rows, or learnt from a data set itself.
     """
     config = json.loads(files.read_text(run_dir / files.CONFIG, MOST_CONFIG_BYTES))
     spaces = None if config.get("task") is None else spaces_from_json(config["task"])
@@ -33,6 +33,8 @@ def read(run_dir: Path, step: int | None = None, seed: int | None = None) -> Rec
     seeds = sorted(saved.arrays, key=int) if seed is None else [str(seed)]
     if seed is not None and str(seed) not in saved.arrays:
         raise Refused(f"seed must be one of the run's, {', '.join(sorted(saved.arrays, key=int))}, got {seed}")
+    if config["run"].get("dataset"):
+        raise Refused(f"it learnt from a data set and holds no rows of its own: give {config['run']['dataset']!r}")
     buffers = [saved.arrays[seed]["replay"] for seed in seeds]
     if not any(int(buffer["size"]) for buffer in buffers):
         raise Refused(f"its checkpoint of step {saved.record['step']} must have rows, got none")

@@ -49,10 +49,10 @@ class CompileCounter:
 
     @property
     def count(self) -> int:
-        """Programs compiled so far."""
+        """Returns how many programs were compiled so far."""
         return _TOTALS.read()[0] - self._start_count
 
     @property
     def seconds(self) -> float:
-        """Seconds spent in these compilations, without tracing and lowering."""
+        """Returns the seconds spent in these compilations, without tracing and lowering."""
         return _TOTALS.read()[1] - self._start_seconds

@@ -119,7 +119,7 @@ class RunConfig:
         minimum=0,
     )
     deterministic: bool = option(
-        False, "Same numbers in every run on a GPU too, at the price of slower kernels; a CPU gives them anyway."
+        False, "Same numbers in every run on a GPU, too, by slower kernels; a CPU gives them anyway."
     )
     seed_lifting: str = option(
         AUTO,
@@ -132,7 +132,7 @@ class RunConfig:
         "XLA options of phases, as phase:name=value,...; none; or auto, those measured to be good for the device.",
     )
     compile_cache: str = option(
-        AUTO, "Folder where compiled programs are kept between processes; off; or auto, the user's cache folder."
+        AUTO, "Folder that keeps compiled programs between processes; off; or auto, the user's cache folder."
     )
     profile: int = option(
         0, "Environment steps to trace into <run_dir>/profile, once every phase has run; 0: none.", minimum=0

@@ -52,7 +52,7 @@ def check(where: str = "") -> None:
 
 @contextlib.contextmanager
 def prepared() -> Iterator[None]:
-    """Is around all that a command computes which does not train: `prepare`, then `neutral`.
+    """Prepares jax for a command that does not train, and keeps its settings neutral while it computes.
 
     Raises:
       ValueError: as `prepare`.

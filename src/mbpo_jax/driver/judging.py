@@ -39,10 +39,10 @@ def judge(setup: Setup, state: PyTree, should_stop: Callable[[], bool]) -> list[
         outcomes = setup.envs.evaluate(policies, setup.run.eval_episodes, should_stop)
     if outcomes is None:
         return None
-    of_data = setups.values_of_data(setup, state)
+    data_values = setups.values_of_data(setup, state)
     return [
         Judged(acted, outcome, values | ({} if outcome is None else outcome.metrics()))
-        for acted, outcome, values in zip(policies, outcomes, of_data, strict=True)
+        for acted, outcome, values in zip(policies, outcomes, data_values, strict=True)
     ]
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from mbpo_jax import health
-from mbpo_jax.data_sets.describe import describe
 from mbpo_jax.driver import compile_cache, jax_settings, judging, memory, metric_warnings, scale, workload
 from mbpo_jax.driver import setup as setups
 from mbpo_jax.driver.config import Diverged, RunConfig, check_source, diverged, resolve_algorithm_config
@@ -74,10 +73,7 @@ def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = 
             setup, keeper, record, writer, profiler, progress, time_left, stop, restored.position, restored.arrays
         )
         del restored  # the trainer replaces its arrays
-        algorithm = setup.programs.algorithm
-        data = () if setup.data_set is None else describe(setup.data_set)
-        plan = (*data, *workload.describe(run, setup.task, algorithm, config), workload.problem(run, algorithm, config))
-        notes = filter(None, (cache_problem, prediction.text(), *plan, *files.notes))
+        notes = filter(None, (cache_problem, prediction.text(), *workload.notes(setup, config), *files.notes))
         try:
             finished = trainer.train(files.warnings, notes)
         except Diverged as error:

@@ -13,6 +13,7 @@ from mbpo_jax.driver.config import RunConfig
 from mbpo_jax.driver.interaction.spaces import WHOLE_KINDS, Spaces
 from mbpo_jax.driver.seeds import SeedAxis
 from mbpo_jax.replay import Replay
+from mbpo_jax.terminations import LEARNED
 from mbpo_jax.types import Algorithm, Array, PyTree, Transition
 
 MOST_FIRST_STATES = 1000
@@ -40,19 +41,34 @@ def read(run: RunConfig, environment: Spaces | None) -> DataSet:
     return data_set
 
 
-def usable(data_set: DataSet, algorithm: Algorithm) -> DataSet:
-    """Returns the rows that an algorithm may learn from: a model needs to know what came after each of them."""
+def usable(data_set: DataSet, algorithm: Algorithm, rule: str | None = None) -> DataSet:
+    """Returns the rows that an algorithm may learn from: a model needs to know what came after each of them.
+
+    Args:
+      rule: what `--termination_fn` was.
+    Raises:
+      ValueError: ends are to be learnt, and what came after them was not recorded.
+    """
     known = has_successor(data_set)
     if algorithm.dynamics is None or known.all():
         return data_set
     columns = ("obs", "action", "reward", "next_obs", "terminal", "truncated", "first")
+    if rule == LEARNED and not (data_set.terminal[known] > 0).any():
+        raise ValueError(
+            f"dataset must have next_observations for --termination_fn={LEARNED}, got {data_set.name!r}, where none of "
+            f"the {np.sum(~known):,} rows that ended an episode has one"
+        )
     note = f"{np.sum(~known):,} of them left out, for a model must know the successor"
     kept = {name: getattr(data_set, name)[known] for name in columns}
     return data_set._replace(**kept, notes=(*data_set.notes, note))
 
 
 def to_json(data_set: DataSet) -> dict[str, Any]:
-    """Returns what `config.json` keeps of a data set: which it is, wherever it lies, and how well it was recorded."""
+    """Returns what `config.json` keeps of a data set: which it is, wherever it lies, and how well it was recorded.
+
+    Args:
+      data_set: as it was read, for a return needs all rewards, those of rows that are not `usable`, too.
+    """
     returns, whole = episode_returns(data_set)
     return {
         "dataset_sha256": data_set.sha256,

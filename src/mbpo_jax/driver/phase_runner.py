@@ -48,7 +48,7 @@ class PhaseRunner:
         programs = [_program(FIRST_STREAM + index, run, phase.programs.due) for run in phase.programs.functions]
         if axis.batched:
             self._all = list(map(lift, programs))
-            self._active = [lift(_of_active(program)) for program in programs]
+            self._active = [lift(_masked(program)) for program in programs]
         else:
             self._one = [axis.jit(program, donate=(2,), compiler_options=compiler_options) for program in programs]
 
@@ -124,7 +124,7 @@ def _program(stream: int, run: ProgramFn, due: Callable[[PyTree], Array | int]) 
     return program
 
 
-def _of_active(program: Callable[..., Any]) -> Callable[..., Any]:
+def _masked(program: Callable[..., Any]) -> Callable[..., Any]:
     """Adds to `program` whether this seed takes part. The state of one that does not stays as it is."""
 
     def run(root: Key, step: Array, state: PyTree, replay: PyTree, active: Array) -> Any:

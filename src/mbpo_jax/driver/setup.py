@@ -48,6 +48,7 @@ class Setup(NamedTuple):
     acting: Acting
     roots: PyTree  # root keys of all seeds
     data_set: DataSet | None  # where the real rows come from; None: from the environments
+    data_set_json: dict[str, Any]  # what `config.json` keeps of it
     rule: str | None  # what --termination_fn was; None for an algorithm that imagines nothing
 
 
@@ -78,7 +79,9 @@ def build(run: RunConfig, config: Any, stack: ExitStack) -> Setup:
     algorithm = tasks.build(run, config, task.spec)
     jax_settings.check(f", set by what --env={run.env} imports; --env_timeout_s gives it a process of its own")
     memory.check_room(lambda key: _new_arrays(algorithm, task.spec, data_set, key), len(run.seeds))
-    data_set = None if data_set is None else offline.usable(data_set, algorithm)
+    rule = tasks.rule_name(config)
+    recorded = {} if data_set is None else offline.to_json(data_set)
+    data_set = None if data_set is None else offline.usable(data_set, algorithm, rule)
     programs = compile_programs(
         REGISTRY[run.algorithm].build,
         config,
@@ -91,7 +94,7 @@ def build(run: RunConfig, config: Any, stack: ExitStack) -> Setup:
     )
     acting = Acting(programs.algorithm, programs.acting, programs.axis, envs, task.spaces, run.seeds)
     roots = programs.axis.keys(run.seeds)
-    return Setup(run, task, programs, envs, acting, roots, data_set, tasks.rule_name(config))
+    return Setup(run, task, programs, envs, acting, roots, data_set, recorded, rule)
 
 
 @functools.lru_cache(maxsize=PROGRAMS_KEPT)
@@ -168,8 +171,7 @@ def values_of_data(setup: Setup, state: PyTree) -> list[dict[str, Any]]:
 
 def task_to_json(setup: Setup) -> dict[str, Any]:
     """Returns what `config.json` keeps of the task: its spaces, and which data set it is, wherever that lies."""
-    kept = spaces_to_json(setup.task.spaces)
-    return kept if setup.data_set is None else kept | offline.to_json(setup.data_set)
+    return spaces_to_json(setup.task.spaces) | setup.data_set_json
 
 
 def _new_arrays(algorithm: Algorithm, spec: Spec, data_set: DataSet | None, key: Key) -> PyTree:

@@ -12,7 +12,7 @@ class TimeLeft:
     """
 
     def __init__(self, num_left: Mapping[str, Callable[[int], int]], minor: Collection[str] = ()) -> None:
-        """Begins without samples.
+        """Stores what is to be done; no kind of work has been timed yet.
 
         Args:
           num_left: by kind, (step) -> how often it will still be done after that environment step.

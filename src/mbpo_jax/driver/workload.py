@@ -4,10 +4,12 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from mbpo_jax.data_sets.describe import describe as describe_data
 from mbpo_jax.driver.config import NO_ENVIRONMENT, RunConfig
 from mbpo_jax.driver.interaction import task as tasks
 from mbpo_jax.driver.interaction.spaces import Spaces
 from mbpo_jax.driver.interaction.task import Task
+from mbpo_jax.driver.setup import Setup
 from mbpo_jax.types import Algorithm
 
 EXPLORE, ACT, EVALUATE, CHECKPOINT, UPDATE = "explore", "act", "evaluate", "checkpoint", "update_agent"
@@ -67,12 +69,20 @@ def describe(run: RunConfig, task: Task, algorithm: Algorithm, config: Any) -> l
         lines.append(f"imagined episodes end by --termination_fn={name}{_meaning(task)}{rewards}")
     work = {kind: count(0) for kind, count in num_left(run, algorithm).items()}
     stepped = ((EXPLORE, "random steps"), (ACT, "steps of the policy"))
-    parts = [f"{work[kind]:,} {words}" for kind, words in stepped if kind in work]
+    parts = [f"{work[kind]:,} {name}" for kind, name in stepped if kind in work]
     if "fit_model" in work:
         parts.append(_count(work["fit_model"], "model fit"))
     if UPDATE in work:
         parts.append(_describe_updates(run, algorithm, config))
     return [*lines, f"this run, for each seed: {', '.join(parts)}"]
+
+
+def notes(setup: Setup, config: Any) -> list[str]:
+    """Returns what the user is to know before the first step, in lines: data, work, and what is odd about the work."""
+    run, algorithm = setup.run, setup.programs.algorithm
+    data = [] if setup.data_set is None else describe_data(setup.data_set)
+    odd = problem(run, algorithm, config)
+    return [*data, *describe(run, setup.task, algorithm, config), *([] if odd is None else [odd])]
 
 
 def _describe_updates(run: RunConfig, algorithm: Algorithm, config: Any) -> str:
@@ -111,5 +121,5 @@ def _meaning(task: Task) -> str:
     return f", {task.spec.termination_fn.__name__}" if task.spec.termination_fn is not None else ""
 
 
-def _count(number: int, word: str) -> str:
-    return f"{number:,} {word}{'' if number == 1 else 's'}"
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

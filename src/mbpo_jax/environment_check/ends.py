@@ -68,12 +68,12 @@ def check_rule(rule: TerminationFn, name: str, trace: Trace, low: np.ndarray, hi
     with np.errstate(over="ignore", invalid="ignore"):
         action = (2.0 * (trace.action - low) / width - 1.0).astype(np.float32)
         rows = [values[whole] for values in (trace.obs.astype(np.float32), action, trace.next_obs.astype(np.float32))]
-    told = np.asarray(rule(*rows))
+    by_rule = np.asarray(rule(*rows))
     ends = trace.terminated[whole]
-    missed, false = int((ends & ~told).sum()), int((told & ~ends).sum())
+    missed, false = int((ends & ~by_rule).sum()), int((by_rule & ~ends).sum())
     if not missed + false:
         return []
-    where = int(np.flatnonzero(told != ends)[0])
+    where = int(np.flatnonzero(by_rule != ends)[0])
     text = (
         f"the rule {name} disagrees with the environment in {missed + false:,} of {len(ends):,} steps: it misses "
         f"{missed:,} of {int(ends.sum()):,} ends and sees {false:,} where there is none (first at step {where + 1}, "

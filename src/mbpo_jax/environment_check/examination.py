@@ -51,7 +51,7 @@ def examine(env_id: str, termination_fn: str, num_steps: int, seed: int, max_epi
         trace = playing.play(env, (env.action_space.sample() for _ in range(num_steps)), seed)
         found += trace.findings
         if len(trace):
-            found += _look(env, env_id, termination_fn, trace, facts)
+            found += _check_trace(env, env_id, termination_fn, trace, facts)
             found += _again(env, env_id, max_episode_steps, trace, seed, facts, stack)
         return Examination(facts, found)
 
@@ -73,8 +73,10 @@ def _close(env: gymnasium.Env) -> None:
         env.close()
 
 
-def _look(env: gymnasium.Env, env_id: str, termination_fn: str, trace: Trace, facts: dict[str, str]) -> list[Finding]:
-    """Looks at what was played; adds the facts."""
+def _check_trace(
+    env: gymnasium.Env, env_id: str, termination_fn: str, trace: Trace, facts: dict[str, str]
+) -> list[Finding]:
+    """Checks what was played; adds the facts."""
     facts["rewards"] = (
         f"mean {trace.reward.mean():.4g}, sd {trace.reward.std():.4g}, from {trace.reward.min():.4g} to "
         f"{trace.reward.max():.4g}"

@@ -54,11 +54,11 @@ def check_observations(space: Box | Discrete, trace: Trace) -> list[Finding]:
 
 
 def _check_states(space: Discrete, trace: Trace) -> list[Finding]:
-    seen = np.unique(np.concatenate([trace.obs, trace.next_obs]))
-    outside = [number for number in seen.tolist() if not (number.is_integer() and space.contains(int(number)))]
+    states = np.unique(np.concatenate([trace.obs, trace.next_obs]))
+    outside = [number for number in states.tolist() if not (number.is_integer() and space.contains(int(number)))]
     if outside:
         return [problem(f"observations leave their space, {space} ({outside[0]:g})", "observe what the space promises")]
-    return [] if seen.size > 1 else [problem("no observation ever changes", "observe something that actions move")]
+    return [] if states.size > 1 else [problem("no observation ever changes", "observe something that actions move")]
 
 
 def _equal_columns(obs: np.ndarray, constant: np.ndarray) -> list[Finding]:
@@ -81,10 +81,10 @@ def _outside(space: Box, obs: np.ndarray) -> list[Finding]:
         return []
     dims = np.flatnonzero(outside.any(axis=0)).tolist()
     worst = dims[0]
-    seen = f"observation {worst} was in [{obs[:, worst].min():.4g}, {obs[:, worst].max():.4g}]"
+    observed = f"observation {worst} was in [{obs[:, worst].min():.4g}, {obs[:, worst].max():.4g}]"
     return [
         problem(
-            f"observations {numbers(dims)} leave their space ({seen}, its space is [{low[worst]:.4g}, "
+            f"observations {numbers(dims)} leave their space ({observed}, its space is [{low[worst]:.4g}, "
             f"{high[worst]:.4g}])",
             "clip them, or widen the space",
         )

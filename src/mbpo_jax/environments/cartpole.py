@@ -24,7 +24,7 @@ MAX_ANGLE = np.float32(math.radians(12.0))  # rad
 START_RANGE = 0.05  # every entry of the first state is uniform in [-START_RANGE, START_RANGE]
 
 
-def advance(state: np.ndarray, force: float) -> np.ndarray:
+def euler_step(state: np.ndarray, force: float) -> np.ndarray:
     """Takes one explicit Euler step of the frictionless cart-pole.
 
     Args:
@@ -90,5 +90,5 @@ class CartpoleContinuous(gymnasium.Env[np.ndarray, np.ndarray]):
         if action.shape != (1,) or np.isnan(action[0]):
             raise ValueError(f"action must be one number in [-1, 1] with shape (1,), got {action!r}")
         force = FORCE_SCALE * min(max(float(action[0]), -1.0), 1.0)
-        self._state = advance(self._state, force).astype(np.float32)
+        self._state = euler_step(self._state, force).astype(np.float32)
         return self._state.copy(), 1.0, has_fallen(self._state), False, {}

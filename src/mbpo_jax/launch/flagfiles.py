@@ -65,21 +65,21 @@ def expand(argv: Sequence[str]) -> list[str]:
     return _expand(argv, None, ())
 
 
-def _expand(words: Sequence[str], beside: Path | None, reading: tuple[Path, ...]) -> list[str]:
-    """Expands words of the command line, or lines of the last file in `reading`."""
+def _expand(arguments: Sequence[str], beside: Path | None, reading: tuple[Path, ...]) -> list[str]:
+    """Expands arguments of the command line, or lines of the last file in `reading`."""
     found: list[str] = []
-    rest = list(words)
+    rest = list(arguments)
     while rest:
-        word = rest.pop(0)
-        if word == "--":
-            return [*found, word, *rest]
-        flag, equals, name = word.partition("=")
+        argument = rest.pop(0)
+        if argument == "--":
+            return [*found, argument, *rest]
+        flag, equals, name = argument.partition("=")
         if flag not in ("--flagfile", "-flagfile"):
-            found.append(word)
+            found.append(argument)
             continue
         if not equals:
             if reading or not rest:
-                raise ValueError(f"--flagfile must be given as --flagfile=NAME{_where(reading)}, got {word!r}")
+                raise ValueError(f"--flagfile must be given as --flagfile=NAME{_where(reading)}, got {argument!r}")
             name = rest.pop(0)
         found += _lines(flagfile_path(name, beside), reading)
     return found

@@ -114,8 +114,8 @@ def _configs(given: dict[str, list[str]]) -> tuple[RunConfig, Any]:
     try:
         return run, options.replace(config, {path: value for path, value in changes.items() if path not in run_knobs})
     except ValueError as error:  # what sections say of several knobs; it begins with the path of one
-        path, _, words = str(error).partition(" ")
-        raise ValueError(f"{options.short_names(knobs).get(path, path)} {words}") from error
+        path, _, reason = str(error).partition(" ")
+        raise ValueError(f"{options.short_names(knobs).get(path, path)} {reason}") from error
 
 
 def _why(algorithm: str, name: str) -> str:

@@ -19,7 +19,7 @@ HELP_FLAGS = ("--help", "-help", "--h", "-h")
 
 def is_asked(argv: Iterable[str]) -> bool:
     """Returns whether a command line asks for help instead of a run."""
-    return any(word in HELP_FLAGS for word in argv)
+    return any(argument in HELP_FLAGS for argument in argv)
 
 
 def answer(argv: Iterable[str]) -> str:
@@ -28,8 +28,8 @@ def answer(argv: Iterable[str]) -> str:
     Raises:
       ValueError: the rest of it cannot be used; names the flag, the value and what is allowed.
     """
-    rest = [word for word in argv if word not in HELP_FLAGS]
-    return of_run(*flags.parse(rest)) if rest else overview()
+    rest = [argument for argument in argv if argument not in HELP_FLAGS]
+    return describe_run(*flags.parse(rest)) if rest else overview()
 
 
 def overview() -> str:
@@ -59,7 +59,7 @@ def overview() -> str:
     )
 
 
-def of_run(run: RunConfig, config: Any) -> str:
+def describe_run(run: RunConfig, config: Any) -> str:
     """Returns every flag that a run reads, with the value that it would have, in groups."""
     entry = REGISTRY[run.algorithm]
     knobs = flags.knobs_of(run.algorithm, config) | options.tree(run)

@@ -52,10 +52,10 @@ def longest(
     experiment = requested.flagfile.stem
     path = learning_curves.path_of(arguments.report_dir, experiment, seed)
     kept = learning_curves.load_kept(path, experiment, seed)
-    of_run = None if run_dir is None else learning_curves.read_run(run_dir, experiment, seed)
-    if of_run is not None and of_run.flags is not None:
-        of_run = dataclasses.replace(of_run, flags=curve_flags(of_run.flags))
-    for curve, place in ((of_run, run_dir), (kept, path)):
+    run_curve = None if run_dir is None else learning_curves.read_run(run_dir, experiment, seed)
+    if run_curve is not None and run_curve.flags is not None:
+        run_curve = dataclasses.replace(run_curve, flags=curve_flags(run_curve.flags))
+    for curve, place in ((run_curve, run_dir), (kept, path)):
         if curve is not None:
             check_curve(curve, f"{place}", requested)
-    return learning_curves.longer(kept, of_run)
+    return learning_curves.longer(kept, run_curve)

@@ -27,12 +27,12 @@ def _is_complete(arguments: argparse.Namespace, requested: RequestedRun, task: s
     """Returns whether every curve of a task reaches num_steps; a run that reached it must have ended well, too."""
     flagfile, num_steps = requested.flagfile, requested.run.num_steps
     try:
-        of_run = [learning_curves.read_run(task.run_dir, flagfile.stem, seed) for seed in task.seeds]
+        run_curves = [learning_curves.read_run(task.run_dir, flagfile.stem, seed) for seed in task.seeds]
         ended = learning_curves.step_of_summary(task.run_dir)
     except ValueError:  # damaged; the run mends what it can, and if it cannot, says so
         return False
     curves = [kept_curves.longest(arguments, requested, seed, task.run_dir) for seed in task.seeds]
     if any(curve is None or curve.last_step < num_steps for curve in curves):
         return False
-    run_reached = any(curve is not None and curve.last_step >= num_steps for curve in of_run)
+    run_reached = any(curve is not None and curve.last_step >= num_steps for curve in run_curves)
     return not run_reached or ended >= num_steps

@@ -74,8 +74,8 @@ def update(policy: BackwardPolicy, key: Key, state: Players, real: Replay) -> tu
     """Takes one update of the discriminator, then one of the policy, on a batch of the newest real rows."""
     key_rows, key_discriminator, key_actor = jax.random.split(key, 3)
     rows = backward_policy.newest_rows(policy, key_rows, real)
-    judge_loss = functools.partial(discriminator_loss, policy)
-    told_apart, judge_grads = jax.value_and_grad(judge_loss)(
+    loss_fn = functools.partial(discriminator_loss, policy)
+    judge_loss, judge_grads = jax.value_and_grad(loss_fn)(
         state.discriminator.params, state.actor.params, key_discriminator, rows
     )
     judge = learner.step(policy.optimizer, state.discriminator, judge_grads)
@@ -86,9 +86,9 @@ def update(policy: BackwardPolicy, key: Key, state: Players, real: Replay) -> tu
         {
             "the backward policy's loss": fooled,
             "the backward policy's gradient": health.bias_magnitude(grads),
-            "the discriminator's loss": told_apart,
+            "the discriminator's loss": judge_loss,
             "the discriminator's gradient": health.bias_magnitude(judge_grads),
         }
     )
     players = Players(actor=learner.step(policy.optimizer, state.actor, grads), discriminator=judge)
-    return players, Report({"loss": fooled, "discriminator_loss": told_apart}, (watched,))
+    return players, Report({"loss": fooled, "discriminator_loss": judge_loss}, (watched,))

@@ -149,7 +149,7 @@ def fit(parts: Parts, key: Key, ends: Ends, real: Replay) -> tuple[Ends, Report]
     x = normalizer.normalize(ends.inputs, jnp.concatenate([_examples(some) for some in rows], 1))
     y = jnp.broadcast_to(jnp.arange(BATCH_SIZE) < half[1], x.shape[:2]).astype(jnp.float32)
     network, losses = jax.lax.scan(functools.partial(_step, parts), ends.network, (x, y))
-    both = kinds.count(True, False) * kinds.count(False, False) > 0
+    both = (kinds.count(True, False) > 0) & (kinds.count(False, False) > 0)
     network = jax.tree.map(lambda new, old: jnp.where(both, new, old), network, ends.network)
 
     threshold, metrics = _choose(parts, key_held, network.params, ends.inputs, kinds)

@@ -83,7 +83,7 @@ def build(config: SequenceConfig, spec: Spec, length: int) -> SequenceModel:
 def init(model: SequenceModel, key: Key) -> SequenceState:
     """Returns a model that has not been fitted."""
     key_dynamics, key_reward = jax.random.split(key)
-    state, action = begin(model, jnp.zeros((1, model.spec.obs_dim))), jnp.zeros((1, model.spec.action_dim))
+    state, action = initial_state(model, jnp.zeros((1, model.spec.obs_dim))), jnp.zeros((1, model.spec.action_dim))
     obs, memory = _parts(model, state)
     x = jnp.concatenate([obs, action], -1)
     return SequenceState(
@@ -95,8 +95,8 @@ def init(model: SequenceModel, key: Key) -> SequenceState:
 # -- predicting ------------------------------------------------------------------------------------------------------
 
 
-def begin(model: SequenceModel, obs: Array) -> Array:
-    """Returns states [B, O + L] at scaled observations [B, O], with nothing remembered."""
+def initial_state(model: SequenceModel, obs: Array) -> Array:
+    """Returns the states [B, O + L] of scaled observations [B, O], with nothing remembered."""
     return jnp.pad(obs, ((0, 0), (0, model.network.num_recurrent_layers * model.network.hidden_units)))
 
 
@@ -105,7 +105,7 @@ def observe(model: SequenceModel, state: Array) -> Array:
     return state[..., : model.spec.obs_dim]
 
 
-def advance(model: SequenceModel, params: PyTree, state: Array, action: Array) -> Array:
+def next_state(model: SequenceModel, params: PyTree, state: Array, action: Array) -> Array:
     """Returns the states [B, O + L] after actions [B, A]."""
     obs, memory = _parts(model, state)
     memory, change = model.network.apply({"params": params}, memory, jnp.concatenate([obs, action], -1))
@@ -118,7 +118,7 @@ def scaled_dynamics(model: SequenceModel, state: SequenceState, scale: Normalize
     ends, reward_fn = model.spec.termination_fn, model.spec.reward_fn
 
     def step(key: Key, group: Array, before: Array, action: Array) -> tuple[Array, Array, Array]:
-        after = advance(model, state.dynamics.params, before, action)
+        after = next_state(model, state.dynamics.params, before, action)
         scaled = observe(model, before)
         obs, next_obs = denormalize(scale, scaled), denormalize(scale, observe(model, after))
         if reward_fn is None:
@@ -135,7 +135,7 @@ def dynamics(model: SequenceModel, state: SequenceState, scale: Normalizer) -> D
     move = scaled_dynamics(model, state, scale).step_fn
 
     def step(key: Key, group: Array, obs: Array, action: Array) -> tuple[Array, Array, Array]:
-        after, reward, ends = move(key, group, begin(model, normalize(scale, obs)), action)
+        after, reward, ends = move(key, group, initial_state(model, normalize(scale, obs)), action)
         return denormalize(scale, observe(model, after)), reward, ends
 
     return Dynamics(step)
@@ -155,10 +155,10 @@ def unroll(model: SequenceModel, params: PyTree, start_obs: Array, actions: Arra
 
     def step(state: Array, action: Array) -> tuple[Array, Array]:
         obs, memory = _parts(model, state)
-        state = advance(model, params, jnp.concatenate([jax.lax.stop_gradient(obs), memory], -1), action)
+        state = next_state(model, params, jnp.concatenate([jax.lax.stop_gradient(obs), memory], -1), action)
         return state, observe(model, state)
 
-    return jax.lax.scan(step, begin(model, start_obs), actions)[1]
+    return jax.lax.scan(step, initial_state(model, start_obs), actions)[1]
 
 
 # -- the fit ---------------------------------------------------------------------------------------------------------

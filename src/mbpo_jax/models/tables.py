@@ -54,9 +54,9 @@ def draw_pairs(key: Key, visits: Array, count: int) -> tuple[Array, Array]:
       (states, actions), int32 [count] each.
     """
     key_state, key_action = jax.random.split(key)
-    seen = visits > 0
-    state = _draw(key_state, jnp.broadcast_to(jnp.any(seen, axis=1), (count, seen.shape[0])))
-    return state, _draw(key_action, seen[state])
+    visited = visits > 0
+    state = _draw(key_state, jnp.broadcast_to(jnp.any(visited, axis=1), (count, visited.shape[0])))
+    return state, _draw(key_action, visited[state])
 
 
 def _draw(key: Key, allowed: Array) -> Array:

@@ -43,7 +43,7 @@ def check_elites(elite_candidates: int, num_candidates: int) -> None:
 
 def build(config: CemConfig, horizon: int, action_dim: int) -> Planner:
     """Returns a planner whose plan is the mean [H, A] that its next search begins with."""
-    return Planner(begin=lambda: jnp.zeros((horizon, action_dim)), plan=functools.partial(plan, config))
+    return Planner(init=lambda: jnp.zeros((horizon, action_dim)), plan=functools.partial(plan, config))
 
 
 def plan(config: CemConfig, key: Key, start: Array, score_fn: ScoreFn) -> tuple[Array, Array]:

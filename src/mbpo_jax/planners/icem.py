@@ -59,7 +59,7 @@ def build(config: IcemConfig, horizon: int, action_dim: int) -> Planner:
     """
     shape = (horizon, action_dim)
     return Planner(
-        begin=lambda: (jnp.zeros(shape), jnp.zeros((num_kept(config), *shape))),
+        init=lambda: (jnp.zeros(shape), jnp.zeros((num_kept(config), *shape))),
         plan=functools.partial(plan, config),
     )
 

@@ -33,7 +33,7 @@ class MppiConfig:
 
 def build(config: MppiConfig, horizon: int, action_dim: int) -> Planner:
     """Returns a planner whose plan is the mean [H, A] that its next search begins with."""
-    return Planner(begin=lambda: jnp.zeros((horizon, action_dim)), plan=functools.partial(plan, config))
+    return Planner(init=lambda: jnp.zeros((horizon, action_dim)), plan=functools.partial(plan, config))
 
 
 def plan(config: MppiConfig, key: Key, start: Array, score_fn: ScoreFn) -> tuple[Array, Array]:

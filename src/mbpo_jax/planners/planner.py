@@ -17,7 +17,7 @@ WORST = -1e30  # what a score counts as that is not finite; sums of it with othe
 class Planner(NamedTuple):
     """A search for a sequence of actions with a high score."""
 
-    begin: Callable[[], PyTree]  # () -> the plan that an episode begins with
+    init: Callable[[], PyTree]  # () -> the plan that an episode begins with
     plan: Callable[[Key, PyTree, ScoreFn], tuple[Array, PyTree]]
     """(key, plan, score_fn) -> (actions [H, A], the plan that the search of the next step begins with)."""
 

@@ -26,7 +26,7 @@ class RandomShootingConfig:
 
 def build(config: RandomShootingConfig, horizon: int, action_dim: int) -> Planner:
     """Returns a planner that carries nothing over from step to step."""
-    return Planner(begin=lambda: (), plan=functools.partial(plan, config, horizon, action_dim))
+    return Planner(init=lambda: (), plan=functools.partial(plan, config, horizon, action_dim))
 
 
 def plan(

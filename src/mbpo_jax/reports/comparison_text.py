@@ -23,8 +23,8 @@ published, or a run is shorter than the first published step, it is the mean ove
 of the middle half of the seeds; in brackets its 95 % interval, by percentiles of a bootstrap over seeds (none from one
 seed). Percentile: of our mean in a normal distribution with the published mean and deviation. Verdict: where our mean
 lies, *inside* being within one published deviation. Every experiment, ablations too, is set beside published MBPO,
-except that sac and td3 are set beside their own kind where it is published. Environments here are version 5 unless
-their name says otherwise, the published ones are older.
+except that sac, td3 and double_horizon are set beside their own kind where it is published. Environments here are
+version 5 unless their name says otherwise, the published ones are older.
 """
 COLUMNS = ("experiment", "step", "seeds", "mean", "IQM [95 %]", "each seed", "published", "percentile", "verdict")
 

@@ -12,6 +12,7 @@ How its rows were derived:
   knows of evaluations up to 5,000 steps after it.
 * SAC (`results/main/gym/sac`, from 1,000,000 steps on `sac_long` with a window of 50,000; all observations) from the
   same repository, and TD3 from sfujim/TD3, in the same way.
+* DHMBPO (`results/main/gym/esvg`, eight seeds) likewise, at seven steps; not its Humanoid, whose reward is another.
 * Names with parentheses are other implementations, curves that were read from pictures, other statistics (maximum over
   time) and other protocols. They have no `window_steps`, and nothing is compared with them.
 """

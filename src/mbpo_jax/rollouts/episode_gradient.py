@@ -34,8 +34,8 @@ def backward(
 
     def back(after: tuple[PyTree, Array], row: tuple[Array, PyTree, Array]) -> tuple[tuple[PyTree, Array], None]:
         v_theta, v_obs = after
-        state, of_step, counts = row
-        _, pull = jax.vjp(lambda theta, state: step(theta, state, of_step), theta, state)
+        state, step_noise, counts = row
+        _, pull = jax.vjp(lambda theta, state: step(theta, state, step_noise), theta, state)
         d_theta, d_obs = pull((jnp.ones(()), discount * v_obs))
         v_theta = jax.tree.map(lambda d, v: jnp.where(counts, d + discount * v, v), d_theta, v_theta)
         return (v_theta, jnp.where(counts, d_obs, v_obs)), None

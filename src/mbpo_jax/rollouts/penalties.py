@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from mbpo_jax.types import Array, Dynamics, Key, PyTree, WorldModel
+from mbpo_jax.types import Array, Dynamics, Key, Metrics, PyTree, Transition, WorldModel
 
 
 def largest_std_norm(mean: Array, log_var: Array) -> Array:
@@ -31,6 +31,17 @@ PENALTIES: dict[str, Callable[[Array, Array], Array]] = {
     "largest_variance_sum": largest_variance_sum,
     "disagreement": disagreement,
 }
+
+
+def compare(penalty: str, world: WorldModel, belief: PyTree, rows: Transition, action: Array) -> Metrics:
+    """Returns the penalty of `action` [B, A] in the states of rows of the data [B, ...], and of what was done there."""
+    chosen = PENALTIES[penalty](*world.predict(belief, rows.obs, action))
+    recorded = PENALTIES[penalty](*world.predict(belief, rows.obs, rows.action))
+    return {
+        "penalty_mean": jnp.mean(chosen),
+        "penalty_max": jnp.max(chosen),
+        "data_penalty_mean": jnp.mean(recorded),
+    }
 
 
 def penalise(dynamics: Dynamics, world: WorldModel, belief: PyTree, penalty: str, weight: float) -> Dynamics:

@@ -44,8 +44,8 @@ def study(num_steps: int = 12, model_error: float = 0.05, critic_error: float = 
     steps = list(range(1, num_steps + 1))
     true = [gradient(number, True, 0.0, 0.0) for number in steps]
 
-    def error(number: int, truth: Array, of_model: float, of_critic: float) -> float:
-        wrong = [gradient(number, False, a * of_model, b * of_critic) for a in SIGNS for b in SIGNS]
+    def error(number: int, truth: Array, model_offset: float, critic_share: float) -> float:
+        wrong = [gradient(number, False, a * model_offset, b * critic_share) for a in SIGNS for b in SIGNS]
         return float(np.mean(np.abs(np.asarray(wrong) / truth - 1.0)))
 
     errors = {

@@ -67,13 +67,13 @@ def exploring_policy(trained: Trained, key: jax.Array) -> Callable[[PyTree], Cal
         carry = algorithm.begin_episode(jax.random.fold_in(own, BEGIN_KEY), actor)
         return algorithm.act(own, actor, carry, obs, True)[0]
 
-    def of_actor(actor: PyTree) -> Callable[[np.ndarray], np.ndarray]:
+    def make_policy(actor: PyTree) -> Callable[[np.ndarray], np.ndarray]:
         def choose(obs: np.ndarray) -> np.ndarray:
             return np.asarray(act(actor, next(numbers), jnp.asarray(obs)))
 
         return choose
 
-    return of_actor
+    return make_policy
 
 
 def play(env: Environment, choose: Callable[[np.ndarray], np.ndarray], number: int, num_steps: int) -> Episode:

@@ -52,7 +52,7 @@ def study(run_dir: Path, seed: int | None = None, step: int | None = None, num_r
         "seed": trained.seed,
         "step": trained.step,
         "num_rows": num_rows,
-        "penalties": {name: compare(of_kinds) for name, of_kinds in pairs.items()},
+        "penalties": {name: compare(by_kind) for name, by_kind in pairs.items()},
     }
     return present(numbers)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mbpo_jax.surroundings.look import Look, size
+from mbpo_jax.surroundings.check import Check, size
 
 SECONDS = 600  # that a child may take; they need 5 to 20 where nothing else runs
 TINY_RUN = {
@@ -54,42 +54,42 @@ def _child(arguments: list[str]) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def tiny_run(look: Look, process: subprocess.Popen[str]) -> None:
-    """Looks at how a run of a few steps ended."""
+def tiny_run(check: Check, process: subprocess.Popen[str]) -> None:
+    """Checks how a run of a few steps ended."""
     _, why = _outcome(process)
-    look.lines.append("a run of a few steps ended well" if why is None else f"a run of a few steps failed: {why}")
+    check.lines.append("a run of a few steps ended well" if why is None else f"a run of a few steps failed: {why}")
     if why is not None:
-        look.fails.append(f"training: {why}")
+        check.fails.append(f"training: {why}")
 
 
-def jax_and_files(look: Look, process: subprocess.Popen[str]) -> None:
-    """Looks at devices, settings of jax, the compile cache, and a run directory if one was named."""
+def jax_and_files(check: Check, process: subprocess.Popen[str]) -> None:
+    """Checks devices, settings of jax, the compile cache, and a run directory if one was named."""
     out, why = _outcome(process)
     if why is not None:
-        look.lines.append(f"jax does not start: {why}")
-        look.fails.append(f"everything that computes: jax does not start: {why}")
+        check.lines.append(f"jax does not start: {why}")
+        check.fails.append(f"everything that computes: jax does not start: {why}")
         return
     found: dict[str, Any] = json.loads(out.splitlines()[-1])
-    look.lines.append(f"devices: {', '.join(found['devices'])}")
-    look.lines.append(", ".join(f"{name} {value}" for name, value in found["settings"].items()))
+    check.lines.append(f"devices: {', '.join(found['devices'])}")
+    check.lines.append(", ".join(f"{name} {value}" for name, value in found["settings"].items()))
     cache = found["cache"]
     if cache["problem"]:
-        look.lines.append(f"compile cache: {cache['problem']}")
-        look.slow.append(f"every start: {cache['problem']}")
+        check.lines.append(f"compile cache: {cache['problem']}")
+        check.slow.append(f"every start: {cache['problem']}")
     else:
-        look.lines.append(f"compile cache: {cache['folder']}, {cache['files']:,} files, {size(cache['bytes'])}")
+        check.lines.append(f"compile cache: {cache['folder']}, {cache['files']:,} files, {size(cache['bytes'])}")
     if found["run"] is not None:
-        _run(look, found["run"])
+        _run(check, found["run"])
 
 
-def _run(look: Look, run: dict[str, Any]) -> None:
+def _run(check: Check, run: dict[str, Any]) -> None:
     if "problem" in run:
-        look.lines.append(f"run: {run['problem']}")
-        look.fails.append(f"continuing the run: {run['problem']}")
+        check.lines.append(f"run: {run['problem']}")
+        check.fails.append(f"continuing the run: {run['problem']}")
         return
     steps = ", ".join(f"{step:,}" for step in run["checkpoints"]) or "none"
-    look.lines.append(f"run: {run['algorithm']} on {run['env']}, seeds {run['seeds']}, checkpoints at {steps}")
-    look.lines += [f"run: {notice}" for notice in run["notices"]]
+    check.lines.append(f"run: {run['algorithm']} on {run['env']}, seeds {run['seeds']}, checkpoints at {steps}")
+    check.lines += [f"run: {notice}" for notice in run["notices"]]
 
 
 def _outcome(process: subprocess.Popen[str]) -> tuple[str, str | None]:
@@ -101,6 +101,6 @@ def _outcome(process: subprocess.Popen[str]) -> tuple[str, str | None]:
     if process.returncode == 0:
         return out, None
     lines = [line.strip() for line in err.splitlines() if line.strip()]
-    told = [line.partition("error: ")[2] for line in lines if line.startswith("mbpo_jax: error: ")]
+    errors = [line.partition("error: ")[2] for line in lines if line.startswith("mbpo_jax: error: ")]
     signal = f"signal {-process.returncode}" if process.returncode < 0 else f"exit status {process.returncode}"
-    return out, (told or lines or [signal])[-1][:400]
+    return out, (errors or lines or [signal])[-1][:400]

@@ -1,4 +1,4 @@
-"""Looks at software, processor, memory, disk, graphics and variables, without jax or mujoco in this process."""
+"""Checks of software, processor, memory, disk, graphics and variables, without jax or mujoco in this process."""
 
 import importlib.metadata
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 from mbpo_jax.driver import memory_limits
 from mbpo_jax.driver.interaction import rendering
 from mbpo_jax.driver.storage.files import CONFIG
-from mbpo_jax.surroundings.look import Look, size
+from mbpo_jax.surroundings.check import Check, size
 
 NEEDED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "gymnasium", "mujoco", "numpy", "scipy", "matplotlib")
 OPTIONAL = {
@@ -29,14 +29,14 @@ LEAST_MEMORY, LEAST_DISK = 1e9, 1e9  # bytes: a run of a small task at its peak;
 ENOUGH_CORES = 2
 
 
-def software(look: Look) -> None:
-    """Looks at versions."""
-    look.lines.append(f"mbpo_jax {_version('mbpo-jax') or '(not installed)'} in {Path(__file__).parents[1]}")
-    look.lines.append(f"Python {platform.python_version()} ({sys.executable}), {platform.platform()}")
+def software(check: Check) -> None:
+    """Checks which versions of Python and of packages are installed."""
+    check.lines.append(f"mbpo_jax {_version('mbpo-jax') or '(not installed)'} in {Path(__file__).parents[1]}")
+    check.lines.append(f"Python {platform.python_version()} ({sys.executable}), {platform.platform()}")
     versions = {name: _version(name) for name in (*NEEDED, *OPTIONAL)}
-    look.lines.append(", ".join(f"{name} {version}" for name, version in versions.items() if version))
-    look.fails += [f"{name} is not installed" for name in NEEDED if versions[name] is None]
-    look.lacks += [f"{use}: {name} is not installed" for name, use in OPTIONAL.items() if versions[name] is None]
+    check.lines.append(", ".join(f"{name} {version}" for name, version in versions.items() if version))
+    check.fails += [f"{name} is not installed" for name in NEEDED if versions[name] is None]
+    check.lacks += [f"{use}: {name} is not installed" for name, use in OPTIONAL.items() if versions[name] is None]
 
 
 def _version(name: str) -> str | None:
@@ -46,18 +46,18 @@ def _version(name: str) -> str | None:
         return None
 
 
-def processor(look: Look) -> None:
-    """Looks at the cores that this process may use."""
+def processor(check: Check) -> None:
+    """Checks the cores that this process may use."""
     present = os.cpu_count() or 1
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else present
     quota = _cpu_quota()
     share = "" if quota is None else f", {quota:.2g} of them by its control group"
-    look.lines.append(f"{usable} of {present} cores may be used{share}")
+    check.lines.append(f"{usable} of {present} cores may be used{share}")
     cores = usable if quota is None else min(usable, quota)
     if cores < ENOUGH_CORES:
-        look.slow.append(f"training: {cores:.2g} cores may be used, and the times in the documents are of two or more")
+        check.slow.append(f"training: {cores:.2g} cores may be used, and the times in the documents are of two or more")
     if quota is not None and quota < usable:
-        look.slow.append(f"training: jax starts {usable} threads for {quota:.2g} cores (taskset limits both)")
+        check.slow.append(f"training: jax starts {usable} threads for {quota:.2g} cores (taskset limits both)")
 
 
 def _cpu_quota() -> float | None:
@@ -69,20 +69,20 @@ def _cpu_quota() -> float | None:
         return None
 
 
-def memory(look: Look) -> None:
-    """Looks at the limits of memory, and at what is free."""
+def memory(check: Check) -> None:
+    """Checks the limits of memory, and what is free."""
     limits = memory_limits.limits()
-    look.lines.append(", ".join(f"{name} {size(limit)}" for name, limit in limits.items()) or "not known")
+    check.lines.append(", ".join(f"{name} {size(limit)}" for name, limit in limits.items()) or "not known")
     smallest = min(limits.values(), default=None)
     if smallest is not None and smallest < LEAST_MEMORY:
-        look.fails.append(
+        check.fails.append(
             f"training: {size(smallest)} of memory may be used, and small tasks need {size(LEAST_MEMORY)}"
         )
     free = _free_memory()
     if free is not None:
-        look.lines.append(f"{size(free)} free now")
+        check.lines.append(f"{size(free)} free now")
         if free < LEAST_MEMORY:
-            look.slow.append(f"training: {size(free)} of memory are free now")
+            check.slow.append(f"training: {size(free)} of memory are free now")
 
 
 def _free_memory() -> int | None:
@@ -93,8 +93,8 @@ def _free_memory() -> int | None:
         return None
 
 
-def disk(look: Look, run_dir: Path | None) -> None:
-    """Looks at where files go: the run's folder, the home, temporary files."""
+def disk(check: Check, run_dir: Path | None) -> None:
+    """Checks where files go: the run's folder, the home, temporary files."""
     places = {"run_dir" if run_dir else "this folder": _existing(run_dir or Path.cwd() / "runs")}
     home = os.path.expanduser("~")
     if home != "~":
@@ -102,15 +102,15 @@ def disk(look: Look, run_dir: Path | None) -> None:
     for name, path in places.items():
         why = _not_writable(path)
         free = shutil.disk_usage(_existing(path)).free
-        look.lines.append(f"{name} {path}: {size(free)} free, {why or 'writable'}")
+        check.lines.append(f"{name} {path}: {size(free)} free, {why or 'writable'}")
         if name != "HOME" and why:
-            look.fails.append(f"training into {path}: {why}; --run_dir names another folder")
+            check.fails.append(f"training into {path}: {why}; --run_dir names another folder")
         elif name != "HOME" and free < LEAST_DISK:
-            look.fails.append(f"training into {path}: {size(free)} are free, and checkpoints take up to {size(1e9)}")
+            check.fails.append(f"training into {path}: {size(free)} are free, and checkpoints take up to {size(1e9)}")
     if home == "~":
-        look.lines.append("HOME: none")
+        check.lines.append("HOME: none")
     if run_dir and not (run_dir / CONFIG).exists():
-        look.lines.append(f"run_dir {run_dir}: no run there yet")
+        check.lines.append(f"run_dir {run_dir}: no run there yet")
 
 
 def _existing(path: Path) -> Path:
@@ -126,20 +126,20 @@ def _not_writable(path: Path) -> str | None:
         return f"not writable ({error.strerror})"
 
 
-def graphics(look: Look) -> None:
-    """Looks at what MuJoCo can render with; only films need it."""
+def graphics(check: Check) -> None:
+    """Checks what MuJoCo can render with; only films need it."""
     chosen = os.environ.get(rendering.VARIABLE)
-    look.lines.append(f"{rendering.VARIABLE} {'is not set' if chosen is None else f'is {chosen!r}'}")
+    check.lines.append(f"{rendering.VARIABLE} {'is not set' if chosen is None else f'is {chosen!r}'}")
     names = [chosen.strip().lower()] if chosen else rendering.candidates()
     works = {name: rendering.renders(name) for name in names}
-    look.lines += [f"{name}: {'renders' if renders else 'does not render'}" for name, renders in works.items()]
+    check.lines += [f"{name}: {'renders' if renders else 'does not render'}" for name, renders in works.items()]
     if not any(works.values()):
-        look.lacks.append(
+        check.lacks.append(
             "mbpo_jax evaluate --video of MuJoCo's environments: no OpenGL back end renders (Debian: libegl1, or "
             "libosmesa6, or a display); training needs none"
         )
 
 
-def variables(look: Look) -> None:
+def variables(check: Check) -> None:
     """Lists the variables that change what a run does."""
-    look.lines += [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith(TELLING)]
+    check.lines += [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith(TELLING)]

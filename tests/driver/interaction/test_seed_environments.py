@@ -149,8 +149,10 @@ def test_what_exists_once_is_told_and_can_be_shared():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         odd_worlds.PORTS[:] = [free.getsockname()[1]]
-    told = pytest.raises(Broken, match=r"Address already in use .* makes two for each seed.* --eval_env=shared and one")
-    with told, ExitStack() as stack:
+    wrong = pytest.raises(
+        Broken, match=r"Address already in use .* makes two for each seed.* --eval_env=shared and one"
+    )
+    with wrong, ExitStack() as stack:
         SeedEnvironments(RunConfig(env="odd_worlds:odd/Port-v0", seeds=(6,)), stack)
     with ExitStack() as stack:
         envs = SeedEnvironments(RunConfig(env="odd_worlds:odd/Port-v0", seeds=(6,), eval_env="shared"), stack)
@@ -203,10 +205,10 @@ def test_a_run_goes_on_without_the_episodes_that_were_not_finite(tmp_path, capsy
         first = tiny_runs.saved(tmp_path).arrays[str(seed)]["replay"]["first"]
         np.testing.assert_array_equal(first, rows["obs"][:, 0] == 0)
         assert (first.sum(), rows["terminal"].sum()) == (5, 0)
-    told = capsys.readouterr().err.splitlines()
-    assert len(told) == 4  # although the run is quiet
-    assert "step 8: an episode is given up: environment odd_worlds:odd/NanReward-v0 gave a value that is not" in told[0]
-    assert "step 20: an evaluation episode is given up: environment odd_worlds:odd/NanReward-v0" in told[2]
+    err = capsys.readouterr().err.splitlines()
+    assert len(err) == 4  # although the run is quiet
+    assert "step 8: an episode is given up: environment odd_worlds:odd/NanReward-v0 gave a value that is not" in err[0]
+    assert "step 20: an evaluation episode is given up: environment odd_worlds:odd/NanReward-v0" in err[2]
     last = [line for line in metrics.read(tmp_path / "metrics.jsonl") if "replay/rows" in line][-1]
     assert (last["env/nonfinite_episodes"], last["env/restarts"], last["replay/rows"]) == (2, 0, 20)
 

@@ -124,10 +124,10 @@ def test_arrays_that_do_not_fit_are_refused():
 
 def test_what_is_not_finite_is_found_by_name_in_buffers_too():
     tree = {"w": jnp.ones((2, 3)), "n": jnp.int32(7), "deep": {"best": jnp.float32(np.inf)}, "buffer": buffer(4, 1, 2)}
-    told = finite(pack(tree))
-    assert {name for name, value in told.items() if not value} == {"deep/best"}
-    assert {"w", "deep/best", "buffer/rows/obs", "buffer/rows/reward"} <= told.keys()
-    assert "n" not in told  # whole numbers always are
+    is_finite = finite(pack(tree))
+    assert {name for name, value in is_finite.items() if not value} == {"deep/best"}
+    assert {"w", "deep/best", "buffer/rows/obs", "buffer/rows/reward"} <= is_finite.keys()
+    assert "n" not in is_finite  # whole numbers always are
     for bad in (np.nan, np.inf, -np.inf):
         assert not finite(pack({"w": jnp.ones((2, 3)).at[1, 2].set(bad)}))["w"]
         made = buffer(4, 1, 2, 3)

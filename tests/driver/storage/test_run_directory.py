@@ -183,14 +183,14 @@ def test_what_may_change_is_reported_old_and_new_and_so_are_versions():
 
 
 def test_the_identity_of_a_run_is_what_may_not_change_as_json():
-    told = run_directory.identity(RUN, KNOBS)
-    assert json.loads(json.dumps(told)) == told
-    assert not told.keys() & RESUMABLE_CHANGES
-    assert told["seeds"] == list(RUN.seeds)
-    assert told["model.num_members"] == KNOBS.model.num_members
-    assert (told["agent"], told["agent.target_entropy"]) == ("sac", KNOBS.agent.target_entropy)
-    assert run_directory.identity(dataclasses.replace(RUN, num_steps=5, run_dir="x"), KNOBS) == told
-    assert run_directory.identity(dataclasses.replace(RUN, env="Ant-v5"), KNOBS) != told
+    identity = run_directory.identity(RUN, KNOBS)
+    assert json.loads(json.dumps(identity)) == identity
+    assert not identity.keys() & RESUMABLE_CHANGES
+    assert identity["seeds"] == list(RUN.seeds)
+    assert identity["model.num_members"] == KNOBS.model.num_members
+    assert (identity["agent"], identity["agent.target_entropy"]) == ("sac", KNOBS.agent.target_entropy)
+    assert run_directory.identity(dataclasses.replace(RUN, num_steps=5, run_dir="x"), KNOBS) == identity
+    assert run_directory.identity(dataclasses.replace(RUN, env="Ant-v5"), KNOBS) != identity
 
 
 def test_another_agent_is_another_run():
@@ -202,8 +202,8 @@ def test_another_agent_is_another_run():
 
 def identity_of_an_older_version(run, knobs, *unknown):
     """The identity as it was kept when agents could not be chosen: by the names of the knobs alone."""
-    told = run_directory.identity(run, knobs)
-    return {path.rpartition(".")[2]: value for path, value in told.items() if path not in ("agent", *unknown)}
+    identity = run_directory.identity(run, knobs)
+    return {path.rpartition(".")[2]: value for path, value in identity.items() if path not in ("agent", *unknown)}
 
 
 @pytest.mark.parametrize("algorithm", OLD_ROWS)
@@ -218,11 +218,11 @@ def test_checkpoints_of_older_versions_are_known_by_the_names_of_their_knobs(tmp
         return Checkpoints(tmp_path, 3, identity, defaults).restore_latest()
 
     assert restore(knobs).record == {"step": 1}
-    for changes, told in (
+    for changes, reason in (
         ({"agent.discount": 0.6}, "discount was 0.5, is 0.6"),
         ({"agent.hidden_units": 8}, "hidden_units was 256, is 8"),
     ):
-        with pytest.raises(StorageFailure, match=f"belongs to another run: {told}$"):
+        with pytest.raises(StorageFailure, match=f"belongs to another run: {reason}$"):
             restore(options.replace(knobs, changes))
 
 
@@ -341,8 +341,8 @@ def test_nothing_else_may_change():
 
 def test_a_summary_says_how_the_run_ended(mbpo_run):
     summary = json.loads((mbpo_run / "summary.json").read_text())
-    told = {"algorithm": "mbpo", "env": "InvertedPendulum-v5", "step": 160, "num_steps": 160}
-    assert {name: summary[name] for name in told} == told
+    expected = {"algorithm": "mbpo", "env": "InvertedPendulum-v5", "step": 160, "num_steps": 160}
+    assert {name: summary[name] for name in expected} == expected
     assert set(summary["seeds"]) == {"0", "1", "2"}
     for seed, outcome in summary["seeds"].items():
         lines = tiny_runs.lines(mbpo_run, int(seed))

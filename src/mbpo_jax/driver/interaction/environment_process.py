@@ -60,11 +60,11 @@ class SimulatorProcess:
             raise
 
     def reset(self, seed: int) -> np.ndarray:
-        """As `Simulator.reset`."""
+        """Begins an episode in the process, as `Simulator.reset`; returns its first observation [O], float32."""
         return self._outcome(RESET, SEED.pack(seed)).next_obs
 
     def step(self, action: np.ndarray) -> Step:
-        """As `Simulator.step`."""
+        """Takes one step in the process, as `Simulator.step`."""
         return self._outcome(STEP, np.ascontiguousarray(action, self.spaces.action_low.dtype).tobytes())
 
     def close(self) -> None:

@@ -48,7 +48,7 @@ class Simulator:
     def __init__(
         self, env_id: str, max_episode_steps: int, seed: int = 0, alone: bool = True, renders: bool = False
     ) -> None:
-        """Makes it.
+        """Makes the environment, and refuses spaces that cannot be served.
 
         Args:
           seed: of the global generators, for what it draws from them while it is made.
@@ -60,7 +60,7 @@ class Simulator:
         with _blaming(), self._generators():
             self._env = making.make(env_id, max_episode_steps, renders)
             self._observations, self._actions = spaces.check(env_id, self._env)
-        self.spaces: Spaces = spaces.of(self._observations, self._actions, self._env.spec.max_episode_steps)
+        self.spaces: Spaces = spaces.from_gymnasium(self._observations, self._actions, self._env.spec.max_episode_steps)
 
     def reset(self, seed: int) -> np.ndarray:
         """Begins an episode; returns its first observation [O], float32."""
@@ -89,7 +89,7 @@ class Simulator:
                 is_number = self.spaces.action_start is not None  # environments look it up: an array has no hash
                 obs, reward, terminated, truncated, _ = self._env.step(given[()] if is_number else given)
             except ValueError as error:
-                raise _of_unpacking(error) or error from None
+                raise _unpacking_failure(error) or error from None
             flags = _flag("terminated", terminated), _flag("truncated", truncated)
             return Step(self._observation(obs), _number("reward", reward), *flags)
 
@@ -173,7 +173,7 @@ def _below_this_package(trace: TracebackType | None) -> TracebackType | None:
     return trace
 
 
-def _of_unpacking(error: ValueError) -> Failure | None:
+def _unpacking_failure(error: ValueError) -> Failure | None:
     """Returns what to say where Gymnasium or we found another number of values than step returns."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:

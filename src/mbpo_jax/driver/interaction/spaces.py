@@ -60,7 +60,7 @@ class Spaces(NamedTuple):
         return _in_words(self.obs_dim, self.obs_start), _in_words(self.action_low.size, self.action_start)
 
 
-def of(observations: Box | Discrete, actions: Box | Discrete, max_episode_steps: int) -> Spaces:
+def from_gymnasium(observations: Box | Discrete, actions: Box | Discrete, max_episode_steps: int) -> Spaces:
     """Returns the sizes and bounds of spaces that `check` has accepted."""
     if isinstance(observations, Discrete) and isinstance(actions, Discrete):
         sizes, starts = (int(observations.n), int(actions.n)), (int(observations.start), int(actions.start))

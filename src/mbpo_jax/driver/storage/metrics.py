@@ -51,7 +51,7 @@ class MetricsWriter:
 
     @property
     def offset(self) -> int:
-        """The length of the file in bytes, always the end of a line; a checkpoint stores it."""
+        """Returns the length of the file in bytes, always the end of a line; a checkpoint stores it."""
         return self._closed_at if self._fd is None else os.fstat(self._fd).st_size
 
     def write(self, step: SupportsIndex, seed: SupportsIndex, values: Mapping[str, Any]) -> None:

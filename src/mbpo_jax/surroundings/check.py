@@ -1,12 +1,12 @@
-"""What a look at one part of the surroundings gives."""
+"""What the check of one part of the surroundings finds."""
 
 import dataclasses
 from collections.abc import Callable
 
 
 @dataclasses.dataclass
-class Look:
-    """Lines about one part, and in words what would go wrong."""
+class Check:
+    """Lines about one part, and what would go wrong there."""
 
     title: str
     lines: list[str] = dataclasses.field(default_factory=list)
@@ -15,14 +15,14 @@ class Look:
     lacks: list[str] = dataclasses.field(default_factory=list)  # what would not be there, though runs go on
 
 
-def guarded(title: str, fill: Callable[[Look], None]) -> Look:
-    """Returns a look; one line of what `fill` raises, whatever it is, where the surroundings are that odd."""
-    look = Look(title)
+def guarded(title: str, fill: Callable[[Check], None]) -> Check:
+    """Returns the check that `fill` fills; whatever it raises, in odd surroundings, becomes a line."""
+    check = Check(title)
     try:
-        fill(look)
+        fill(check)
     except Exception as error:
-        look.lines.append(f"could not be looked at ({type(error).__name__}: {' '.join(str(error).split())})")
-    return look
+        check.lines.append(f"could not be looked at ({type(error).__name__}: {' '.join(str(error).split())})")
+    return check
 
 
 def size(num_bytes: float) -> str:
