@@ -70,8 +70,8 @@ def test_the_penalty_of_the_policy_is_set_beside_that_of_the_data():
     })  # fmt: skip
     phase = reporting.with_penalty(PHASE, "largest_std_norm", world, agent)
     _, report = jax.jit(phase.functions[0])(jax.random.key(0), STATE, real_rows())
-    told = {name: float(value) for name, value in report.metrics.items()}
-    assert told["data_penalty_mean"] == pytest.approx(4 * 0.5 * 2**0.5, rel=1e-5)
-    assert told["penalty_max"] == pytest.approx(4 * 2**0.5, rel=1e-5)
-    assert told["penalty_mean"] == pytest.approx(4 * 0.55 * 2**0.5, rel=1e-3)
+    metrics = {name: float(value) for name, value in report.metrics.items()}
+    assert metrics["data_penalty_mean"] == pytest.approx(4 * 0.5 * 2**0.5, rel=1e-5)
+    assert metrics["penalty_max"] == pytest.approx(4 * 2**0.5, rel=1e-5)
+    assert metrics["penalty_mean"] == pytest.approx(4 * 0.55 * 2**0.5, rel=1e-3)
     assert reporting.with_penalty(PHASE, penalties.NO_PENALTY, world, agent) is PHASE
