@@ -201,7 +201,7 @@ def test_the_return_of_the_data_counts_the_rows_that_a_model_leaves_out(data, tm
         kept = setup.task_to_json(made)
     # A time limit's last row has no successor either; it is left out, with its reward of 0.
     assert made.data_set.terminal.sum() == 0
-    assert kept["dataset_return_mean"] == pytest.approx(5.0, abs=0.4)
+    assert kept["dataset_return_mean"] == pytest.approx(80 / 15)  # 8 of 15 episodes end by a terminal
 
 
 def test_the_rows_of_an_offline_run_are_those_of_its_data(whole):

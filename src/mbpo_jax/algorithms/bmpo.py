@@ -263,8 +263,8 @@ def start_round(parts: Parts, key: Key, state: BmpoState, real: Replay) -> tuple
         "real_value_mean": jnp.mean(value),
         "start_value_mean": jnp.mean(value[chosen]),
     }
-    told = metrics | phases.start_metrics(phases.known_rule(parts.spec), rows)
-    return state.replace(rollouts=rollouts), Report(told, (watched,))
+    metrics |= phases.start_metrics(phases.known_rule(parts.spec), rows)
+    return state.replace(rollouts=rollouts), Report(metrics, (watched,))
 
 
 def step_round(parts: Parts, key: Key, state: BmpoState, real: Replay) -> tuple[BmpoState, Report]:

@@ -198,7 +198,7 @@ def roll_out(
 
 
 def start_metrics(rule: TerminationFn, rows: Transition) -> Metrics:
-    """Returns what a round tells of the real rows [B, ...] that it starts from."""
+    """Returns metrics of real rows [B, ...]: their rewards, and how often the rule and the environment disagree."""
     disagree = rule(rows.obs, rows.action, rows.next_obs) != (rows.terminal > 0.5)
     return {
         "real_reward_min": jnp.min(rows.reward),
