@@ -4,7 +4,7 @@ import jax
 import optax
 from flax import struct
 
-from mbpo_jax.types import PyTree
+from mbpo_jax.types import Array, PyTree
 
 
 class Learner(struct.PyTreeNode, kw_only=True):
@@ -19,9 +19,13 @@ def init(optimizer: optax.GradientTransformation, params: PyTree) -> Learner:
     return Learner(params=params, opt_state=optimizer.init(params))
 
 
-def step(optimizer: optax.GradientTransformation, learner: Learner, grads: PyTree) -> Learner:
-    """Takes one step of the optimiser along gradients of the shape of the parameters."""
+def step(
+    optimizer: optax.GradientTransformation, learner: Learner, grads: PyTree, share: Array | None = None
+) -> Learner:
+    """Takes one step, or that `share` [] of it, of the optimiser along gradients of the shape of the parameters."""
     updates, opt_state = optimizer.update(grads, learner.opt_state, learner.params)
+    if share is not None:
+        updates = jax.tree.map(lambda update: share * update, updates)
     return Learner(params=optax.apply_updates(learner.params, updates), opt_state=opt_state)
 
 

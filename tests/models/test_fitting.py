@@ -96,15 +96,20 @@ def fit_to_end(model, key, state, buffer, run):
     return state, metrics, calls
 
 
+def split_rows(key, num_rows, config=gaussian.GaussianConfig(), num_added=None):
+    num_added = num_rows if num_added is None else num_added
+    return fit_rows.split_rows(key, jnp.asarray(num_rows), jnp.asarray(num_added), config)
+
+
 @pytest.mark.parametrize(("num_rows", "expected"), [(1000, 200), (5000, 1000), (30_000, 5000), (999, 199), (4, 0)])
 def test_held_out_rows_are_a_fifth_but_at_most_5000(num_rows, expected):
-    split = fit_rows.split_rows(jax.random.key(0), jnp.asarray(num_rows), gaussian.GaussianConfig())
+    split = split_rows(jax.random.key(0), num_rows)
     assert int(split.num_holdout) == expected
     assert int(split.num_train) == num_rows - expected
 
 
 def test_held_out_and_training_rows_share_nothing_and_cover_everything():
-    split = fit_rows.split_rows(jax.random.key(3), jnp.asarray(503), gaussian.GaussianConfig())
+    split = split_rows(jax.random.key(3), 503)
     held_out = np.asarray(split.holdout(jnp.arange(split.num_holdout)))
     learnt = np.asarray(split.train(jnp.arange(split.num_train)))
     assert sorted([*held_out, *learnt]) == list(range(503))
@@ -124,7 +129,7 @@ def all_minibatches(key, split, epoch, config=THREE, pass_number=0):
 
 
 def test_each_member_bootstraps_its_own_set_once_per_fit_and_reshuffles_it_every_epoch():
-    split = fit_rows.split_rows(jax.random.key(0), jnp.asarray(2000), gaussian.GaussianConfig())
+    split = split_rows(jax.random.key(0), 2000)
     first = all_minibatches(jax.random.key(1), split, 0)
     second = all_minibatches(jax.random.key(1), split, 1)
     other_fit = all_minibatches(jax.random.key(2), split, 0)
@@ -153,9 +158,7 @@ FEW_ROWS = gaussian.GaussianConfig(num_members=3, num_elites=3, fit_epoch_miniba
 
 
 def test_an_epoch_of_few_rows_is_several_passes_each_in_an_order_of_its_own():
-    split = fit_rows.split_rows(
-        jax.random.key(0), jnp.asarray(750), FEW_ROWS
-    )  # 600 to learn from: 3 minibatches a pass
+    split = split_rows(jax.random.key(0), 750, FEW_ROWS)  # 600 to learn from: 3 minibatches a pass
     assert int(fit_rows.num_epoch_minibatches(split.num_train, FEW_ROWS)) == 7
     passes = [
         all_minibatches(jax.random.key(1), split, epoch, FEW_ROWS, number) for epoch in (0, 1) for number in (0, 1, 2)
@@ -169,7 +172,7 @@ def test_an_epoch_of_few_rows_is_several_passes_each_in_an_order_of_its_own():
 
 
 def test_an_epoch_of_many_rows_is_one_pass_whatever_its_least_is():
-    split = fit_rows.split_rows(jax.random.key(0), jnp.asarray(2500), FEW_ROWS)  # 2,000 to learn from: 8 minibatches
+    split = split_rows(jax.random.key(0), 2500, FEW_ROWS)  # 2,000 to learn from: 8 minibatches
     assert int(fit_rows.num_epoch_minibatches(split.num_train, FEW_ROWS)) == 8
     for epoch in (0, 3):
         few, paper = (all_minibatches(jax.random.key(1), split, epoch, config) for config in (FEW_ROWS, THREE))
@@ -185,7 +188,7 @@ def test_weight_penalty_by_hand():
 
 def test_training_moments_are_those_of_the_training_rows():
     buffer = buffer_of(1700)
-    split = fit_rows.split_rows(jax.random.key(5), jnp.asarray(1700), gaussian.GaussianConfig())
+    split = split_rows(jax.random.key(5), 1700)
     rows = replay.take(buffer, split.train(jnp.arange(split.num_train)))
     inputs = np.concatenate([rows.obs, rows.action], -1).astype(np.float64)
     moments = MOMENTS(split, buffer)
@@ -211,7 +214,7 @@ def test_the_held_out_error_is_of_the_held_out_rows_by_hand(num_rows, fraction):
     """In two blocks of rows, not all full. Where nothing is held out it is of all rows."""
     _, _, state = build()
     config, buffer = gaussian.GaussianConfig(holdout_fraction=fraction), buffer_of(num_rows, num_rows)
-    split = fit_rows.split_rows(jax.random.key(4), jnp.asarray(num_rows), config)
+    split = split_rows(jax.random.key(4), num_rows, config)
     ages = split.holdout(jnp.arange(split.num_holdout)) if fraction else jnp.arange(num_rows)
     assert len(ages) > 1000
     rows, inputs = replay.take(buffer, ages), MOMENTS(split, buffer)
@@ -229,7 +232,7 @@ def test_a_target_that_never_changes_counts_as_explained():
     _, _, state = build()
     buffer = buffer_of(1300)
     rows = buffer.rows.replace(reward=jnp.full_like(buffer.rows.reward, 0.45))
-    split = fit_rows.split_rows(jax.random.key(4), jnp.asarray(1300), gaussian.GaussianConfig())
+    split = split_rows(jax.random.key(4), 1300)
     shares = EXPLAINED(split, buffer.replace(rows=rows), model_state.belief(state))
     assert float(shares[0]) == 1.0
     assert (np.asarray(shares[1:]) < 1.0).all()
@@ -244,7 +247,7 @@ def test_a_fit_reports_what_its_elites_explain_and_only_at_its_end():
         if "explained_share_per_target" in report.metrics:
             shares.append(np.asarray(report.metrics["explained_share_per_target"]))
     assert all((share == 0).all() for share in shares[:-1])
-    split = fit_rows.split_rows(jax.random.split(jax.random.key(1))[0], jnp.asarray(1000), gaussian.GaussianConfig())
+    split = split_rows(jax.random.split(jax.random.key(1))[0], 1000)
     np.testing.assert_allclose(shares[-1], EXPLAINED(split, buffer, model_state.belief(state)), rtol=1e-5)
 
 
@@ -255,7 +258,7 @@ def test_one_step_equals_the_loss_of_the_official_code_written_out():
     begun, _ = run(key, before, buffer)
     after, _ = run(key, begun, buffer)
     key_split, key_rows = jax.random.split(key)
-    split = fit_rows.split_rows(key_split, jnp.asarray(500), gaussian.GaussianConfig())
+    split = split_rows(key_split, 500)
     rows = replay.take(
         buffer, DRAW(key_rows, split, 0, jnp.asarray(0), dataclasses.replace(THREE, model_batch_size=64))
     )
@@ -329,7 +332,7 @@ def test_every_member_ends_at_its_own_best_snapshot_and_the_best_are_elites():
     # A large step size makes errors jump, so the last weights are not the best ones.
     model, run, state = build(model_learning_rate=0.05, model_batch_size=128)
     buffer, key = buffer_of(800), jax.random.key(1)
-    split = fit_rows.split_rows(jax.random.split(key)[0], jnp.asarray(800), gaussian.GaussianConfig())
+    split = split_rows(jax.random.split(key)[0], 800)
     errors, best, best_params = [], np.full(3, np.inf), [None] * 3
     state, _ = run(key, state, buffer)
     while (program := model.fit.due(state)) != FINISHED:

@@ -47,6 +47,8 @@ MODEL = GaussianConfig(
     model_hidden_units=256,
     model_weight_decays=(0.0, 0.0, 0.0, 0.0),
     scale_targets=True,
+    fixed_holdout=True,
+    fit_decay_fraction=0.5,
     fit_patience_epochs=50,
     fit_max_gradient_steps=1000,
 )

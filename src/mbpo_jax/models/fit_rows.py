@@ -20,11 +20,16 @@ from mbpo_jax.types import Array, Key
 
 
 class Split(struct.PyTreeNode, kw_only=True):
-    """Which rows a fit learns from: a random order of all rows, of which the first `num_holdout` are held out."""
+    """Which rows a fit learns from.
 
-    order: Array  # round keys of the permutation of range(num_rows)
+    Either a random order of all rows, of which the first `num_holdout` are held out, or every so many-th row.
+    """
+
     num_rows: Array  # []
     num_holdout: Array  # []
+    order: Array | None = None  # round keys of the permutation of range(num_rows); None: the rows held out are fixed
+    first: Array | None = None  # [], age of the oldest row held out, where they are fixed
+    one_in: int = struct.field(pytree_node=False, default=0)  # rows from there on that is held out
 
     @property
     def num_train(self) -> Array:
@@ -33,10 +38,15 @@ class Split(struct.PyTreeNode, kw_only=True):
 
     def holdout(self, index: Array) -> Array:
         """Returns ages, in the buffer, of held-out rows [...]."""
+        if self.order is None:
+            return self.first + self.one_in * index
         return permutation.shuffled(self.order, index, self.num_rows)
 
     def train(self, index: Array) -> Array:
         """Returns ages, in the buffer, of training rows [...]."""
+        if self.order is None:
+            after = index - self.first  # there, each held-out row comes before one_in - 1 others
+            return jnp.where(after < 0, index, index + after // (self.one_in - 1) + 1)
         return permutation.shuffled(self.order, self.num_holdout + index, self.num_rows)
 
 
@@ -46,10 +56,23 @@ def num_holdout_rows(num_rows: Array, config: GaussianConfig) -> Array:
     return jnp.minimum(num_holdout, config.max_holdout_rows)
 
 
-def split_rows(key: Key, num_rows: Array, config: GaussianConfig) -> Split:
-    """Draws the split of a fit over `num_rows` rows."""
-    order = permutation.round_keys(key)
-    return Split(order=order, num_rows=num_rows, num_holdout=num_holdout_rows(num_rows, config))
+def split_rows(key: Key, num_rows: Array, num_added: Array, config: GaussianConfig) -> Split:
+    """Returns the split of a fit over `num_rows` rows: drawn, or by the number of each row, how many came before it.
+
+    By its number a row keeps its side from one fit to the next. Where `max_holdout_rows` are fewer than one in so many,
+    they are the newest of these, and the older ones are learnt from from then on.
+
+    Args:
+      num_rows: [], the rows in force.
+      num_added: [], the rows that were ever added, these and those that gave way.
+    """
+    num_holdout = num_holdout_rows(num_rows, config)
+    if not config.fixed_holdout:
+        return Split(num_rows=num_rows, num_holdout=num_holdout, order=permutation.round_keys(key))
+    one_in = round(1.0 / config.holdout_fraction)
+    newest = num_rows - 1 - (num_added - 1) % one_in  # age of the newest row whose number is a multiple
+    first = jnp.where(num_holdout > 0, newest - one_in * (num_holdout - 1), num_rows)
+    return Split(num_rows=num_rows, num_holdout=num_holdout, first=first, one_in=one_in)
 
 
 def num_pass_minibatches(num_train: Array, config: GaussianConfig) -> Array:

@@ -81,7 +81,7 @@ def no_fit(params: PyTree, num_members: int) -> FitState:
 def start(fit: Fit, key: Key, model: EnsembleState, buffer: Replay) -> tuple[EnsembleState, Report]:
     """Starts a fit over the rows in the buffer: chooses those held out, and the scales of inputs and targets."""
     key_split, _ = jax.random.split(key)
-    split = fit_rows.split_rows(key_split, buffer.size, fit.config)
+    split = fit_rows.split_rows(key_split, buffer.size, buffer.num_added, fit.config)
     model = model.replace(
         inputs=fit_passes.training_moments(fit.encoding, split, buffer),
         targets=_target_moments(fit, split, buffer),
@@ -109,7 +109,7 @@ def take_minibatches(
     """Takes a gradient step on each of so many minibatches; their rows are gathered before the first step."""
     key_split, key_rows = jax.random.split(key)
     now = model.fit
-    split = fit_rows.split_rows(key_split, now.num_rows, fit.config)
+    split = fit_rows.split_rows(key_split, now.num_rows, buffer.num_added, fit.config)
     minibatch = now.minibatch + jnp.arange(num_minibatches)
     age = fit_rows.bootstrap_rows(key_rows, split, now.epoch, minibatch, fit.config)
     x, y = fit_rows.examples(fit.encoding, buffer, age)
@@ -124,7 +124,7 @@ def end_epoch(fit: Fit, key: Key, model: EnsembleState, buffer: Replay) -> tuple
     """Keeps the members that improved on held-out rows; ends the fit when none has for too many epochs."""
     config, member = fit.config, fit.member
     key_split, _ = jax.random.split(key)
-    split = fit_rows.split_rows(key_split, model.fit.num_rows, config)
+    split = fit_rows.split_rows(key_split, model.fit.num_rows, buffer.num_added, config)
     mse = fit_passes.holdout_mse(member, fit.encoding, split, buffer, belief(model))
     watched = _watch_epoch(fit, mse, model.members)
     before = model.fit
@@ -189,13 +189,14 @@ def _steps_allowed(config: GaussianConfig, now: FitState) -> Array:
 
 def gradient_step(fit: Fit, model: EnsembleState, minibatch: Minibatch) -> tuple[EnsembleState, tuple[Array, Watched]]:
     """Takes one step of every member and of what they share; returns each member's loss [M] too."""
-    update = ensemble.lift(functools.partial(_update_member, fit), (0, None, 0, 0, None))
+    share = _step_share(fit.config, model.fit.num_steps)
+    update = ensemble.lift(functools.partial(_update_member, fit, share), (0, None, 0, 0, None))
     members, shared_grads, loss, gradient = update(model.members, model.shared.params, *minibatch)
     own_grads = jax.grad(fit.member.shared_loss)(model.shared.params)
     shared_grads = jax.tree.map(lambda grads, own: jnp.sum(grads, 0) + own, shared_grads, own_grads)
     model = model.replace(
         members=members,
-        shared=learner.step(fit.optimizer, model.shared, shared_grads),
+        shared=learner.step(fit.optimizer, model.shared, shared_grads, share),
         fit=model.fit.replace(minibatch=model.fit.minibatch + 1, num_steps=model.fit.num_steps + 1),
     )
     quantities = {
@@ -206,14 +207,22 @@ def gradient_step(fit: Fit, model: EnsembleState, minibatch: Minibatch) -> tuple
     return model, (loss, health.watch(quantities, unit=UNIT))
 
 
+def _step_share(config: GaussianConfig, num_steps: Array) -> Array | None:
+    """Returns the share [] of the step size after `num_steps` of a fit; None: it is always whole."""
+    if not config.fit_decay_fraction:
+        return None
+    num_falling = config.fit_decay_fraction * config.fit_max_gradient_steps
+    return jnp.minimum(1.0, (config.fit_max_gradient_steps - num_steps) / num_falling)
+
+
 def _update_member(
-    fit: Fit, member: Learner, shared: PyTree, x: Array, y: Array, weights: Array
+    fit: Fit, share: Array | None, member: Learner, shared: PyTree, x: Array, y: Array, weights: Array
 ) -> tuple[Learner, PyTree, Array, Array]:
-    """Takes a step of one member; returns the gradients of what is shared, its loss [] and its bias gradient [] too."""
+    """Takes a `share` of a step of a member; returns gradients of what is shared, its loss [], its bias gradient []."""
     loss, (grads, shared_grads) = jax.value_and_grad(fit.member.loss, argnums=(0, 1))(
         member.params, shared, x, y, weights
     )
-    return learner.step(fit.optimizer, member, grads), shared_grads, loss, health.bias_magnitude(grads)
+    return learner.step(fit.optimizer, member, grads, share), shared_grads, loss, health.bias_magnitude(grads)
 
 
 def _watch_epoch(fit: Fit, mse: Array, members: Learner) -> Watched:

@@ -31,6 +31,12 @@ class GaussianConfig:
     )
     holdout_fraction: float = option(0.2, "Share of the real rows held out of a fit.", minimum=0.0, maximum=0.9)
     max_holdout_rows: int = option(5000, "Maximum number of real rows held out of a fit.", minimum=1)
+    fixed_holdout: bool = option(
+        False,
+        "Hold the same rows out of every fit, one in so many; without it they are drawn anew, and most of them were "
+        "learnt from before.",
+        before=False,
+    )
     fit_patience_epochs: int = option(
         5, "A fit stops after more epochs than this without any member improving.", minimum=0
     )
@@ -47,6 +53,13 @@ class GaussianConfig:
     fit_max_gradient_steps: int = option(
         500, "Maximum gradient steps of a model fit; 0: no limit, early stopping decides.", minimum=0, before=0
     )
+    fit_decay_fraction: float = option(
+        0.0,
+        "Share of fit_max_gradient_steps, its last, during which the step size falls to 0.",
+        minimum=0.0,
+        maximum=1.0,
+        before=0.0,
+    )
     fit_slice_minibatches: int = option(
         16,
         "Minibatches per compiled call of a fit; with more, progress shows and Ctrl-C acts later.",
@@ -55,6 +68,14 @@ class GaussianConfig:
 
     def __post_init__(self) -> None:
         check(self)
+        one_in = 1.0 / self.holdout_fraction if self.holdout_fraction else 0.0
+        if self.fixed_holdout and (one_in < 2.0 or abs(one_in - round(one_in)) > 1e-3):
+            raise ValueError(
+                "fixed_holdout needs a holdout_fraction of one in so many rows: 0.5, 0.25, 0.2, 0.1, ...; "
+                f"got {self.holdout_fraction}"
+            )
+        if self.fit_decay_fraction and not self.fit_max_gradient_steps:
+            raise ValueError(f"fit_decay_fraction {self.fit_decay_fraction} needs fit_max_gradient_steps, which is 0")
         if self.num_elites > self.num_members:
             raise ValueError(f"num_elites must be at most num_members ({self.num_members}), got {self.num_elites}")
 
