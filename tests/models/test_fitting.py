@@ -96,9 +96,9 @@ def fit_to_end(model, key, state, buffer, run):
     return state, metrics, calls
 
 
-def split_rows(key, num_rows, config=gaussian.GaussianConfig(), num_added=None):
-    num_added = num_rows if num_added is None else num_added
-    return fit_rows.split_rows(key, jnp.asarray(num_rows), jnp.asarray(num_added), config)
+def split_rows(key, num_rows, config=None, num_added=None):
+    config = config or gaussian.GaussianConfig()
+    return fit_rows.split_rows(key, jnp.asarray(num_rows), jnp.asarray(num_added or num_rows), config)
 
 
 @pytest.mark.parametrize(("num_rows", "expected"), [(1000, 200), (5000, 1000), (30_000, 5000), (999, 199), (4, 0)])
@@ -114,6 +114,73 @@ def test_held_out_and_training_rows_share_nothing_and_cover_everything():
     learnt = np.asarray(split.train(jnp.arange(split.num_train)))
     assert sorted([*held_out, *learnt]) == list(range(503))
     assert list(held_out) != sorted(held_out)  # a random fifth, not the oldest
+
+
+@pytest.mark.parametrize("capacity", [10_000, 130])
+def test_a_row_once_learnt_from_is_never_held_out_of_a_later_fit(capacity):
+    """With `fixed_holdout`: as rows come in, as old ones give way, and where a fifth is more than may be held out."""
+    config = gaussian.GaussianConfig(fixed_holdout=True, max_holdout_rows=20)
+    learnt = set()
+    for num_added in (3, 4, 7, 50, 99, 100, 101, 333, 1000):
+        num_rows = min(num_added, capacity)
+        split = split_rows(jax.random.key(num_added), num_rows, config, num_added)
+        oldest = num_added - num_rows  # number of the row of age 0
+        held_out = np.asarray(split.holdout(jnp.arange(split.num_holdout))) + oldest
+        now = np.asarray(split.train(jnp.arange(split.num_train))) + oldest
+        assert sorted([*held_out, *now]) == list(range(oldest, num_added))
+        assert len(held_out) == min(num_rows // 5, 20)
+        assert (held_out % 5 == 4).all()
+        assert not learnt & set(held_out.tolist())
+        learnt |= set(now.tolist())
+    assert held_out.tolist() == list(range(904, 1000, 5))  # the newest that may be held out
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.3, 0.9])
+def test_a_fixed_split_holds_out_one_in_so_many(fraction):
+    with pytest.raises(ValueError, match=rf"needs a holdout_fraction of one in so many rows: .*; got {fraction}"):
+        gaussian.GaussianConfig(fixed_holdout=True, holdout_fraction=fraction)
+
+
+def test_steps_of_a_fit_fall_to_nothing_during_its_last_part():
+    """Halves of 80 steps: the share of a step is 1 until step 40, and then falls by a 40th each."""
+    whole, falling = (
+        fitting.Fit(
+            dataclasses.replace(FIT.config, fit_max_gradient_steps=80, fit_decay_fraction=fraction),
+            FIT.member,
+            FIT.encoding,
+            optax.sgd(1.0),
+        )
+        for fraction in (0.0, 0.5)
+    )
+    rng = np.random.default_rng(0)
+    minibatch = rng.normal(size=(3, 64, 5)), rng.normal(size=(3, 64, 4)), np.full(64, 1 / 64)
+    minibatch = jax.tree.map(jnp.float32, minibatch)
+    _, _, state = build()
+    no_memory = whole.optimizer.init(state.members.params)
+    state = state.replace(
+        members=state.members.replace(opt_state=no_memory), shared=state.shared.replace(opt_state=no_memory)
+    )
+
+    def moved(fit, num_steps):
+        before = state.replace(fit=state.fit.replace(num_steps=jnp.asarray(num_steps)))
+        after, _ = jax.jit(functools.partial(fitting.gradient_step, fit))(before, minibatch)
+        return [
+            np.asarray(a - b)
+            for learner in ("members", "shared")
+            for a, b in zip(
+                jax.tree.leaves(getattr(after, learner).params), jax.tree.leaves(getattr(before, learner).params)
+            )
+        ]
+
+    for num_steps, share in ((0, 1.0), (40, 1.0), (60, 0.5), (79, 0.025)):
+        for got, all_of_it in zip(moved(falling, num_steps), moved(whole, num_steps)):
+            assert np.abs(all_of_it).max() > 0.0
+            np.testing.assert_allclose(got, share * all_of_it, atol=1e-6)
+
+
+def test_steps_that_fall_need_an_end_to_fall_to():
+    with pytest.raises(ValueError, match=r"fit_decay_fraction 0.5 needs fit_max_gradient_steps, which is 0"):
+        gaussian.GaussianConfig(fit_decay_fraction=0.5, fit_max_gradient_steps=0)
 
 
 DRAW = jax.jit(fit_rows.bootstrap_rows, static_argnums=4)

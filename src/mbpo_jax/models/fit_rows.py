@@ -70,7 +70,7 @@ def split_rows(key: Key, num_rows: Array, num_added: Array, config: GaussianConf
     if not config.fixed_holdout:
         return Split(num_rows=num_rows, num_holdout=num_holdout, order=permutation.round_keys(key))
     one_in = round(1.0 / config.holdout_fraction)
-    newest = num_rows - 1 - (num_added - 1) % one_in  # age of the newest row whose number is a multiple
+    newest = num_rows - 1 - num_added % one_in  # age of the newest row with the number one_in * i - 1
     first = jnp.where(num_holdout > 0, newest - one_in * (num_holdout - 1), num_rows)
     return Split(num_rows=num_rows, num_holdout=num_holdout, first=first, one_in=one_in)
 
