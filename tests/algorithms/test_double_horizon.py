@@ -120,6 +120,35 @@ def test_the_gradient_of_the_actor_goes_through_the_dynamics(agent):
     assert max(float(jnp.max(jnp.abs(a - b))) for a, b in pairs) > 1e-3
 
 
+def test_the_gradient_through_a_learned_model_is_that_of_finite_differences(agent):
+    """For each array of the actor, a step of 0.01 to both sides along the gradient changes the value as it says."""
+    parts = double_horizon.build_parts(PARTS.config, SPEC)
+    state = jax.jit(functools.partial(double_horizon.init, parts))(jax.random.key(4))
+    moves = double_horizon.dynamics(parts, state)
+    assert moves.num_groups == 2
+
+    def value(params):
+        ahead = imagined_update.imagine_steps(parts.agent, 3, moves, KEY, agent, OBS, params)
+        tail = bounded_sac.mean_value(parts.agent, agent, ahead.last_obs, ahead.last_action)
+        return jnp.mean(ahead.known + ahead.first_bonus + ahead.discount * tail)
+
+    value, grads = jax.jit(value), jax.jit(jax.grad(value))(agent.actor.params)
+    leaves, structure = jax.tree.flatten(agent.actor.params)
+    checked = 0
+    for number, along in enumerate(jax.tree.leaves(grads)):
+        slope = float(np.linalg.norm(along))
+        if slope < 1e-2:  # float32 cannot tell it from rounding
+            continue
+
+        def moved(step, number=number, along=along, slope=slope):
+            changed = [*leaves[:number], leaves[number] + step * along / slope, *leaves[number + 1 :]]
+            return float(value(structure.unflatten(changed)))
+
+        assert (moved(0.01) - moved(-0.01)) / 0.02 == pytest.approx(slope, rel=0.01)
+        checked += 1
+    assert checked == len(leaves)
+
+
 def test_an_update_of_the_critics_alone_leaves_actor_and_temperature_as_they_are(agent):
     update = jax.jit(functools.partial(imagined_update.update_once, PARTS.agent, 3, moving(), False))
     after, (metrics, _) = update(agent, OBS, KEY)

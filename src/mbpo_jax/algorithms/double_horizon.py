@@ -37,6 +37,7 @@ from mbpo_jax.types import (
     PyTree,
     Report,
     Spec,
+    TerminationFn,
     Transition,
     WorldModel,
 )
@@ -117,8 +118,7 @@ def build(config: DoubleHorizonConfig, spec: Spec) -> Algorithm:
     Raises:
       ValueError: the spec has no termination function, and none is learnt.
     """
-    world = phases.with_ends(homoscedastic.build(config.model, spec), spec, config.termination_fn)
-    parts = Parts(config, spec, world, bounded_sac.build(config.agent, spec))
+    parts = build_parts(config, spec)
     burst = Programs(
         (
             functools.partial(start_burst, parts),
@@ -127,16 +127,30 @@ def build(config: DoubleHorizonConfig, spec: Spec) -> Algorithm:
         ),
         due,
     )
-    burst = reporting.with_rule(burst, lambda state: phases.rule_of(world, world.belief(state.model), spec))
+    burst = reporting.with_rule(burst, functools.partial(rule_of, parts))
     every, first = config.fit_every_steps, config.exploration_steps
     return Algorithm(
         init=functools.partial(init, parts),
-        phases=(Phase("fit_model", every, first, phases.fit_model(world)), Phase("update_agent", every, first, burst)),
+        phases=(
+            Phase("fit_model", every, first, phases.fit_model(parts.world)),
+            Phase("update_agent", every, first, burst),
+        ),
         exploration_steps=first,
         replay_capacity=config.replay_capacity,
         dynamics=functools.partial(dynamics, parts),
         **reactive(bounded_sac.acting(parts.agent)),
     )
+
+
+def build_parts(config: DoubleHorizonConfig, spec: Spec) -> Parts:
+    """Returns what the functions below need."""
+    world = phases.with_ends(homoscedastic.build(config.model, spec), spec, config.termination_fn)
+    return Parts(config, spec, world, bounded_sac.build(config.agent, spec))
+
+
+def rule_of(parts: Parts, state: DoubleHorizonState) -> TerminationFn:
+    """Returns the rule that ends imagined rows."""
+    return phases.rule_of(parts.world, parts.world.belief(state.model), parts.spec)
 
 
 def init(parts: Parts, key: Key) -> DoubleHorizonState:
