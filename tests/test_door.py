@@ -92,7 +92,7 @@ def test_ctrl_c_in_a_command_is_no_traceback(capsys, monkeypatch):
     monkeypatch.setattr("mbpo_jax.plot.main", interrupt)
     monkeypatch.setattr(sys, "argv", ["mbpo_jax", "plot"])
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(door.ending, "in_time", lambda status: status)  # it would end this process
+    monkeypatch.setattr(door.process_exit, "in_time", lambda status: status)  # it would end this process
     assert door.console() == 3
     assert capsys.readouterr().err == "mbpo_jax: stopped\n"
 

@@ -10,7 +10,7 @@ import sys
 from typing import NamedTuple
 
 import mbpo_jax
-from mbpo_jax.launch import ending
+from mbpo_jax.launch import process_exit
 from mbpo_jax.launch.command import exit_status, report_error, run, say
 
 HELP_FLAGS = ("--help", "-h", "-help", "--h")
@@ -61,7 +61,7 @@ def console() -> int:
     if not sys.flags.safe_path:
         with contextlib.suppress(OSError):  # the folder is gone
             sys.path.append(os.getcwd())
-    return ending.in_time(exit_status(main))
+    return process_exit.in_time(exit_status(main))
 
 
 def help_text() -> str:
@@ -87,4 +87,4 @@ def _unknown(word: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(ending.in_time(exit_status(main)))
+    sys.exit(process_exit.in_time(exit_status(main)))

@@ -6,9 +6,9 @@ is like, and a line for each finding: `problem` where a run would fail or learn 
 """
 
 if __name__ == "__main__":  # before the imports, because jax may fail in them
-    from mbpo_jax.launch import ending
+    from mbpo_jax.launch import process_exit
 
-    ending.run_as_process("check_env")
+    process_exit.run_as_process("check_env")
 
 import argparse
 

@@ -42,7 +42,7 @@ from mbpo_jax.driver.interaction.spaces import Spaces
 from mbpo_jax.driver.interaction.task import named_function
 from mbpo_jax.driver.storage import files, run_directory
 from mbpo_jax.driver.trained import load_trained
-from mbpo_jax.launch import ending
+from mbpo_jax.launch import process_exit
 from mbpo_jax.launch.command import (
     Parser,
     complain,
@@ -293,4 +293,4 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(ending.in_time(exit_status(main)))
+    sys.exit(process_exit.in_time(exit_status(main)))

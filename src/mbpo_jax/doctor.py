@@ -5,9 +5,9 @@ it looks at that run and its folder, too. Nothing is left behind but compiled pr
 """
 
 if __name__ == "__main__":  # before the imports, because jax may fail in them
-    from mbpo_jax.launch import ending
+    from mbpo_jax.launch import process_exit
 
-    ending.run_as_process("doctor")
+    process_exit.run_as_process("doctor")
 
 import functools
 from pathlib import Path

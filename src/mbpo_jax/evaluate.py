@@ -7,9 +7,9 @@ The run's environment is imported where it is given as module:Id, so evaluate on
 """
 
 if __name__ == "__main__":  # before the imports, because jax may fail in them
-    from mbpo_jax.launch import ending
+    from mbpo_jax.launch import process_exit
 
-    ending.run_as_process("evaluate")
+    process_exit.run_as_process("evaluate")
 
 import argparse
 import contextlib

@@ -30,7 +30,7 @@ def step(
 
 
 def without_optimisers(tree: PyTree) -> PyTree:
-    """Returns a tree whose learners have their parameters alone, which is what acting and judging read."""
+    """Returns a tree whose learners have their parameters alone, which is what acting and evaluating read."""
 
     def strip(node: PyTree) -> PyTree:
         return node.replace(opt_state=None) if isinstance(node, Learner) else node

@@ -5,7 +5,7 @@ import time
 from typing import TYPE_CHECKING
 
 from mbpo_jax.driver.stop import EXIT_STOPPED, StopRequest
-from mbpo_jax.launch import ending
+from mbpo_jax.launch import process_exit
 from mbpo_jax.launch.command import check_output, complain, exit_status, report_error, say
 
 if TYPE_CHECKING:
@@ -93,4 +93,4 @@ def _saved_text(result: "Result") -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(ending.in_time(exit_status(main)))
+    sys.exit(process_exit.in_time(exit_status(main)))

@@ -5,9 +5,9 @@ deviation over seeds are drawn behind the run.
 """
 
 if __name__ == "__main__":  # before the imports, because jax may fail in them
-    from mbpo_jax.launch import ending
+    from mbpo_jax.launch import process_exit
 
-    ending.run_as_process("plot")
+    process_exit.run_as_process("plot")
 
 
 from mbpo_jax.launch import command

@@ -10,9 +10,9 @@ are refused.
 """
 
 if __name__ == "__main__":  # before the imports, because jax may fail in them
-    from mbpo_jax.launch import ending
+    from mbpo_jax.launch import process_exit
 
-    ending.run_as_process("reproduce")
+    process_exit.run_as_process("reproduce")
 
 import argparse
 import re

@@ -4,9 +4,9 @@ Each prints its finding in a sentence, and writes NAME.json, the numbers, and NA
 """
 
 if __name__ == "__main__":  # before the imports, because jax may fail in them
-    from mbpo_jax.launch import ending
+    from mbpo_jax.launch import process_exit
 
-    ending.run_as_process("study")
+    process_exit.run_as_process("study")
 
 import argparse
 import inspect

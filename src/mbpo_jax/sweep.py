@@ -6,9 +6,9 @@ that reaches its time limit, saves, is requeued and continues; the same sweep co
 """
 
 if __name__ == "__main__":  # before the imports, because jax may fail in them
-    from mbpo_jax.launch import ending
+    from mbpo_jax.launch import process_exit
 
-    ending.run_as_process("sweep")
+    process_exit.run_as_process("sweep")
 
 import sys
 

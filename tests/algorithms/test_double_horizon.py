@@ -9,7 +9,7 @@ import pytest
 
 from mbpo_jax import options, replay, terminations
 from mbpo_jax.agents import bounded_sac
-from mbpo_jax.algorithms import double_horizon, imagined_update
+from mbpo_jax.algorithms import double_horizon, double_horizon_update
 from mbpo_jax.algorithms.double_horizon import DoubleHorizonConfig
 from mbpo_jax.rollouts import trajectories
 from mbpo_jax.types import Dynamics, Spec, Transition
@@ -58,7 +58,7 @@ def agent():
 
 
 def test_what_is_known_ahead_are_discounted_rewards_and_bonuses_from_the_second_action_on(agent):
-    ahead = jax.jit(functools.partial(imagined_update.imagine_steps, PARTS.agent, 3, moving(), KEY))(
+    ahead = jax.jit(functools.partial(double_horizon_update.imagine_steps, PARTS.agent, 3, moving(), KEY))(
         agent, OBS, agent.actor.params
     )
     # rewards [H, B] hold the bonuses of all actions but the last; that of the first is not the target's.
@@ -74,7 +74,7 @@ def test_what_is_known_ahead_are_discounted_rewards_and_bonuses_from_the_second_
 
 def test_nothing_counts_after_an_end_and_its_state_is_worth_nothing(agent):
     """From 2, every first action leads beyond 0.9, and so to an end."""
-    imagine = jax.jit(functools.partial(imagined_update.imagine_steps, PARTS.agent, 3, moving(limit=0.9), KEY))
+    imagine = jax.jit(functools.partial(double_horizon_update.imagine_steps, PARTS.agent, 3, moving(limit=0.9), KEY))
     ahead = imagine(agent, OBS, agent.actor.params)
     first_reward = 1.0 - (2.0 + float(ahead.first_action[2, 0])) ** 2
     assert float(ahead.known[2]) == pytest.approx(first_reward, rel=1e-5)
@@ -84,13 +84,13 @@ def test_nothing_counts_after_an_end_and_its_state_is_worth_nothing(agent):
 
 def whole_loss(state, after, key_path, params):
     """What the actor climbs, in one expression, with the critics of `after`."""
-    ahead = imagined_update.imagine_steps(PARTS.agent, 3, moving(), key_path, state, OBS, params)
+    ahead = double_horizon_update.imagine_steps(PARTS.agent, 3, moving(), key_path, state, OBS, params)
     tail = bounded_sac.mean_value(PARTS.agent, after, ahead.last_obs, ahead.last_action)
     return -jnp.mean(ahead.known + ahead.first_bonus + ahead.discount * tail)
 
 
 def test_an_update_is_a_step_of_the_critics_and_then_one_of_the_actor_along_the_gradient_of_the_same_path(agent):
-    update = jax.jit(functools.partial(imagined_update.update_once, PARTS.agent, 3, moving(), True))
+    update = jax.jit(functools.partial(double_horizon_update.update_once, PARTS.agent, 3, moving(), True))
     after, (metrics, _) = update(agent, OBS, KEY)
     assert int(after.num_updates) == 6
     key_path, _ = jax.random.split(KEY)
@@ -113,7 +113,7 @@ def test_the_gradient_of_the_actor_goes_through_the_dynamics(agent):
         return next_obs, 1.0 - jnp.square(next_obs[:, 0]), jnp.zeros(len(obs), bool)
 
     def gradient(moves):
-        update = jax.jit(functools.partial(imagined_update.update_once, PARTS.agent, 3, moves, True))
+        update = jax.jit(functools.partial(double_horizon_update.update_once, PARTS.agent, 3, moves, True))
         return jax.tree.leaves(update(agent, OBS, KEY)[0].actor.opt_state[0].mu)
 
     pairs = zip(gradient(moving()), gradient(Dynamics(still, 1)))
@@ -128,7 +128,7 @@ def test_the_gradient_through_a_learned_model_is_that_of_finite_differences(agen
     assert moves.num_groups == 2
 
     def value(params):
-        ahead = imagined_update.imagine_steps(parts.agent, 3, moves, KEY, agent, OBS, params)
+        ahead = double_horizon_update.imagine_steps(parts.agent, 3, moves, KEY, agent, OBS, params)
         tail = bounded_sac.mean_value(parts.agent, agent, ahead.last_obs, ahead.last_action)
         return jnp.mean(ahead.known + ahead.first_bonus + ahead.discount * tail)
 
@@ -150,7 +150,7 @@ def test_the_gradient_through_a_learned_model_is_that_of_finite_differences(agen
 
 
 def test_an_update_of_the_critics_alone_leaves_actor_and_temperature_as_they_are(agent):
-    update = jax.jit(functools.partial(imagined_update.update_once, PARTS.agent, 3, moving(), False))
+    update = jax.jit(functools.partial(double_horizon_update.update_once, PARTS.agent, 3, moving(), False))
     after, (metrics, _) = update(agent, OBS, KEY)
     jax.tree.map(np.testing.assert_array_equal, after.actor, agent.actor)
     jax.tree.map(np.testing.assert_array_equal, after.log_temperature, agent.log_temperature)

@@ -7,7 +7,7 @@ import pytest
 import tiny_runs
 
 from mbpo_jax import options, rewards, terminations
-from mbpo_jax.algorithms import pets, propagation
+from mbpo_jax.algorithms import particle_propagation, pets
 from mbpo_jax.launch import flags
 from mbpo_jax.launch.flags import FlagsError
 from mbpo_jax.models import deterministic, gaussian, world
@@ -35,7 +35,7 @@ def constant_world():
 def moved(kind, num_particles, num_candidates, obs=None, model=None, spec=SPEC):
     rows = num_particles * num_candidates
     obs = jnp.zeros((rows, 2)) if obs is None else obs
-    dynamics = propagation.dynamics(kind, model or constant_world(), forward(SPEC), spec, num_particles, None)
+    dynamics = particle_propagation.dynamics(kind, model or constant_world(), forward(SPEC), spec, num_particles, None)
     assert dynamics.num_groups == 1
     return dynamics.step_fn(jax.random.key(0), jnp.asarray(0), obs, jnp.zeros((rows, 1)))
 
@@ -52,7 +52,7 @@ def test_expectation_is_the_mean_of_what_learnt_members_expect():
     belief = model.belief(jax.jit(model.init)(jax.random.key(1)))
     rng = np.random.default_rng(0)
     obs, action = rng.normal(size=(5, 2)).astype(np.float32), rng.normal(size=(5, 1)).astype(np.float32)
-    dynamics = propagation.dynamics("expectation", model, forward(SPEC), SPEC, 1, belief)
+    dynamics = particle_propagation.dynamics("expectation", model, forward(SPEC), SPEC, 1, belief)
     next_obs, reward, _ = dynamics.step_fn(jax.random.key(0), jnp.asarray(0), obs, action)
     expected = [model.expect(belief, jnp.asarray(group), obs, action) for group in range(2)]
     np.testing.assert_allclose(next_obs, np.mean([e[0] for e in expected], 0), rtol=1e-5, atol=1e-6)
@@ -62,7 +62,7 @@ def test_expectation_is_the_mean_of_what_learnt_members_expect():
 
 def test_moments_count_noise_and_disagreement():
     """The mean of 1 and 3 is 2, their variance 1, and the mean of 4 and 6 is 5."""
-    mean, variance = propagation.moments(constant_world(), None, jnp.zeros((4, 2)), jnp.zeros((4, 1)))
+    mean, variance = particle_propagation.moments(constant_world(), None, jnp.zeros((4, 2)), jnp.zeros((4, 1)))
     np.testing.assert_array_equal(mean, np.full((4, 3), 2.0))
     np.testing.assert_allclose(variance, np.full((4, 3), 6.0), rtol=1e-6)
     next_obs, reward, _ = moved("ds", 5000, 1)
@@ -167,7 +167,7 @@ def test_it_learns_to_bring_a_point_to_rest_where_nothing_is_paid(tmp_path):
     assert line["eval/return_mean"] > -0.02
 
 
-@pytest.mark.parametrize("kind", propagation.KINDS)
+@pytest.mark.parametrize("kind", particle_propagation.KINDS)
 @pytest.mark.parametrize("member", pets.MEMBERS)
 def test_every_member_and_propagation_acts(kind, member):
     ends = "learned" if kind == "mm" else "auto"
@@ -181,7 +181,7 @@ def test_every_member_and_propagation_acts(kind, member):
     assert jax.tree.structure(after) == jax.tree.structure(carry)
 
 
-@pytest.mark.parametrize("kind", propagation.JOINT)
+@pytest.mark.parametrize("kind", particle_propagation.JOINT)
 def test_gaussian_processes_act_with_every_propagation_that_moves_particles_together(kind):
     config = pets.PetsConfig(
         member="gp", gp=GpConfig(inducing_rows=4), propagation=kind, horizon=2, num_particles=4, planner=TINY.planner

@@ -11,8 +11,8 @@ import pytest
 from mbpo_jax import options, replay
 from mbpo_jax.agents import svg as agents
 from mbpo_jax.algorithms import REGISTRY, svg
-from mbpo_jax.models import encoding, explaining, gaussian
-from mbpo_jax.models.explaining import Explainer
+from mbpo_jax.models import encoding, gaussian, noise_inference
+from mbpo_jax.models.noise_inference import NoiseInference
 from mbpo_jax.types import FINISHED, Spec, Transition
 
 SPEC, ENTRY = Spec(obs_dim=3, action_dim=2), REGISTRY["svg"]
@@ -21,8 +21,8 @@ SPEC, ENTRY = Spec(obs_dim=3, action_dim=2), REGISTRY["svg"]
 def parts_of(**changes):
     config = options.replace(ENTRY.tiny_config(), changes)
     world = gaussian.build(config.model, SPEC)
-    explainer = Explainer(world, encoding.forward(SPEC))
-    return svg.Svg(config, SPEC, world, explainer, agents.build(config.agent, SPEC))
+    inference = NoiseInference(world, encoding.forward(SPEC))
+    return svg.Svg(config, SPEC, world, inference, agents.build(config.agent, SPEC))
 
 
 def rows(num_rows):
@@ -44,13 +44,13 @@ def test_with_its_own_noise_a_real_step_is_what_the_model_says_and_another_actio
     parts = parts_of()
     belief = parts.world.belief(jax.jit(parts.world.init)(jax.random.key(0)))
     real = rows(5)
-    next_obs, reward = explaining.repeat(parts.explainer, belief, real, real.action)
+    next_obs, reward = noise_inference.repeat(parts.inference, belief, real, real.action)
     np.testing.assert_allclose(next_obs, real.next_obs, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(reward, real.reward, rtol=1e-4, atol=1e-5)
-    other, _ = explaining.repeat(parts.explainer, belief, real, -real.action)
+    other, _ = noise_inference.repeat(parts.inference, belief, real, -real.action)
     assert np.abs(other - real.next_obs).min() > 0.0
-    known = parts.explainer._replace(reward_fn=lambda obs, action, next_obs: obs[:, 0] + 10.0 * next_obs[:, 1])
-    _, reward = explaining.repeat(known, belief, real, real.action)
+    known = parts.inference._replace(reward_fn=lambda obs, action, next_obs: obs[:, 0] + 10.0 * next_obs[:, 1])
+    _, reward = noise_inference.repeat(known, belief, real, real.action)
     np.testing.assert_allclose(reward, real.obs[:, 0] + 10.0 * real.next_obs[:, 1], rtol=1e-4, atol=1e-4)
 
 
@@ -118,14 +118,14 @@ def test_the_gradient_of_an_episode_is_that_of_its_return_with_its_noise():
     real = rows(num_steps)
     real = real.replace(next_obs=np.concatenate([real.obs[1:], real.next_obs[-1:]]))
     belief = parts.world.belief(state.model)
-    policy, of_model = state.agent.actor.params, explaining.noise_of(parts.explainer, belief, real)
+    policy, of_model = state.agent.actor.params, noise_inference.noise_of(parts.inference, belief, real)
     own = agents.noise_of(parts.agent, policy, real.obs, real.action)
 
     def total(policy):
         obs, found = jnp.asarray(real.obs[:1]), 0.0
         for t in range(num_steps):
             action = agents.act(parts.agent, policy, obs, own[t : t + 1])
-            obs, reward = explaining.move(parts.explainer, belief, obs, action, of_model[t : t + 1])
+            obs, reward = noise_inference.move(parts.inference, belief, obs, action, of_model[t : t + 1])
             found += parts.config.agent.discount**t * reward[0]
         return found
 

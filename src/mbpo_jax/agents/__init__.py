@@ -1,4 +1,9 @@
-"""Agents: each file builds one `Agent` and has a row in AGENTS, except `critics`, which holds what they share."""
+"""Agents that update an actor, most of them with critics.
+
+* `sac`, `td3`, `ddpg`: each builds an `Agent` and has a row in AGENTS, from which `--agent` chooses; a new one, too.
+* `bounded_sac` (double_horizon), `svg`, `cloning` (bc), `q_table` (tables): each belongs to one kind of algorithm.
+* `critics`: what those with critics share. `scaled`: any agent, with its observations scaled.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias

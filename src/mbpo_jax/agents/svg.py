@@ -81,14 +81,14 @@ def build(config: SvgAgentConfig, spec: Spec) -> SvgAgent:
     return SvgAgent(config, spec, Actor(spec.action_dim, *size), Scalar(*size), clipped, adam)
 
 
-def init(agent: SvgAgent, key: Key, judges_actions: bool) -> SvgAgentState:
+def init(agent: SvgAgent, key: Key, takes_actions: bool) -> SvgAgentState:
     """Returns an agent before its first update.
 
     Args:
-      judges_actions: whether its critic is Q, of states and actions, or V, of states.
+      takes_actions: whether its critic is Q, of states and actions, or V, of states.
     """
     key_actor, key_critic = jax.random.split(key)
-    num_inputs = agent.spec.obs_dim + agent.spec.action_dim * judges_actions
+    num_inputs = agent.spec.obs_dim + agent.spec.action_dim * takes_actions
     params = agent.critic.init(key_critic, jnp.zeros(num_inputs))["params"]
     actor_params = agent.actor.init(key_actor, jnp.zeros(agent.spec.obs_dim))["params"]
     return SvgAgentState(
@@ -172,7 +172,7 @@ class Objective(NamedTuple):
 
     weight: Array  # [B], of each row, in both losses
     target: Array  # [B], of the critic
-    judged: Callable[[PyTree], Array]  # (critic's parameters) -> [B], what is to become the target
+    predicted: Callable[[PyTree], Array]  # (critic's parameters) -> [B], what is to become the target
     climbed: Callable[[PyTree], Array]  # (actor's parameters) -> [B], what is to grow
 
 
@@ -188,7 +188,7 @@ def svg_0(agent: SvgAgent, state: SvgAgentState, rows: Transition, noise: Array,
     return Objective(
         weight=jnp.ones_like(rows.reward),
         target=critic_target(rows.reward, rows.terminal, next_q, agent.config.discount),
-        judged=lambda params: q_value(agent, params, rows.obs, rows.action),
+        predicted=lambda params: q_value(agent, params, rows.obs, rows.action),
         climbed=lambda policy: q_value(agent, critic, rows.obs, act(agent, policy, rows.obs, noise)),
     )
 
@@ -212,7 +212,7 @@ def svg_1(agent: SvgAgent, repeat: RepeatFn, state: SvgAgentState, rows: Transit
     return Objective(
         weight=importance(now, behaviour, agent.config.largest_weight),
         target=critic_target(rows.reward, rows.terminal, next_value, discount),
-        judged=lambda params: value(agent, params, rows.obs),
+        predicted=lambda params: value(agent, params, rows.obs),
         climbed=climbed,
     )
 
@@ -224,7 +224,7 @@ def update_once(
     weight, target = objective.weight, objective.target
 
     def critic_loss(params: PyTree) -> tuple[Array, Array]:
-        found = objective.judged(params)
+        found = objective.predicted(params)
         return 0.5 * jnp.mean(weight * jnp.square(found - target)), found
 
     def actor_loss(params: PyTree) -> Array:

@@ -2,7 +2,8 @@
 
 Every so many steps the model is fitted, and the agent takes a burst of updates. Every few of them a rollout of the
 policy, some tens of steps long, fills a buffer of states (the distribution). From these, each update imagines a few
-steps: critics regress on what they sum to, and the actor climbs it, its gradient through the model (the training).
+steps: critics regress on what they sum to, and the actor climbs it, its gradient through the model (the training):
+`double_horizon_update.py`.
 
 References: DHMBPO (arXiv 2512.15439). What is as there and what is not: docs/through_the_model.md.
 """
@@ -18,7 +19,7 @@ from flax import struct
 from mbpo_jax import health, replay
 from mbpo_jax.agents import bounded_sac, critics, scaled
 from mbpo_jax.agents.bounded_sac import BoundedSac, BoundedSacConfig, BoundedSacState
-from mbpo_jax.algorithms import imagined_update, phases, reporting
+from mbpo_jax.algorithms import double_horizon_update, phases, reporting
 from mbpo_jax.algorithms.reactive import reactive
 from mbpo_jax.models import homoscedastic
 from mbpo_jax.models.state import GaussianConfig
@@ -219,7 +220,7 @@ def roll_out_and_update(
     imagined, num_alive = imagine_states(parts, moves, key_states, state, real, is_due)
     obs = replay.sample(key_draw, imagined, (config.updates_per_rollout, config.batch_size)).obs
     keys = jax.random.split(key_updates, config.updates_per_rollout)
-    once = functools.partial(imagined_update.update_once, parts.agent, config.horizon, moves, with_actor)
+    once = functools.partial(double_horizon_update.update_once, parts.agent, config.horizon, moves, with_actor)
     agent, metrics, watched = critics.scan_updates(once, state.agent, (obs, keys))
     state = state.replace(
         agent=agent,

@@ -1,4 +1,4 @@
-"""Dyna-Q: acting, a tabular model and planning in it, at every step.
+"""Dyna-Q: acting, a tabular model and planning in it, at every step; the updates themselves are in `tabular.py`.
 
 References: Sutton and Barto 2018, sections 8.2 (Dyna-Q) and 8.4 (prioritised sweeping); Sutton 1990.
 """

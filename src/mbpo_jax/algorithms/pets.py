@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from mbpo_jax import planners
-from mbpo_jax.algorithms import phases, propagation, reporting
+from mbpo_jax.algorithms import particle_propagation, phases, reporting
 from mbpo_jax.models import deterministic, gaussian, gp, world
 from mbpo_jax.models.encoding import Encoding, forward
 from mbpo_jax.models.gp_state import GpConfig
@@ -42,10 +42,10 @@ class PetsConfig:
         "gaussian", "Networks of the ensemble; or gp, one Gaussian process for each target.", choices=(*MEMBERS, GP)
     )
     propagation: str = option(
-        propagation.TSINF,
+        particle_propagation.TSINF,
         "How particles move: one member each, at each step (ts1) or for good (tsinf); all members' mean (expectation, "
         "one particle is enough), a draw from all (ds), or one drawn anew from the particles' moments (mm).",
-        choices=propagation.KINDS,
+        choices=particle_propagation.KINDS,
     )
     angles: str = option(
         NO_NUMBERS,
@@ -74,7 +74,7 @@ class PetsConfig:
                 f"model.num_elites must be num_members ({self.model.num_members}), for every member plans, got "
                 f"{self.model.num_elites}"
             )
-        if self.propagation in propagation.SAMPLED and self.num_particles % self.model.num_members:
+        if self.propagation in particle_propagation.SAMPLED and self.num_particles % self.model.num_members:
             raise ValueError(
                 f"num_particles must be a multiple of num_members ({self.model.num_members}) with propagation="
                 f"{self.propagation}, got {self.num_particles}"
@@ -115,10 +115,10 @@ def check_member(config: PetsConfig) -> None:
     for name, value in values(getattr(config, unread)).items():
         if value != default[name]:
             raise ValueError(f"{unread}.{name} is not read with member={config.member}; leave it out, got {value!r}")
-    if config.member == GP and config.propagation in propagation.SAMPLED:
+    if config.member == GP and config.propagation in particle_propagation.SAMPLED:
         raise ValueError(
-            f"propagation must be one of {', '.join(propagation.JOINT)} with member={GP}, which has no members that "
-            f"move particles, got {config.propagation!r}"
+            f"propagation must be one of {', '.join(particle_propagation.JOINT)} with member={GP}, which has no "
+            f"members that move particles, got {config.propagation!r}"
         )
 
 
@@ -159,12 +159,14 @@ def build(config: PetsConfig, spec: Spec) -> Algorithm:
     fit = phases.fit_model(model)
     if model.ends is None:  # one that is learnt reports its own precision and recall
         fit = reporting.with_rule(fit, lambda state: phases.known_rule(spec))
-    dynamics = functools.partial(propagation.dynamics, config.propagation, model, encoding, spec, config.num_particles)
+    dynamics = functools.partial(
+        particle_propagation.dynamics, config.propagation, model, encoding, spec, config.num_particles
+    )
 
     def act(key: Key, belief: PyTree, carry: Plan, obs: Array, explore: bool) -> tuple[Array, Plan]:
         if not explore:  # the plan is the same whoever asks; see `Algorithm.act`
             key = jax.random.fold_in(jax.random.wrap_key_data(carry.draws), carry.step)
-        redeal = config.propagation == propagation.TS1
+        redeal = config.propagation == particle_propagation.TS1
         score = functools.partial(particles.score, dynamics(belief), obs, config.num_particles, redeal)
         actions, plan = planner.plan(key, carry.planner, score)
         return actions[0], carry.replace(planner=plan, step=carry.step + 1)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from mbpo_jax import health, replay, terminations
 from mbpo_jax.agents import scaled
-from mbpo_jax.models import learned_ends
+from mbpo_jax.models import learned_termination
 from mbpo_jax.replay import Replay
 from mbpo_jax.rollouts import branched
 from mbpo_jax.types import (
@@ -124,7 +124,7 @@ def with_ends(world: WorldModel, spec: Spec, termination_fn: str) -> WorldModel:
       ValueError: it does not, and no rule is known.
     """
     if termination_fn == terminations.LEARNED:
-        return learned_ends.build(world, spec)
+        return learned_termination.build(world, spec)
     known_rule(spec)
     return world
 

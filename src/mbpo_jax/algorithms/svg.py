@@ -20,8 +20,8 @@ from mbpo_jax import health, learner, replay
 from mbpo_jax.agents import svg as agents
 from mbpo_jax.agents.svg import SvgAgent, SvgAgentConfig, SvgAgentState
 from mbpo_jax.algorithms import phases
-from mbpo_jax.models import encoding, explaining, gaussian
-from mbpo_jax.models.explaining import Explainer
+from mbpo_jax.models import encoding, gaussian, noise_inference
+from mbpo_jax.models.noise_inference import NoiseInference
 from mbpo_jax.models.state import GaussianConfig
 from mbpo_jax.options import check, option
 from mbpo_jax.replay import Replay
@@ -89,7 +89,7 @@ class Svg(NamedTuple):
     config: SvgConfig
     spec: Spec
     world: WorldModel
-    explainer: Explainer  # of the world
+    inference: NoiseInference  # of the world
     agent: SvgAgent
 
 
@@ -105,8 +105,8 @@ def build(config: SvgConfig, spec: Spec) -> Algorithm:
             f"{config.longest_episode}"
         )
     world = gaussian.build(config.model, spec)
-    explainer = Explainer(world, encoding.forward(spec), spec.reward_fn)
-    svg = Svg(config, spec, world, explainer, agents.build(config.agent, spec))
+    inference = NoiseInference(world, encoding.forward(spec), spec.reward_fn)
+    svg = Svg(config, spec, world, inference, agents.build(config.agent, spec))
     first = config.exploration_steps
     fit = Phase("fit_model", config.fit_every_steps, first, phases.fit_model(world))
     if config.svg_steps == ALL:
@@ -166,7 +166,7 @@ def update_batches(svg: Svg, key: Key, state: SvgState, real: Replay) -> tuple[S
         if svg.config.svg_steps == NONE:
             objective = agents.svg_0(svg.agent, agent, rows, noise, next_noise)
         else:
-            repeat = functools.partial(explaining.repeat, svg.explainer, belief, rows)
+            repeat = functools.partial(noise_inference.repeat, svg.inference, belief, rows)
             objective = agents.svg_1(svg.agent, repeat, agent, rows, behaviour)
         return agents.update_once(svg.agent, agent, objective)
 
@@ -200,7 +200,7 @@ def update_episode(svg: Svg, key: Key, state: SvgState, real: Replay) -> tuple[S
     """Takes G steps of the actor along the gradient of the newest episode's return."""
     rows, inside, _ = replay.newest_episode(real, svg.config.longest_episode)
     belief = svg.world.belief(state.model)
-    of_model = jnp.where(inside[:, None], explaining.noise_of(svg.explainer, belief, rows), 0.0)
+    of_model = jnp.where(inside[:, None], noise_inference.noise_of(svg.inference, belief, rows), 0.0)
 
     def once(agent: SvgAgentState, _: None) -> tuple[SvgAgentState, Watched]:
         gradient = return_gradient(svg, belief, agent.actor.params, rows, of_model, inside)
@@ -225,7 +225,7 @@ def return_gradient(
 
     def step(policy: PyTree, obs: Array, noise: tuple[Array, Array]) -> tuple[Array, Array]:
         action = agents.act(svg.agent, policy, obs[None], noise[0][None])
-        next_obs, reward = explaining.move(svg.explainer, belief, obs[None], action, noise[1][None])
+        next_obs, reward = noise_inference.move(svg.inference, belief, obs[None], action, noise[1][None])
         return reward[0], next_obs[0]
 
     own = agents.noise_of(svg.agent, policy, rows.obs, rows.action)

@@ -105,7 +105,7 @@ def learn(
         reward, follows = model.expect(table, jnp.max(q, axis=1), *at)
         distance = jnp.abs(reward + config.discount * follows - q[at])
         priority = priority.at[at].max(jnp.where(distance > planning.priority_threshold, distance, 0.0))
-        q, priority, errors = sweep(config, planning, model, table, q, priority)
+        q, priority, errors = prioritised_sweep(config, planning, model, table, q, priority)
     metrics = {"td_error": jnp.abs(error), "q_max": jnp.max(q), "visited_pairs": jnp.sum(table.visits > 0)}
     if planning.num_updates:
         metrics["planning_td_error_mean"] = jnp.mean(jnp.abs(errors))
@@ -129,7 +129,7 @@ def plan(
     return jax.lax.scan(update, q, pairs)
 
 
-def sweep(
+def prioritised_sweep(
     config: TableConfig, planning: Planning, model: TableModel, table: Any, q: Array, priority: Array
 ) -> tuple[Array, Array, Array]:
     """Updates Q of the most urgent pairs, each of which makes those that lead to it urgent.

@@ -1,7 +1,7 @@
 """The only part with clocks, files, signals and environments.
 
-* A run: `loop` (train), `setup` (what it works with), `keeper` (saves and restores it), `phase_runner` (learning),
-  `seeds` (for all seeds), `config`, `stop`, `compile_cache`, `jax_settings`.
+* A run: `loop` (train), `setup` (what it works with), `save_restore` (its checkpoints), `phase_runner` (learning),
+  `seeds` (several in one process), `evaluation`, `config`, `stop`, `compile_cache`, `jax_settings`.
 * `interaction`: policies that act in environments, in training and in evaluation.
 * `storage`: the files of a run directory; `trained` opens a checkpoint for analysis.
 * Reporting: `record`, `progress`, `memory`, `memory_limits`, `profiler`, `compile_counter`.

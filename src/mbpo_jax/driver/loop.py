@@ -9,15 +9,23 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from mbpo_jax import health
-from mbpo_jax.driver import compile_cache, jax_settings, judging, memory, metric_warnings, scale, workload
+from mbpo_jax.driver import (
+    compile_cache,
+    divergence_advice,
+    evaluation,
+    jax_settings,
+    memory,
+    metric_warnings,
+    workload,
+)
 from mbpo_jax.driver import setup as setups
 from mbpo_jax.driver.config import Diverged, RunConfig, check_source, diverged, resolve_algorithm_config
-from mbpo_jax.driver.judging import Judged
-from mbpo_jax.driver.keeper import Keeper, Position, Restored
+from mbpo_jax.driver.evaluation import SeedEvaluation
 from mbpo_jax.driver.phase_runner import PhaseRunner
 from mbpo_jax.driver.profiler import Profiler
 from mbpo_jax.driver.progress import Progress
 from mbpo_jax.driver.record import Record
+from mbpo_jax.driver.save_restore import Position, Restored, RunSaver
 from mbpo_jax.driver.setup import Arrays, Setup
 from mbpo_jax.driver.stop import StopRequest
 from mbpo_jax.driver.storage import run_directory
@@ -59,7 +67,7 @@ def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = 
         task = setups.task_to_json(setup)
         files = RunFiles(run, config, task, stack)
         stop.raise_if_stopped()
-        keeper, restored, prediction = _begin_or_resume(setup, record, files, stop)
+        saver, restored, prediction = _begin_or_resume(setup, record, files, stop)
 
         run_directory.write_config(files.run_dir, run, config, task)
         writer = stack.enter_context(MetricsWriter(files.run_dir, restored.metrics_offset, run.tensorboard))
@@ -70,7 +78,7 @@ def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = 
         progress = Progress(run.num_steps, step, stream, run.quiet, seconds_left=time_left.seconds)
         stack.enter_context(progress)
         trainer = _Trainer(
-            setup, keeper, record, writer, profiler, progress, time_left, stop, restored.position, restored.arrays
+            setup, saver, record, writer, profiler, progress, time_left, stop, restored.position, restored.arrays
         )
         del restored  # the trainer replaces its arrays
         notes = filter(None, (cache_problem, prediction.text(), *workload.notes(setup, config), *files.notes))
@@ -90,7 +98,7 @@ def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = 
 
 def _begin_or_resume(
     setup: Setup, record: Record, files: RunFiles, stop: StopRequest
-) -> tuple[Keeper, Restored, memory.Prediction]:
+) -> tuple[RunSaver, Restored, memory.Prediction]:
     """Makes the arrays of a run and begins its first episodes, or brings both back to the newest checkpoint."""
     run, resident = setup.run, memory.resident()
     fresh = setups.first_arrays(setup)
@@ -100,15 +108,15 @@ def _begin_or_resume(
         prediction = memory.predict(fresh.state, setups.distinct_rows(setup, fresh.replay), 0, resident)
     stop.raise_if_stopped()
     setup.envs.begin()
-    keeper = Keeper(setup, record, files, fresh.state)
-    restored = keeper.restore(fresh)
+    saver = RunSaver(setup, record, files, fresh.state)
+    restored = saver.restore(fresh)
     stop.raise_if_stopped()
     step = restored.position.step
     if step > run.num_steps:
         raise ValueError(
             f"num_steps must be {step} or more, where run_dir {run.directory!r} is already, got {run.num_steps}"
         )
-    return keeper, restored, prediction
+    return saver, restored, prediction
 
 
 @dataclasses.dataclass
@@ -116,7 +124,7 @@ class _Trainer:
     """A run in memory: what it works with, and what changes with every step."""
 
     setup: Setup
-    keeper: Keeper
+    saver: RunSaver
     record: Record
     writer: MetricsWriter
     profiler: Profiler
@@ -156,7 +164,7 @@ class _Trainer:
 
     def advice(self) -> str | None:
         """Returns what helps where learning diverged because real rewards or observations are very large."""
-        return scale.advice([real.rows for real in setups.distinct_rows(self.setup, self.arrays.replay)])
+        return divergence_advice.advice([real.rows for real in setups.distinct_rows(self.setup, self.arrays.replay)])
 
     def _step(self) -> None:
         """Steps the environments, if the run has any to learn from."""
@@ -228,38 +236,38 @@ class _Trainer:
             self.record.write_lines(
                 self.writer, step, setups.num_real_rows(self.setup, step), self.setup.envs.failure_counts()
             )
-        for i, judged in enumerate(evaluated):
-            self._report_evaluation(i, judged)
+        for i, seed_evaluation in enumerate(evaluated):
+            self._report_evaluation(i, seed_evaluation)
         self.position, self.unsaved = self.position.between_steps(), True
         if step % run.checkpoint_every_steps == 0:
             self._save()
         return True
 
-    def _evaluate(self) -> list[Judged] | None:
+    def _evaluate(self) -> list[SeedEvaluation] | None:
         """Evaluates the policy of every seed; returns None if a stop was requested: all of it is repeated then."""
         with self._working(workload.EVALUATE):
-            judged = judging.judge(self.setup, self.arrays.state, lambda: self.stop.requested)
+            seed_evaluation = evaluation.evaluate_seeds(self.setup, self.arrays.state, lambda: self.stop.requested)
         self._warn_of_failures("an evaluation episode")
-        return judged
+        return seed_evaluation
 
-    def _report_evaluation(self, i: int, judged: Judged) -> None:
+    def _report_evaluation(self, i: int, seed_evaluation: SeedEvaluation) -> None:
         """Writes a line of metrics of seed number `i`, and the policy that was evaluated."""
         run, step, seed = self.setup.run, self.position.step, self.setup.run.seeds[i]
-        if judged.values:
-            self.writer.write(step, seed, judged.values)
+        if seed_evaluation.values:
+            self.writer.write(step, seed, seed_evaluation.values)
         is_best = False
-        if judged.outcome is not None:
-            complete = len(judged.outcome.returns) == run.eval_episodes
-            is_best = self.record.add_evaluation(i, step, judged.values["eval/return_mean"], complete)
-        judging.save_policy(run, self.setup.task.spaces, seed, judged.policy, is_best)
-        self.progress.note(f"step {step:,}  seed {seed}  {judged.in_words()}")
+        if seed_evaluation.outcome is not None:
+            complete = len(seed_evaluation.outcome.returns) == run.eval_episodes
+            is_best = self.record.add_evaluation(i, step, seed_evaluation.values["eval/return_mean"], complete)
+        evaluation.save_policy(run, self.setup.task.spaces, seed, seed_evaluation.policy, is_best)
+        self.progress.note(f"step {step:,}  seed {seed}  {seed_evaluation.in_words()}")
 
     def _save(self) -> None:
         """Writes a checkpoint, unless the newest one is of this very moment."""
         if not self.unsaved:
             return
         with self._working(workload.CHECKPOINT):
-            self.keeper.save(self.position, self.arrays, self.writer)
+            self.saver.save(self.position, self.arrays, self.writer)
         self.unsaved = False
 
     @contextmanager

@@ -70,7 +70,11 @@ _SPECS: dict[str, tuple[str, int, dict[str, Any]]] = {
     "mbpo_jax/Walker2dNT-v5": ("mbpo_jax.environments.unterminated:Walker2dNT", 1000, {}),
     "mbpo_jax/AntTruncatedObs-v4": (f"{_MUJOCO}.ant_v4:AntEnv", 1000, {}),
     "mbpo_jax/AntTruncatedObs-v5": (f"{_MUJOCO}.ant_v5:AntEnv", 1000, _SHORT_ANT),
-    "mbpo_jax/HumanoidTruncatedObs-v4": ("mbpo_jax.environments.truncated:HumanoidTruncatedObsV4", 1000, {}),
+    "mbpo_jax/HumanoidTruncatedObs-v4": (
+        "mbpo_jax.environments.truncated_observations:HumanoidTruncatedObsV4",
+        1000,
+        {},
+    ),
     "mbpo_jax/HumanoidTruncatedObs-v5": (f"{_MUJOCO}.humanoid_v5:HumanoidEnv", 1000, _SHORT_HUMANOID),
 }
 

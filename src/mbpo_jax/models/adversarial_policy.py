@@ -75,20 +75,20 @@ def update(policy: BackwardPolicy, key: Key, state: Players, real: Replay) -> tu
     key_rows, key_discriminator, key_actor = jax.random.split(key, 3)
     rows = backward_policy.newest_rows(policy, key_rows, real)
     loss_fn = functools.partial(discriminator_loss, policy)
-    judge_loss, judge_grads = jax.value_and_grad(loss_fn)(
+    classification_loss, discriminator_grads = jax.value_and_grad(loss_fn)(
         state.discriminator.params, state.actor.params, key_discriminator, rows
     )
-    judge = learner.step(policy.optimizer, state.discriminator, judge_grads)
+    discriminator = learner.step(policy.optimizer, state.discriminator, discriminator_grads)
     fooled, grads = jax.value_and_grad(functools.partial(actor_loss, policy))(
-        state.actor.params, judge.params, key_actor, rows.next_obs
+        state.actor.params, discriminator.params, key_actor, rows.next_obs
     )
     watched = health.watch(
         {
             "the backward policy's loss": fooled,
             "the backward policy's gradient": health.bias_magnitude(grads),
-            "the discriminator's loss": judge_loss,
-            "the discriminator's gradient": health.bias_magnitude(judge_grads),
+            "the discriminator's loss": classification_loss,
+            "the discriminator's gradient": health.bias_magnitude(discriminator_grads),
         }
     )
-    players = Players(actor=learner.step(policy.optimizer, state.actor, grads), discriminator=judge)
-    return players, Report({"loss": fooled, "discriminator_loss": judge_loss}, (watched,))
+    players = Players(actor=learner.step(policy.optimizer, state.actor, grads), discriminator=discriminator)
+    return players, Report({"loss": fooled, "discriminator_loss": classification_loss}, (watched,))

@@ -61,14 +61,14 @@ def holdout_mse(member: Member, encoding: Encoding, split: Split, buffer: Replay
 
     Without held-out rows (`holdout_fraction` 0) the training rows stand in for them.
     """
-    num_rows = _num_judged(split)
+    num_rows = _num_scored(split)
 
     def add_block(x: Array, y: Array, valid: Array, total: Array) -> Array:
         error = jnp.mean(_squared_errors(member, belief, belief.params, x, y), -1)
         return total + jnp.sum(jnp.where(valid, error, 0.0), -1)
 
     num_members = jax.tree.leaves(belief.params)[0].shape[0]
-    return _over_judged(encoding, split, buffer, belief, add_block, jnp.zeros(num_members)) / num_rows
+    return _over_scored(encoding, split, buffer, belief, add_block, jnp.zeros(num_members)) / num_rows
 
 
 def explained_shares(member: Member, encoding: Encoding, split: Split, buffer: Replay, belief: Belief) -> Array:
@@ -76,7 +76,7 @@ def explained_shares(member: Member, encoding: Encoding, split: Split, buffer: R
 
     1 is perfect, 0 no better than the mean of these rows, and negative worse. A target that never changes counts as 1.
     """
-    num_rows, elites = _num_judged(split), ensemble.member(belief.params, belief.elites)
+    num_rows, elites = _num_scored(split), ensemble.member(belief.params, belief.elites)
     _, first = fit_rows.examples(encoding, buffer, split.holdout(jnp.zeros((), jnp.int32)))
     first = normalizer.normalize(belief.targets, first)  # [D], see training_moments
 
@@ -85,13 +85,13 @@ def explained_shares(member: Member, encoding: Encoding, split: Split, buffer: R
         parts = errors, y - first, jnp.square(y - first)
         return jax.tree.map(lambda sums, part: sums + jnp.sum(jnp.where(valid[:, None], part, 0.0), 0), total, parts)
 
-    sums = _over_judged(encoding, split, buffer, belief, add_block, (jnp.zeros_like(first),) * 3)
+    sums = _over_scored(encoding, split, buffer, belief, add_block, (jnp.zeros_like(first),) * 3)
     mse, mean, mean_square = (part / num_rows for part in sums)
     variance = mean_square - jnp.square(mean)
     return jnp.where(variance > 0.0, 1.0 - mse / jnp.where(variance > 0.0, variance, 1.0), 1.0)
 
 
-def _num_judged(split: Split) -> Array:
+def _num_scored(split: Split) -> Array:
     return jnp.where(split.num_holdout > 0, split.num_holdout, split.num_train)
 
 
@@ -101,7 +101,7 @@ def _squared_errors(member: Member, belief: Belief, params: PyTree, x: Array, y:
     return jnp.square(predict(params, x) - y[None])
 
 
-def _over_judged(
+def _over_scored(
     encoding: Encoding,
     split: Split,
     buffer: Replay,
@@ -110,7 +110,7 @@ def _over_judged(
     total: PyTree,
 ) -> PyTree:
     """Returns what (scaled inputs [B, I] and targets [B, D], valid [B], total) -> total makes of the held-out rows."""
-    num_rows, block_rows = _num_judged(split), backends.choices().block_rows
+    num_rows, block_rows = _num_scored(split), backends.choices().block_rows
 
     def add(i: Array, total: PyTree) -> PyTree:
         index = i * block_rows + jnp.arange(block_rows)

@@ -29,7 +29,7 @@ class Split(struct.PyTreeNode, kw_only=True):
     num_holdout: Array  # []
     order: Array | None = None  # round keys of the permutation of range(num_rows); None: the rows held out are fixed
     first: Array | None = None  # [], age of the oldest row held out, where they are fixed
-    one_in: int = struct.field(pytree_node=False, default=0)  # rows from there on that is held out
+    one_in: int = struct.field(pytree_node=False, default=0)  # from there on, one in so many rows is held out
 
     @property
     def num_train(self) -> Array:
@@ -38,15 +38,17 @@ class Split(struct.PyTreeNode, kw_only=True):
 
     def holdout(self, index: Array) -> Array:
         """Returns ages, in the buffer, of held-out rows [...]."""
-        if self.order is None:
+        if self.first is not None:
             return self.first + self.one_in * index
+        assert self.order is not None
         return permutation.shuffled(self.order, index, self.num_rows)
 
     def train(self, index: Array) -> Array:
         """Returns ages, in the buffer, of training rows [...]."""
-        if self.order is None:
+        if self.first is not None:
             after = index - self.first  # there, each held-out row comes before one_in - 1 others
             return jnp.where(after < 0, index, index + after // (self.one_in - 1) + 1)
+        assert self.order is not None
         return permutation.shuffled(self.order, self.num_holdout + index, self.num_rows)
 
 

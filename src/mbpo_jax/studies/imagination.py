@@ -2,7 +2,7 @@
 
 from mbpo_jax.algorithms import REGISTRY
 from mbpo_jax.driver.trained import Trained
-from mbpo_jax.models.learned_ends import ModelWithEnds
+from mbpo_jax.models.learned_termination import ModelWithEnds
 from mbpo_jax.models.state import EnsembleState
 from mbpo_jax.types import Dynamics, PyTree
 

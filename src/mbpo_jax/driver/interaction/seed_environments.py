@@ -230,10 +230,10 @@ def _step(env: Environment, obs: np.ndarray, action: np.ndarray) -> StepResult |
         return FailedStep(env.recover(failure))
     ended, episode_return = step.terminal or step.truncated, env.episode_return
     next_start = env.begin() if ended else step.next_obs
-    return StepResult(_row(obs, action, step), first, next_start, ended, episode_return)
+    return StepResult(_transition(obs, action, step), first, next_start, ended, episode_return)
 
 
-def _row(obs: np.ndarray, action: np.ndarray, step: Step) -> Transition:
+def _transition(obs: np.ndarray, action: np.ndarray, step: Step) -> Transition:
     """Returns a batch of one transition, on the host. A time limit is not terminal."""
     leaves: dict[str, Any] = {
         "obs": obs,

@@ -5,7 +5,7 @@ import tiny_runs
 from written_in_format_1 import in_format_1
 
 from mbpo_jax.algorithms import REGISTRY
-from mbpo_jax.driver.keeper import Position
+from mbpo_jax.driver.save_restore import Position
 from mbpo_jax.driver.storage import manifest
 from mbpo_jax.driver.storage.checkpoint import Checkpoints
 

@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from mbpo_jax import health, learner, replay
-from mbpo_jax.models import gaussian, learned_ends
+from mbpo_jax.models import gaussian, learned_termination
 from mbpo_jax.models.state import GaussianConfig
 from mbpo_jax.types import FINISHED, Spec, Transition
 
@@ -17,7 +17,7 @@ MODEL = GaussianConfig(
     num_members=2, num_elites=2, model_hidden_units=8, model_weight_decays=(0.0, 0.0), fit_max_gradient_steps=3
 )
 WORLD = gaussian.build(MODEL, SPEC)
-LEARNED = learned_ends.build(WORLD, SPEC)
+LEARNED = learned_termination.build(WORLD, SPEC)
 
 
 def rows(num_rows, seed=0, ends=True):
@@ -88,14 +88,14 @@ def test_where_nothing_ended_nothing_is_an_end_and_nothing_is_learnt():
 
 def test_ends_are_learnt_of_a_million_rows_too(monkeypatch):
     """The product of how many rows there are of both kinds need not fit 32 bits: 2 ** 16 of each would make 0."""
-    monkeypatch.setattr(learned_ends._Kinds, "count", lambda self, terminal, held_out: jnp.int32(2**16))
+    monkeypatch.setattr(learned_termination._Kinds, "count", lambda self, terminal, held_out: jnp.int32(2**16))
     real, ends = compiled.filled(SPEC, 200, rows(200)), INIT(jax.random.key(0)).ends
-    parts = learned_ends.Parts(learned_ends.Classifier(4, 1), optax.adam(1e-3))
+    parts = learned_termination.Parts(learned_termination.Classifier(4, 1), optax.adam(1e-3))
     params = parts.network.init(jax.random.key(0), jnp.zeros(ends.inputs.mean.shape))["params"]
-    ends, _ = learned_ends.fit(
+    ends, _ = learned_termination.fit(
         parts, jax.random.key(1), ends.replace(network=learner.init(parts.optimizer, params)), real
     )
-    assert ends.threshold < learned_ends.ABOVE_ALL
+    assert ends.threshold < learned_termination.ABOVE_ALL
 
 
 def test_nothing_is_an_end_before_the_first_fit():
@@ -107,7 +107,9 @@ def test_nothing_is_an_end_before_the_first_fit():
 def test_precision_and_recall_by_hand():
     """At 2: 3 of 4 ends, 1 of 5 others; there are 10 times as many others as ends."""
     ended, others = jnp.asarray([1.0, 2.0, 3.0, 4.0]), jnp.asarray([-2.0, -1.0, 0.0, 1.0, 2.5])
-    recall, precision = learned_ends.rates(jnp.asarray([2.0, 4.0]), ended, others, jnp.asarray(8), jnp.asarray(80))
+    recall, precision = learned_termination.rates(
+        jnp.asarray([2.0, 4.0]), ended, others, jnp.asarray(8), jnp.asarray(80)
+    )
     np.testing.assert_allclose(recall, [0.75, 0.25])
     np.testing.assert_allclose(precision, [6.0 / (6.0 + 16.0), 1.0])
 
@@ -117,7 +119,7 @@ def test_held_out_rows_are_never_learnt_from_and_stay_so_when_the_buffer_wraps()
     real = replay.init(SPEC, 40)
     for start in (0, 20, 40):
         real = compiled.add(real, jax.tree.map(lambda leaf, at=start: leaf[at : at + 20], marked))
-    kinds = learned_ends._Kinds(real)
+    kinds = learned_termination._Kinds(real)
     for terminal in (True, False):
         for held_out in (True, False):
             drawn = np.asarray(kinds.draw(jax.random.key(0), terminal, held_out, (500,)).reward)

@@ -53,7 +53,7 @@ class Restored(NamedTuple):
     metrics_offset: int | None  # bytes of metrics.jsonl that the run had written by then; None: it begins
 
 
-class Keeper:
+class RunSaver:
     """Writes the checkpoints of a run and reads them back."""
 
     def __init__(self, setup: Setup, record: Record, files: RunFiles, first_state: PyTree) -> None:

@@ -12,7 +12,7 @@ from mbpo_jax.models.encoding import Encoding
 from mbpo_jax.types import Array, PyTree, RewardFn, Transition, WorldModel
 
 
-class Explainer(NamedTuple):
+class NoiseInference(NamedTuple):
     """What the functions below need: a model, whose best elite is asked, and its encoding."""
 
     world: WorldModel
@@ -20,24 +20,24 @@ class Explainer(NamedTuple):
     reward_fn: RewardFn | None = None  # None: the reward is the model's, too
 
 
-def noise_of(explainer: Explainer, belief: PyTree, rows: Transition) -> Array:
+def noise_of(inference: NoiseInference, belief: PyTree, rows: Transition) -> Array:
     """Returns the standard normal noise [B, D] for which the model says what happened in rows [B, ...]."""
-    mean, log_var = _predict(explainer, belief, rows.obs, rows.action)
-    return (explainer.encoding.examples(rows)[1] - mean) * jnp.exp(-0.5 * log_var)
+    mean, log_var = _predict(inference, belief, rows.obs, rows.action)
+    return (inference.encoding.examples(rows)[1] - mean) * jnp.exp(-0.5 * log_var)
 
 
-def move(explainer: Explainer, belief: PyTree, obs: Array, action: Array, noise: Array) -> tuple[Array, Array]:
+def move(inference: NoiseInference, belief: PyTree, obs: Array, action: Array, noise: Array) -> tuple[Array, Array]:
     """Returns the (next_obs [B, O], reward [B]) of the model for noise [B, D]; a known reward is taken."""
-    mean, log_var = _predict(explainer, belief, obs, action)
-    next_obs, reward = explainer.encoding.decode(obs, action, mean + jnp.exp(0.5 * log_var) * noise)
-    return next_obs, reward if explainer.reward_fn is None else explainer.reward_fn(obs, action, next_obs)
+    mean, log_var = _predict(inference, belief, obs, action)
+    next_obs, reward = inference.encoding.decode(obs, action, mean + jnp.exp(0.5 * log_var) * noise)
+    return next_obs, reward if inference.reward_fn is None else inference.reward_fn(obs, action, next_obs)
 
 
-def repeat(explainer: Explainer, belief: PyTree, rows: Transition, action: Array) -> tuple[Array, Array]:
+def repeat(inference: NoiseInference, belief: PyTree, rows: Transition, action: Array) -> tuple[Array, Array]:
     """Returns the (next_obs [B, O], reward [B]) of rows [B, ...] with other actions [B, A] and the noise that was."""
-    return move(explainer, belief, rows.obs, action, noise_of(explainer, belief, rows))
+    return move(inference, belief, rows.obs, action, noise_of(inference, belief, rows))
 
 
-def _predict(explainer: Explainer, belief: PyTree, obs: Array, action: Array) -> tuple[Array, Array]:
-    mean, log_var = explainer.world.predict(belief, obs, action)
+def _predict(inference: NoiseInference, belief: PyTree, obs: Array, action: Array) -> tuple[Array, Array]:
+    mean, log_var = inference.world.predict(belief, obs, action)
     return ensemble.member(mean, belief.elites[0]), ensemble.member(log_var, belief.elites[0])

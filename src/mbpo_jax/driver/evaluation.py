@@ -1,4 +1,4 @@
-"""Judges the policies of all seeds: by episodes where there is an environment, and by what the data say offline."""
+"""Evaluates the policies of all seeds: by episodes where there is an environment, and by what the data say offline."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from mbpo_jax.driver.setup import Setup
 from mbpo_jax.types import PyTree
 
 
-class Judged(NamedTuple):
+class SeedEvaluation(NamedTuple):
     """The policy of one seed, and what is known of it."""
 
     policy: Policy
@@ -31,7 +31,7 @@ class Judged(NamedTuple):
         return f"value {value:.1f} at the first states of the data, as the critics say; no environment, so no return"
 
 
-def judge(setup: Setup, state: PyTree, should_stop: Callable[[], bool]) -> list[Judged] | None:
+def evaluate_seeds(setup: Setup, state: PyTree, should_stop: Callable[[], bool]) -> list[SeedEvaluation] | None:
     """Judges the policy of every seed; returns None if a stop was requested: all of it is repeated then."""
     policies = setup.acting.policies(state)
     outcomes: Sequence[Evaluation | None] | None = [None] * len(policies)
@@ -41,7 +41,7 @@ def judge(setup: Setup, state: PyTree, should_stop: Callable[[], bool]) -> list[
         return None
     data_values = setups.values_of_data(setup, state)
     return [
-        Judged(acted, outcome, values | ({} if outcome is None else outcome.metrics()))
+        SeedEvaluation(acted, outcome, values | ({} if outcome is None else outcome.metrics()))
         for acted, outcome, values in zip(policies, outcomes, data_values, strict=True)
     ]
 
