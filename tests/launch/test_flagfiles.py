@@ -1,163 +1,423 @@
-import os
-import threading
+"""Each flagfile of experiments/ against the values that its paper publishes, and ablations against their task."""
+
+import dataclasses
 from pathlib import Path
 
 import pytest
 
-from mbpo_jax.launch import flagfiles, flags, requested_run, sweep_flags
+from mbpo_jax.driver.config import RunConfig
+from mbpo_jax.launch import flags
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
+# Janner et al. 2019, Table 1 and Appendix C, and the official code's examples/config/*/0.py: what every task shares ...
+PAPER = {
+    "algorithm": "mbpo",
+    "max_episode_steps": 0,  # the environment's own: 1000 steps
+    "seeds": (0,),
+    "eval_every_steps": 1000,
+    "exploration_steps": 5000,
+    "min_replay_rows": 1000,
+    "replay_capacity": 1_000_000,
+    "epoch_steps": 1000,
+    "fit_every_steps": 250,
+    "rollout_batch": 100_000,
+    "rollout_length_schedule": (20, 150, 1, 1),
+    "retain_epochs": 1,
+    "updates_per_step": 20,
+    "batch_size": 256,
+    "real_fraction": 0.05,
+    "termination_fn": "auto",
+    "num_members": 7,
+    "num_elites": 5,
+    "model_hidden_units": 200,
+    "model_learning_rate": 1e-3,
+    "model_batch_size": 256,
+    "model_weight_decays": (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4),
+    "holdout_fraction": 0.2,
+    "max_holdout_rows": 5000,
+    "fit_patience_epochs": 5,
+    "fit_improvement": 0.01,
+    "fit_epoch_minibatches": 1,
+    "fit_max_gradient_steps": 0,
+    "discount": 0.99,
+    "hidden_units": 256,
+    "num_hidden_layers": 2,
+    "learning_rate": 3e-4,
+    "target_update_rate": 0.005,
+    "initial_temperature": 1.0,
+}
+# ... and in what they differ.
+TASKS = {
+    "ant": {
+        "env": "mbpo_jax/AntTruncatedObs-v5",
+        "num_steps": 300_000,
+        "rollout_length_schedule": (20, 100, 1, 25),
+        "target_entropy": -4.0,
+    },
+    "cartpole": {
+        "env": "mbpo_jax/CartpoleContinuous-v0",
+        "num_steps": 5000,
+        "exploration_steps": 500,
+        "epoch_steps": 200,
+        "fit_every_steps": 200,
+        "rollout_length_schedule": (1, 15, 1, 1),
+        "target_entropy": -0.05,
+        "eval_every_steps": 200,
+    },
+    "halfcheetah": {
+        "env": "HalfCheetah-v5",
+        "num_steps": 400_000,
+        "updates_per_step": 40,
+        "target_entropy": -3.0,
+    },
+    "hopper": {
+        "env": "Hopper-v5",
+        "num_steps": 125_000,
+        "rollout_length_schedule": (20, 150, 1, 15),
+        "target_entropy": -1.0,
+    },
+    "humanoid": {
+        "env": "mbpo_jax/HumanoidTruncatedObs-v5",
+        "num_steps": 300_000,
+        "fit_every_steps": 1000,
+        "rollout_length_schedule": (20, 300, 1, 25),
+        "retain_epochs": 5,
+        "target_entropy": -2.0,
+        "model_hidden_units": 400,
+    },
+    "inverted_double_pendulum": {
+        "env": "InvertedDoublePendulum-v5",
+        "num_steps": 20_000,
+        "exploration_steps": 500,
+        "epoch_steps": 250,
+        "rollout_length_schedule": (1, 15, 1, 1),
+        "target_entropy": -0.5,
+        "eval_every_steps": 250,
+    },
+    "inverted_pendulum": {
+        "env": "InvertedPendulum-v5",
+        "num_steps": 5000,
+        "exploration_steps": 500,
+        "epoch_steps": 250,
+        "rollout_length_schedule": (1, 15, 1, 1),
+        "updates_per_step": 10,
+        "target_entropy": -0.05,
+        "eval_every_steps": 250,
+    },
+    "swimmer": {
+        "env": "Swimmer-v5",
+        "num_steps": 50_000,
+        "exploration_steps": 2000,
+        "rollout_length_schedule": (1, 20, 1, 1),
+        "target_entropy": -1.0,
+    },
+    "walker2d": {
+        "env": "Walker2d-v5",
+        "num_steps": 300_000,
+        "target_entropy": -3.0,
+    },
+}
+# sfujim/TD3@6a9f761: what its agents share, and what TD3 adds.
+DDPG_AGENT = {"exploration_noise_std": 0.1}
+TD3_AGENT = DDPG_AGENT | {"target_noise_std": 0.2, "target_noise_clip": 0.5, "actor_every_updates": 2}
+FUJIMOTO = {
+    "env": "Hopper-v5",
+    "num_steps": 1_000_000,
+    "exploration_steps": 25_000,
+    "replay_capacity": 1_000_000,
+    "updates_per_step": 1,
+    "batch_size": 256,
+    "discount": 0.99,
+    "hidden_units": 256,
+    "num_hidden_layers": 2,
+    "learning_rate": 3e-4,
+    "target_update_rate": 0.005,
+    "eval_every_steps": 5000,
+    "eval_episodes": 10,
+}
 
-@pytest.fixture(autouse=True)
-def _elsewhere(tmp_path, monkeypatch):
-    """No test depends on the folder in which it runs."""
-    monkeypatch.chdir(tmp_path)
+
+def with_agent(algorithm, task, agent):
+    """MBPO's settings for a task with another agent, which has none of SAC's knobs."""
+    settings = {
+        name: value
+        for name, value in (PAPER | TASKS[task]).items()
+        if name not in ("target_entropy", "initial_temperature")
+    }
+    return settings | agent | {"algorithm": algorithm}
 
 
-def refusal(*argv):
-    with pytest.raises(ValueError, match="flagfile") as caught:
-        flagfiles.expand(argv)
-    message = str(caught.value)
-    assert len(message.splitlines()) == 1
-    assert message.startswith("--flagfile")
-    return message
+# Haarnoja et al. 2018b, Appendix D, and the above.
+OTHERS = {
+    "hopper_ddpg": FUJIMOTO | DDPG_AGENT | {"algorithm": "ddpg"},
+    "hopper_td3": FUJIMOTO | TD3_AGENT | {"algorithm": "td3"},
+    "hopper_mbpo_ddpg": with_agent("mbpo_ddpg", "hopper", DDPG_AGENT),
+    "hopper_mbpo_td3": with_agent("mbpo_td3", "hopper", TD3_AGENT),
+    "inverted_pendulum_mbpo_ddpg": with_agent("mbpo_ddpg", "inverted_pendulum", DDPG_AGENT),
+    "inverted_pendulum_mbpo_td3": with_agent("mbpo_td3", "inverted_pendulum", TD3_AGENT),
+    "hopper_sac": {
+        "algorithm": "sac",
+        "env": "Hopper-v5",
+        "num_steps": 1_000_000,
+        "exploration_steps": 5000,
+        "replay_capacity": 1_000_000,
+        "updates_per_step": 1,
+        "batch_size": 256,
+        "discount": 0.99,
+        "hidden_units": 256,
+        "num_hidden_layers": 2,
+        "learning_rate": 3e-4,
+        "target_update_rate": 0.005,
+        "target_entropy": None,  # minus the action dimensions
+    },
+}
 
 
-# -- by name -----------------------------------------------------------------------------------------------------
+ROLLOUT_LENGTH_AND_PENALTY = {  # of Yu et al. 2020, by data set
+    "halfcheetah": {"random": (5, 0.5), "medium": (1, 1.0), "mixed": (5, 1.0), "medium_expert": (5, 5.0)},
+    "hopper": {"random": (5, 1.0), "medium": (5, 5.0), "mixed": (5, 1.0), "medium_expert": (5, 1.0)},
+    "walker2d": {"random": (1, 1.0), "medium": (5, 5.0), "mixed": (1, 1.0), "medium_expert": (1, 2.0)},
+}
+for task, by_data in ROLLOUT_LENGTH_AND_PENALTY.items():
+    for data, (length, weight) in by_data.items():
+        OTHERS[f"mopo_{task}_{data}"] = {
+            "algorithm": "mopo",
+            "env": {"halfcheetah": "HalfCheetah-v5", "hopper": "Hopper-v5", "walker2d": "Walker2d-v5"}[task],
+            "rollout_length": length,
+            "penalty_weight": weight,
+            "penalty": "largest_std_norm",
+            "num_steps": 500_000,
+            "rollout_batch": 50_000,
+            "rollout_every_updates": 1000,
+            "retain_rounds": 5,
+            "real_fraction": 0.05,
+            "batch_size": 256,
+            "target_entropy": -3.0,
+            "num_members": 7,
+            "num_elites": 5,
+            "max_holdout_rows": 1000,
+            "fit_max_gradient_steps": 0,
+        }
+LIKE_MBPO = {  # what members that look through the model share with MBPO's own flagfiles, to be compared with them
+    "inverted_pendulum": {
+        "env": "InvertedPendulum-v5", "num_steps": 5000, "exploration_steps": 500, "updates_per_step": 4,
+        "target_entropy": -0.05, "eval_every_steps": 250,
+    },
+    "hopper": {
+        "env": "Hopper-v5", "num_steps": 125_000, "exploration_steps": 5000, "updates_per_step": 20,
+        "target_entropy": -1.0, "eval_every_steps": 1000, "fit_epoch_minibatches": 1, "fit_max_gradient_steps": 0,
+    },
+}  # fmt: skip
+STEVE = {"expansion_steps": 3, "weighting": "inverse_variance", "num_members": 4, "num_elites": 4, "num_critics": 4}
+for algorithm, steps in (("mve", {"expansion_steps": 5}), ("steve", STEVE), ("maac", {"horizon": 3})):
+    for task, shared in LIKE_MBPO.items():
+        OTHERS[f"{algorithm}_{task}"] = shared | steps | {"fit_every_steps": 250, "algorithm": algorithm}
+BMPO = {
+    "algorithm": "bmpo", "fit_every_steps": 250, "rollout_batch": 100_000, "retain_epochs": 1, "batch_size": 256,
+    "real_fraction": 0.05, "hidden_units": 256, "num_hidden_layers": 2, "learning_rate": 3e-4, "planning_steps": 6,
+    "planning_candidates": 1000, "num_members": 7, "num_elites": 5, "fit_epoch_minibatches": 1,
+    "fit_max_gradient_steps": 0, "min_replay_rows": 1000,
+}  # fmt: skip
+OTHERS["bmpo_inverted_pendulum"] = LIKE_MBPO["inverted_pendulum"] | BMPO | {
+    "updates_per_step": 10, "epoch_steps": 250, "rollout_length_schedule": (1, 15, 1, 1),
+    "backward_length_schedule": (1, 15, 1, 1), "beta_schedule": (0.0, 10.0, 0.01, 0.0), "backward_epochs": 5,
+    "backward_variance": None,
+}  # fmt: skip
+OTHERS["bmpo_hopper"] = LIKE_MBPO["hopper"] | BMPO | {
+    "num_steps": 100_000, "epoch_steps": 1000, "rollout_length_schedule": (20, 150, 1, 15),
+    "backward_length_schedule": (20, 150, 1, 15), "beta_schedule": (20.0, 30.0, 0.004, 0.003), "backward_epochs": 10,
+    "backward_variance": 0.01,
+}  # fmt: skip
+OTHERS["bmpo_hopper_nt"] = OTHERS["bmpo_hopper"] | {
+    "env": "mbpo_jax/HopperNT-v5", "beta_schedule": (0.0, 100.0, 0.01, 0.01),
+}  # fmt: skip
+OTHERS["bmpo_walker2d_nt"] = OTHERS["bmpo_hopper"] | {
+    "env": "mbpo_jax/Walker2dNT-v5", "num_steps": 200_000, "rollout_length_schedule": (20, 150, 1, 1),
+    "backward_length_schedule": (20, 150, 1, 1), "beta_schedule": (0.0, 100.0, 0.01, 0.01), "planning_steps": 0,
+    "target_entropy": -3.0,
+}  # fmt: skip
+OTHERS["bmpo_walker2d"] = OTHERS["bmpo_walker2d_nt"] | {
+    "env": "Walker2d-v5", "beta_schedule": (0.0, 100.0, 0.01, 0.0), "planning_steps": 1,
+}  # fmt: skip
+OTHERS["bmpo_ant"] = OTHERS["bmpo_hopper"] | {
+    "env": "mbpo_jax/AntTruncatedObs-v5", "num_steps": 300_000, "rollout_length_schedule": (20, 100, 1, 25),
+    "backward_length_schedule": (20, 100, 1, 1), "beta_schedule": (0.0, 100.0, 0.003, 0.003), "planning_steps": 0,
+    "target_entropy": -4.0,
+}  # fmt: skip
+OTHERS["bmpo_pendulum"] = OTHERS["bmpo_hopper"] | {
+    "env": "Pendulum-v1", "num_steps": 4000, "exploration_steps": 200, "min_replay_rows": 200, "epoch_steps": 200,
+    "fit_every_steps": 200, "rollout_batch": 80_000, "rollout_length_schedule": (1, 5, 1, 5),
+    "backward_length_schedule": (1, 5, 1, 5), "beta_schedule": (0.0, 10.0, 0.01, 0.0), "backward_epochs": 5,
+    "backward_variance": None, "eval_every_steps": 200, "target_entropy": -1.0,
+}  # fmt: skip
+DOUBLE_HORIZON = {
+    "algorithm": "double_horizon", "horizon": 5, "rollout_length": 20, "rollout_batch": 256, "retain_rounds": 10,
+    "updates_per_rollout": 20, "discount": 0.995, "num_critics": 5, "num_target_critics": 2, "num_hidden_layers": 3,
+    "hidden_units": 256, "learning_rate": 3e-4, "target_update_rate": 0.005, "initial_temperature": 0.1,
+    "target_entropy": None, "num_members": 8, "num_elites": 8, "model_hidden_units": 256, "scale_targets": True,
+}  # fmt: skip
+for task, env in {
+    "hopper": "Hopper-v5", "halfcheetah": "HalfCheetah-v5", "walker2d": "Walker2d-v5",
+    "ant": "mbpo_jax/AntTruncatedObs-v5", "humanoid": "mbpo_jax/HumanoidTruncatedObs-v5",
+}.items():  # fmt: skip
+    OTHERS[f"double_horizon_{task}"] = DOUBLE_HORIZON | {
+        "env": env, "num_steps": 100_000, "exploration_steps": 5000, "fit_every_steps": 1000, "critic_updates": 250,
+        "updates_per_step": 1, "eval_every_steps": 1000,
+    }  # fmt: skip
+OTHERS["double_horizon_inverted_pendulum"] = DOUBLE_HORIZON | {
+    "env": "InvertedPendulum-v5", "num_steps": 5000, "exploration_steps": 500, "fit_every_steps": 250,
+    "critic_updates": 60, "updates_per_step": 2, "eval_every_steps": 250,
+}  # fmt: skip
+for task, shared in LIKE_MBPO.items():
+    no_entropy = {name: value for name, value in shared.items() if name != "target_entropy"}
+    OTHERS[f"svg_{task}"] = no_entropy | {"algorithm": "svg", "svg_steps": "1", "num_members": 1, "num_elites": 1}
+SAC_SVG = {"algorithm": "sac_svg", "horizon": 2, "fit_minibatches": 4, "initial_temperature": 0.1}
+OTHERS["sac_svg_inverted_pendulum"] = LIKE_MBPO["inverted_pendulum"] | SAC_SVG | {"warmup_steps": 1000}
+OTHERS["sac_svg_hopper"] = SAC_SVG | {
+    "env": "Hopper-v5", "num_steps": 125_000, "eval_every_steps": 1000, "exploration_steps": 1000,
+    "warmup_steps": 10_000, "updates_per_step": 1, "batch_size": 1024, "hidden_units": 512, "num_hidden_layers": 4,
+    "learning_rate": 1e-4, "dynamics": "gru", "model_hidden_units": 512, "model_batch_size": 512,
+    "first_target_entropy": 0.0, "target_entropy": -2.0, "entropy_decay_steps": 1_000_000,
+    "entropy_decay_power": 2**-5,
+}  # fmt: skip
+MAZE = {
+    "env": "mbpo_jax/DynaMaze-v0", "discount": 0.95, "table_model": "deterministic", "eval_episodes": 1,
+}  # fmt: skip
+OTHERS["dyna_q"] = MAZE | {
+    "algorithm": "dyna_q", "planning_updates": 5, "learning_rate": 0.1, "epsilon": 0.1, "num_steps": 6000,
+    "prioritised_sweeping": False, "replay_capacity": 10_000,
+}  # fmt: skip
+OTHERS["q_planning"] = MAZE | {
+    "algorithm": "q_planning", "planning_updates": 50, "learning_rate": 1.0, "epsilon": 1.0, "num_steps": 5000,
+}  # fmt: skip
+OTHERS["bc"] = {"algorithm": "bc", "batch_size": 256, "hidden_units": 256, "obs_scaling": "none"}
+OTHERS["td3_bc"] = {
+    "algorithm": "td3_bc",
+    "num_steps": 1_000_000,
+    "value_weight": 2.5,
+    "obs_scaling": "standard",
+    "batch_size": 256,
+    "learning_rate": 3e-4,
+    "target_noise_std": 0.2,
+    "target_noise_clip": 0.5,
+    "actor_every_updates": 2,
+    "target_update_rate": 0.005,
+    "discount": 0.99,
+}
+OTHERS["pets_cartpole"] = {
+    "algorithm": "pets", "env": "mbpo_jax/PetsCartpole-v0", "num_candidates": 400, "elite_candidates": 40,
+    "iterations": 5, "smoothing": 0.1, "horizon": 25, "num_particles": 20, "propagation": "tsinf", "num_members": 5,
+    "num_elites": 5, "model_hidden_units": 500, "model_weight_decays": (1e-4, 2.5e-4, 2.5e-4, 5e-4),
+    "model_learning_rate": 1e-3, "model_batch_size": 32, "angles": "1", "fit_every_steps": 200,
+    "exploration_steps": 200, "reward_fn": "mbpo_jax.rewards:pets_cartpole",
+}  # fmt: skip
+OTHERS["pets_continuous_cartpole"] = {
+    "algorithm": "pets", "env": "mbpo_jax/CartpoleContinuous-v0", "num_candidates": 500, "elite_candidates": 50,
+    "iterations": 5, "smoothing": 0.1, "horizon": 15, "num_particles": 20, "num_members": 5, "model_hidden_units": 200,
+    "model_weight_decays": (5e-5,) * 4, "fit_every_steps": 50, "angles": "none",
+}  # fmt: skip
+OTHERS["pets_halfcheetah"] = {
+    "algorithm": "pets", "env": "mbpo_jax/PetsHalfCheetah-v0", "num_candidates": 500, "elite_candidates": 50,
+    "iterations": 5, "horizon": 30, "num_particles": 20, "propagation": "tsinf", "model_hidden_units": 200,
+    "model_weight_decays": (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4), "model_learning_rate": 1e-3, "model_batch_size": 32,
+    "angles": "2", "absolute_targets": "0", "exploration_steps": 1000, "fit_every_steps": 1000, "num_steps": 300_000,
+    "replay_capacity": 300_000, "fit_max_gradient_steps": 0,
+    "reward_fn": "mbpo_jax.rewards:pets_half_cheetah",
+}  # fmt: skip
+OTHERS["pets_gp_continuous_cartpole"] = {
+    "algorithm": "pets", "env": "mbpo_jax/CartpoleContinuous-v0", "num_candidates": 500, "elite_candidates": 50,
+    "iterations": 5, "smoothing": 0.1, "horizon": 15, "member": "gp", "inducing_rows": 200, "fit_every_steps": 50,
+    "propagation": "expectation", "num_particles": 1,
+}  # fmt: skip
+OTHERS["pets_small"] = {"algorithm": "pets", "num_candidates": 100, "num_particles": 5, "model_hidden_units": 64}
+OTHERS["pets_pendulum"] = {
+    "algorithm": "pets", "env": "Pendulum-v1", "num_steps": 5000, "num_candidates": 500, "elite_candidates": 50,
+    "iterations": 5, "horizon": 20, "model_hidden_units": 128, "reward_fn": "mbpo_jax.rewards:pendulum",
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["hopper", "hopper.flags", "experiments/hopper", "experiments/hopper.flags"])
-def test_a_flagfile_is_found_by_its_name_from_any_folder(name):
-    assert flagfiles.flagfile_path(name).samefile(EXPERIMENTS / "hopper.flags")
-    assert flags.parse([f"--flagfile={name}"])[0].env == "Hopper-v5"
+def flat(config):
+    """All knobs of a config and its sections, by name."""
+    values = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        values |= flat(value) if dataclasses.is_dataclass(value) else {field.name: value}
+    return values
 
 
-def test_those_in_folders_are_found_too():
-    path = flagfiles.flagfile_path("ablations/hopper_real_0")
-    assert path.samefile(EXPERIMENTS / "ablations" / "hopper_real_0.flags")
-    run, config = flags.parse(["--flagfile=ablations/hopper_real_0"])  # which reads experiments/hopper.flags
-    assert (run.env, config.real_fraction) == ("Hopper-v5", 0.0)
+def test_every_flagfile_has_its_row_here():
+    own = {path.stem for path in EXPERIMENTS.glob("*.flags")} - {"paper", "mopo"}  # what they share
+    assert own == TASKS.keys() | OTHERS.keys()
 
 
-def test_the_package_comes_before_the_checkout(tmp_path, monkeypatch):
-    package = tmp_path / "package"
-    package.mkdir()
-    (package / "hopper.flags").write_text("--num_steps=7\n")
-    monkeypatch.setattr(flagfiles, "SHIPPED", (package, EXPERIMENTS))
-    assert flagfiles.flagfile_path("hopper") == package / "hopper.flags"
-    assert "ant" in flagfiles.names()
-    assert flagfiles.shown(package / "hopper.flags") == "experiments/hopper.flags"
-    assert flagfiles.shown(Path("/mine/hopper.flags")) == "/mine/hopper.flags"
+ABLATIONS = {
+    "length_1": {"rollout_length_schedule": (0, 1, 1, 1)},
+    "length_15": {"rollout_length_schedule": (0, 1, 15, 15)},
+    "length_200": {"rollout_length_schedule": (0, 1, 200, 200), "rollout_batch": 7500},
+    "no_model": {"real_fraction": 1.0},
+    "no_model_1_update": {"real_fraction": 1.0, "updates_per_step": 1},
+    "real_0": {"real_fraction": 0.0},
+    "real_50": {"real_fraction": 0.5},
+}
+"""What each differs in from the flagfile of its task, and in nothing else."""
 
 
-def test_a_path_comes_before_a_name(tmp_path):
-    (tmp_path / "hopper").write_text("--num_steps=7\n")
-    assert flagfiles.expand(["--flagfile=hopper"]) == ["--num_steps=7"]
-    (tmp_path / "hopper").unlink()
-    (tmp_path / "hopper").mkdir()  # a folder of this name is none
-    assert "--env=Hopper-v5" in flagfiles.expand(["--flagfile=hopper"])
-
-
-def test_the_home_directory(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "mine.flags").write_text("--quiet\n")
-    assert flagfiles.expand(["--flagfile=~/mine.flags"]) == ["--quiet"]
-
-
-def test_an_unknown_name_is_refused_with_those_there_are():
-    message = refusal("--flagfile=hoper")
-    assert "'hoper' (No such file or directory); these come with mbpo_jax: " in message
-    assert "halfcheetah, hopper, " in message
-
-
-def test_sweeps_take_names():
-    arguments, _ = sweep_flags.parse(
-        ["--flagfiles=hopper,experiments/ant.flags", "--sweep_dir=out"], sweep_flags.build_parser("x", None)
+@pytest.mark.parametrize("path", sorted((EXPERIMENTS / "ablations").glob("*.flags")), ids=lambda path: path.stem)
+def test_an_ablation_is_its_task_with_one_change(path, monkeypatch):
+    monkeypatch.chdir(EXPERIMENTS.parent)  # they read the flagfile of their task
+    task = "inverted_pendulum" if path.stem.startswith("inverted_pendulum") else "hopper"
+    whole, ablated = (
+        flat(run) | flat(config)
+        for run, config in (flags.parse([f"--flagfile={file}"]) for file in (EXPERIMENTS / f"{task}.flags", path))
     )
-    assert [file.stem for file in arguments.flagfiles] == ["hopper", "ant"]
-    assert all(file.samefile(EXPERIMENTS / file.name) for file in arguments.flagfiles)
-    assert requested_run.read_request(arguments.flagfiles[0], []).run.env == "Hopper-v5"
-    with pytest.raises(ValueError, match=r"--flagfiles: must be files that can be read, got 'hoper' .*hopper"):
-        sweep_flags.parse(["--flagfiles=hoper", "--sweep_dir=out"], sweep_flags.build_parser("x", None))
+    change = ABLATIONS[path.stem.removeprefix(f"{task}_")]
+    assert ablated == whole | change
+    assert ablated != whole
 
 
-# -- what is in them ---------------------------------------------------------------------------------------------
+def test_every_ablation_has_a_flagfile_on_hopper():
+    names = {path.stem for path in (EXPERIMENTS / "ablations").glob("hopper_*.flags")}
+    assert names == {f"hopper_{change}" for change in ABLATIONS}
 
 
-def test_lines_stand_where_the_file_is_named(tmp_path):
-    text = "\ufeff# a comment\r\n// another\r\n\r\n  --a=1  \r\n--b=two words\r\n--c=x # no comment\r\n"
-    (tmp_path / "a.flags").write_bytes(text.encode())
-    lines = ["--a=1", "--b=two words", "--c=x # no comment"]
-    assert flagfiles.expand(["--x", "--flagfile=a.flags", "--y"]) == ["--x", *lines, "--y"]
-    assert flagfiles.expand(["-flagfile", "a.flags"]) == lines
-    assert flagfiles.expand(["--", "--flagfile=a.flags"]) == ["--", "--flagfile=a.flags"]
+ONE_NETWORK = {"num_members": 1, "num_elites": 1}
+PLANNING = {
+    "d": ONE_NETWORK | {"member": "deterministic"},
+    "p": ONE_NETWORK,
+    "de_ts1": {"member": "deterministic", "propagation": "ts1"},
+    "de_tsinf": {"member": "deterministic"},
+    "pe_ts1": {"propagation": "ts1"},
+    "pe_tsinf": {},
+    "gp": {"member": "gp", "inducing_rows": 100, "propagation": "expectation", "num_particles": 1},
+}
+"""What each differs in from `planning/shared.flags`; what networks have is left alone by processes."""
 
 
-def test_a_flagfile_reads_another_beside_it_first(tmp_path):
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    (folder / "outer.flags").write_text("--a=1\n--flagfile=hopper.flags\n--c=3\n")
-    (folder / "hopper.flags").write_text("--b=2\n")
-    (tmp_path / "hopper.flags").write_text("--b=wrong\n")
-    assert flagfiles.expand(["--flagfile=folder/outer.flags"]) == ["--a=1", "--b=2", "--c=3"]
-    (folder / "hopper.flags").unlink()
-    assert flagfiles.expand(["--flagfile=folder/outer.flags"]) == ["--a=1", "--b=wrong", "--c=3"]
-    (tmp_path / "hopper.flags").unlink()
-    assert "--env=Hopper-v5" in flagfiles.expand(["--flagfile=folder/outer.flags"])
+def test_the_models_of_pets_are_compared_with_nothing_else_changed(monkeypatch):
+    monkeypatch.chdir(EXPERIMENTS.parent)  # they read other flagfiles
+    files = {path.stem: path for path in (EXPERIMENTS / "planning").glob("*.flags")}
+    known = {
+        name: flat(run) | flat(config)
+        for name, (run, config) in ((name, flags.parse([f"--flagfile={path}"])) for name, path in files.items())
+    }
+    shared = known.pop("shared")
+    assert known.keys() == {f"continuous_cartpole_{name}" for name in PLANNING}
+    networks = {"model_hidden_units", "model_learning_rate", "model_weight_decays", "model_batch_size"}
+    for name, change in PLANNING.items():
+        unread = networks | {"fit_max_gradient_steps"} if name == "gp" else set()
+        wanted = {knob: value for knob, value in (shared | change).items() if knob not in unread}
+        found = known[f"continuous_cartpole_{name}"]
+        assert {knob: found[knob] for knob in wanted} == wanted
+    assert (shared["num_steps"], shared["exploration_steps"], shared["eval_every_steps"]) == (600, 100, 100)
 
 
-def test_one_file_may_be_read_twice(tmp_path):
-    (tmp_path / "a.flags").write_text("--a=1\n")
-    (tmp_path / "b.flags").write_text("--flagfile=a.flags\n--flagfile=a.flags\n")
-    assert flagfiles.expand(["--flagfile=b.flags"]) == ["--a=1", "--a=1"]
-
-
-def test_a_cycle_is_refused_by_name(tmp_path):
-    """absl passed over it in silence."""
-    (tmp_path / "a.flags").write_text("--flagfile=b.flags\n")
-    (tmp_path / "b.flags").write_text("--flagfile=a.flags\n")
-    first, second = (tmp_path / f"{name}.flags" for name in "ab")
-    assert refusal("--flagfile=a.flags") == f"--flagfile must not read itself, got {first} > {second} > {first}"
-
-
-# -- what cannot be read -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("word", "reason"),
-    [
-        ("--flagfile=no.flags", "'no.flags' (No such file or directory)"),
-        ("--flagfile=folder", "'folder' (Is a directory)"),
-        ("--flagfile=binary.flags", "'binary.flags' ('utf-8' codec can't decode"),
-        ("--flagfile=large.flags", "'large.flags' (it has more than 1048576 bytes)"),
-        ("--flagfile=/dev/zero", "'/dev/zero' (it has more than 1048576 bytes)"),
-        ("--flagfile=s3://bucket/a.flags", "must be a path on this machine, got 's3://bucket/a.flags'"),
-        ("--flagfile=~nobody_of_this_name/a", "whose home directory is not known"),
-        ("--flagfile=a\0b", "must be a path on this machine"),
-        ("--flagfile=" + 5000 * "a", "No such file or directory"),
-        ("--flagfile=outer.flags", "'inner.flags' (No such file or directory)"),
-        ("--flagfile=open.flags", "must be given as --flagfile=NAME in "),
-        ("--flagfile=", "must be a file that can be read, got ''"),
-        ("--flagfile", "must be given as --flagfile=NAME, got '--flagfile'"),
-    ],
-)
-def test_what_cannot_be_read_is_one_clean_line(tmp_path, word, reason):
-    """A missing one was "ERROR:: Unable to open flagfile: [Errno 2] ..."."""
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "binary.flags").write_bytes(b"\xff\xfe--num_steps=5")
-    (tmp_path / "large.flags").write_bytes(2**20 * b"#" + b"\n")
-    (tmp_path / "outer.flags").write_text("--flagfile=inner.flags\n")
-    (tmp_path / "open.flags").write_text("--flagfile\nhopper\n")
-    message = refusal(word)
-    assert reason in message
-    assert "ERROR" not in message
-    assert "Errno" not in message
-
-
-def test_a_pipe_will_do(tmp_path):
-    os.mkfifo(tmp_path / "pipe")
-    writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=("--quiet\n",))
-    writer.start()
-    assert flagfiles.expand(["--flagfile=pipe"]) == ["--quiet"]
-    writer.join()
+@pytest.mark.parametrize("name", sorted(TASKS | OTHERS))
+def test_a_flagfile_holds_the_published_settings(name):
+    run, config = flags.parse([f"--flagfile={EXPERIMENTS / f'{name}.flags'}"])
+    expected = PAPER | TASKS[name] if name in TASKS else OTHERS[name]
+    actual = flat(run) | flat(config)
+    assert {key: actual[key] for key in expected} == expected
+    # and no flagfile says where files go, or hides what happens
+    defaults = RunConfig()
+    assert (run.run_dir, run.quiet, run.seed_lifting) == (defaults.run_dir, False, defaults.seed_lifting)
