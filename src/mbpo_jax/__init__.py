@@ -1,9 +1,9 @@
-"""Model-based policy optimisation and its family in functional JAX: the public names, imported when first used."""
+"""Model-based policy optimisation and its family in functional JAX: the public names, imported on first use."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # what type checkers read; at run time, `__getattr__` imports a name's module
+if TYPE_CHECKING:  # for type checkers; at run time, `__getattr__` imports a name's module
     from mbpo_jax.agents.bounded_sac import BoundedSacConfig as BoundedSacConfig
     from mbpo_jax.agents.ddpg import DdpgConfig as DdpgConfig
     from mbpo_jax.agents.sac import SacConfig as SacConfig

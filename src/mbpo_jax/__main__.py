@@ -1,6 +1,6 @@
-"""The door to all commands: `mbpo_jax COMMAND ...`, or `python -m mbpo_jax COMMAND ...`.
+"""The entry point of all commands: `mbpo_jax COMMAND ...`, or `python -m mbpo_jax COMMAND ...`.
 
-A command's module is imported when it is called, so that help comes at once. Each is also `python -m mbpo_jax.MODULE`.
+A command's module is imported only when called, so that help is instant. Each is also `python -m mbpo_jax.MODULE`.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ COMMANDS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a command; returns its exit status, 2 where there is no such command."""
+    """Runs a command; returns its exit status, 2 if there is no such command."""
     given = sys.argv[1:] if argv is None else argv
     if given[:1] == ["help"]:
         given = [*given[1:2], "--help"]
@@ -53,13 +53,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def console() -> int:
-    """Runs a command as the console script does.
+    """Runs a command, as the console script.
 
-    Modules of the working folder can be named, as in `--env=my_env:MyEnv-v0`, as they can under `python -m`. They come
-    last: a file there that is called as another module does not take its place.
+    Modules in the working directory can be named, as in `--env=my_env:MyEnv-v0`, just as under `python -m`. They come
+    last on the path: a file there with the name of another module does not take its place.
     """
     if not sys.flags.safe_path:
-        with contextlib.suppress(OSError):  # the folder is gone
+        with contextlib.suppress(OSError):  # the working directory is gone
             sys.path.append(os.getcwd())
     return process_exit.in_time(exit_status(main))
 
@@ -77,7 +77,7 @@ def help_text() -> str:
 
 
 def _unknown(word: str) -> str:
-    """Returns why a word is no command; names the nearest one."""
+    """Returns the error message for a word that is not a command; names the nearest one."""
     if word.startswith("-"):
         return f"a command must come first ({', '.join(COMMANDS)}), got {word!r}"
     names = {command.module: name for name, command in COMMANDS.items()} | {name: name for name in COMMANDS}

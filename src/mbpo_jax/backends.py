@@ -1,6 +1,6 @@
-"""What is done differently on each kind of device, and nothing else. Every choice is made here, by measurement.
+"""Everything that differs between kinds of device, and nothing else. The choices for "cpu" were made by measurement.
 
-The numbers behind the choices for "cpu" are in BUILD_NOTES.md. "gpu" and "tpu" follow from how these devices work and
+The numbers behind them are in BUILD_NOTES.md. The choices for "gpu" and "tpu" follow from how these devices work and
 were not measured: no device was at hand.
 """
 
@@ -12,21 +12,21 @@ import jax
 
 
 class Backend(NamedTuple):
-    """Choices for one kind of device. The flag that overrides each is given."""
+    """Choices for one kind of device, each with the flag that overrides it."""
 
     seed_lifting: str  # --seed_lifting
-    block_rows: int  # imagined or held-out rows worked on together; for rollouts --rollout_block_rows
+    block_rows: int  # imagined or held-out rows processed together; for rollouts --rollout_block_rows
     compiler_options: str  # for XLA, as phase:name=value,...; --compiler_options
 
 
 BACKENDS = {
-    # Blocks that fit a core's cache. In the fit, Eigen's batched products beat those of XLA's new library.
+    # Blocks that fit in a core's cache. In the fit, Eigen's batched products beat those of XLA's new library.
     "cpu": Backend(
         seed_lifting="each",
         block_rows=1000,
         compiler_options="fit_model:xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_REDUCE",
     ),
-    # Few and large kernels: one block an elite, seeds batched.
+    # Few, large kernels: one block per elite, seeds batched.
     "gpu": Backend(seed_lifting="vmap", block_rows=20_000, compiler_options=""),
     "tpu": Backend(seed_lifting="vmap", block_rows=20_000, compiler_options=""),
 }
@@ -38,14 +38,15 @@ def choices() -> Backend:
 
 
 def deterministic_options() -> dict[str, str]:
-    """Returns the XLA options that give the same bits in every run; other kinds than GPUs give them anyway."""
+    """Returns the XLA options that give the same bits in every run; devices other than GPUs do so anyway."""
     return {"xla_gpu_deterministic_ops": "true"} if jax.default_backend() == "gpu" else {}
 
 
 def compiler_options(text: str, phases: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Returns the XLA options of each of `phases` that --compiler_options asks for.
+    """Returns the XLA options that --compiler_options asks for, by phase.
 
-    Those of "auto" that this XLA does not know are left out.
+    Options of "auto" that this XLA does not know are left out.
+
     Raises:
       ValueError: the text cannot be read, a phase does not exist, or XLA does not know an option or its value.
     """
@@ -72,9 +73,9 @@ def compiler_options(text: str, phases: Sequence[str]) -> dict[str, dict[str, st
 
 @functools.cache
 def _problem(name: str, value: str) -> str | None:
-    """Returns why XLA does not take an option; None if it does."""
+    """Returns why XLA rejects an option; None if it takes it."""
     try:
         jax.jit(lambda x: x + 1, compiler_options={name: value}).lower(1.0).compile()
-    except Exception as error:  # XLA raises what it likes
+    except Exception as error:  # XLA may raise anything
         return (str(error).splitlines() or [type(error).__name__])[0]
     return None

@@ -1,9 +1,9 @@
-"""Loop bounds and branches that stay single when a function is batched over seeds.
+"""Loop bounds and branches that stay shared when a function is batched over seeds.
 
 `jax.vmap` turns a loop whose bound differs between the batched calls into one that selects its whole carry at every
-turn, and a `lax.cond` into both of its branches. A bound or predicate that all calls share keeps them as they are:
-`largest` and `anywhere` give one. What the loop does for a call beyond its own bound must then change nothing, and a
-branch puts back, by `only_where`, what it changed for a call that did not ask for it.
+iteration, and a `lax.cond` into both of its branches. A bound or predicate that all calls share avoids this: `largest`
+and `anywhere` give one. Iterations beyond a call's own bound must then change nothing, and a branch must undo, with
+`only_where`, what it changed for calls whose predicate is false.
 """
 
 import jax
@@ -14,7 +14,7 @@ from mbpo_jax.types import Array, PyTree
 
 @jax.custom_batching.custom_vmap
 def largest(bound: Array) -> Array:
-    """Returns the largest of a number over the batched calls; outside of a batch the number itself."""
+    """Returns the largest value of a number over the batched calls; outside a batch, the number itself."""
     return bound
 
 
@@ -25,15 +25,15 @@ def _(axis_size: int, in_batched: list[bool], bound: Array) -> tuple[Array, bool
 
 
 def anywhere(predicate: Array) -> Array:
-    """Returns whether a predicate holds in any of the batched calls; outside of a batch the predicate itself."""
+    """Returns whether a predicate holds in any of the batched calls; outside a batch, the predicate itself."""
     return largest(predicate)
 
 
 @jax.custom_batching.custom_vmap
 def only_where(predicate: Array, new: PyTree, old: PyTree) -> PyTree:
-    """Selects, in a batch, `new` or `old` for each call; outside of a batch it returns `new`, whatever the predicate.
+    """Selects, in a batch, `new` or `old` for each call; outside a batch, returns `new` whatever the predicate.
 
-    So it belongs into a branch that is taken only if the predicate holds somewhere.
+    So it belongs in a branch that is taken only if the predicate holds somewhere.
     """
     return new
 

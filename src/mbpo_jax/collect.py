@@ -57,7 +57,7 @@ from mbpo_jax.launch.command import (
 from mbpo_jax.launch.program import as_called
 
 TOLD_EVERY_S = 30
-COLLECTION = 2  # stream of episode seeds, beside those of training and evaluation
+COLLECTION = 2  # stream of episode seeds, besides those of training and evaluation
 RANDOM, LAST, BEST, REPLAY = "random", "last", "best", "replay"
 POLICIES = (RANDOM, LAST, BEST, REPLAY)
 READS = {
@@ -67,13 +67,13 @@ READS = {
     REPLAY: {"run_dir", "agent_seed", "step"},
     None: {"mix", "reward_fn"},
 }
-"""The flags of each policy, None being a mixture; --out and --overwrite are everybody's."""
+"""The flags that each policy reads, None being a mixture; --out and --overwrite go with all."""
 NEEDS = {"env", "num_steps", "run_dir", "mix"}
 EXPERIENCED = ("mujoco", "gymnasium")  # what the numbers of an environment depend on
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Collects, writes, and prints what the data set is; returns the exit status.
+    """Collects and writes a data set, and prints a description of it; returns the exit status.
 
     0 done, 2 wrong flags or a run that does not fit, 3 stopped, 4 a policy's action is not finite, 5 the environment
     failed, 6 files failed.
@@ -94,7 +94,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def collect(arguments: argparse.Namespace) -> tuple[DataSet, dict[str, Any]]:
-    """Returns the data set, and what its metadata say of where it comes from."""
+    """Returns the data set, and the metadata that say where it comes from."""
     if arguments.mix:
         mixed, source = _mixed(arguments.mix)
         return (mixed, source) if arguments.reward_fn is None else relabelled(mixed, source, arguments.reward_fn)
@@ -126,7 +126,7 @@ def collect(arguments: argparse.Namespace) -> tuple[DataSet, dict[str, Any]]:
 
 
 def play(env: Environment, acts: Acts, num_steps: int, env_id: str) -> DataSet:
-    """Plays episodes from number 0 on for exactly `num_steps`; the last is cut off there."""
+    """Plays episodes, from number 0 on, for exactly `num_steps` steps; the last one is cut off there."""
     _check_boxes(env.spaces, env_id)
     obs, next_obs = (np.zeros((num_steps, env.obs_dim), np.float32) for _ in range(2))
     action, reward = np.zeros((num_steps, env.action_dim), np.float32), np.zeros(num_steps, np.float32)
@@ -166,14 +166,14 @@ def play(env: Environment, acts: Acts, num_steps: int, env_id: str) -> DataSet:
 
 
 def _check_boxes(spaces: Spaces, env_id: str) -> None:
-    """Raises ValueError where what would be recorded are numbers of Discrete spaces."""
+    """Raises ValueError if the environment has Discrete spaces, which cannot be recorded."""
     if spaces.obs_start is not None or spaces.action_start is not None:
         what = " and ".join(spaces.in_words())
         raise ValueError(f"env must have Box observations and actions to be recorded, got {env_id!r} with {what}")
 
 
 def metadata(data_set: DataSet, source: dict[str, Any], command: str) -> dict[str, Any]:
-    """Returns what is added to minari's own metadata."""
+    """Returns the metadata to add to Minari's own."""
     returns, whole = episode_returns(data_set)
     mean = float(returns[whole].mean()) if whole.any() else None
     own = source | {
@@ -194,7 +194,7 @@ def metadata(data_set: DataSet, source: dict[str, Any], command: str) -> dict[st
 
 
 def _mixed(names: Sequence[str]) -> tuple[DataSet, dict[str, Any]]:
-    """Returns data sets one after another; the first row of each begins an episode."""
+    """Returns data sets concatenated; the first row of each begins an episode."""
     parts = [reading.read(name) for name in names]
     one = parts[0]
     for other in parts[1:]:
@@ -221,7 +221,7 @@ def _mixed(names: Sequence[str]) -> tuple[DataSet, dict[str, Any]]:
 def relabelled(data_set: DataSet, source: dict[str, Any], name: str) -> tuple[DataSet, dict[str, Any]]:
     """Returns a data set with the rewards of a function of (obs, action, next_obs), by rows.
 
-    It gets actions as the environment takes them.
+    The function gets actions in the environment's own bounds.
 
     Raises:
       ValueError: the function cannot be imported, raises, or does not return a finite number for every row.
@@ -235,7 +235,7 @@ def relabelled(data_set: DataSet, source: dict[str, Any], name: str) -> tuple[Da
         raise ValueError(f"{must}, got {name!r} ({type(error).__name__}: {error})") from error
     if reward.shape != data_set.reward.shape or not np.isfinite(reward).all():
         raise ValueError(f"{must}, finite, got {list(reward.shape)} of {name!r}")
-    kept = has_successor(data_set)  # the others' next state is not known, and so their reward is not
+    kept = has_successor(data_set)  # the next state of the others is unknown, so their reward is, too
     changed = np.where(kept, reward, data_set.reward)
     notes = () if kept.all() else (f"{np.sum(~kept):,} rewards as recorded, for their next state is not known",)
     return data_set._replace(reward=changed, notes=(*data_set.notes, *notes)), source | {"reward_fn": name}
@@ -273,7 +273,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """Refuses flags that are missing, and those that would not be read."""
+    """Raises ValueError if a flag is missing, or one is given that would not be read."""
     if (arguments.policy is None) == (arguments.mix is None):
         raise ValueError(f"either --policy={'|'.join(POLICIES)} or --mix must be given; --help lists the flags")
     what = "--mix" if arguments.mix else f"--policy={arguments.policy}"

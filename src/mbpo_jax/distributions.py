@@ -13,7 +13,7 @@ from mbpo_jax.types import Array
 def softplus(x: Array) -> Array:
     """Returns log(1 + exp(x)), with the sigmoid as its derivative.
 
-    `jax.nn.softplus` is slower on CPU, in value and derivative, and the model's fit evaluates the bounds below for
+    `jax.nn.softplus` is slower on CPU, in both value and derivative, and the model's fit evaluates the bounds below for
     every target of every row.
     """
     return jnp.maximum(x, 0.0) + jnp.log(1.0 + jnp.exp(-jnp.abs(x)))

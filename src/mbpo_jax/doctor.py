@@ -20,7 +20,7 @@ from mbpo_jax.surroundings.check import Check, guarded
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the checks and prints them; returns the exit status.
+    """Runs the checks and prints the results; returns the exit status.
 
     0 nothing would fail, 1 something would, 2 wrong flags, 3 stopped.
     """
@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run_checks(run_dir: Path | None) -> list[Check]:
-    """Checks each part; raises nothing that the surroundings cause."""
+    """Runs every check; failures that the surroundings cause are reported, not raised."""
     checks = [
         guarded("software", host.software),
         guarded("processor", host.processor),

@@ -35,7 +35,7 @@ from mbpo_jax.reports.film import Film
 
 
 class Episode(NamedTuple):
-    """A whole episode."""
+    """A complete episode."""
 
     episode: int  # its number
     episode_return: float
@@ -44,7 +44,7 @@ class Episode(NamedTuple):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Plays, and prints what came of it; returns the exit status.
+    """Plays episodes and prints the results; returns the exit status.
 
     0 done, 2 wrong flags or a run that does not fit, 3 stopped, 5 the environment failed, 6 files failed.
     """
@@ -175,7 +175,7 @@ def _policy(run_dir: Path, seed: int, best: bool, eval_every_steps: int) -> Poli
 
 
 class Watched(Environment):
-    """An environment that keeps how its episodes ended, and films some of them."""
+    """An environment that records how its episodes ended, and films some of them."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -206,11 +206,11 @@ class Watched(Environment):
 def _play(
     arguments: argparse.Namespace, saved: run_directory.SavedConfig, seed: int, policy: Policy
 ) -> tuple[list[Episode], int]:
-    """Returns the whole episodes, and how many the environment failed in."""
+    """Returns the complete episodes, and the number of those in which the environment failed."""
     run, films = saved.run, arguments.video is not None
     name = arguments.env or run.env
     limits = Limits(run.env_nonfinite_episodes, run.env_restarts)
-    # A process of its own, as --env_timeout_s asks for, hands over no pictures.
+    # An environment in its own process, as --env_timeout_s asks for, cannot hand over pictures.
     timeout_s = 0 if films else run.env_timeout_s
     env = Watched(name, seed, EVALUATION, run.max_episode_steps, timeout_s, limits, renders=films)
     with contextlib.ExitStack() as stack:
@@ -226,7 +226,7 @@ def _play(
 
 
 def _check_sizes(env: Environment, own: Spaces, own_id: str) -> None:
-    """Raises ValueError where an environment is not of the sizes that the policy was trained for."""
+    """Raises ValueError if an environment's spaces are not those that the policy was trained for."""
     wanted, got = (own.obs_dim, own.action_low.size), (env.obs_dim, env.action_dim)
     kinds = own.in_words(), env.spaces.in_words()
     if got == wanted and kinds[0] != kinds[1]:
@@ -242,19 +242,19 @@ def _check_sizes(env: Environment, own: Spaces, own_id: str) -> None:
 
 
 def _choose_gl() -> str | None:
-    """Sets MUJOCO_GL, before anything imports MuJoCo, which reads it once; returns it, None where it is not set."""
+    """Sets MUJOCO_GL before anything imports MuJoCo, which reads it only once; returns it, or None if it is not set."""
     name = rendering.choose_gl()
     if name is not None:
         os.environ[rendering.VARIABLE] = name
-    return os.environ.get(rendering.VARIABLE)  # the user's own, if it does not render
+    return os.environ.get(rendering.VARIABLE)  # may be the user's own, which does not render
 
 
 def _try_rendering(env: Environment, episode: int, gl: str | None) -> None:
-    """Raises ValueError, before anything is played, where the environment cannot be rendered; says why."""
+    """Raises ValueError, before anything is played, if the environment cannot be rendered; the message says why."""
     env.reset(episode)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="glfw")  # two of them, of a display that is not there
+            warnings.filterwarnings("ignore", module="glfw")  # two warnings about a missing display
             env.render()
     except EnvironmentFailure as error:
         none = "no OpenGL back end works here" if gl is None else f"{rendering.VARIABLE}={gl}"

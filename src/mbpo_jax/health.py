@@ -1,7 +1,7 @@
-"""Which quantity of learning went wrong first: a name and a number instead of a mystery NaN.
+"""Which quantity went wrong first in learning: a name and a number instead of a mysterious NaN.
 
-A program reports `Watched` magnitudes, name beside value (`watch`). The driver reduces them on the device to a `Fault`
-(`first_fault`), reads that after every call, and stops with what `describe` says.
+A program reports named magnitudes as `Watched` (`watch`). The driver reduces them on the device to a `Fault`
+(`first_fault`), reads that after every call, and stops with the message of `describe`.
 """
 
 import math
@@ -14,7 +14,7 @@ from flax import struct
 from mbpo_jax.types import Array, PyTree, Watched
 
 LIMIT = 1e16
-"""Magnitude from which a float32 quantity counts as exploded: 1e16 is a critic's loss at value errors of 1e8. What is
+"""Magnitude from which a float32 quantity counts as exploded: 1e16 is a critic's loss at value errors of 1e8. Anything
 below can be squared, as Adam does with gradients, without leaving the range of float32 (3e38)."""
 
 
@@ -22,14 +22,14 @@ class Fault(struct.PyTreeNode, kw_only=True):
     """The first quantity that is not finite, or whose magnitude reaches LIMIT."""
 
     update: Array  # [], int32, number from 0 of the `unit` with the fault; -1: none
-    quantity: Array  # [], int32, index of `names`: of several faults in one update the first in causal order
-    value: Array  # [], float32, the largest magnitude in it: nan, inf, or at least LIMIT
+    quantity: Array  # [], int32, index into `names`; of several faults in one update, the first in causal order
+    value: Array  # [], float32, its largest magnitude: nan, inf, or at least LIMIT
     names: tuple[str, ...] = struct.field(pytree_node=False)
     unit: str = struct.field(pytree_node=False)
 
 
 def magnitude(tree: PyTree, keep: int = 0) -> Array:
-    """Returns the largest magnitude in a tree, over all axes but the first `keep`; nan if any, 0 of nothing."""
+    """Returns the largest magnitude in a tree, over all axes but the first `keep`; nan if any is nan, 0 if empty."""
     largest = jnp.zeros(())
     for leaf in jax.tree.leaves(tree):
         size = jnp.abs(leaf.astype(jnp.float32))
@@ -40,17 +40,17 @@ def magnitude(tree: PyTree, keep: int = 0) -> Array:
 def bias_magnitude(grads: PyTree) -> Array:
     """Returns the `magnitude` of the gradients of the biases alone, one value in a few hundred.
 
-    The bias of a layer sums what flows back through all layers above it, so whatever is not finite there shows here.
+    A layer's bias gradient sums what flows back through all layers above it, so any non-finite value there shows here.
     """
     named = jax.tree.leaves_with_path(grads)
     return magnitude([leaf for path, leaf in named if getattr(path[-1], "key", None) == "bias"])
 
 
 def watch(quantities: Mapping[str, PyTree], keep: int = 0, unit: str = "update") -> Watched:
-    """Takes the magnitudes of named quantities.
+    """Measures the magnitudes of named quantities.
 
     Args:
-      quantities: trees by name, singular with its article ("the actor's loss"), in causal order.
+      quantities: trees by name, in the singular with an article ("the actor's loss"), in causal order.
       keep: leading axes that count updates: 0, or 1 for trees of [U, ...].
       unit: what the updates are called.
     """
@@ -59,15 +59,15 @@ def watch(quantities: Mapping[str, PyTree], keep: int = 0, unit: str = "update")
 
 
 def each(name: str, owners: Sequence[str], values: Array) -> dict[str, Array]:
-    """Names the entries of values [M, ...] for their owners: each("{}'s loss", ["critic 0", "critic 1"], losses)."""
+    """Names the entries of values [M, ...] after their owners: each("{}'s loss", ["critic 0", "critic 1"], losses)."""
     return {name.format(owner): values[i] for i, owner in enumerate(owners)}
 
 
 def first_fault(watched: Sequence[Watched]) -> Fault | None:
-    """Finds the first fault: of the earliest update, and there of the first quantity; None if nothing was watched.
+    """Finds the first fault: that of the first quantity in the earliest update; None if nothing was watched.
 
     Args:
-      watched: in causal order within an update; all of one unit.
+      watched: in causal order within an update; all in the same unit.
     """
     if not watched:
         return None
@@ -98,7 +98,7 @@ def _fault_of(watched: Watched) -> Fault:
 
 
 def _earlier(first: Fault, second: Fault) -> Fault:
-    """Returns the earlier fault of two; in the same update that of `first`, which comes before in causal order."""
+    """Returns the earlier of two faults; in the same update `first`, which comes before in causal order."""
     later = (first.update < 0) | ((second.update >= 0) & (second.update < first.update))
     return Fault(
         update=jnp.where(later, second.update, first.update),

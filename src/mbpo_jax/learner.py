@@ -22,7 +22,7 @@ def init(optimizer: optax.GradientTransformation, params: PyTree) -> Learner:
 def step(
     optimizer: optax.GradientTransformation, learner: Learner, grads: PyTree, share: Array | None = None
 ) -> Learner:
-    """Takes one step, or that `share` [] of it, of the optimiser along gradients of the shape of the parameters."""
+    """Takes one optimiser step, or a `share` [] of it, with gradients of the same structure as the parameters."""
     updates, opt_state = optimizer.update(grads, learner.opt_state, learner.params)
     if share is not None:
         updates = jax.tree.map(lambda update: share * update, updates)
@@ -30,7 +30,7 @@ def step(
 
 
 def without_optimisers(tree: PyTree) -> PyTree:
-    """Returns a tree whose learners have their parameters alone, which is what acting and evaluating read."""
+    """Returns a tree whose learners only have their parameters, which is all that acting and evaluating read."""
 
     def strip(node: PyTree) -> PyTree:
         return node.replace(opt_state=None) if isinstance(node, Learner) else node

@@ -36,7 +36,7 @@ def _main(argv: list[str], stop: StopRequest) -> int:
             say(help_text.answer(argv))
             return 0
         from mbpo_jax.launch import processes  # noqa: F401  (imports the rest)
-    except (ValueError, OSError) as error:  # of jax, for a variable JAX_... that it cannot read; of files
+    except (ValueError, OSError) as error:  # from jax, if it cannot read a variable JAX_...; from files
         return report_error(error)
     from mbpo_jax.driver.config import Diverged, EnvironmentFailure, StorageFailure
     from mbpo_jax.launch import flags
@@ -84,7 +84,7 @@ def summary_text(result: "Result", seconds: float) -> str:
 
 
 def _saved_text(result: "Result") -> str:
-    """Returns what the run left, and where; nothing that is not there."""
+    """Returns what the run left behind, and where; names only what exists."""
     if any(outcome["final"] for outcome in result.summary["seeds"].values()):
         return f"curve {result.run_dir / 'curves.png'}, policies {result.run_dir / 'policies'}"
     left = [result.run_dir / name for name in ("policies", "checkpoints")]

@@ -6,19 +6,19 @@ from flax import linen as nn
 
 from mbpo_jax.types import Array
 
-LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0  # softlearning's bounds of the policy's log_std
+LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0  # softlearning's bounds on the policy's log_std
 
 
 def _truncated_normal(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
-    """Draws weights of standard deviation 1 / (2 sqrt(fan_in)) before truncation at two of them, as officially."""
+    """Draws weights with standard deviation 1 / (2 sqrt(fan_in)), truncated at two of them, as in the official code."""
     std = 0.5 / jnp.sqrt(shape[0])
     return std * jax.random.truncated_normal(key, -2.0, 2.0, shape, dtype)
 
 
 class GaussianMlp(nn.Module):
-    """A member of the dynamics ensemble: inputs to the mean and the unbounded log-variance of the targets.
+    """A member of the dynamics ensemble: maps inputs to the mean and the unbounded log-variance of the targets.
 
-    The two heads are the two halves of the official code's last layer, kept apart so that no output is split.
+    The two heads are the two halves of the official code's last layer, kept separate so that no output is split.
     Products run in full float32 on every backend: TPUs would otherwise round inputs to bfloat16 and GPUs to TF32,
     which is as coarse as the noise that the model has to learn.
     """
@@ -59,34 +59,34 @@ class MeanMlp(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Inputs [..., I] to the logit [...] of a class of two."""
+    """A binary classifier: maps inputs [..., I] to a logit [...]."""
 
     hidden_units: int
     num_hidden_layers: int
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """Returns the logit [...] of each of the inputs [..., I]."""
+        """Returns the logit [...] of each input [..., I]."""
         return _Mlp(1, self.hidden_units, self.num_hidden_layers)(x)[..., 0]
 
 
 class Scalar(nn.Module):
-    """Inputs [..., I] to one number [...], such as a reward or the value of a state."""
+    """Maps inputs [..., I] to one number [...], such as a reward or the value of a state."""
 
     hidden_units: int
     num_hidden_layers: int
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """Returns one number [...] for each of the inputs [..., I]."""
+        """Returns one number [...] for each input [..., I]."""
         return _Mlp(1, self.hidden_units, self.num_hidden_layers)(x)[..., 0]
 
 
 class Recurrent(nn.Module):
-    """One step of a sequence: what is remembered [..., L * K] and inputs [..., I] to both, memory and outputs [..., D].
+    """One recurrent step: maps memory [..., L * K] and inputs [..., I] to new memory and outputs [..., D].
 
-    L recurrent layers of K units, with a linear layer before the first, follow the hidden layers; L = 0 is a network
-    without memory.
+    The hidden layers are followed by L recurrent layers of K units, with a linear layer before the first; L = 0 is a
+    network without memory.
     """
 
     num_outputs: int
@@ -136,7 +136,7 @@ class Actor(nn.Module):
 
 
 class InverseActor(nn.Module):
-    """Observation [..., O] to the mean, in [-1, 1], and the unbounded log-variance of the action before it [..., A].
+    """Maps an observation [..., O] to mean, in [-1, 1], and unbounded log-variance of the action before it [..., A].
 
     References: Lai et al. 2020 (BMPO), official code: two heads on one body.
     """
@@ -179,17 +179,17 @@ class Critic(nn.Module):
 
 
 class SmoothMlp(nn.Module):
-    """A network whose gradients with respect to its inputs are of use: smooth, with normalised layers.
+    """A network with useful gradients with respect to its inputs: smooth, with normalised layers.
 
-    References: DHMBPO (arXiv 2512.15439), whose networks are of this kind: SiLU, and a normalisation without parameters
-    of what each layer but the first gets. Its actor begins with orthogonal weights, its other networks with Kaiming's.
+    References: DHMBPO (arXiv 2512.15439), whose networks are of this kind: SiLU, and a parameter-free normalisation of
+    the input of each layer but the first. Its actor has orthogonal initial weights, its other networks Kaiming's.
     """
 
     num_outputs: int
     hidden_units: int
     num_hidden_layers: int
-    norm_epsilons: tuple[float, ...] = ()  # added to the variances of each normalisation; none: there is none
-    zero_last: bool = False  # whether outputs begin as zeros
+    norm_epsilons: tuple[float, ...] = ()  # added to the variances in each normalisation; (): no normalisation
+    zero_last: bool = False  # whether outputs are initially zero
     precision: jax.lax.Precision | None = None
 
     @nn.compact
@@ -229,7 +229,7 @@ class SmoothActor(nn.Module):
 
 
 class SmoothCritic(nn.Module):
-    """One action-value function whose values begin as zeros: (obs [..., O], action [..., A]) to q [...]."""
+    """One action-value function, initially zero: (obs [..., O], action [..., A]) to q [...]."""
 
     hidden_units: int
     num_hidden_layers: int

@@ -5,7 +5,7 @@ from flax import struct
 
 from mbpo_jax.types import Array
 
-MIN_STD = 1e-12  # below this a dimension counts as constant and is left unscaled, as in the official code
+MIN_STD = 1e-12  # below this, a dimension counts as constant and is left unscaled, as in the official code
 
 
 class Normalizer(struct.PyTreeNode, kw_only=True):
@@ -21,13 +21,13 @@ def identity(num_dims: int) -> Normalizer:
 
 
 def from_moments(mean: Array, variance: Array) -> Normalizer:
-    """Returns a normalizer from means and variances [I]; dimensions without spread keep a scale of one."""
+    """Returns a normalizer from means and variances [I]; constant dimensions keep a scale of one."""
     std = jnp.sqrt(jnp.maximum(variance, 0.0))
     return Normalizer(mean=mean, std=jnp.where(std < MIN_STD, 1.0, std))
 
 
 def normalize(normalizer: Normalizer | None, x: Array) -> Array:
-    """Standardises x [..., I]; None leaves it as it is."""
+    """Standardises x [..., I]; None leaves it unchanged."""
     if normalizer is None:
         return x
     mean, std = jnp.broadcast_to(normalizer.mean, x.shape), jnp.broadcast_to(normalizer.std, x.shape)

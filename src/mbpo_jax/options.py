@@ -1,9 +1,9 @@
 """Knobs: one `option(...)` line gives a field of a frozen dataclass its default, its help text and its range.
 
-Flags, `--help`, `config.json` and the checks of the Python API are all derived from these lines. A config may hold
-other configs, its sections. A knob's full path names the sections around it: `discount` of the section `agent` is
+Flags, `--help`, `config.json` and the checks of the Python API are all derived from these lines. A config may contain
+other configs, its sections. A knob's full path includes the sections around it: `discount` in the section `agent` is
 `agent.discount`. A section can be one of several classes, chosen by name (`chosen_section`); the path of the section,
-`agent`, then stands for the name.
+`agent`, then stands for that name.
 """
 
 import dataclasses
@@ -13,13 +13,13 @@ import typing
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
 from typing import Any
 
-MOST = 2**31 - 1  # of any whole number: counters and indices on the device have 32 bits
-CHOICE = "choice"  # in JSON, the entry of a section that says which one was chosen; no knob has this name
+MOST = 2**31 - 1  # largest whole number allowed: counters and indices on the device have 32 bits
+CHOICE = "choice"  # in JSON, the entry of a section that says which class was chosen; no knob has this name
 
 
 @dataclasses.dataclass(frozen=True)
 class Knob:
-    """What is known of a knob."""
+    """The declaration of a knob."""
 
     name: str
     type: Any
@@ -27,8 +27,8 @@ class Knob:
     help: str
     minimum: float = -math.inf
     maximum: float = math.inf
-    choices: Collection[str] = ()  # where there are any, nothing else is allowed
-    before: Any = None  # what versions without this knob did; None: as its default says
+    choices: Collection[str] = ()  # if there are any, nothing else is allowed
+    before: Any = None  # the value that reproduces versions without this knob; None: the default
 
 
 def option(
@@ -40,27 +40,27 @@ def option(
     choices: Collection[str] = (),
     before: Any = None,
 ) -> Any:
-    """Declares a knob: a dataclass field with a default, a help text (with its unit) and a range, ends included.
+    """Declares a knob: a dataclass field with a default, a help text (with its unit) and a range, bounds included.
 
     Args:
-      before: the value with which a run of a version without this knob goes on as it began, if not the default.
+      before: the value with which a run from a version without this knob continues unchanged, if not the default.
     """
     metadata = {"help": help, "minimum": minimum, "maximum": maximum, "choices": choices, "before": before}
     return dataclasses.field(default=default, metadata=metadata)
 
 
 def chosen_section(default: Any, help: str, classes: Mapping[str, type]) -> Any:
-    """Declares a section that is a config of one of several classes.
+    """Declares a section whose config has one of several classes.
 
     Args:
       default: an instance of one of them.
-      classes: by the name that chooses them.
+      classes: by the names that choose them.
     """
     return dataclasses.field(default=default, metadata={"section_help": help, "classes": classes})
 
 
 def allowed(knob: Knob) -> str:
-    """Returns what a knob may be, in words, for error messages and `--help`."""
+    """Describes the values that a knob may have, for error messages and `--help`."""
     if knob.choices:
         return "one of " + ", ".join(knob.choices)
     kind = {
@@ -145,7 +145,7 @@ def _is_number(value: Any, whole: bool) -> bool:
 
 
 def knobs(config_class: type) -> tuple[Knob, ...]:
-    """Returns the knobs of a config class, in order; those of its sections are left out."""
+    """Returns the knobs of a config class, in order, without those of its sections."""
     return _knobs(config_class)
 
 
@@ -163,9 +163,9 @@ def sections(config: Any) -> dict[str, Any]:
 
 
 def tree(config: Any) -> dict[str, Knob]:
-    """Returns every knob of a config and of its sections by full path; the defaults are what the config holds.
+    """Returns every knob of a config and of its sections by full path; their defaults are the config's values.
 
-    A chosen section is a knob too, before those inside it: its value is the name.
+    A chosen section is also a knob, listed before those inside it: its value is the chosen name.
     """
     found = {knob.name: dataclasses.replace(knob, default=getattr(config, knob.name)) for knob in knobs(type(config))}
     for field in _section_fields(config):
@@ -177,28 +177,28 @@ def tree(config: Any) -> dict[str, Knob]:
 
 
 def values(config: Any) -> dict[str, Any]:
-    """Returns the value of every knob by full path; of a chosen section, its name."""
+    """Returns the value of every knob by full path; that of a chosen section is its name."""
     return {path: knob.default for path, knob in tree(config).items()}
 
 
 def values_before(config: Any) -> dict[str, Any]:
-    """Returns, by full path, what versions without a knob did, where that is not its default."""
+    """Returns, by full path, the values that reproduce versions without a knob, where these are not its default."""
     return {path: knob.before for path, knob in tree(config).items() if knob.before is not None}
 
 
 def choices(config: Any) -> dict[str, str]:
-    """Returns the name that each chosen section of a config has, by the section's field."""
+    """Returns the chosen name of each chosen section of a config, by the section's field."""
     chosen = (field for field in _section_fields(config) if "classes" in field.metadata)
     return {field.name: _choice_knob(field, getattr(config, field.name)).default for field in chosen}
 
 
 def replace(config: Any, changes: Mapping[str, Any]) -> Any:
-    """Returns a config with other values.
+    """Returns a config with some values changed.
 
     Args:
-      changes: by full path; a section that another name is given for begins with the defaults of its class.
+      changes: by full path; a section that is given another name starts from the defaults of that class.
     Raises:
-      ValueError: names the knob by its full path, and its value; or a path that is none.
+      ValueError: names the knob by its full path, and its value; or a path that is not a knob.
     """
     own: dict[str, Any] = {}
     inside: dict[str, dict[str, Any]] = {name: {} for name in sections(config)}
@@ -223,14 +223,14 @@ def replace(config: Any, changes: Mapping[str, Any]) -> Any:
 
 
 def _choose(field: dataclasses.Field[Any], section: Any, name: Any) -> Any:
-    """Returns the section if it is the one of this name, or the one of this name at its defaults."""
+    """Returns the section if it already has the class of this name, else the defaults of that class."""
     check_value(_choice_knob(field, section), name)
     section_class = field.metadata["classes"][name]
     return section if type(section) is section_class else section_class()
 
 
 def _choice_knob(field: dataclasses.Field[Any], section: Any) -> Knob:
-    """Returns the knob that a chosen section is; its default is the name that is chosen."""
+    """Returns the knob that stands for a chosen section; its default is the chosen name."""
     names = {section_class: name for name, section_class in field.metadata["classes"].items()}
     return Knob(field.name, str, names[type(section)], field.metadata["section_help"], choices=tuple(names.values()))
 
@@ -243,7 +243,7 @@ def _section_fields(config: Any) -> Iterator[dataclasses.Field[Any]]:
 
 
 def nested(config: Any) -> dict[str, Any]:
-    """Returns a config as nested dicts; that of a chosen section says which it is, under `CHOICE`."""
+    """Returns a config as nested dicts; that of a chosen section has the chosen name under `CHOICE`."""
     value = {knob.name: getattr(config, knob.name) for knob in knobs(type(config))}
     chosen = choices(config)
     for name, section in sections(config).items():
@@ -255,7 +255,7 @@ def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Returns the values in nested dicts (see `nested`) by full path."""
     found: dict[str, Any] = {}
     for name, item in value.items():
-        if isinstance(item, Mapping) and item:  # an empty one is a bad value, and refused as such
+        if isinstance(item, Mapping) and item:  # an empty one is a bad value, and rejected as such
             found |= flat(item, f"{prefix}{name}.")
         else:
             found[prefix.removesuffix(".") if name == CHOICE and prefix else prefix + name] = item
@@ -263,7 +263,7 @@ def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def meanings(paths: Iterable[str]) -> dict[str, list[str]]:
-    """Returns, by name, the full paths that it may mean: a path means itself, its last word every path that ends so."""
+    """Returns the full paths that each name may mean: a path means itself, a last word every path that ends in it."""
     found: dict[str, list[str]] = {}
     for path in paths:
         found.setdefault(path.rpartition(".")[2], []).append(path)
@@ -271,7 +271,7 @@ def meanings(paths: Iterable[str]) -> dict[str, list[str]]:
 
 
 def short_names(paths: Iterable[str]) -> dict[str, str]:
-    """Returns what each path is called: its last word where that means nothing else, or else the path itself."""
+    """Returns the short name of each path: its last word if that is unambiguous, else the path itself."""
     paths = list(paths)
     found = meanings(paths)
     names = {path: path.rpartition(".")[2] for path in paths}
@@ -279,18 +279,18 @@ def short_names(paths: Iterable[str]) -> dict[str, str]:
 
 
 def with_paths(old: Mapping[str, Any], paths: Iterable[str]) -> dict[str, Any]:
-    """Returns values by full path where they go by last words, as older versions wrote them.
+    """Returns values by full path, given values by last word, as older versions wrote them.
 
-    A name that may mean several paths, or none, stays as it is.
+    A name that may mean several paths, or none, is left unchanged.
     """
     found = meanings(paths)
     return {found[name][0] if len(found.get(name, ())) == 1 else name: value for name, value in old.items()}
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
-    """Returns, for each knob that differs, by full path, what it was and what it is, in the order of their names.
+    """Returns, by full path, what each differing knob was and is, in the order of their short names.
 
-    Where another section was chosen, what is inside it is left out.
+    Where another section was chosen, the knobs inside it are left out.
     """
     names = short_names(old.keys() | new.keys())
     differ = [path for path in sorted(names, key=names.__getitem__) if old.get(path) != new.get(path)]

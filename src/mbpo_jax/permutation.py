@@ -1,6 +1,6 @@
-"""Random permutations by index arithmetic: the cost is per element asked for, not per element there is.
+"""Random permutations by index arithmetic: the cost is per requested element, not per existing element.
 
-A minibatch of a shuffled million rows needs 256 of its indices; sorting the million to find them would make the price
+A minibatch of a million shuffled rows needs 256 of their indices; sorting the million to find them would make the cost
 of a minibatch grow with the buffer.
 """
 
@@ -21,7 +21,7 @@ def shuffled(keys: Array, index: Array, num_rows: Array | int) -> Array:
     """Returns where a keyed pseudo-random permutation of range(num_rows) sends each index.
 
     A Feistel network over pairs (left, right) with left * right_size + right = index; the pairs slightly outnumber the
-    rows, and an index that lands outside is sent on until it lands inside.
+    rows, and an index that lands outside is permuted again until it lands inside.
 
     Args:
       keys: [NUM_ROUNDS], uint32, from `round_keys`.
@@ -34,9 +34,9 @@ def shuffled(keys: Array, index: Array, num_rows: Array | int) -> Array:
     return _shuffled(keys, index, jnp.asarray(num_rows, jnp.uint32))
 
 
-@jax.jit  # so that a program traces it once for all calls of a shape: written out, it was a third of what is traced
+@jax.jit  # so that a program traces it once for all calls of a shape: inlined, it was a third of all that is traced
 def _shuffled(keys: Array, index: Array, num_rows: Array) -> Array:
-    # An index that is out of range, or no rows at all, would walk for ever.
+    # With an index out of range, or no rows at all, the walk would never end.
     num_rows = jnp.maximum(num_rows, 1)
     index = jnp.minimum(index.astype(jnp.uint32), num_rows - 1)
     left_size = jnp.ceil(jnp.sqrt(num_rows.astype(jnp.float32))).astype(jnp.uint32)
@@ -54,8 +54,8 @@ def draws(stream: Array, index: Array, num_rows: Array | int) -> Array:
     """Draws uniformly and independently from range(num_rows), with replacement: draw number `index` of a stream.
 
     Args:
-      stream: uint32, broadcast against index; one of `round_keys` each.
-      index: [...], int, which draw.
+      stream: uint32, broadcast against index; each is one of `round_keys`.
+      index: [...], int, number of the draw.
       num_rows: [], int; may be traced.
     Returns:
       [...], int32, each in [0, num_rows).
@@ -75,7 +75,7 @@ def _cipher(keys: Array, x: Array, left_size: Array, right_size: Array) -> Array
 
 
 def _mix(x: Array) -> Array:
-    """Applies a bijection of words in which each input bit flips every output bit half of the time (murmur3's last)."""
+    """Applies a bijection of words in which each input bit flips every output bit half of the time (murmur3's fmix)."""
     x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
     return x ^ (x >> 16)

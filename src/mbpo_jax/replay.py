@@ -1,7 +1,7 @@
 """A ring buffer of transitions as a pytree.
 
-Rows are addressed by age, 0 being the oldest in force, never by their place in memory: a buffer that was written out
-and read back, or rebuilt with another capacity, draws the same rows from the same key.
+Rows are addressed by age, 0 being the oldest valid row, never by their place in memory: a buffer that was saved and
+restored, or rebuilt with another capacity, draws the same rows from the same key.
 """
 
 import chex
@@ -17,13 +17,13 @@ class Replay(struct.PyTreeNode, kw_only=True):
 
     rows: Transition  # [N, ...]
     head: Array  # [], int32, where the next row goes
-    size: Array  # [], int32, rows in force
+    size: Array  # [], int32, number of valid rows
     num_added: Array  # [], int32, rows ever added
-    first: Array | None = None  # [N], bool, whether a row began an episode; None where rows are of no episode
+    first: Array | None = None  # [N], bool, whether a row began an episode; None if that is not kept
 
 
 def init(spec: Spec, capacity: int, episodes: bool = False) -> Replay:
-    """Returns an empty buffer of `capacity` rows, allocated in full so that too little memory shows at once.
+    """Returns an empty buffer of `capacity` rows, allocated in full so that a lack of memory shows at once.
 
     Args:
       episodes: whether it keeps which rows began an episode.
@@ -39,7 +39,7 @@ def init(spec: Spec, capacity: int, episodes: bool = False) -> Replay:
         next_obs=zeros(spec.obs_dim),
         terminal=zeros(),
     )
-    # Three separate zeros: one array in three leaves could not be donated.
+    # Three separate zeros: one array shared by three leaves could not be donated.
     return Replay(
         rows=rows,
         head=jnp.zeros((), jnp.int32),
@@ -50,7 +50,7 @@ def init(spec: Spec, capacity: int, episodes: bool = False) -> Replay:
 
 
 def is_replay(leaf: PyTree) -> bool:
-    """Returns whether a node of a tree is a buffer; the `is_leaf` of tree functions that treat buffers whole."""
+    """Returns whether a node of a tree is a buffer; the `is_leaf` of tree functions that treat buffers as leaves."""
     return isinstance(leaf, Replay)
 
 
@@ -66,17 +66,17 @@ def add(
     limit: Array | int | None = None,
     first: Array | None = None,
 ) -> Replay:
-    """Adds the first `count` of `rows` [B, ...]; the oldest rows give way.
+    """Adds the first `count` of `rows` [B, ...]; the oldest rows are dropped to make room.
 
     Args:
       rows: at most as many as the capacity.
       count: [], int, may be traced; all rows by default. The others are not written.
-      limit: [], int, may be traced; rows that may be in force, the capacity by default.
-      first: [B], bool, whether a row began an episode; for buffers that keep it, and for no others.
+      limit: [], int, may be traced; most valid rows afterwards, the capacity by default.
+      first: [B], bool, whether a row began an episode; only for buffers that keep this.
     """
     num_rows, num_slots = rows.reward.shape[0], capacity(replay)
     for new, slots in zip(jax.tree.leaves(rows), jax.tree.leaves(replay.rows)):
-        chex.assert_shape(new, (num_rows, *slots.shape[1:]))  # [B, 1] would be written to every column
+        chex.assert_shape(new, (num_rows, *slots.shape[1:]))  # [B, 1] would be broadcast to every column
     if (first is None) != (replay.first is None):
         raise ValueError("first must be given where the buffer keeps which rows began an episode, and only there")
     if first is not None:
@@ -101,22 +101,22 @@ def add(
 
 
 def take(replay: Replay, age: Array) -> Transition:
-    """Returns the rows of the given ages [...], each in [0, size); 0 is the oldest in force."""
+    """Returns the rows of the given ages [...], each in [0, size); 0 is the oldest valid row."""
     slot = (replay.head - replay.size + age) % capacity(replay)
     return jax.tree.map(lambda leaf: leaf[slot], replay.rows)
 
 
 def sample(key: Key, replay: Replay, shape: tuple[int, ...]) -> Transition:
-    """Draws rows [*shape, ...] uniformly, with replacement, from those in force."""
+    """Draws rows [*shape, ...] uniformly, with replacement, from the valid ones."""
     return take(replay, jax.random.randint(key, shape, 0, replay.size))
 
 
 def sequences(key: Key, replay: Replay, shape: tuple[int, ...], length: int) -> tuple[Transition, Array]:
-    """Draws sequences of `length` consecutive rows, with replacement; any row in force may be their first.
+    """Draws sequences of `length` consecutive rows, with replacement; any valid row may be their first.
 
     Returns:
-      Rows [length, *shape, ...], and which of them are of the episode of the first one, bool [length, *shape]: after an
-      end, or after the newest row, none is, and what is there means nothing.
+      Rows [length, *shape, ...], and which of them belong to the same episode as the first, bool [length, *shape]. Rows
+      after the end of that episode, or after the newest row, do not, and are meaningless.
     Raises:
       ValueError: the buffer does not keep which rows began an episode.
     """
@@ -131,17 +131,17 @@ def sequences(key: Key, replay: Replay, shape: tuple[int, ...], length: int) -> 
 
 
 def newest_episode(replay: Replay, length: int) -> tuple[Transition, Array, Array]:
-    """Returns the newest episode that has ended, up to `length` rows of it; the running one is none.
+    """Returns the newest finished episode, up to `length` rows of it; the running one does not count.
 
     Returns:
-      Rows [length, ...], which of them are of the episode, bool [length], and the number [] of the first of them among
-      all rows ever added, -1 where there is no such episode.
+      Rows [length, ...]; which of them belong to the episode, bool [length]; and the number [] of its first row among
+      all rows ever added, -1 if there is no such episode.
     Raises:
       ValueError: the buffer does not keep which rows began an episode.
     """
     if replay.first is None:
         raise ValueError("episodes need a buffer that keeps which rows began one")
-    age = replay.size - 1 - jnp.arange(2 * length + 1)  # far enough back for a running one and one before it
+    age = replay.size - 1 - jnp.arange(2 * length + 1)  # far enough back for a running episode and the one before
     begins = replay.first[(replay.head - replay.size + age) % capacity(replay)] & (age >= 0)
     num_begun = jnp.cumsum(begins)
     running, start = age[jnp.argmax(num_begun == 1)], age[jnp.argmax(num_begun == 2)]

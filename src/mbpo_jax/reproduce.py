@@ -78,7 +78,7 @@ def _file_stem(text: str) -> str:
 
 
 def _command(given: list[str]) -> str:
-    """Returns the command that makes the report again from the curves beside it, without the flags of launching."""
+    """Returns the command that recreates the report from the curves next to it, without the flags for launching."""
     split = given.index("--") if "--" in given else len(given)
     arguments, kept = [], False
     for argument in given[:split]:

@@ -1,10 +1,10 @@
-"""Rewards of tasks whose formula is known: what `--reward_fn=mbpo_jax.rewards:NAME` takes instead of learning it.
+"""Reward functions of tasks where they are known: `--reward_fn=mbpo_jax.rewards:NAME` uses one instead of learning it.
 
-All of them share one signature, actions in [-1, 1] as everywhere in algorithms:
+All of them share one signature, with actions in [-1, 1] as everywhere in algorithms:
 
   (obs [..., O], action [..., A], next_obs [..., O]) -> float [...]
 
-They lie here and not beside their environments because those import no jax.
+They are here and not next to their environments because those do not import jax.
 """
 
 import jax.numpy as jnp
@@ -17,13 +17,13 @@ PENDULUM_MAX_TORQUE = 2.0  # N m, at an action of 1
 
 
 def one_each_step(obs: Array, action: Array, next_obs: Array) -> Array:
-    """Returns 1: what cart-poles that are to stay up pay for a step (CartpoleContinuous, InvertedPendulum-v4)."""
+    """Returns 1: the reward per step of balancing cart-poles (CartpoleContinuous, InvertedPendulum-v4)."""
     del obs, action
     return jnp.ones(next_obs.shape[:-1])
 
 
 def pets_cartpole(obs: Array, action: Array, next_obs: Array) -> Array:
-    """Returns exp(-d^2 / l^2) - 0.01 a^2 with d the distance of the pole's tip from its highest place above x = 0.
+    """Returns exp(-d^2 / l^2) - 0.01 a^2 with d the distance of the pole's tip from its highest position above x = 0.
 
     next_obs = [x, angle from hanging, ...]; l = 0.6 m is the pole's length, a the motor's control.
     """
@@ -42,7 +42,7 @@ def pets_half_cheetah(obs: Array, action: Array, next_obs: Array) -> Array:
 
 
 def pendulum(obs: Array, action: Array, next_obs: Array) -> Array:
-    """Returns Gymnasium's Pendulum-v1 reward, -(angle^2 + 0.1 speed^2 + 0.001 torque^2), of the state left behind.
+    """Returns Gymnasium's Pendulum-v1 reward, -(angle^2 + 0.1 speed^2 + 0.001 torque^2), of the state before the step.
 
     obs = [cos, sin, speed] of the angle from upright.
     """
@@ -62,4 +62,4 @@ KNOWN: dict[str, RewardFn] = {
     f"mbpo_jax.rewards:{fn.__name__}": fn
     for fn in (one_each_step, pets_cartpole, pets_half_cheetah, pendulum, line_world)
 }
-"""What a saved policy may name without being given it: looked up, so that nothing is imported by name."""
+"""Functions that a saved policy may refer to by name: they are looked up here, so that nothing is imported by name."""

@@ -1,4 +1,4 @@
-"""Schedules over epochs, on traced numbers so that nothing recompiles as they advance."""
+"""Schedules over epochs or steps, on traced numbers so that nothing recompiles as they advance."""
 
 import jax.numpy as jnp
 
@@ -6,7 +6,7 @@ from mbpo_jax.types import Array
 
 
 def linear_int(epoch: Array, schedule: tuple[int, int, int, int]) -> Array:
-    """Returns the value of the whole-number linear schedule of rollout lengths.
+    """Returns the value of the integer-valued linear schedule of rollout lengths.
 
     Args:
       epoch: [], int; counted from 0 at the end of exploration.
@@ -18,7 +18,7 @@ def linear_int(epoch: Array, schedule: tuple[int, int, int, int]) -> Array:
     """
     first_epoch, last_epoch, start, end = schedule
     elapsed = jnp.clip(epoch - first_epoch, 0, max(last_epoch - first_epoch, 1))
-    # In whole numbers: a float32 quotient may fall just below one and be rounded down to the one before.
+    # In integers: a float32 quotient may fall just below a whole number and be rounded down to the previous one.
     return start + (elapsed * (end - start)) // max(last_epoch - first_epoch, 1)
 
 
@@ -46,6 +46,6 @@ def power(step: Array, num_steps: int, start: float, end: float, exponent: float
       [], float32.
     References: Amos et al. 2021 (SAC-SVG), for target entropies.
     """
-    left = jnp.maximum(num_steps - step, 0)  # in whole numbers: 1 - step / num_steps may miss 0, and have a large root
-    # Of nothing left even the power 0 is nothing, so that any exponent ends at `end`.
+    left = jnp.maximum(num_steps - step, 0)  # in integers: 1 - step / num_steps may miss 0, and have a large root
+    # With nothing left, even the power 0 counts as 0, so that any exponent ends at `end`.
     return (start - end) * jnp.where(left > 0, (left / num_steps) ** exponent, 0.0) + end

@@ -37,7 +37,7 @@ from mbpo_jax.studies.finding import Finding
 
 
 class Study(NamedTuple):
-    """A study: its function, whose parameters become the flags, and a line for --help."""
+    """A study: its function, whose parameters become the flags, and its line in --help."""
 
     run: Callable[..., Finding]
     summary: str
@@ -89,7 +89,7 @@ HELP = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a study, prints its sentence and its files; returns the exit status.
+    """Runs a study, and prints its finding and its files; returns the exit status.
 
     0 done, 2 wrong flags or a run that does not fit, 4 learning diverged, 5 the environment failed, 6 files failed.
     """

@@ -18,7 +18,7 @@ from mbpo_jax.launch.program import as_called
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Submits the jobs, waits, and prints a line as each ends; returns the exit status.
+    """Submits the jobs, waits for them, and prints a line as each ends; returns the exit status.
 
     0 all finished (or, with --detach, were submitted), 1 some failed, 2 wrong flags, 3 stopped, 6 files failed.
     """

@@ -11,9 +11,9 @@ Where the environment treats a non-finite number as the end (a comparison with N
 is not provably healthy is unhealthy), so does the function; where the environment looks at some entries only,
 a non-finite number elsewhere does not end the episode here either.
 
-Two things no function of a float32 observation can know. The environments decide in float64, so a value
-within half a float32 step of a limit can fall on the other side of it. And see `hopper` and
-`inverted_double_pendulum` for a quantity that the observation does not show exactly.
+A function of a float32 observation cannot know everything. The environments decide in float64, so a value
+within half a float32 step of a limit can fall on the other side of it; and see `hopper` and
+`inverted_double_pendulum` for quantities that the observation does not show exactly.
 
 References: Janner et al. 2019 (MBPO), which uses the same rules for its v2 environments.
 """
@@ -24,7 +24,7 @@ import jax.numpy as jnp
 
 from mbpo_jax.types import Array, TerminationFn
 
-LEARNED = "learned"  # the name of no rule: the model learns when episodes end
+LEARNED = "learned"  # not the name of a rule: the model learns when episodes end
 ANT_STATE_DIMS = 27  # qpos[2:] (13) and qvel (14); Ant-v5 appends contact forces, which its rule ignores
 CARTPOLE_MAX_POSITION = 2.4  # m, either side of the middle of the track
 CARTPOLE_MAX_ANGLE = math.radians(12.0)  # rad from upright
@@ -32,7 +32,7 @@ DOUBLE_PENDULUM_LINK = 0.6  # m, each of the two poles
 
 
 def never(obs: Array, action: Array, next_obs: Array) -> Array:
-    """Returns False: for tasks that only a time limit ends: HalfCheetah, Swimmer, Pendulum, Reacher, Pusher."""
+    """Returns False, for tasks that only a time limit ends: HalfCheetah, Swimmer, Pendulum, Reacher, Pusher."""
     del obs, action
     return jnp.zeros(next_obs.shape[:-1], dtype=bool)
 

@@ -1,4 +1,4 @@
-"""The records and function types that every other file speaks in.
+"""The records and function types that all other files use.
 
 Shape letters used in every docstring:
 
@@ -27,8 +27,8 @@ PolicyFn: TypeAlias = Callable[[Key, Array], Array]  # (key, obs [B, O]) -> acti
 StepFn: TypeAlias = Callable[[Key, Array, Array, Array], tuple[Array, Array, Array]]
 """(key, group [], obs [B, O], action [B, A]) -> (next_obs [B, O], reward [B], terminal bool [B]).
 
-`group` says which of several equally likely dynamics (the elites of an ensemble) moves these rows; dynamics that
-come in one version ignore it."""
+`group` says which of several equally likely dynamics (the elites of an ensemble) moves these rows; dynamics with
+only one version ignore it."""
 
 
 class Transition(struct.PyTreeNode, kw_only=True):
@@ -46,13 +46,13 @@ class Transition(struct.PyTreeNode, kw_only=True):
 
 
 class Spec(NamedTuple):
-    """What an algorithm must know of an environment. Actions are always in [-1, 1]; the driver rescales them."""
+    """What an algorithm must know about an environment. Actions are always in [-1, 1]; the driver rescales them."""
 
     obs_dim: int
     action_dim: int
     termination_fn: TerminationFn | None = None  # None: not known, and the algorithm must not need it
     reward_fn: RewardFn | None = None  # None: not known, or to be learnt
-    one_hot_actions: bool = False  # whether an action is one of `action_dim`, as a one-hot row
+    one_hot_actions: bool = False  # whether an action is one of `action_dim` choices, as a one-hot row
     max_episode_steps: int | None = None  # time limit; None: not known
 
 
@@ -60,13 +60,13 @@ class Watched(struct.PyTreeNode):
     """Holds the largest magnitudes of named quantities, in causal order; `health` finds the first that went wrong."""
 
     values: Array  # [Q], or [U, Q] of U updates
-    first: Array | None = None  # [], int32, number from 0 of the first of the updates; None: 0
+    first: Array | None = None  # [], int32, number, from 0, of the first of the updates; None: 0
     names: tuple[str, ...] = struct.field(pytree_node=False, kw_only=True)  # Q, such as "critic 1's loss"
     unit: str = struct.field(pytree_node=False, default="update", kw_only=True)  # what is counted
 
 
 class Report(struct.PyTreeNode):
-    """Holds what a program reports: numbers for a reader, and magnitudes that the driver checks."""
+    """Holds what a program reports: metrics for the user, and magnitudes that the driver checks."""
 
     metrics: Metrics
     watched: tuple[Watched, ...] = ()  # in causal order, all of one unit
@@ -78,29 +78,29 @@ class Dynamics(NamedTuple):
     step_fn: StepFn
     num_groups: int = 1
     backward: bool = False
-    """Whether steps lead to the observation before. What `step_fn` returns last then says where none can have led to
-    the one that was given, and rows are stored in the order of time."""
+    """Whether steps lead to the previous observation. The last output of `step_fn` then says where no step can have led
+    to the given one; rows are still stored in time order."""
 
 
 class WorldModel(NamedTuple):
     """A learned model of reward and dynamics, as pure functions.
 
-    `belief` is the part of its arrays that predicting reads: no optimiser, no fit under way.
+    `belief` is the part of its arrays that predicting reads: no optimiser, no running fit.
     """
 
     init: Callable[[Key], PyTree]  # (key) -> model
     fit: "Programs"  # each (key, model, replay) -> (model, report)
     belief: Callable[[PyTree], PyTree]  # (model) -> belief
     predict: Callable[[PyTree, Array, Array], tuple[Array, Array]]
-    """(belief, obs [B, O], action [B, A]) -> (mean, log_var) of the targets [M, B, D], by every member."""
+    """(belief, obs [B, O], action [B, A]) -> (mean, log_var) of the targets, [M, B, D] each, by every member."""
     sample: Callable[[Key, PyTree, Array, Array, Array], tuple[Array, Array]]
     """(key, belief, group [], obs [B, O], action [B, A]) -> (next_obs [B, O], reward [B]) drawn from one group."""
     expect: Callable[[PyTree, Array, Array, Array], tuple[Array, Array]]
     """(belief, group [], obs [B, O], action [B, A]) -> (next_obs [B, O], reward [B]) without the noise of `sample`."""
     num_groups: int  # equally likely versions that `sample` draws from
     ends: Callable[[PyTree, Array, Array, Array], Array] | None = None
-    """(belief, obs [B, O], action [B, A], next_obs [B, O]) -> whether an episode ends there, bool [B], where that is
-    learnt, too. None: the task has a rule."""
+    """(belief, obs [B, O], action [B, A], next_obs [B, O]) -> whether the episode ends there, bool [B]. None: the model
+    does not learn this."""
 
 
 class Regression(NamedTuple):
@@ -109,31 +109,31 @@ class Regression(NamedTuple):
     obs: Array  # [R, O]
     action: Array  # [R, A]
     target: Array  # [R]
-    weight: Array | None = None  # [R], 0 or more, of each row in the mean; None: all are equal
+    weight: Array | None = None  # [R], 0 or more, of each row in the mean; None: all equal
 
 
 class Learning(NamedTuple):
-    """What an agent's update learns from where that is not the agent's own choice. May close over arrays."""
+    """What an agent's update learns from, where it is not the agent's own choice. May close over arrays."""
 
     regression: Callable[[Key, PyTree, Transition], "Regression"] | None = None
     """(key, agent, batch [B, ...]) -> what every critic regresses on."""
     actor_loss: Callable[[Key, PyTree, PyTree, Transition], tuple[Array, Array]] | None = None
-    """(key, actor, agent, batch [B, ...]) -> (loss [], log_prob [B]); the latter is for SAC's temperature alone."""
-    target_entropy: Array | None = None  # [], nats, to which SAC's temperature holds the policy
+    """(key, actor, agent, batch [B, ...]) -> (loss [], log_prob [B]); the latter is only for SAC's temperature."""
+    target_entropy: Array | None = None  # [], nats, towards which SAC's temperature steers the policy
 
 
 OWN = Learning()  # the agent's own targets and losses
 
 
 class Critic(NamedTuple):
-    """What judges actions, as pure functions of the state that they are given with."""
+    """The critics, as pure functions of the state that is passed in."""
 
     q_values: Callable[[PyTree, Array, Array], Array]  # (state, obs [B, O], action [B, A]) -> q [M, B], every critic
-    target_q_values: Callable[[PyTree, Array, Array], Array]  # the same by the slowly moving targets
+    target_q_values: Callable[[PyTree, Array, Array], Array]  # the same by the slowly moving target critics
     target_action: Callable[[Key, PyTree, Array], tuple[Array, Array]]
-    """(key, state, obs [B, O]) -> (action [B, A], bonus [B]): how targets act at obs, and what they add for it to the
-    value there: -temperature * log-probability of the action, 0 for an agent without entropy."""
-    has_entropy: bool = False  # whether q counts such bonuses, from the next step on, of a policy that acts with noise
+    """(key, state, obs [B, O]) -> (action [B, A], bonus [B]): the action of targets at obs, and the bonus that they add
+    to the value there: -temperature * log-probability of the action, 0 for an agent without an entropy bonus."""
+    has_entropy: bool = False  # whether q includes such bonuses, from the next step on, of a policy acting with noise
 
 
 class Agent(NamedTuple):
@@ -144,15 +144,15 @@ class Agent(NamedTuple):
     act: Callable[[Key, PyTree, Array, bool], Array]  # (key, actor, obs [B, O], explore) -> action [B, A]
     update: Callable[[Key, PyTree, Transition, Learning], tuple[PyTree, Report]]
     """(key, agent, batches [G, B, ...], learning) -> (agent, report): G updates in one scan."""
-    critic: Critic | None = None  # of the agent's state; None: it learns without
+    critic: Critic | None = None  # of the agent's state; None: it learns without critics
     draw: Callable[[Key, PyTree, PyTree, Array], tuple[Array, Array, Array]] | None = None
-    """(key, agent, actor, obs [B, O]) -> (action [B, A], bonus [B], log_prob [B]), which can be differentiated with
-    respect to actor and obs: how the policy of `actor` acts in a loss of the agent, the bonus of `Critic.target_action`
-    for it, and its log-probability. An agent without noise of its own has zeros for both."""
+    """(key, agent, actor, obs [B, O]) -> (action [B, A], bonus [B], log_prob [B]), differentiable with respect to actor
+    and obs: how the policy of `actor` acts in a loss of the agent, with the bonus as in `Critic.target_action` and the
+    log-probability. Both are zeros for an agent without noise of its own."""
 
 
 class Acting(NamedTuple):
-    """What acts and judges, without an update of its own: the fields of `Agent` of these names."""
+    """A policy and its critics, without an update: the fields of `Agent` with these names."""
 
     actor: Callable[[PyTree], PyTree]
     act: Callable[[Key, PyTree, Array, bool], Array]
@@ -171,7 +171,7 @@ FINISHED = -1  # what `Programs.due` returns when there is nothing more to run
 
 
 def nothing_more(state: PyTree) -> int:
-    """Returns FINISHED: `Programs.due` of work that is done after one call."""
+    """Returns FINISHED: the `Programs.due` of work that is done after one call."""
     del state
     return FINISHED
 
@@ -179,14 +179,14 @@ def nothing_more(state: PyTree) -> int:
 class Programs(NamedTuple):
     """Work cut into compiled calls of bounded length, so that it can be shown, stopped and saved between them.
 
-    The first of `functions` starts the work. After each call `due(state)` says which is next, until it is FINISHED, as
-    it must be wherever no work is under way, in the first state, too. All calls have the same key; what is under way
-    lives in `state`. Trip counts of the loops over gradient steps are static, because a GPU waits for the host at each
-    turn of a loop of unknown length.
+    The first of `functions` starts the work. After each call, `due(state)` says which one is next, until it returns
+    FINISHED, as it must whenever no work is under way, including in the initial state. All calls get the same key; the
+    progress of the work is in `state`. Loops over gradient steps have static trip counts, because a GPU waits for the
+    host at each iteration of a loop of unknown length.
 
-    The programs may report different metrics: those of a phase are the newest of each name. One that is called although
-    another is due must leave the buffers in the state as they are: batched seeds wait for each other so, and the driver
-    restores everything else of those that wait.
+    The programs may report different metrics: those of a phase are the newest of each name. A program that is called
+    while another is due must leave the buffers in the state unchanged: this is how batched seeds wait for each other,
+    and the driver restores everything else for those that wait.
     """
 
     functions: tuple[ProgramFn, ...]
@@ -194,9 +194,9 @@ class Programs(NamedTuple):
 
 
 class Phase(NamedTuple):
-    """Work that is due every so many steps of the run.
+    """Work that is due at regular steps of the run.
 
-    A step is one of the real environment; offline, where none is stepped, it is an update of the agent.
+    A step is one of the real environment; offline, without an environment, it is an update of the agent.
     """
 
     name: str  # metric prefix, progress label
@@ -206,18 +206,18 @@ class Phase(NamedTuple):
 
 
 class Algorithm(NamedTuple):
-    """What the driver trains. It steps the environment, or none, and runs the phases, in order, when they are due."""
+    """What the driver trains. The driver steps the environment, if any, and runs the phases, in order, when due."""
 
     init: Callable[[Key], PyTree]  # (key) -> state
     actor: Callable[[PyTree], PyTree]  # (state) -> what acting reads; this is what a saved policy holds
-    begin_episode: Callable[[Key, PyTree], PyTree]  # (key, actor) -> carry; () where the observation alone decides
+    begin_episode: Callable[[Key, PyTree], PyTree]  # (key, actor) -> carry; () if actions only depend on observations
     act: Callable[[Key, PyTree, PyTree, Array, bool], tuple[Array, PyTree]]
-    """(key, actor, carry, obs [O], explore) -> (action [A], carry); whoever has many observations lifts it."""
+    """(key, actor, carry, obs [O], explore) -> (action [A], carry); callers with many observations lift it."""
     phases: tuple[Phase, ...]
-    exploration_steps: int = 0  # environment steps of uniformly random actions before `act` is asked
+    exploration_steps: int = 0  # environment steps of uniformly random actions before `act` is used
     replay_capacity: int = 0  # most real rows kept; 0: it learns from a data set, all of which is kept
     dynamics: Callable[[PyTree], Dynamics] | None = None  # (state) -> what it imagines with; None: it has no model
     backward_dynamics: Callable[[PyTree], Dynamics] | None = None  # the same, backwards
     critic: Critic | None = None  # of the algorithm's state
-    learns_from_episodes: bool = False  # whether its updates come after each episode, and not at each step
-    acts_on_device: bool = False  # whether acting is so much work that policies are evaluated where phases run
+    learns_from_episodes: bool = False  # whether its updates come after each episode instead of each step
+    acts_on_device: bool = False  # whether acting is so expensive that policies are evaluated where phases run

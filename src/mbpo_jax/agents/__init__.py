@@ -1,8 +1,8 @@
 """Agents that update an actor, most of them with critics.
 
-* `sac`, `td3`, `ddpg`: each builds an `Agent` and has a row in AGENTS, from which `--agent` chooses; a new one, too.
+* `sac`, `td3`, `ddpg`: each builds an `Agent` and has a row in AGENTS, from which `--agent` chooses; so must a new one.
 * `bounded_sac` (double_horizon), `svg`, `cloning` (bc), `q_table` (tables): each belongs to one kind of algorithm.
-* `critics`: what those with critics share. `scaled`: any agent, with its observations scaled.
+* `critics`: code shared by agents with critics. `scaled`: wraps any agent and scales its observations.
 """
 
 from collections.abc import Callable
@@ -30,6 +30,6 @@ CONFIG_CLASSES: dict[str, type] = {name: entry.config_class for name, entry in A
 
 
 def build(config: AgentConfig, spec: Spec) -> Agent:
-    """Builds the agent that has these knobs."""
+    """Builds the agent of this config's class."""
     builders = {entry.config_class: entry.build for entry in AGENTS.values()}
     return builders[type(config)](config, spec)

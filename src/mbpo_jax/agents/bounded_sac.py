@@ -1,10 +1,10 @@
 """SAC whose critics know the scale of returns, for learning along imagined trajectories.
 
-There are M smooth critics. Their outputs are scaled by the range of returns that the rewards so far allow, and targets
-take the smallest of a few of them, drawn at random, within that range; the actor climbs the mean of all.
+There are M smooth critics. Their outputs are scaled by the range of returns that the rewards so far allow. Targets take
+the minimum over a few critics, drawn at random, clipped to that range; the actor climbs the mean over all critics.
 
-References: DHMBPO (arXiv 2512.15439). There an episode's end is no reward of its own, and a range of positive rewards
-does not contain 0, the value after an end; here it always does.
+References: DHMBPO (arXiv 2512.15439). There the range ignores termination, so with positive rewards it excludes 0, the
+value after a terminal step; here it always contains 0.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from mbpo_jax.normalizer import Normalizer, normalize
 from mbpo_jax.options import option
 from mbpo_jax.types import Acting, Array, Critic, Key, Metrics, PyTree, Regression, Spec, Watched
 
-TAIL = 0.01  # share of rewards on each side that the range of returns leaves out
+TAIL = 0.01  # share of rewards at each end that the range of returns leaves out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,14 +56,14 @@ class BoundedSacConfig(ActorCriticConfig):
 
 
 class Policy(struct.PyTreeNode, kw_only=True):
-    """What acting reads."""
+    """The part of the state that acting needs."""
 
     params: PyTree
     scale: Normalizer  # [O]
 
 
 class BoundedSacState(struct.PyTreeNode, kw_only=True):
-    """Everything that learning reads."""
+    """The full learning state."""
 
     actor: Learner
     critics: Learner  # [M, ...]
@@ -75,7 +75,7 @@ class BoundedSacState(struct.PyTreeNode, kw_only=True):
 
 
 class BoundedSac(NamedTuple):
-    """What the functions below need of an agent."""
+    """The static parts of an agent, passed to the functions below."""
 
     config: BoundedSacConfig
     spec: Spec
@@ -86,7 +86,7 @@ class BoundedSac(NamedTuple):
 
 
 def build(config: BoundedSacConfig, spec: Spec) -> BoundedSac:
-    """Returns the agent of these knobs."""
+    """Builds the agent from its config."""
     optimizer = optax.adam(config.learning_rate)
     network = SmoothCritic(config.hidden_units, config.num_hidden_layers)
     return BoundedSac(
@@ -100,7 +100,7 @@ def build(config: BoundedSacConfig, spec: Spec) -> BoundedSac:
 
 
 def init(agent: BoundedSac, key: Key) -> BoundedSacState:
-    """Returns an agent before its first update."""
+    """Returns the agent's initial state."""
     key_actor, key_critics = jax.random.split(key)
     actor_params = agent.actor.init(key_actor, jnp.zeros(agent.spec.obs_dim))["params"]
     first_critics = critics.init(agent.critics, key_critics, agent.spec)
@@ -117,7 +117,7 @@ def init(agent: BoundedSac, key: Key) -> BoundedSacState:
 
 
 def begin_burst(agent: BoundedSac, state: BoundedSacState, scale: Normalizer) -> BoundedSacState:
-    """Returns the agent with new scales of observations, and with optimisers that remember nothing."""
+    """Returns the agent with a new observation scale and freshly initialised optimisers."""
     fresh = ensemble.lift(lambda params: learner.init(agent.optimizer, params))
     return state.replace(
         scale=scale,
@@ -127,36 +127,36 @@ def begin_burst(agent: BoundedSac, state: BoundedSacState, scale: Normalizer) ->
     )
 
 
-# -- acting and judging ----------------------------------------------------------------------------------------------
+# -- acting and evaluating actions -----------------------------------------------------------------------------------
 
 
 def policy(state: BoundedSacState) -> Policy:
-    """Returns what acting reads."""
+    """Returns the part of the state that acting needs."""
     return Policy(params=state.actor.params, scale=state.scale)
 
 
 def act(agent: BoundedSac, key: Key, actor: Policy, obs: Array, explore: bool) -> Array:
-    """Returns actions [B, A]: drawn from the policy to explore, else its squashed mean."""
+    """Returns actions [B, A]: samples from the policy if `explore`, else its squashed mean."""
     mean, log_std = agent.actor.apply({"params": actor.params}, normalize(actor.scale, obs))
     noise = jax.random.normal(key, mean.shape) if explore else jnp.zeros_like(mean)
     return jnp.tanh(mean + jnp.exp(log_std) * noise)
 
 
 def draw(agent: BoundedSac, key: Key, state: BoundedSacState, actor: Policy, obs: Array) -> tuple[Array, Array, Array]:
-    """Returns actions [B, A] at obs [B, O], -temperature * log-probability [B] of each, and that probability [B]."""
+    """Returns actions [B, A] at obs [B, O], -temperature * log-probability [B], and the log-probability [B]."""
     mean, log_std = agent.actor.apply({"params": actor.params}, normalize(actor.scale, obs))
     action, log_prob = distributions.tanh_gaussian(mean, log_std, jax.random.normal(key, mean.shape))
     return action, -jnp.exp(state.log_temperature.params) * log_prob, log_prob
 
 
 def q_values(agent: BoundedSac, state: BoundedSacState, params: PyTree, obs: Array, action: Array) -> Array:
-    """Returns q [M, B], in units of reward, of every critic of these parameters [M, ...]."""
+    """Returns q [M, B], in units of reward, from critics with these parameters [M, ...]."""
     center, half_width = _center(state)
     return center + half_width * critics.apply(agent.critics, params, normalize(state.scale, obs), action)
 
 
 def target_value(agent: BoundedSac, key: Key, state: BoundedSacState, obs: Array, action: Array) -> Array:
-    """Returns the smallest value [B] of a few target critics, drawn at random, within the range of returns."""
+    """Returns the minimum [B] over a few target critics, drawn at random, clipped to the range of returns."""
     config = agent.config
     chosen = jax.random.permutation(key, config.num_critics)[: config.num_target_critics]
     q = q_values(agent, state, ensemble.member(state.target_params, chosen), obs, action)
@@ -164,7 +164,7 @@ def target_value(agent: BoundedSac, key: Key, state: BoundedSacState, obs: Array
 
 
 def mean_value(agent: BoundedSac, state: BoundedSacState, obs: Array, action: Array) -> Array:
-    """Returns the mean [B] of all critics."""
+    """Returns the mean value [B] over all critics."""
     return jnp.mean(q_values(agent, state, state.critics.params, obs, action), axis=0)
 
 
@@ -174,7 +174,7 @@ def _center(state: BoundedSacState) -> tuple[Array, Array]:
 
 
 def acting(agent: BoundedSac) -> Acting:
-    """Returns how the agent acts and judges."""
+    """Returns the agent's policy and critics as an `Acting`."""
 
     def target_q_values(state: BoundedSacState, obs: Array, action: Array) -> Array:
         return q_values(agent, state, state.target_params, obs, action)
@@ -199,7 +199,7 @@ def acting(agent: BoundedSac) -> Acting:
 
 
 def track_return_range(agent: BoundedSac, state: BoundedSacState, rewards: Array) -> BoundedSacState:
-    """Moves the range of returns towards that of rewards [...], bonuses included, received for ever; it contains 0."""
+    """Moves the range of returns towards that of receiving rewards [...], with bonuses, forever; it contains 0."""
     observed = jnp.quantile(rewards, jnp.asarray([TAIL, 1.0 - TAIL])) / (1.0 - agent.config.discount)
     observed = jnp.stack([jnp.minimum(observed[0], 0.0), jnp.maximum(observed[1], 0.0)])
     rate = jnp.where(state.num_updates == 0, 1.0, agent.config.return_range_rate)
@@ -209,7 +209,7 @@ def track_return_range(agent: BoundedSac, state: BoundedSacState, rewards: Array
 def step_critics(
     agent: BoundedSac, state: BoundedSacState, rows: Regression
 ) -> tuple[BoundedSacState, Metrics, dict[str, Array]]:
-    """Takes one step of every critic towards targets in units of reward; returns metrics and what is watched, too."""
+    """Takes one step of every critic towards targets in units of reward; also returns metrics and what to watch."""
     center, half_width = _center(state)
     half_width = jnp.maximum(half_width, 1e-6)  # all rewards may be 0
     scaled = rows._replace(obs=normalize(state.scale, rows.obs), target=(rows.target - center) / half_width)
@@ -232,7 +232,7 @@ def step_critics(
 def step_actor(
     agent: BoundedSac, state: BoundedSacState, grads: PyTree, log_prob: Array
 ) -> tuple[BoundedSacState, Metrics, dict[str, Array]]:
-    """Takes a step of the actor along `grads`, and of the temperature for log-probabilities [B] of its actions."""
+    """Takes a step of the actor with `grads`, and of the temperature with the log-probabilities [B] of its actions."""
     temperature = state.log_temperature
     temperature_grad = jax.grad(sac.temperature_loss)(temperature.params, log_prob, agent.target_entropy)
     watched = {
@@ -247,5 +247,5 @@ def step_actor(
 
 
 def watch_state(agent: BoundedSac, state: BoundedSacState) -> Watched:
-    """Takes the magnitudes of all weights and moments."""
+    """Measures the magnitudes of all weights and moments."""
     return critics.watch_state(agent.critics, state.actor, state.critics, ((), state.target_params), jnp.ones((), bool))

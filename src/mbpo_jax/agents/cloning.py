@@ -1,7 +1,7 @@
-"""Behaviour cloning: an actor that regresses on the actions of its rows, without critics.
+"""Behaviour cloning: an actor that regresses on the recorded actions, without critics.
 
-References: Pomerleau 1988; the baseline of Fujimoto & Gu 2021, "A Minimalist Approach to Offline RL", which takes the
-squared error, too.
+References: Pomerleau 1988; the baseline of Fujimoto & Gu 2021, "A Minimalist Approach to Offline RL", which also uses
+the squared error.
 """
 
 import dataclasses
@@ -39,13 +39,13 @@ class CloningConfig:
 
 
 class CloningState(struct.PyTreeNode, kw_only=True):
-    """Everything that learning reads."""
+    """The full learning state."""
 
     actor: Learner
 
 
 class Cloning(NamedTuple):
-    """What the functions below need of an agent."""
+    """The static parts of an agent, passed to the functions below."""
 
     config: CloningConfig
     spec: Spec
@@ -54,7 +54,7 @@ class Cloning(NamedTuple):
 
 
 def build(config: CloningConfig, spec: Spec) -> Agent:
-    """Returns the agent of these knobs."""
+    """Builds the agent from its config."""
     actor = DeterministicActor(spec.action_dim, config.hidden_units, config.num_hidden_layers)
     cloning = Cloning(config, spec, actor, optax.adam(config.learning_rate))
     return Agent(
@@ -66,13 +66,13 @@ def build(config: CloningConfig, spec: Spec) -> Agent:
 
 
 def init(cloning: Cloning, key: Key) -> CloningState:
-    """Returns an agent before its first update."""
+    """Returns the agent's initial state."""
     params = cloning.actor.init(key, jnp.zeros(cloning.spec.obs_dim))["params"]
     return CloningState(actor=learner.init(cloning.optimizer, params))
 
 
 def act(cloning: Cloning, key: Key, actor_params: PyTree, obs: Array, explores: bool) -> Array:
-    """Returns actions [B, A], with noise to explore."""
+    """Returns actions [B, A], with exploration noise if `explores`."""
     action: Array = cloning.actor.apply({"params": actor_params}, obs)  # type: ignore[assignment]
     if not explores:
         return action
@@ -87,7 +87,7 @@ def loss(action: Array, target: Array) -> Array:
 def update(
     cloning: Cloning, key: Key, state: CloningState, batches: Transition, learning: Learning = OWN
 ) -> tuple[CloningState, Report]:
-    """Takes G updates on batches [G, B, ...] in one scan; metrics are means over them. It has no hooks."""
+    """Takes G updates on batches [G, B, ...] in one scan; metrics are means over them. `learning` is ignored."""
     del key, learning
 
     def update_once(state: CloningState, batch: Transition) -> tuple[CloningState, tuple[Array, Array]]:

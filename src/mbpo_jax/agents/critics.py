@@ -1,6 +1,6 @@
-"""What actor-critic agents share: their knobs, their critics, and what `health` watches in them.
+"""Code shared by actor-critic agents: their knobs, their critics, and what `health` watches in them.
 
-There are M critics, stacked by `ensemble`; one of them is M = 1. Every one learns the same target.
+There are M critics, stacked by `ensemble`; M = 1 is a single critic. All of them learn the same target.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ CHECK_STATE_UPDATES = 100
 
 @dataclasses.dataclass(frozen=True)
 class ActorCriticConfig:
-    """Knobs that every actor-critic agent has."""
+    """Knobs of all agents that use these critics."""
 
     discount: float = option(0.99, "Reward discount per environment step.", minimum=0.0, maximum=1.0)
     hidden_units: int = option(256, "Units of each hidden layer of actor and critics.", minimum=1, maximum=2**16)
@@ -44,7 +44,7 @@ class ActorCriticConfig:
 
 
 class Critics(NamedTuple):
-    """What the functions below need of M critics; their parameters and states are [M, ...]."""
+    """The static parts of M critics, passed to the functions below; parameters and states are [M, ...]."""
 
     network: networks.Critic | networks.SmoothCritic
     optimizer: optax.GradientTransformation
@@ -52,17 +52,17 @@ class Critics(NamedTuple):
 
 
 def build(config: ActorCriticConfig, optimizer: optax.GradientTransformation) -> Critics:
-    """Returns the critics of these knobs."""
+    """Builds the critics from the config."""
     return Critics(networks.Critic(config.hidden_units, config.num_hidden_layers), optimizer, names(config.num_critics))
 
 
 def names(num_critics: int) -> tuple[str, ...]:
-    """Returns what critics are called in messages."""
+    """Returns the names of the critics for messages."""
     return ("the critic",) if num_critics == 1 else tuple(f"critic {i}" for i in range(num_critics))
 
 
 def init(critics: Critics, key: Key, spec: Spec) -> Learner:
-    """Returns M critics before their first update."""
+    """Returns the initial state of M critics."""
 
     def init_one(key: Key) -> Learner:
         params = critics.network.init(key, jnp.zeros(spec.obs_dim), jnp.zeros(spec.action_dim))["params"]
@@ -87,10 +87,10 @@ def apply_first(critics: Critics, params: PyTree, obs: Array, action: Array) -> 
 
 
 def losses(q: Array, target: Array, weight: Array | None = None) -> Array:
-    """Returns half the squared error of every critic q [M, R] to the one target [R], averaged over R; [M].
+    """Returns half the squared error [M] of each critic's q [M, R] to the shared target [R], averaged over R.
 
     Args:
-      weight: [R], of the rows in the average; None: all are equal.
+      weight: [R], of the rows in the average; None: all equal.
     """
     chex.assert_shape(target, q.shape[1:])
     squares = jnp.square(q - target[None])
@@ -109,7 +109,7 @@ def regress(critics: Critics, state: Learner, rows: Regression) -> tuple[Learner
     """Takes one step of every critic towards the targets of R rows.
 
     Returns:
-      The critics; their loss []; q [M, R] before the step; losses and gradients by name, to be watched.
+      The critics; their loss []; q [M, R] before the step; losses and gradients by name, for `health` to watch.
     """
 
     def loss_of(params: PyTree) -> tuple[Array, Array]:
@@ -125,27 +125,27 @@ def regress(critics: Critics, state: Learner, rows: Regression) -> tuple[Learner
     return step(state, grads), total, q, watched
 
 
-# -- weights and moments, which are too many to be watched at every update -------------------------------------------
+# -- weights and moments: too many to watch at every update ----------------------------------------------------------
 
 
 def check_is_due(num_before: Array, num_after: Array) -> Array:
-    """Returns whether an update after the first count, up to the second, is a CHECK_STATE_UPDATES-th; bool []."""
+    """Returns whether a multiple of CHECK_STATE_UPDATES lies in (num_before, num_after]; bool []."""
     return num_after // CHECK_STATE_UPDATES > num_before // CHECK_STATE_UPDATES
 
 
 def watch_state(critics: Critics, actor: Learner, state: Learner, targets: PyTree, due: Array) -> Watched:
-    """Takes the magnitudes of all weights and moments where that is `due` []; elsewhere they pass for sound.
+    """Measures the magnitudes of all weights and moments if `due` []; otherwise reports zeros, which pass as sound.
 
     Args:
-      actor, state: of the actor and of the critics [M, ...].
-      targets: weights of the targets: (the actor's or (), the critics' [M, ...]).
+      actor, state: learners of the actor and of the critics [M, ...].
+      targets: target weights: (the actor's or (), the critics' [M, ...]).
     """
     owners = ("the actor", *critics.names)
 
     def measure() -> Array:
         lifted = ensemble.lift(health.magnitude)
         weights = [health.magnitude((actor.params, targets[0]))[None], lifted((state.params, targets[1]))]
-        # A root, for one of Adam's moments is of squared gradients.
+        # The square root, because Adam's second moment is of squared gradients.
         moments = [jnp.sqrt(health.magnitude(actor.opt_state)[None]), jnp.sqrt(lifted(state.opt_state))]
         return jnp.concatenate([*weights, *moments])
 
@@ -157,6 +157,6 @@ def watch_state(critics: Critics, actor: Learner, state: Learner, targets: PyTre
 def scan_updates(
     update_once: Callable[..., tuple[PyTree, tuple[dict[str, Array], Watched]]], state: PyTree, xs: PyTree
 ) -> tuple[PyTree, dict[str, Array], Watched]:
-    """Runs updates one after another; metrics are means over them, magnitudes are kept for each."""
+    """Runs updates one after another; metrics are averaged over them, magnitudes are kept for each update."""
     state, (metrics, watched) = jax.lax.scan(lambda state, x: update_once(state, *x), state, xs)
     return state, jax.tree.map(jnp.mean, metrics), watched

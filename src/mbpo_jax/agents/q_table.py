@@ -1,4 +1,4 @@
-"""Action values in a table, and how they act: greedily, ties broken at random, with a share of uniform actions."""
+"""Action values in a table, and acting by them: epsilon-greedily, with ties broken at random."""
 
 import jax
 import jax.numpy as jnp
@@ -7,22 +7,22 @@ from mbpo_jax.types import Array, Key
 
 
 def greedy(key: Key, values: Array) -> Array:
-    """Returns the number of the largest of values [A], int32 []; of several equal ones a random one."""
+    """Returns the index of the largest of values [A], int32 []; ties are broken at random."""
     return jax.random.categorical(key, jnp.where(values == jnp.max(values), 0.0, -jnp.inf)).astype(jnp.int32)
 
 
 def epsilon_greedy(key: Key, values: Array, epsilon: float) -> Array:
-    """Returns `greedy`, or with probability `epsilon` any action, all being equally likely; int32 []."""
+    """Returns `greedy`, or with probability `epsilon` a uniformly random action; int32 []."""
     key_greedy, key_whether, key_any = jax.random.split(key, 3)
     anything = jax.random.randint(key_any, (), 0, values.shape[0])
     return jnp.where(jax.random.bernoulli(key_whether, epsilon), anything, greedy(key_greedy, values))
 
 
 def move(q: Array, state: Array, action: Array, target: Array, rate: Array | float) -> tuple[Array, Array]:
-    """Moves Q [O, A] of one pair by `rate` of the way to its target [].
+    """Moves one entry of Q [O, A] a fraction `rate` of the way to its target [].
 
     Returns:
-      Q, and how far it was from the target, [].
+      Q, and the error before the move, target - Q, [].
     """
     error = target - q[state, action]
     return q.at[state, action].add(rate * error), error

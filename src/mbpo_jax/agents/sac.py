@@ -50,7 +50,7 @@ class SacConfig(ActorCriticConfig):
 
 
 class SacState(struct.PyTreeNode, kw_only=True):
-    """Everything that learning reads."""
+    """The full learning state."""
 
     actor: Learner
     critics: Learner  # [M, ...]
@@ -60,14 +60,14 @@ class SacState(struct.PyTreeNode, kw_only=True):
 
 
 class Noise(struct.PyTreeNode, kw_only=True):
-    """Standard normal noise [B, A] of the actions of one update."""
+    """Standard normal noise [B, A] for the actions of one update."""
 
     action: Array
     next_action: Array
 
 
 class Sac(NamedTuple):
-    """What the functions below need of an agent."""
+    """The static parts of an agent, passed to the functions below."""
 
     config: SacConfig
     spec: Spec
@@ -78,7 +78,7 @@ class Sac(NamedTuple):
 
 
 def build(config: SacConfig, spec: Spec) -> Agent:
-    """Returns the agent of these knobs."""
+    """Builds the agent from its config."""
     optimizer = optax.adam(config.learning_rate)
     sac = Sac(
         config=config,
@@ -104,7 +104,7 @@ def build(config: SacConfig, spec: Spec) -> Agent:
 
 
 def init(sac: Sac, key: Key) -> SacState:
-    """Returns an agent before its first update."""
+    """Returns the agent's initial state."""
     key_actor, key_critics = jax.random.split(key)
     actor_params = sac.actor.init(key_actor, jnp.zeros(sac.spec.obs_dim))["params"]
     first_critics = critics.init(sac.critics, key_critics, sac.spec)
@@ -122,14 +122,14 @@ def init(sac: Sac, key: Key) -> SacState:
 
 
 def act(sac: Sac, key: Key, actor_params: PyTree, obs: Array, explore: bool) -> Array:
-    """Returns actions [B, A]: drawn from the policy to explore, else its squashed mean."""
+    """Returns actions [B, A]: samples from the policy if `explore`, else its squashed mean."""
     mean, log_std = sac.actor.apply({"params": actor_params}, obs)
     noise = jax.random.normal(key, mean.shape) if explore else jnp.zeros_like(mean)
     return jnp.tanh(mean + jnp.exp(log_std) * noise)
 
 
 def sample_action(sac: Sac, actor_params: PyTree, obs: Array, noise: Array) -> tuple[Array, Array]:
-    """Returns an action [B, A] and its log-probability [B] for standard normal noise [B, A]."""
+    """Returns actions [B, A] and their log-probabilities [B] for standard normal noise [B, A]."""
     mean, log_std = sac.actor.apply({"params": actor_params}, obs)
     return distributions.tanh_gaussian(mean, log_std, noise)
 
@@ -186,7 +186,7 @@ def update(
 def update_once(
     sac: Sac, learning: Learning, state: SacState, batch: Transition, noise: Noise, key: Key
 ) -> tuple[SacState, tuple[Metrics, Watched]]:
-    """Takes one update on a batch [B, ...]; all gradients are taken at the parameters before it."""
+    """Takes one update on a batch [B, ...]; all gradients are computed at the parameters before it."""
     temperature = jnp.exp(state.log_temperature.params)
     if learning.regression is None:
         target, next_log_prob = own_target(sac, state, batch, noise.next_action)
@@ -225,7 +225,7 @@ def update_once(
 
 
 def own_target(sac: Sac, state: SacState, batch: Transition, noise: Array) -> tuple[Array, Array]:
-    """Returns SAC's own target [B] of a batch, and the log-probability [B] of the next actions in it."""
+    """Returns SAC's own target [B] for a batch, and the log-probability [B] of the next actions in it."""
     next_action, next_log_prob = sample_action(sac, state.actor.params, batch.next_obs, noise)
     next_q = critics.apply(sac.critics, state.target_params, batch.next_obs, next_action)
     temperature = jnp.exp(state.log_temperature.params)
@@ -243,7 +243,7 @@ def own_actor_loss(sac: Sac, params: PyTree, state: SacState, batch: Transition,
 def _actor_step(
     sac: Sac, learning: Learning, state: SacState, batch: Transition, noise: Array, key: Key
 ) -> tuple[Learner, Array, Array, dict[str, Array]]:
-    """Takes a step of the actor; returns it, its loss [], its log-probabilities [B], and what is watched of it."""
+    """Takes a step of the actor; returns it, its loss [], its log-probabilities [B], and what to watch."""
 
     def loss_of(params: PyTree) -> tuple[Array, Array]:
         if learning.actor_loss is None:
@@ -256,13 +256,13 @@ def _actor_step(
 
 
 def target_action(sac: Sac, key: Key, state: SacState, obs: Array) -> tuple[Array, Array]:
-    """Returns actions [B, A] of the policy at obs [B, O], and -temperature * log-probability [B] of each."""
+    """Returns the policy's actions [B, A] at obs [B, O], and -temperature * log-probability [B] of each."""
     action, bonus, _ = draw(sac, key, state, state.actor.params, obs)
     return action, bonus
 
 
 def draw(sac: Sac, key: Key, state: SacState, actor_params: PyTree, obs: Array) -> tuple[Array, Array, Array]:
-    """Returns actions [B, A] of an actor at obs [B, O], -temperature * log-probability [B], and that probability."""
+    """Returns an actor's actions [B, A] at obs [B, O], -temperature * log-probability [B], and log-probability [B]."""
     noise = jax.random.normal(key, (len(obs), sac.spec.action_dim))
     action, log_prob = sample_action(sac, actor_params, obs, noise)
     return action, -jnp.exp(state.log_temperature.params) * log_prob, log_prob

@@ -1,4 +1,4 @@
-"""An agent that sees scaled observations; what surrounds it, a model or an environment, has them as they are.
+"""An agent that sees scaled observations; everything around it, such as model and environment, uses unscaled ones.
 
 References: Fujimoto & Gu 2021 (TD3+BC), section 5.2, for standardised observations.
 """
@@ -18,14 +18,14 @@ SCALINGS = (NONE, STANDARD, MIN_MAX)
 
 
 class Scaled(struct.PyTreeNode, kw_only=True):
-    """The state of an agent, or its actor, and how observations are scaled for it."""
+    """The state of an agent, or its actor, and the scale of its observations."""
 
     scale: Normalizer  # [O]
     agent: PyTree
 
 
 def build(agent: Agent, spec: Spec) -> Agent:
-    """Returns an agent that scales observations before it sees them; `measure` sets the scale, which is 1 before."""
+    """Returns an agent that sees scaled observations; the scale is the identity until `measure` sets it."""
     critic = agent.critic
     return Agent(
         init=lambda key: Scaled(scale=normalizer.identity(spec.obs_dim), agent=agent.init(key)),
@@ -38,12 +38,12 @@ def build(agent: Agent, spec: Spec) -> Agent:
 
 
 def act(agent: Agent, key: Key, actor: Scaled, obs: Array, explores: bool) -> Array:
-    """Returns actions [B, A] at observations [B, O] as they are."""
+    """Returns actions [B, A] at unscaled observations [B, O]."""
     return agent.act(key, actor.agent, normalize(actor.scale, obs), explores)
 
 
 def draw(agent: Agent, key: Key, state: Scaled, actor: Scaled, obs: Array) -> tuple[Array, Array, Array]:
-    """Returns what the agent inside draws at observations [B, O] as they are."""
+    """Returns what the wrapped agent draws at unscaled observations [B, O]."""
     assert agent.draw is not None
     return agent.draw(key, state.agent, actor.agent, normalize(actor.scale, obs))
 
@@ -51,14 +51,14 @@ def draw(agent: Agent, key: Key, state: Scaled, actor: Scaled, obs: Array) -> tu
 def update(
     agent: Agent, key: Key, state: Scaled, batches: Transition, learning: Learning = OWN
 ) -> tuple[Scaled, Report]:
-    """Updates the agent inside on scaled batches; the functions of `learning` get its state and scaled rows, too."""
+    """Updates the wrapped agent on scaled batches; the functions of `learning` also get its state and scaled rows."""
     scaled = batches.replace(obs=normalize(state.scale, batches.obs), next_obs=normalize(state.scale, batches.next_obs))
     inside, report = agent.update(key, state.agent, scaled, learning)
     return state.replace(agent=inside), report
 
 
 def measure(scaling: str) -> Programs:
-    """Returns the phase that sets the scale of `state.agent` by the real rows.
+    """Returns the program that sets the scale of `state.agent` from the real rows.
 
     Args:
       scaling: STANDARD, to mean 0 and standard deviation 1, or MIN_MAX, to [-1, 1].
@@ -74,7 +74,7 @@ def _measure(scaling: str, key: Key, state: PyTree, real: Replay) -> tuple[PyTre
 
 
 def spread(real: Replay) -> Normalizer:
-    """Returns means and standard deviations [O], by differences from one row: what never changes has a spread of 0."""
+    """Returns means and standard deviations [O], from differences so that constants have variance 0 (and scale 1)."""
     obs, inside = real.rows.obs, _in_force(real)
 
     def average(values: Array) -> Array:
@@ -85,7 +85,7 @@ def spread(real: Replay) -> Normalizer:
 
 
 def _range(real: Replay) -> Normalizer:
-    """Returns centres and half widths [O] of the ranges."""
+    """Returns centres and half-widths [O] of the ranges."""
     obs, inside = real.rows.obs, _in_force(real)
     low = jnp.min(jnp.where(inside, obs, jnp.inf), axis=0)
     high = jnp.max(jnp.where(inside, obs, -jnp.inf), axis=0)
@@ -93,7 +93,7 @@ def _range(real: Replay) -> Normalizer:
 
 
 def _in_force(real: Replay) -> Array:
-    """Returns which slots hold a row, bool [N, 1]: rows fill them from the first on."""
+    """Returns which slots hold a row, bool [N, 1]; slots are filled from the first on."""
     return (jnp.arange(replay.capacity(real)) < real.size)[:, None]
 
 

@@ -1,7 +1,7 @@
-"""The agent of stochastic value gradients: a policy whose noise can be told from its actions, and one critic.
+"""The agent of stochastic value gradients: a policy whose noise can be inferred from its actions, and one critic.
 
-SVG(0) has a critic of states and actions, Q; SVG(1) one of states, V, and one step of a model, which it is given as a
-function. Neither knows of entropy.
+SVG(0) has a critic of states and actions, Q; SVG(1) has one of states, V, and takes one step of a model as a function.
+Neither has an entropy bonus.
 
 Reference: Heess et al. 2015, "Learning Continuous Control Policies by Stochastic Value Gradients".
 """
@@ -23,9 +23,9 @@ from mbpo_jax.options import check, option
 from mbpo_jax.types import Array, Key, Metrics, PyTree, Spec, Transition, Watched
 
 RepeatFn = Callable[[Array], tuple[Array, Array]]
-"""(action [B, A]) -> (next_obs [B, O], reward [B]): real steps as they would have been with other actions."""
+"""(action [B, A]) -> (next_obs [B, O], reward [B]): real steps repeated with other actions."""
 
-LARGEST_ACTION = 1.0 - 1e-6  # beyond it the inverse of tanh is coarse in float32, and at 1 infinite
+LARGEST_ACTION = 1.0 - 1e-6  # beyond it, arctanh is coarse in float32, and infinite at 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ class SvgAgentConfig:
 
 
 class SvgAgentState(struct.PyTreeNode, kw_only=True):
-    """Everything that learning reads."""
+    """The full learning state."""
 
     actor: Learner
     critic: Learner
@@ -63,7 +63,7 @@ class SvgAgentState(struct.PyTreeNode, kw_only=True):
 
 
 class SvgAgent(NamedTuple):
-    """What the functions below need of an agent."""
+    """The static parts of an agent, passed to the functions below."""
 
     config: SvgAgentConfig
     spec: Spec
@@ -74,7 +74,7 @@ class SvgAgent(NamedTuple):
 
 
 def build(config: SvgAgentConfig, spec: Spec) -> SvgAgent:
-    """Returns the agent of these knobs."""
+    """Builds the agent from its config."""
     size = config.hidden_units, config.num_hidden_layers
     adam = optax.adam(config.learning_rate)
     clipped = optax.chain(optax.clip_by_global_norm(config.actor_gradient_norm), adam)
@@ -82,10 +82,10 @@ def build(config: SvgAgentConfig, spec: Spec) -> SvgAgent:
 
 
 def init(agent: SvgAgent, key: Key, takes_actions: bool) -> SvgAgentState:
-    """Returns an agent before its first update.
+    """Returns the agent's initial state.
 
     Args:
-      takes_actions: whether its critic is Q, of states and actions, or V, of states.
+      takes_actions: whether its critic is Q, of states and actions, or V, of states only.
     """
     key_actor, key_critic = jax.random.split(key)
     num_inputs = agent.spec.obs_dim + agent.spec.action_dim * takes_actions
@@ -109,7 +109,7 @@ def act(agent: SvgAgent, params: PyTree, obs: Array, noise: Array) -> Array:
 
 
 def noise_of(agent: SvgAgent, params: PyTree, obs: Array, action: Array) -> Array:
-    """Returns the noise [..., A] for which the policy of these parameters takes the actions [..., A]."""
+    """Returns the noise [..., A] with which the policy of these parameters takes the actions [..., A]."""
     mean, log_std = _gaussian(agent, params, obs)
     return (jnp.arctanh(jnp.clip(action, -LARGEST_ACTION, LARGEST_ACTION)) - mean) * jnp.exp(-log_std)
 
@@ -130,17 +130,17 @@ def _gaussian(agent: SvgAgent, params: PyTree, obs: Array) -> tuple[Array, Array
 
 
 def value(agent: SvgAgent, params: PyTree, obs: Array) -> Array:
-    """Returns V [...] of states [..., O]."""
+    """Returns V(s) [...] of states [..., O]."""
     return agent.critic.apply({"params": params}, obs)  # type: ignore[return-value]
 
 
 def q_value(agent: SvgAgent, params: PyTree, obs: Array, action: Array) -> Array:
-    """Returns Q [...] of actions [..., A] in states [..., O]."""
+    """Returns Q(s, a) [...] of actions [..., A] in states [..., O]."""
     return agent.critic.apply({"params": params}, jnp.concatenate([obs, action], -1))  # type: ignore[return-value]
 
 
 def move_target(agent: SvgAgent, critic: Learner, target_params: PyTree, num_updates: Array) -> PyTree:
-    """Returns the target's parameters after so many updates [] of the critic: a share nearer to it, or now and then it.
+    """Returns the target critic's parameters after `num_updates` [] of the critic, by a soft or a periodic hard update.
 
     Reference: "hard" and "soft" target networks; Mnih et al. 2015, Lillicrap et al. 2015.
     """
@@ -154,10 +154,10 @@ def move_target(agent: SvgAgent, critic: Learner, target_params: PyTree, num_upd
 
 
 def importance(log_prob: Array, behaviour: Array, largest: float) -> Array:
-    """Returns how much likelier [B] actions are by a policy than by the one that took them, but no more than `largest`.
+    """Returns the importance weights [B] of a policy against the one that took the actions, capped at `largest`.
 
     Args:
-      log_prob, behaviour: [B], of either policy, in nats.
+      log_prob, behaviour: [B], log-probabilities under the two policies, in nats.
     """
     return jnp.exp(jnp.minimum(log_prob - behaviour, math.log(largest)))
 
@@ -168,16 +168,16 @@ def critic_target(reward: Array, terminal: Array, next_value: Array, discount: f
 
 
 class Objective(NamedTuple):
-    """What an update learns from rows [B]."""
+    """What an update learns on rows [B]."""
 
     weight: Array  # [B], of each row, in both losses
     target: Array  # [B], of the critic
-    predicted: Callable[[PyTree], Array]  # (critic's parameters) -> [B], what is to become the target
-    climbed: Callable[[PyTree], Array]  # (actor's parameters) -> [B], what is to grow
+    predicted: Callable[[PyTree], Array]  # (critic's parameters) -> [B], regressed on the target
+    climbed: Callable[[PyTree], Array]  # (actor's parameters) -> [B], which the actor maximises
 
 
 def svg_0(agent: SvgAgent, state: SvgAgentState, rows: Transition, noise: Array, next_noise: Array) -> Objective:
-    """Returns Q's own target, and Q of the policy's actions; whoever took the real ones, Q judges any.
+    """Returns Q's own target, and Q of the policy's actions; Q is off-policy, so the weights are 1.
 
     Args:
       noise, next_noise: [B, A], standard normal, of the policy's actions at obs and at next_obs.
@@ -194,11 +194,11 @@ def svg_0(agent: SvgAgent, state: SvgAgentState, rows: Transition, noise: Array,
 
 
 def svg_1(agent: SvgAgent, repeat: RepeatFn, state: SvgAgentState, rows: Transition, behaviour: Array) -> Objective:
-    """Returns V's own target, and the reward and V of the policy's actions for the noise of the real ones.
+    """Returns V's own target, and reward plus discounted V for the policy's actions with the noise of the real ones.
 
     Args:
-      repeat: the steps of these rows in a model whose noise explains them.
-      behaviour: [B], log-probabilities with which the actions of the rows were taken.
+      repeat: the steps of these rows in a model, with the noise that explains them.
+      behaviour: [B], log-probabilities of the rows' actions under the policy that took them.
     """
     policy, critic, discount = state.actor.params, state.critic.params, agent.config.discount
     now = log_prob(agent, policy, rows.obs, rows.action)
@@ -220,7 +220,7 @@ def svg_1(agent: SvgAgent, repeat: RepeatFn, state: SvgAgentState, rows: Transit
 def update_once(
     agent: SvgAgent, state: SvgAgentState, objective: Objective
 ) -> tuple[SvgAgentState, tuple[Metrics, Watched]]:
-    """Takes one update; all gradients are taken at the parameters before it."""
+    """Takes one update; all gradients are computed at the parameters before it."""
     weight, target = objective.weight, objective.target
 
     def critic_loss(params: PyTree) -> tuple[Array, Array]:

@@ -1,4 +1,4 @@
-"""Twin delayed deep deterministic policy gradients (TD3); DDPG is the same with other knobs.
+"""Twin delayed deep deterministic policy gradients (TD3); DDPG is the same with different knobs.
 
 References: Fujimoto et al. 2018, "Addressing Function Approximation Error in Actor-Critic Methods", Algorithm 1; the
 authors' code, sfujim/TD3@6a9f761. Deviations from it, with their reasons: docs/deviations.md.
@@ -69,14 +69,14 @@ class Td3Config(DeterministicConfig):
 
 
 class Td3State(struct.PyTreeNode, kw_only=True):
-    """Everything that learning reads, and the newest loss of the actor."""
+    """The full learning state, and the newest loss of the actor."""
 
     actor: Learner
     critics: Learner  # [M, ...]
     target_actor_params: PyTree
     target_params: PyTree  # [M, ...], of the critics
     num_updates: Array  # [], int32, of the critics
-    actor_loss: Array  # [], at the newest update of the actor; 0 before the first
+    actor_loss: Array  # [], at the actor's newest update; 0 before the first
 
 
 class Moving(NamedTuple):
@@ -89,7 +89,7 @@ class Moving(NamedTuple):
 
 
 class Td3(NamedTuple):
-    """What the functions below need of an agent."""
+    """The static parts of an agent, passed to the functions below."""
 
     config: Td3Config
     spec: Spec
@@ -99,7 +99,7 @@ class Td3(NamedTuple):
 
 
 def build(config: Td3Config, spec: Spec) -> Agent:
-    """Returns the agent of these knobs."""
+    """Builds the agent from its config."""
     optimizer = optax.adam(config.learning_rate)
     actor = DeterministicActor(spec.action_dim, config.hidden_units, config.num_hidden_layers)
     td3 = Td3(config, spec, actor, critics.build(config, optimizer), optimizer)
@@ -118,7 +118,7 @@ def build(config: Td3Config, spec: Spec) -> Agent:
 
 
 def init(td3: Td3, key: Key) -> Td3State:
-    """Returns an agent before its first update."""
+    """Returns the agent's initial state."""
     key_actor, key_critics = jax.random.split(key)
     actor_params = td3.actor.init(key_actor, jnp.zeros(td3.spec.obs_dim))["params"]
     first_critics = critics.init(td3.critics, key_critics, td3.spec)
@@ -136,7 +136,7 @@ def init(td3: Td3, key: Key) -> Td3State:
 
 
 def act(td3: Td3, key: Key, actor_params: PyTree, obs: Array, explores: bool) -> Array:
-    """Returns actions [B, A], with noise to explore."""
+    """Returns actions [B, A], with exploration noise if `explores`."""
     action = td3.actor.apply({"params": actor_params}, obs)
     if not explores:
         return action  # type: ignore[return-value]
@@ -144,7 +144,7 @@ def act(td3: Td3, key: Key, actor_params: PyTree, obs: Array, explores: bool) ->
 
 
 def explore(action: Array, noise: Array, std: float) -> Array:
-    """Returns the action [..., A] with Gaussian noise of this standard deviation, held within [-1, 1].
+    """Returns the action [..., A] with Gaussian noise of this standard deviation, clipped to [-1, 1].
 
     Args:
       noise: [..., A], standard normal.
@@ -153,7 +153,7 @@ def explore(action: Array, noise: Array, std: float) -> Array:
 
 
 def smooth(action: Array, noise: Array, std: float, clip: float) -> Array:
-    """Returns `explore` with noise that is held within [-clip, clip] itself.
+    """Returns the same as `explore`, but with the noise itself clipped to [-clip, clip].
 
     References: Fujimoto et al. 2018, Eq. 14.
     """
@@ -202,7 +202,7 @@ def update(
 def update_once(
     td3: Td3, learning: Learning, state: Td3State, batch: Transition, noise: Array, key: Key
 ) -> tuple[Td3State, tuple[Metrics, Watched]]:
-    """Takes one update of the critics on a batch [B, ...], and of the rest if it is due; noise [B, A] is normal."""
+    """Updates the critics on a batch [B, ...], and actor and targets if due; noise [B, A] is standard normal."""
     if learning.regression is None:
         rows = Regression(batch.obs, batch.action, own_target(td3, state, batch, noise))
     else:
@@ -216,33 +216,33 @@ def update_once(
 
 
 def own_target(td3: Td3, state: Td3State, batch: Transition, noise: Array) -> Array:
-    """Returns TD3's own target [B] of a batch, with smoothing noise."""
+    """Returns TD3's own target [B] for a batch, with smoothing noise."""
     next_action = smoothed_action(td3, state, batch.next_obs, noise)
     next_q = critics.apply(td3.critics, state.target_params, batch.next_obs, next_action)
     return critic_target(batch.reward, batch.terminal, next_q, td3.config.discount)
 
 
 def smoothed_action(td3: Td3, state: Td3State, obs: Array, noise: Array) -> Array:
-    """Returns the target actor's actions [B, A] with smoothing noise, made of noise [B, A] that is normal."""
+    """Returns the target actor's actions [B, A] with smoothing noise, from standard normal noise [B, A]."""
     action = td3.actor.apply({"params": state.target_actor_params}, obs)
     return smooth(action, noise, td3.config.target_noise_std, td3.config.target_noise_clip)
 
 
 def target_action(td3: Td3, key: Key, state: Td3State, obs: Array) -> tuple[Array, Array]:
-    """Returns actions [B, A] of the target actor at obs [B, O], with smoothing noise, and no bonus for them."""
+    """Returns the target actor's actions [B, A] at obs [B, O], with smoothing noise, and bonuses [B] of 0."""
     noise = jax.random.normal(key, (len(obs), td3.spec.action_dim))
     return smoothed_action(td3, state, obs, noise), jnp.zeros(len(obs))
 
 
 def draw(td3: Td3, key: Key, state: Td3State, actor_params: PyTree, obs: Array) -> tuple[Array, Array, Array]:
-    """Returns actions [B, A] of an actor at obs [B, O] without noise, and zeros [B] for bonus and log-probability."""
+    """Returns an actor's actions [B, A] at obs [B, O], without noise, and zeros [B] for bonus and log-probability."""
     del key, state
     zeros = jnp.zeros(len(obs))
     return td3.actor.apply({"params": actor_params}, obs), zeros, zeros  # type: ignore[return-value]
 
 
 def own_actor_loss(td3: Td3, params: PyTree, state: Td3State, batch: Transition) -> Array:
-    """Returns TD3's own loss [] of an actor, by critic 0 as it is now."""
+    """Returns TD3's own loss [] of an actor, by the current critic 0."""
     action = td3.actor.apply({"params": params}, batch.obs)
     return actor_loss(critics.apply_first(td3.critics, state.critics.params, batch.obs, action))
 
@@ -267,7 +267,7 @@ def _actor_step_if_due(
 def _actor_step(
     td3: Td3, learning: Learning, state: Td3State, batch: Transition, key: Key
 ) -> tuple[Moving, tuple[Array, Array]]:
-    """Takes a step of the actor and of all targets; returns magnitudes of the actor's loss and gradient too."""
+    """Takes a step of the actor and of all targets; also returns magnitudes of the actor's loss and gradient."""
 
     def loss_of(params: PyTree) -> Array:
         if learning.actor_loss is None:

@@ -1,4 +1,4 @@
-"""Algorithms: a file for each composition of model, rollouts and agent, and a row in REGISTRY for each algorithm."""
+"""Algorithms: one file for each composition of model, rollouts and agent, one row in REGISTRY for each algorithm."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -26,17 +26,17 @@ from mbpo_jax.types import Algorithm, Spec
 
 
 class Entry(NamedTuple):
-    """A row of the registry: from it come flags, `--help`, the contract tests, and what reports compare with."""
+    """A row of the registry: the source of flags, `--help`, the contract tests, and what reports compare with."""
 
     config_class: type
     build: Callable[[Any, Spec], Algorithm]
     summary: str  # for --help
-    tiny: Mapping[str, Any]  # changes of the defaults, by full path, with which the contract tests take seconds
-    agent: str | None = None  # the one agent of this row (a name in AGENTS); None: --agent chooses, or there is none
-    published: tuple[str, ...] = ()  # names in published.csv, best first, of what runs are compared with
+    tiny: Mapping[str, Any]  # changes to the defaults, by full path, with which the contract tests take seconds
+    agent: str | None = None  # the only agent of this row (a name in AGENTS); None: --agent chooses, or there is none
+    published: tuple[str, ...] = ()  # names in published.csv, best first, of the results that runs are compared with
     offline: bool = False  # it learns from --dataset and steps no environment
-    discrete: bool = False  # it takes Discrete observations and actions, as one-hot rows, and no others
-    spec: Spec = Spec(obs_dim=4, action_dim=2, termination_fn=terminations.never)  # of the contract tests
+    discrete: bool = False  # it takes only Discrete observations and actions, as one-hot rows
+    spec: Spec = Spec(obs_dim=4, action_dim=2, termination_fn=terminations.never)  # for the contract tests
 
     def default_config(self) -> Any:
         """Returns the knobs at their defaults."""
@@ -44,11 +44,11 @@ class Entry(NamedTuple):
         return config if self.agent is None else options.replace(config, {"agent": self.agent})
 
     def tiny_config(self) -> Any:
-        """Returns the knobs of the contract tests."""
+        """Returns the knobs for the contract tests."""
         return options.replace(self.default_config(), self.tiny)
 
 
-TABULAR = Spec(obs_dim=6, action_dim=9, one_hot_actions=True)  # of the contract tests of tables
+TABULAR = Spec(obs_dim=6, action_dim=9, one_hot_actions=True)  # for the contract tests of tables
 
 REGISTRY: dict[str, Entry] = {
     "mbpo": Entry(

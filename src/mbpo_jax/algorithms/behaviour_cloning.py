@@ -28,17 +28,17 @@ class CloningRunConfig:
 
 
 TINY = {"updates_per_call": 5, "batch_size": 16, "agent.hidden_units": 8, "agent.num_hidden_layers": 1}
-"""Changes of the defaults, by full path, with which tests run every phase within seconds."""
+"""Changes to the defaults, by full path, with which tests run every phase within seconds."""
 
 
 class CloningRunState(struct.PyTreeNode, kw_only=True):
-    """Everything that the phases read, the data set aside."""
+    """Everything the phases read, apart from the data set."""
 
     agent: PyTree
 
 
 def build(config: CloningRunConfig, spec: Spec) -> Algorithm:
-    """Returns behaviour cloning."""
+    """Builds behaviour cloning."""
     agent, measure = phases.scaled_agent(cloning.build(config.agent, spec), spec, config.obs_scaling)
     batches = phases.real_batches(config.updates_per_call, config.batch_size)
     return Algorithm(

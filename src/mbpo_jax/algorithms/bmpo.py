@@ -1,7 +1,7 @@
-"""Bidirectional model-based policy optimisation: MBPO whose rollouts go backwards, too, from states of high value.
+"""Bidirectional model-based policy optimisation: MBPO whose rollouts also go backwards, from states of high value.
 
 References: Lai et al. 2020, "Bidirectional Model-based Policy Optimization", Algorithm 1; official code hanglai/bmpo.
-What is as there and what is not: docs/bidirectional.md.
+What agrees and what differs: docs/bidirectional.md.
 """
 
 import dataclasses
@@ -45,7 +45,7 @@ BACKWARD_POLICIES = {"likelihood": backward_policy, "adversarial": adversarial_p
 
 @dataclasses.dataclass(frozen=True)
 class BmpoConfig:
-    """Knobs of BMPO. The defaults are for tasks that nobody has tuned; the paper's are in experiments/."""
+    """Knobs of BMPO. The defaults are for tasks without tuned settings; the paper's are in experiments/."""
 
     exploration_steps: int = option(500, "Environment steps of uniformly random actions before learning.", minimum=1)
     min_replay_rows: int = option(500, "Real rows that the agent's updates wait for.", minimum=1)
@@ -106,22 +106,22 @@ TINY = {
     "model.model_weight_decays": (5e-5, 1e-4), "model.fit_epoch_minibatches": 1,
     "agent.hidden_units": 8, "agent.num_hidden_layers": 1,
 }  # fmt: skip
-"""Changes of the defaults, by full path, with which tests run every phase within seconds."""
+"""Changes to the defaults, by full path, with which tests run every phase within seconds."""
 
 
 class BmpoState(struct.PyTreeNode, kw_only=True):
-    """Everything that the phases read, the real rows aside."""
+    """Everything the phases read, apart from the real rows."""
 
     model: EnsembleState
     backward_model: EnsembleState
-    backward_policy: PyTree  # a Learner, or both players of a game
+    backward_policy: PyTree  # a Learner, or the Players of the adversarial game
     agent: PyTree
     imagined: Replay  # of both directions
     rollouts: bidirectional.Rollouts
 
 
 class Parts(NamedTuple):
-    """What the functions below need: knobs and pure functions."""
+    """The static parts of the algorithm, passed to the functions below: knobs and pure functions."""
 
     config: BmpoConfig
     spec: Spec
@@ -132,7 +132,7 @@ class Parts(NamedTuple):
 
 
 def _check_schedule(name: str, schedule: tuple[float, ...], least: int | None = None) -> None:
-    """Checks a schedule; `least` is that of lengths, which only grow."""
+    """Checks a schedule; `least` is the minimum of lengths, which may only grow."""
     form, sound = "first_epoch <= last_epoch", len(schedule) == 4 and schedule[0] <= schedule[1]
     if least is not None:
         form, sound = f"{form} and {least} <= start <= end", sound and least <= schedule[2] <= schedule[3]
@@ -141,15 +141,15 @@ def _check_schedule(name: str, schedule: tuple[float, ...], least: int | None = 
 
 
 def num_real_rows(config: BmpoConfig) -> int:
-    """Returns the real rows in a batch, rounded down."""
+    """Returns the number of real rows in a batch, rounded down."""
     return int(config.batch_size * config.real_fraction)
 
 
 def build(config: BmpoConfig, spec: Spec) -> Algorithm:
-    """Returns BMPO with the agent of the config.
+    """Builds BMPO with the config's agent.
 
     Raises:
-      ValueError: the task has no rule of ends, or actions are planned beyond the end of an episode.
+      ValueError: the task has no termination function, or planning looks further ahead than an episode is long.
     """
     phases.check_rule(spec, config.termination_fn)
     if spec.max_episode_steps is not None and config.planning_steps > spec.max_episode_steps:
@@ -188,7 +188,7 @@ def build(config: BmpoConfig, spec: Spec) -> Algorithm:
 
 
 def parts_of(config: BmpoConfig, spec: Spec) -> Parts:
-    """Returns what the knobs and the task make."""
+    """Builds the parts from the config and the task."""
     agent, reverse = agents.build(config.agent, spec), encoding.backward(spec)
     return Parts(
         config=config,
@@ -208,7 +208,7 @@ def parts_of(config: BmpoConfig, spec: Spec) -> Parts:
 
 
 def init(parts: Parts, key: Key) -> BmpoState:
-    """Returns everything before the first fit and update."""
+    """Returns the initial state."""
     config, spec = parts.config, parts.spec
     key_model, key_backward_model, key_backward_policy, key_agent = jax.random.split(key, 4)
     longest = config.rollout_length_schedule[-1] + config.backward_length_schedule[-1]
@@ -237,13 +237,13 @@ def backward_dynamics(parts: Parts, state: BmpoState) -> Dynamics:
 
 
 def imagined_rows_limit(config: BmpoConfig, length: Array | int) -> Array | int:
-    """Returns the rows of `retain_epochs` epochs of rollouts of so many steps, of both directions together."""
+    """Returns the number of rows in `retain_epochs` epochs of rollouts of `length` steps, both directions together."""
     rows_per_step = config.rollout_batch * config.epoch_steps * config.retain_epochs // config.fit_every_steps
     return length * max(rows_per_step, config.rollout_batch)
 
 
 def start_round(parts: Parts, key: Key, state: BmpoState, real: Replay) -> tuple[BmpoState, Report]:
-    """Draws the states that both directions start from."""
+    """Starts a round: draws the states from which both directions start."""
     config = parts.config
     key_rows, key_value, key_start = jax.random.split(jax.random.fold_in(key, 0), 3)
     epoch = (real.num_added - config.exploration_steps) // config.epoch_steps
@@ -268,7 +268,7 @@ def start_round(parts: Parts, key: Key, state: BmpoState, real: Replay) -> tuple
 
 
 def step_round(parts: Parts, key: Key, state: BmpoState, real: Replay) -> tuple[BmpoState, Report]:
-    """Moves all rows by one step in either direction that has steps left."""
+    """Moves all rows by one step in each direction that has steps left."""
     del real
     before = functools.partial(backward_policy.draw, parts.backward_policy, state.backward_policy.params)
     imagined, rollouts, report = bidirectional.step(

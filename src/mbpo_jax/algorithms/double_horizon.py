@@ -1,11 +1,11 @@
-"""Two horizons: long imagined rollouts say which states to learn from, short ones through the model how.
+"""Two horizons: long imagined rollouts provide the states, short ones through the model the learning signal.
 
-Every so many steps the model is fitted, and the agent takes a burst of updates. Every few of them a rollout of the
-policy, some tens of steps long, fills a buffer of states (the distribution). From these, each update imagines a few
-steps: critics regress on what they sum to, and the actor climbs it, its gradient through the model (the training):
-`double_horizon_update.py`.
+Every `fit_every_steps`, the model is fitted and the agent takes a burst of updates. Every few of them, a long rollout
+of the policy fills a buffer of states (the distribution rollout). From these, each update imagines a few steps (the
+training rollout): critics regress on their value, and the actor climbs it with the gradient through the model
+(`double_horizon_update.py`).
 
-References: DHMBPO (arXiv 2512.15439). What is as there and what is not: docs/through_the_model.md.
+References: DHMBPO (arXiv 2512.15439). What agrees and what differs: docs/through_the_model.md.
 """
 
 import dataclasses
@@ -58,7 +58,7 @@ MODEL = GaussianConfig(
 
 @dataclasses.dataclass(frozen=True)
 class DoubleHorizonConfig:
-    """Knobs of the double-horizon agent. One set of them is for all tasks."""
+    """Knobs of the double-horizon agent. One setting is meant for all tasks."""
 
     exploration_steps: int = option(5000, "Environment steps of uniformly random actions before learning.", minimum=1)
     replay_capacity: int = option(1_000_000, "Maximum number of real rows kept; the oldest give way.", minimum=1)
@@ -91,21 +91,21 @@ TINY = {
     "model.model_weight_decays": (5e-5, 1e-4), "model.fit_epoch_minibatches": 1, "model.fit_patience_epochs": 0,
     "agent.hidden_units": 8, "agent.num_hidden_layers": 1, "agent.num_critics": 3,
 }  # fmt: skip
-"""Changes of the defaults, by full path, with which tests run every phase within seconds."""
+"""Changes to the defaults, by full path, with which tests run every phase within seconds."""
 
 
 class DoubleHorizonState(struct.PyTreeNode, kw_only=True):
-    """Everything that the phases read, the real rows aside."""
+    """Everything the phases read, apart from the real rows."""
 
     model: PyTree
     agent: BoundedSacState
     imagined: Replay
-    critic_rounds: Array  # [], int32, rollouts with updates of critics alone that are left of a burst
-    rounds: Array  # [], int32, rollouts with updates of both that are left of it
+    critic_rounds: Array  # [], int32, rollouts left in the burst that only update the critics
+    rounds: Array  # [], int32, rollouts left in it that also update the actor
 
 
 class Parts(NamedTuple):
-    """What the functions below need: knobs and pure functions."""
+    """The static parts of the algorithm, passed to the functions below: knobs and pure functions."""
 
     config: DoubleHorizonConfig
     spec: Spec
@@ -114,10 +114,10 @@ class Parts(NamedTuple):
 
 
 def build(config: DoubleHorizonConfig, spec: Spec) -> Algorithm:
-    """Returns the algorithm of these knobs.
+    """Builds the algorithm from its config.
 
     Raises:
-      ValueError: the spec has no termination function, and none is learnt.
+      ValueError: the spec has no termination function, and none is to be learnt.
     """
     parts = build_parts(config, spec)
     burst = Programs(
@@ -144,18 +144,18 @@ def build(config: DoubleHorizonConfig, spec: Spec) -> Algorithm:
 
 
 def build_parts(config: DoubleHorizonConfig, spec: Spec) -> Parts:
-    """Returns what the functions below need."""
+    """Builds the parts from the config and the task."""
     world = phases.with_ends(homoscedastic.build(config.model, spec), spec, config.termination_fn)
     return Parts(config, spec, world, bounded_sac.build(config.agent, spec))
 
 
 def rule_of(parts: Parts, state: DoubleHorizonState) -> TerminationFn:
-    """Returns the rule that ends imagined rows."""
+    """Returns the termination function of imagined rows."""
     return phases.rule_of(parts.world, parts.world.belief(state.model), parts.spec)
 
 
 def init(parts: Parts, key: Key) -> DoubleHorizonState:
-    """Returns everything before the first fit and update."""
+    """Returns the initial state."""
     config = parts.config
     key_model, key_agent = jax.random.split(key)
     return DoubleHorizonState(
@@ -168,7 +168,7 @@ def init(parts: Parts, key: Key) -> DoubleHorizonState:
 
 
 def dynamics(parts: Parts, state: DoubleHorizonState) -> Dynamics:
-    """Returns the model as it is."""
+    """Returns the current model as dynamics."""
     return phases.learned_dynamics(parts.world, parts.world.belief(state.model), parts.spec)
 
 
@@ -176,14 +176,14 @@ def dynamics(parts: Parts, state: DoubleHorizonState) -> Dynamics:
 
 
 def due(state: DoubleHorizonState) -> Array:
-    """Returns the number [] of the program that is due."""
+    """Returns the index [] of the next program."""
     return jnp.where(state.critic_rounds > 0, 1, jnp.where(state.rounds > 0, 2, FINISHED))
 
 
 def start_burst(parts: Parts, key: Key, state: DoubleHorizonState, real: Replay) -> tuple[DoubleHorizonState, Report]:
-    """Scales observations by the real rows, forgets what optimisers remember, and counts the rollouts of the burst.
+    """Sets the observation scale from the real rows, resets the optimisers, and counts the rollouts of the burst.
 
-    The first burst makes up for all steps of exploration.
+    The first burst makes up for all exploration steps.
     """
     del key
     config = parts.config
@@ -201,17 +201,17 @@ def start_burst(parts: Parts, key: Key, state: DoubleHorizonState, real: Replay)
 
 
 def _rounds(config: DoubleHorizonConfig, num_updates: Array) -> Array:
-    """Returns the rollouts [] of so many updates, rounded up."""
+    """Returns the number of rollouts [] for `num_updates` updates, rounded up."""
     return jnp.asarray(-(-num_updates // config.updates_per_rollout), jnp.int32)
 
 
 def roll_out_and_update(
     parts: Parts, with_actor: bool, key: Key, state: DoubleHorizonState, real: Replay
 ) -> tuple[DoubleHorizonState, Report]:
-    """Rolls the policy out for new states, and takes the updates between this rollout and the next.
+    """Rolls out the policy for new states, and takes the updates between this rollout and the next.
 
     Args:
-      with_actor: whether the actor learns, too, or the critics alone.
+      with_actor: whether the actor learns as well, or only the critics.
     """
     left = state.rounds if with_actor else state.critic_rounds
     key_states, key_draw, key_updates = jax.random.split(jax.random.fold_in(key, 2 * left + with_actor), 3)
@@ -236,7 +236,7 @@ def roll_out_and_update(
 def imagine_states(
     parts: Parts, moves: Dynamics, key: Key, state: DoubleHorizonState, real: Replay, is_due: Array
 ) -> tuple[Replay, Array]:
-    """Returns the buffer with the rows of a rollout, if that `is_due`, and how many these are."""
+    """Returns the buffer, with the rows of a rollout added if `is_due`, and the number of these rows."""
     config, agent = parts.config, state.agent
     actor = bounded_sac.policy(agent)
     key_start, key_path = jax.random.split(key)
@@ -250,7 +250,7 @@ def imagine_states(
 
 
 def store(buffer: Replay, path: Trajectory, is_due: Array) -> tuple[Replay, Array]:
-    """Adds the steps that the rows of trajectories took; returns how many these are, too."""
+    """Adds the steps that the rows of trajectories took, if `is_due`; also returns their number."""
     goes_on = jnp.concatenate([path.alive[1:], path.survives[None]])
     rows = Transition(
         obs=path.obs[:-1],

@@ -1,4 +1,4 @@
-"""One update along imagined steps: critics regress on what they sum to, and the actor climbs it through the model.
+"""One update along imagined steps: critics regress on their value, and the actor climbs it through the model.
 
 References: DHMBPO (arXiv 2512.15439), its training rollout.
 """
@@ -19,7 +19,7 @@ from mbpo_jax.types import Array, Dynamics, Key, Metrics, PyTree, Regression, Wa
 def update_once(
     agent: BoundedSac, horizon: int, moves: Dynamics, with_actor: bool, state: BoundedSacState, obs: Array, key: Key
 ) -> tuple[BoundedSacState, tuple[Metrics, Watched]]:
-    """Takes one update along imagined steps from states [B, O]: of the critics, and then of the actor."""
+    """Takes one update along imagined steps from states [B, O]: of the critics, then, if `with_actor`, of the actor."""
     key_path, key_target = jax.random.split(key)
     imagine = functools.partial(imagine_steps, agent, horizon, moves, key_path, state, obs)
     if with_actor:
@@ -49,12 +49,12 @@ def update_once(
 
 
 class Ahead(struct.PyTreeNode, kw_only=True):
-    """Holds what is known of B states after a few imagined steps from them."""
+    """The result of a few imagined steps from each of B states."""
 
     first_action: Array  # [B, A]
-    first_bonus: Array  # [B], -temperature * log-probability of it
+    first_bonus: Array  # [B], -temperature * log-probability of the first action
     first_log_prob: Array  # [B]
-    known: Array  # [B], discounted rewards and bonuses of all but the first action, the last one's included
+    known: Array  # [B], discounted rewards, and bonuses of all actions but the first, the last one's included
     discount: Array  # [B], of the value of the last action; 0 where the row has ended before
     last_obs: Array  # [B, O]
     last_action: Array  # [B, A]
@@ -65,7 +65,7 @@ class Ahead(struct.PyTreeNode, kw_only=True):
 def imagine_steps(
     agent: BoundedSac, horizon: int, moves: Dynamics, key: Key, state: BoundedSacState, obs: Array, params: PyTree
 ) -> Ahead:
-    """Imagines steps of the actor of `params` from states [B, O]; can be differentiated with respect to `params`."""
+    """Imagines steps of the actor with `params` from states [B, O]; differentiable with respect to `params`."""
     actor, discount = Policy(params=params, scale=state.scale), agent.config.discount
 
     def choose(key: Key, number: Array, obs: Array) -> tuple[Array, tuple[Array, Array]]:

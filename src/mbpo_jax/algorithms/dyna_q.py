@@ -1,4 +1,4 @@
-"""Dyna-Q: acting, a tabular model and planning in it, at every step; the updates themselves are in `tabular.py`.
+"""Dyna-Q: acting, learning a tabular model and planning in it at every step; `tabular.py` has the updates.
 
 References: Sutton and Barto 2018, sections 8.2 (Dyna-Q) and 8.4 (prioritised sweeping); Sutton 1990.
 """
@@ -33,11 +33,11 @@ class DynaQConfig:
 
 
 TINY = {"planning_updates": 3, "epsilon": 1.0, "replay_capacity": 400}
-"""Changes of the defaults, by full path, of the contract tests."""
+"""Changes to the defaults, by full path, for the contract tests."""
 
 
 def build(config: DynaQConfig, spec: Spec) -> Algorithm:
-    """Returns Dyna-Q."""
+    """Builds Dyna-Q."""
     sweeps = config.prioritised_sweeping
     threshold = config.priority_threshold if sweeps else None
     planning = Planning(config.planning_updates, from_rows=not sweeps, priority_threshold=threshold)

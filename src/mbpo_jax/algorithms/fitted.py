@@ -1,4 +1,4 @@
-"""What algorithms share that fit a model to the real rows, and update an agent on real rows with its help.
+"""Shared by algorithms that fit a model to the real rows, and with its help update an agent on real rows.
 
 They differ in what the agent learns from: `mve.py`, `steve.py`.
 """
@@ -22,11 +22,11 @@ TINY = {
     "model.model_weight_decays": (5e-5, 1e-4), "model.fit_epoch_minibatches": 1,
     "agent.hidden_units": 8, "agent.num_hidden_layers": 1,
 }  # fmt: skip
-"""Changes of the defaults, by full path, with which tests run every phase within seconds."""
+"""Changes to the defaults, by full path, with which tests run every phase within seconds."""
 
 
 class FittedState(struct.PyTreeNode, kw_only=True):
-    """Everything that the phases read, the real rows aside."""
+    """Everything the phases read, apart from the real rows."""
 
     model: PyTree
     agent: PyTree
@@ -35,12 +35,12 @@ class FittedState(struct.PyTreeNode, kw_only=True):
 def build(
     config: Any, spec: Spec, learning: Callable[[Any, Spec, WorldModel, Agent, FittedState], Learning]
 ) -> Algorithm:
-    """Returns the algorithm of a config with the knobs of `MveConfig`, those of the targets aside.
+    """Builds the algorithm from a config that has the knobs of `MveConfig`, except those of the targets.
 
     Args:
       learning: (config, spec, world, agent, state) -> what the agent learns from.
     Raises:
-      ValueError: the spec has no termination function, and none is learnt.
+      ValueError: the spec has no termination function, and none is to be learnt.
     """
     agent = agents.build(config.agent, spec)
     world = phases.with_ends(gaussian.build(config.model, spec), spec, config.termination_fn)
@@ -61,6 +61,6 @@ def build(
 
 
 def init(world: WorldModel, agent: Agent, key: Key) -> FittedState:
-    """Returns everything before the first fit and update."""
+    """Returns the initial state."""
     key_model, key_agent = jax.random.split(key)
     return FittedState(model=world.init(key_model), agent=agent.init(key_agent))

@@ -1,7 +1,7 @@
-"""Model-augmented actor-critic: the actor climbs what the model imagines of it, the critics learn from imagined rows.
+"""Model-augmented actor-critic: the actor climbs its imagined value, and the critics learn from imagined rows.
 
 Reference: Clavera, Fu and Abbeel 2020, "Model-Augmented Actor-Critic: Backpropagating through Paths", Algorithm 1. No
-code of it is public: what the paper leaves open (sizes, shares, lengths) is as in MBPO (`mbpo.py`).
+code for it is public: what the paper leaves open (sizes, shares, lengths) is as in MBPO (`mbpo.py`).
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from mbpo_jax.types import Agent, Algorithm, Dynamics, Key, Learning, Phase, PyT
 
 @dataclasses.dataclass(frozen=True)
 class MaacConfig:
-    """Knobs of MAAC. The defaults are for tasks that nobody has tuned."""
+    """Knobs of MAAC. The defaults are for tasks without tuned settings."""
 
     exploration_steps: int = option(500, "Environment steps of uniformly random actions before learning.", minimum=1)
     replay_capacity: int = option(1_000_000, "Maximum number of real rows kept; the oldest give way.", minimum=1)
@@ -57,23 +57,23 @@ TINY = {
     "model.model_weight_decays": (5e-5, 1e-4), "model.fit_epoch_minibatches": 1,
     "agent.hidden_units": 8, "agent.num_hidden_layers": 1,
 }  # fmt: skip
-"""Changes of the defaults, by full path, with which tests run every phase within seconds."""
+"""Changes to the defaults, by full path, with which tests run every phase within seconds."""
 
 
 class MaacState(struct.PyTreeNode, kw_only=True):
-    """Everything that the phases read, the real rows aside."""
+    """Everything the phases read, apart from the real rows."""
 
     model: PyTree
     agent: PyTree
     imagined: Replay
-    rollout: branched.Rollout  # the round of rollouts that is under way, or how the last one ended
+    rollout: branched.Rollout  # of the round under way, or of the last one at its end
 
 
 def build(config: MaacConfig, spec: Spec) -> Algorithm:
-    """Returns MAAC with the agent of the config.
+    """Builds MAAC with the config's agent.
 
     Raises:
-      ValueError: the spec has no termination function, and none is learnt.
+      ValueError: the spec has no termination function, and none is to be learnt.
     """
     agent = agents.build(config.agent, spec)
     world = phases.with_ends(gaussian.build(config.model, spec), spec, config.termination_fn)
@@ -113,7 +113,7 @@ def build(config: MaacConfig, spec: Spec) -> Algorithm:
 
 
 def init(config: MaacConfig, spec: Spec, agent: Agent, world: WorldModel, room: int, key: Key) -> MaacState:
-    """Returns everything before the first fit and update."""
+    """Returns the initial state."""
     key_model, key_agent = jax.random.split(key)
     return MaacState(
         model=world.init(key_model),

@@ -25,7 +25,7 @@ from mbpo_jax.types import Agent, Algorithm, Array, Dynamics, Key, Learning, Pha
 
 @dataclasses.dataclass(frozen=True)
 class MbpoConfig:
-    """Knobs of MBPO. The defaults are for tasks that nobody has tuned; the paper's are in experiments/paper.flags."""
+    """Knobs of MBPO. The defaults are for tasks without tuned settings; the paper's are in experiments/paper.flags."""
 
     exploration_steps: int = option(500, "Environment steps of uniformly random actions before learning.", minimum=1)
     min_replay_rows: int = option(500, "Real rows that the agent's updates wait for.", minimum=1)
@@ -71,16 +71,16 @@ TINY = {
     "model.model_weight_decays": (5e-5, 1e-4), "model.fit_epoch_minibatches": 1,
     "agent.hidden_units": 8, "agent.num_hidden_layers": 1,
 }  # fmt: skip
-"""Changes of the defaults, by full path, with which tests run every phase within seconds."""
+"""Changes to the defaults, by full path, with which tests run every phase within seconds."""
 
 
 class MbpoState(struct.PyTreeNode, kw_only=True):
-    """Everything that the phases read, the real rows aside."""
+    """Everything the phases read, apart from the real rows."""
 
-    model: PyTree  # an EnsembleState, or one with what has learnt when episodes end
+    model: PyTree  # an EnsembleState, or a ModelWithEnds around one
     agent: PyTree
     imagined: Replay
-    rollout: branched.Rollout  # the round of rollouts that is under way, or how the last one ended
+    rollout: branched.Rollout  # of the round under way, or of the last one at its end
 
 
 def uses_model(config: MbpoConfig) -> bool:
@@ -89,21 +89,21 @@ def uses_model(config: MbpoConfig) -> bool:
 
 
 def num_real_rows(config: MbpoConfig) -> int:
-    """Returns the real rows in a batch, rounded down: 12 of 256 at a share of 0.05."""
+    """Returns the number of real rows in a batch, rounded down: 12 of 256 at a share of 0.05."""
     return int(config.batch_size * config.real_fraction)
 
 
 def imagined_rows_limit(config: MbpoConfig, length: Array | int) -> Array | int:
-    """Returns the rows of `retain_epochs` epochs of rollouts of this length: what may be in force at the moment."""
+    """Returns the number of rows in `retain_epochs` epochs of rollouts of this length: the most to keep for now."""
     rows_per_step = config.rollout_batch * config.epoch_steps * config.retain_epochs // config.fit_every_steps
     return length * max(rows_per_step, config.rollout_batch)
 
 
 def build(config: MbpoConfig, spec: Spec) -> Algorithm:
-    """Returns MBPO with the agent of the config.
+    """Builds MBPO with the config's agent.
 
     Raises:
-      ValueError: a model is used and the spec has no termination function.
+      ValueError: a model is used, the spec has no termination function, and none is to be learnt.
     """
     agent, num_real = agents.build(config.agent, spec), num_real_rows(config)
     if uses_model(config):
@@ -127,7 +127,7 @@ def build(config: MbpoConfig, spec: Spec) -> Algorithm:
 
 
 def init(config: MbpoConfig, spec: Spec, agent: Agent, world: WorldModel, key: Key) -> MbpoState:
-    """Returns everything before the first fit and update."""
+    """Returns the initial state."""
     key_model, key_agent = jax.random.split(key)
     longest = config.rollout_length_schedule[-1]
     imagined_capacity = int(imagined_rows_limit(config, longest)) if uses_model(config) else 1
@@ -140,13 +140,13 @@ def init(config: MbpoConfig, spec: Spec, agent: Agent, world: WorldModel, key: K
 
 
 def rollout_length(config: MbpoConfig, real: Replay) -> Array:
-    """Returns the scheduled rollout length [] in the epoch that follows from the number of real rows."""
+    """Returns the scheduled rollout length [] of the current epoch, which follows from the number of real rows."""
     epoch = (real.num_added - config.exploration_steps) // config.epoch_steps
     return schedules.linear_int(epoch, config.rollout_length_schedule)  # type: ignore[arg-type]
 
 
 def _model_phases(config: MbpoConfig, spec: Spec, agent: Agent, world: WorldModel) -> tuple[Phase, Phase]:
-    """Returns the phases that fit the model, and fill the buffer of imagined rows with the current policy's."""
+    """Returns the phases that fit the model, and that fill the imagined buffer with rows of the current policy."""
     roll_out = phases.roll_out(
         num_starts=config.rollout_batch,
         length=functools.partial(rollout_length, config),

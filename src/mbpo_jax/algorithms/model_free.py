@@ -1,4 +1,4 @@
-"""Agents as algorithms of their own: so many updates per environment step on real rows, no model.
+"""Agents as algorithms of their own: updates on real rows at each environment step, and no model.
 
 References: Haarnoja et al. 2018b (SAC); Lillicrap et al. 2015 (DDPG); Fujimoto et al. 2018 (TD3).
 """
@@ -17,7 +17,7 @@ from mbpo_jax.types import Algorithm, Phase, PyTree, Spec
 
 @dataclasses.dataclass(frozen=True)
 class ModelFreeConfig:
-    """Knobs of an agent as an algorithm of its own. The defaults are for tasks that nobody has tuned."""
+    """Knobs of an agent as an algorithm of its own. The defaults are for tasks without tuned settings."""
 
     exploration_steps: int = option(1000, "Environment steps of uniformly random actions before learning.", minimum=1)
     replay_capacity: int = option(1_000_000, "Maximum number of real rows kept; the oldest give way.", minimum=1)
@@ -33,17 +33,17 @@ TINY = {
     "exploration_steps": 40, "replay_capacity": 400, "updates_per_step": 2, "batch_size": 16,
     "agent.hidden_units": 8, "agent.num_hidden_layers": 1,
 }  # fmt: skip
-"""Changes of the defaults, by full path, with which tests run every phase within seconds."""
+"""Changes to the defaults, by full path, with which tests run every phase within seconds."""
 
 
 class ModelFreeState(struct.PyTreeNode, kw_only=True):
-    """Everything that the phase reads, the real rows aside."""
+    """Everything the phase reads, apart from the real rows."""
 
     agent: PyTree
 
 
 def build(config: ModelFreeConfig, spec: Spec) -> Algorithm:
-    """Returns the config's agent as an algorithm."""
+    """Builds an algorithm from the config's agent."""
     agent = agents.build(config.agent, spec)
     updates = phases.update_agent(agent, phases.real_batches(config.updates_per_step, config.batch_size))
     return Algorithm(

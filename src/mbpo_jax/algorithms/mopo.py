@@ -1,4 +1,4 @@
-"""Model-based offline policy optimisation: MBPO on a data set, with a reward that falls where the model is unsure.
+"""Model-based offline policy optimisation: MBPO on a data set, with rewards penalised by the model's uncertainty.
 
 References: Yu et al. 2020, "MOPO: Model-based Offline Policy Optimization", Algorithm 2; official code
 tianheyu927/mopo. With penalty=none it is MBPO on a data set.
@@ -38,7 +38,7 @@ from mbpo_jax.types import (
 
 @dataclasses.dataclass(frozen=True)
 class MopoConfig:
-    """Knobs of MOPO; the defaults are the official code's, but for the agent's target entropy (there -3)."""
+    """Knobs of MOPO; the defaults are the official code's, except for the agent's target entropy (there -3)."""
 
     penalty: str = option(
         "largest_std_norm", "What is subtracted from imagined rewards.", choices=(*PENALTIES, NO_PENALTY)
@@ -73,29 +73,29 @@ TINY = {
     "model.model_hidden_units": 8, "model.model_weight_decays": (5e-5, 1e-4), "model.max_holdout_rows": 20,
     "agent.hidden_units": 8, "agent.num_hidden_layers": 1,
 }  # fmt: skip
-"""Changes of the defaults, by full path, with which tests run every phase within seconds."""
+"""Changes to the defaults, by full path, with which tests run every phase within seconds."""
 
 
 class MopoState(struct.PyTreeNode, kw_only=True):
-    """Everything that the phases read, the data set aside."""
+    """Everything the phases read, apart from the data set."""
 
     model: PyTree
     agent: PyTree
     imagined: Replay
-    rollout: branched.Rollout  # the round of rollouts that is under way, or how the last one ended
-    round_rows: Array  # [retain_rounds], int32, rows of the rounds before it, newest first
+    rollout: branched.Rollout  # of the round under way, or of the last one at its end
+    round_rows: Array  # [retain_rounds], int32, rows of the rounds before that one, newest first
 
 
 def num_real_rows(config: MopoConfig) -> int:
-    """Returns the rows of the data in a batch, rounded down."""
+    """Returns the number of data rows in a batch, rounded down."""
     return int(config.batch_size * config.real_fraction)
 
 
 def build(config: MopoConfig, spec: Spec) -> Algorithm:
-    """Returns MOPO with the agent of the config.
+    """Builds MOPO with the config's agent.
 
     Raises:
-      ValueError: the spec has no termination function.
+      ValueError: the spec has no termination function, and none is to be learnt.
     """
     world = phases.with_ends(gaussian.build(config.model, spec), spec, config.termination_fn)
     agent, measure = phases.scaled_agent(agents.build(config.agent, spec), spec, config.obs_scaling)
@@ -136,7 +136,7 @@ def build(config: MopoConfig, spec: Spec) -> Algorithm:
 
 
 def init(config: MopoConfig, spec: Spec, agent: Agent, world: WorldModel, room: int, key: Key) -> MopoState:
-    """Returns everything before the fit."""
+    """Returns the initial state."""
     key_model, key_agent = jax.random.split(key)
     return MopoState(
         model=world.init(key_model),

@@ -1,8 +1,8 @@
-"""Model-based value expansion: critics learn from a few imagined steps, and their targets after those.
+"""Model-based value expansion: critic targets take a few imagined steps before they bootstrap.
 
 Reference: Feinberg et al. 2018, "Model-Based Value Expansion for Efficient Model-Free Reinforcement Learning". There
-the agent is DDPG (`--agent=ddpg`) with noise on its parameters, rewards are known (`--reward_fn`), and the model is one
-deterministic network; here it is MBPO's ensemble, each imagined step by another elite.
+the agent is DDPG (`--agent=ddpg`) with parameter noise, rewards are known (`--reward_fn`), and the model is a single
+deterministic network; here it is MBPO's ensemble, with elites drawn anew for each imagined step.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from mbpo_jax.types import Agent, Algorithm, Learning, Spec, WorldModel
 
 @dataclasses.dataclass(frozen=True)
 class MveConfig:
-    """Knobs of value expansion. The defaults are for tasks that nobody has tuned."""
+    """Knobs of value expansion. The defaults are for tasks without tuned settings."""
 
     exploration_steps: int = option(500, "Environment steps of uniformly random actions before learning.", minimum=1)
     replay_capacity: int = option(1_000_000, "Maximum number of real rows kept; the oldest give way.", minimum=1)
@@ -41,16 +41,16 @@ class MveConfig:
 
 
 def build(config: MveConfig, spec: Spec) -> Algorithm:
-    """Returns an agent whose critics regress on expanded values.
+    """Builds an agent whose critics regress on expanded values.
 
     Raises:
-      ValueError: the spec has no termination function, and none is learnt.
+      ValueError: the spec has no termination function, and none is to be learnt.
     """
     return fitted.build(config, spec, learning)
 
 
 def learning(config: MveConfig, spec: Spec, world: WorldModel, agent: Agent, state: FittedState) -> Learning:
-    """Returns targets by the model as it is."""
+    """Returns targets by the current model."""
     dynamics = phases.learned_dynamics(world, world.belief(state.model), spec)
     how = config.expansion_steps, config.agent.discount, config.regress_on_imagined
     return Learning(regression=functools.partial(value_expansion.expand, dynamics, agent, *how))

@@ -1,4 +1,4 @@
-"""How PETS moves particles through an ensemble: trajectory sampling, expectation, and matched moments.
+"""How PETS moves particles through an ensemble: trajectory sampling, expectation, and moment matching.
 
 Reference: Chua et al. 2018 (PETS), section 5; official code kchua/handful-of-trials, `dmbrl/controllers/MPC.py`.
 """
@@ -15,7 +15,7 @@ from mbpo_jax.types import Array, Dynamics, Key, PyTree, Spec, WorldModel
 
 TS1, TSINF, EXPECTATION, DS, MM = KINDS = ("ts1", "tsinf", "expectation", "ds", "mm")
 SAMPLED = (TS1, TSINF)  # each particle is moved by one member
-JOINT = (EXPECTATION, DS, MM)  # each is moved by all of them
+JOINT = (EXPECTATION, DS, MM)  # each particle is moved by all members
 
 StepFn = Callable[[Key, Array, Array], tuple[Array, Array]]  # (key, obs, action) [B, ...] -> (next_obs, reward)
 
@@ -23,11 +23,11 @@ StepFn = Callable[[Key, Array, Array], tuple[Array, Array]]  # (key, obs, action
 def dynamics(
     kind: str, world: WorldModel, encoding: Encoding, spec: Spec, num_particles: int, belief: PyTree
 ) -> Dynamics:
-    """Returns what moves particles: a version for each member, or one for all of them.
+    """Returns the dynamics of particles: a version for each member, or one for all of them.
 
     Args:
-      encoding: that of the world model.
-      num_particles: of each candidate. MM expects rows [B] of particles one after the other, each of all candidates.
+      encoding: the world model's.
+      num_particles: of each candidate. MM expects rows [B] in order of particles, each with all candidates.
     """
     if kind in SAMPLED:
         return phases.learned_dynamics(world, belief, spec)
@@ -49,7 +49,7 @@ def dynamics(
 
 
 def moments(world: WorldModel, belief: PyTree, obs: Array, action: Array) -> tuple[Array, Array]:
-    """Returns mean and variance [B, D] of the targets by all members together, their disagreement included."""
+    """Returns mean and variance [B, D] of the targets over all members together, their disagreement included."""
     mean, log_var = world.predict(belief, obs, action)
     return jnp.mean(mean, axis=0), jnp.var(mean, axis=0) + jnp.mean(jnp.exp(log_var), axis=0)
 
@@ -79,7 +79,7 @@ def _match(
     obs: Array,
     action: Array,
 ) -> tuple[Array, Array]:
-    """Moves rows as `_sample` does, then draws the particles of each candidate anew from the Gaussian of them all."""
+    """Moves rows as `_sample` does, then redraws each candidate's particles from the Gaussian with their moments."""
     key_sample, key_match = jax.random.split(key)
     next_obs, reward = _sample(world, encoding, belief, key_sample, obs, action)
     particles = next_obs.reshape(num_particles, -1, next_obs.shape[-1])

@@ -1,4 +1,4 @@
-"""PETS: at each step a planner searches for actions with a high return in a learned ensemble; the first is taken.
+"""PETS: at each step, a planner searches a learned ensemble for actions with a high return, and takes the first.
 
 References: Chua et al. 2018, "Deep Reinforcement Learning in a Handful of Trials using Probabilistic Dynamics Models";
 official code kchua/handful-of-trials. Differences: docs/planning.md.
@@ -31,7 +31,7 @@ NO_NUMBERS = "none"
 
 @dataclasses.dataclass(frozen=True)
 class PetsConfig:
-    """Knobs of PETS. The defaults are for tasks that nobody has tuned; the paper's are in experiments/."""
+    """Knobs of PETS. The defaults are for tasks without tuned settings; the paper's are in experiments/."""
 
     exploration_steps: int = option(200, "Environment steps of uniformly random actions before planning.", minimum=1)
     replay_capacity: int = option(100_000, "Maximum number of real rows kept; the oldest give way.", minimum=1)
@@ -87,28 +87,28 @@ TINY = {
     "model.num_members": 2, "model.num_elites": 2, "model.model_hidden_units": 8,
     "model.model_weight_decays": (5e-5, 1e-4), "model.fit_epoch_minibatches": 1,
 }  # fmt: skip
-"""Changes of the defaults, by full path, with which tests run every phase within seconds."""
+"""Changes to the defaults, by full path, with which tests run every phase within seconds."""
 
 
 class PetsState(struct.PyTreeNode, kw_only=True):
-    """Everything that the phases read, the real rows aside."""
+    """Everything the phases read, apart from the real rows."""
 
-    model: PyTree  # an EnsembleState or a GpState, or one with what has learnt when episodes end
+    model: PyTree  # an EnsembleState or a GpState, or a ModelWithEnds around one
 
 
 class Plan(struct.PyTreeNode, kw_only=True):
     """What is carried from step to step of an episode."""
 
-    planner: PyTree  # what the next search begins with
-    draws: Array  # [2], uint32: the key of what is drawn where nothing is explored
+    planner: PyTree  # what the next search starts from
+    draws: Array  # [2], uint32: data of the key for planning without exploration
     step: Array  # [], int32, of the episode
 
 
 def check_member(config: PetsConfig) -> None:
-    """Checks that what models the world goes with the other knobs.
+    """Checks that the kind of model goes with the other knobs.
 
     Raises:
-      ValueError: knobs of the other kind of model were changed; or particles should keep members of a process.
+      ValueError: knobs of the other kind of model were changed; or particles need members, which a process lacks.
     """
     unread = "model" if config.member == GP else "gp"
     default = values(getattr(PetsConfig, unread))
@@ -123,10 +123,10 @@ def check_member(config: PetsConfig) -> None:
 
 
 def observation_numbers(config: PetsConfig) -> dict[str, tuple[int, ...]]:
-    """Returns the observations that are angles, and those that are predicted as they are, by the knobs' names.
+    """Returns the indices of angles and of observations predicted absolutely, by the names of their knobs.
 
     Raises:
-      ValueError: a knob says something else, or both name the same.
+      ValueError: a knob does not hold distinct indices, or both hold the same one.
     """
     numbers = {name: _numbers(name, getattr(config, name)) for name in ("angles", "absolute_targets")}
     both = set(numbers["angles"]) & set(numbers["absolute_targets"])
@@ -143,11 +143,11 @@ def _numbers(name: str, text: str) -> tuple[int, ...]:
 
 
 def build(config: PetsConfig, spec: Spec) -> Algorithm:
-    """Returns PETS with the planner of the config.
+    """Builds PETS with the config's planner.
 
     Raises:
-      ValueError: the spec has no termination function, and none is learnt; or plans are longer than episodes; or a
-        number of `angles` or `absolute_targets` is no observation's.
+      ValueError: the spec has no termination function, and none is to be learnt; or plans are longer than episodes; or
+        an index in `angles` or `absolute_targets` is out of range.
     """
     if spec.max_episode_steps is not None and config.horizon > spec.max_episode_steps:
         raise ValueError(
@@ -157,14 +157,14 @@ def build(config: PetsConfig, spec: Spec) -> Algorithm:
     model = phases.with_ends(_world(config, encoding), spec, config.termination_fn)
     planner = planners.build(config.planner, config.horizon, spec.action_dim)
     fit = phases.fit_model(model)
-    if model.ends is None:  # one that is learnt reports its own precision and recall
+    if model.ends is None:  # a learnt one reports its own precision and recall
         fit = reporting.with_rule(fit, lambda state: phases.known_rule(spec))
     dynamics = functools.partial(
         particle_propagation.dynamics, config.propagation, model, encoding, spec, config.num_particles
     )
 
     def act(key: Key, belief: PyTree, carry: Plan, obs: Array, explore: bool) -> tuple[Array, Plan]:
-        if not explore:  # the plan is the same whoever asks; see `Algorithm.act`
+        if not explore:  # the plan does not depend on the key that is passed in
             key = jax.random.fold_in(jax.random.wrap_key_data(carry.draws), carry.step)
         redeal = config.propagation == particle_propagation.TS1
         score = functools.partial(particles.score, dynamics(belief), obs, config.num_particles, redeal)
@@ -191,10 +191,10 @@ def _world(config: PetsConfig, encoding: Encoding) -> WorldModel:
 
 
 def encoding_of(config: PetsConfig, spec: Spec) -> Encoding:
-    """Returns what the networks see and predict.
+    """Returns the encoding of the model's inputs and targets.
 
     Raises:
-      ValueError: a number is no observation's.
+      ValueError: an index is out of range.
     """
     numbers = observation_numbers(config)
     for name, those in numbers.items():
@@ -207,5 +207,5 @@ def encoding_of(config: PetsConfig, spec: Spec) -> Encoding:
 
 
 def begin_episode(planner: Planner, key: Key, belief: PyTree) -> Plan:
-    """Returns the plan that an episode begins with."""
+    """Returns the plan with which an episode starts."""
     return Plan(planner=planner.init(), draws=jax.random.key_data(key), step=jnp.zeros((), jnp.int32))

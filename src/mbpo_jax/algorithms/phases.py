@@ -36,7 +36,7 @@ from mbpo_jax.types import (
     WorldModel,
 )
 
-ONCE = 2**31 - 1  # `Phase.every` of what is done at its first step and never again
+ONCE = 2**31 - 1  # `Phase.every` of a phase that runs at its first step and never again
 
 TERMINATION_HELP = (
     "When imagined episodes end: package.module:function of (obs, action, next_obs) [B, ...] -> bool [B]; 'never'; "
@@ -52,23 +52,23 @@ REWARD_HELP = (
 )
 
 BatchesFn = Callable[[Key, PyTree, Replay], tuple[Transition, Report]]
-"""(key, state, real) -> (batches [G, B, ...], report of them)."""
+"""(key, state, real) -> (batches [G, B, ...], report on them)."""
 
 
 def update_every(num_updates: int, update: Programs) -> Phase:
-    """Returns the phase of an offline algorithm that updates its agent: so many updates whenever as many are due."""
+    """Returns the phase that updates an offline algorithm's agent, `num_updates` at a time, once that many are due."""
     return Phase("update_agent", num_updates, num_updates, update)
 
 
 def scaled_agent(agent: Agent, spec: Spec, scaling: str) -> tuple[Agent, tuple[Phase, ...]]:
-    """Returns an agent that sees scaled observations, and the phase that measures their scale, if there is any."""
+    """Returns an agent that sees scaled observations, and the phase that measures their scale, if any."""
     if scaling == scaled.NONE:
         return agent, ()
     return scaled.build(agent, spec), (Phase("measure_scale", ONCE, 1, scaled.measure(scaling)),)
 
 
 def over_field(field: str, programs: Programs) -> Programs:
-    """Makes programs of one field of a state programs of the whole state."""
+    """Lifts programs over one field of a state to programs over the whole state."""
 
     def lift(run: ProgramFn) -> ProgramFn:
         def program(key: Key, state: PyTree, real: Replay) -> tuple[PyTree, Report]:
@@ -81,7 +81,7 @@ def over_field(field: str, programs: Programs) -> Programs:
 
 
 def fit_model(world: WorldModel, field: str = "model") -> Programs:
-    """Returns the phase that fits a world model to the real rows."""
+    """Returns the programs that fit a world model to the real rows."""
     return over_field(field, world.fit)
 
 
@@ -92,7 +92,7 @@ def known_rule(spec: Spec) -> TerminationFn:
     """Returns the termination function of a task, for algorithms that imagine.
 
     Raises:
-      ValueError: there is none; says which flag gives one.
+      ValueError: there is none; the message says which flag sets one.
     """
     if spec.termination_fn is None:
         raise ValueError(
@@ -104,10 +104,10 @@ def known_rule(spec: Spec) -> TerminationFn:
 
 
 def check_rule(spec: Spec, termination_fn: str) -> None:
-    """Checks that a task has a rule of ends, for algorithms that cannot learn one.
+    """Checks that a task has a termination function, for algorithms that cannot learn one.
 
     Raises:
-      ValueError: it has none; says which flag gives one.
+      ValueError: it has none; the message says which flag sets one.
     """
     if termination_fn == terminations.LEARNED or spec.termination_fn is None:
         raise ValueError(
@@ -118,10 +118,10 @@ def check_rule(spec: Spec, termination_fn: str) -> None:
 
 
 def with_ends(world: WorldModel, spec: Spec, termination_fn: str) -> WorldModel:
-    """Returns a world model that learns its ends, too, where `--termination_fn` says so.
+    """Returns the world model; with `--termination_fn=learned`, one that also learns when episodes end.
 
     Raises:
-      ValueError: it does not, and no rule is known.
+      ValueError: termination is not to be learnt, and no termination function is known.
     """
     if termination_fn == terminations.LEARNED:
         return learned_termination.build(world, spec)
@@ -130,15 +130,15 @@ def with_ends(world: WorldModel, spec: Spec, termination_fn: str) -> WorldModel:
 
 
 def rule_of(world: WorldModel, belief: PyTree, spec: Spec) -> TerminationFn:
-    """Returns the rule by which imagined episodes end: the one that the model has learnt, or the task's own."""
+    """Returns the termination function of imagined episodes: the one that the model learnt, or the task's own."""
     return known_rule(spec) if world.ends is None else functools.partial(world.ends, belief)
 
 
 def learned_dynamics(world: WorldModel, belief: PyTree, spec: Spec, noise: bool = True) -> Dynamics:
-    """Returns a learned model as dynamics: its elites take turns. A rule that the task has is taken, not learnt.
+    """Returns a learned model as dynamics, with a version for each elite. A known reward function replaces its own.
 
     Args:
-      noise: whether steps have the noise that the model has learnt, or are what it expects.
+      noise: whether steps are drawn with the model's noise, or are its mean predictions.
     """
     ends = rule_of(world, belief, spec)
 
@@ -169,14 +169,14 @@ def roll_out(
     rule: Callable[[PyTree], TerminationFn],
     max_block_rows: int,
 ) -> Programs:
-    """Returns the phase that fills `state.imagined` with rollouts from real states, one step of all rows a program.
+    """Returns the programs that fill `state.imagined` with rollouts from real states, one step of all rows per call.
 
     Args:
-      num_starts: real rows that are drawn to start from.
+      num_starts: number of real rows drawn to start from.
       length: (real) -> steps [] of this round.
-      limit: (length) -> rows that may be in force in the buffer.
+      limit: (length) -> most rows that the buffer may keep.
       policy, dynamics: (state) -> what acts and what moves.
-      rule: (state) -> what is compared with the environment's own verdict on the rows that rollouts start from.
+      rule: (state) -> termination function, compared with the real terminals on the rows that rollouts start from.
     """
 
     def start(key: Key, state: PyTree, real: Replay) -> tuple[PyTree, Report]:
@@ -198,7 +198,7 @@ def roll_out(
 
 
 def start_metrics(rule: TerminationFn, rows: Transition) -> Metrics:
-    """Returns metrics of real rows [B, ...]: their rewards, and how often the rule and the environment disagree."""
+    """Returns metrics of real rows [B, ...]: their rewards, and how often rule and environment disagree."""
     disagree = rule(rows.obs, rows.action, rows.next_obs) != (rows.terminal > 0.5)
     return {
         "real_reward_min": jnp.min(rows.reward),
@@ -208,9 +208,9 @@ def start_metrics(rule: TerminationFn, rows: Transition) -> Metrics:
 
 
 def keep_newest(num_rounds: int, roll_out: Programs) -> Programs:
-    """Makes a round begin by forgetting all but the newest `num_rounds - 1` before it, however short they were.
+    """Makes each round first drop all but the newest `num_rounds - 1` rounds before it, however short they were.
 
-    A limit in rows keeps more of them where episodes end early. Requires the field `round_rows` [num_rounds], int32.
+    A limit in rows would keep more rounds if episodes end early. Requires the field `round_rows` [num_rounds], int32.
     """
     start, *others = roll_out.functions
 
@@ -237,7 +237,7 @@ def real_batches(num_batches: int, batch_size: int) -> BatchesFn:
 
 
 def mixed_batches(num_batches: int, num_real: int, num_imagined: int) -> BatchesFn:
-    """Returns a function that draws batches of exactly so many real rows, which come first, and imagined ones."""
+    """Returns a function that draws batches with exactly `num_real` real rows, which come first, and imagined rows."""
 
     def draw(key: Key, state: PyTree, real: Replay) -> tuple[Transition, Report]:
         batches = draw_mixed(key, real, state.imagined, num_batches, num_real, num_imagined)
@@ -254,7 +254,7 @@ def mixed_batches(num_batches: int, num_real: int, num_imagined: int) -> Batches
 def draw_mixed(
     key: Key, real: Replay, imagined: Replay, num_batches: int, num_real: int, num_imagined: int
 ) -> Transition:
-    """Draws batches [num_batches, num_real + num_imagined, ...]: exactly so many rows of each kind in every batch."""
+    """Draws batches [num_batches, num_real + num_imagined, ...], with exactly these numbers of rows in every batch."""
     key_real, key_imagined = jax.random.split(key)
     parts = []
     if num_real:
@@ -265,16 +265,16 @@ def draw_mixed(
 
 
 def own_targets(state: PyTree) -> Learning:
-    """Returns what `update_agent` does by itself: the agent's own targets and losses, whatever the state."""
+    """Returns the default of `update_agent`: the agent's own targets and losses, whatever the state."""
     del state
     return OWN
 
 
 def update_agent(agent: Agent, batches: BatchesFn, learning: Callable[[PyTree], Learning] = own_targets) -> Programs:
-    """Returns the phase of G updates of `state.agent`.
+    """Returns the program that takes G updates of `state.agent`.
 
     Args:
-      learning: (state) -> targets or losses that are not the agent's own.
+      learning: (state) -> targets or losses that replace the agent's own.
     """
     return Programs((functools.partial(_update_agent, agent, batches, learning),))
 

@@ -1,4 +1,4 @@
-"""Acting by a model and an agent together: of several actions that the agent draws, the best by the model is taken."""
+"""Acting with model and agent together: of several actions that the agent draws, the model chooses the best."""
 
 import functools
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from mbpo_jax.types import Agent, Array, Key, PyTree, Spec, WorldModel
 
 
 class Plan(NamedTuple):
-    """What is looked ahead with."""
+    """What the look-ahead uses."""
 
     world: WorldModel
     spec: Spec
@@ -25,16 +25,16 @@ class Plan(NamedTuple):
 
 
 class Actor(struct.PyTreeNode, kw_only=True):
-    """What acting reads."""
+    """The part of the state that acting needs."""
 
     agent: PyTree  # with its critics, without its optimisers
     belief: PyTree
 
 
 def planned(plan: Plan) -> dict[str, Any]:
-    """Returns the fields of an `Algorithm`, with the fields `agent` and `model` in its state, that acts so in training.
+    """Returns fields of an `Algorithm` that acts this way in training; its state must have `agent` and `model`.
 
-    Evaluated, it acts as the agent does.
+    In evaluation, it acts as the agent does.
     """
 
     def actor(state: PyTree) -> Actor:
@@ -55,9 +55,9 @@ def act(plan: Plan, key: Key, actor: Actor, carry: tuple[()], obs: Array, explor
 
 
 def worth(plan: Plan, key: Key, actor: Actor, obs: Array, candidates: Array) -> Array:
-    """Returns the imagined returns [N] of actions [N, A]: the agent acts after them, without noise, as does the model.
+    """Returns the imagined returns [N] of actions [N, A] followed by the agent's; agent and model are without noise.
 
-    After the last step follows the value of the smallest critic.
+    Each return ends with the smallest critic's value after the last step.
     """
     assert plan.agent.critic is not None
     q_values, policy_arrays = plan.agent.critic.q_values, plan.agent.actor(actor.agent)

@@ -1,4 +1,4 @@
-"""Random-sample one-step tabular Q-planning: Q is learnt from a model alone, at states and actions drawn at random.
+"""Random-sample one-step tabular Q-planning: Q is learnt only from a model, at states and actions drawn at random.
 
 The model is learnt from actions that are uniformly random, or epsilon-greedy with a smaller epsilon.
 
@@ -29,10 +29,10 @@ class QPlanningConfig:
 
 
 TINY = {"planning_updates": 3, "replay_capacity": 400, "table.table_model": "counting"}
-"""Changes of the defaults, by full path, of the contract tests."""
+"""Changes to the defaults, by full path, for the contract tests."""
 
 
 def build(config: QPlanningConfig, spec: Spec) -> Algorithm:
-    """Returns Q-planning."""
+    """Builds Q-planning."""
     planning = Planning(config.planning_updates, from_rows=False)
     return tabular.build(config.table, spec, planning, config.epsilon, config.replay_capacity)

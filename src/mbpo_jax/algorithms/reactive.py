@@ -1,4 +1,4 @@
-"""The acting fields of an algorithm whose policy looks at the observation alone."""
+"""The acting fields of an algorithm whose policy only looks at the observation."""
 
 import operator
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from mbpo_jax.types import Acting, Agent, Array, Critic, Key, PyTree
 
 
 def reactive(agent: Agent | Acting, part: Callable[[PyTree], PyTree] = operator.attrgetter("agent")) -> dict[str, Any]:
-    """Returns the fields of an `Algorithm` by which an agent acts, and judges, without carrying anything over.
+    """Returns the fields of an `Algorithm` for acting and critics, with nothing carried over between steps.
 
     Args:
       part: (state) -> the agent's part of the algorithm's state.

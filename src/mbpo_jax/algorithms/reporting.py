@@ -1,4 +1,4 @@
-"""What a phase reports at its beginning besides its own metrics: measured on real rows, with a key of its own."""
+"""Extra metrics that a phase reports when it starts, measured on real rows with a key of their own."""
 
 from collections.abc import Callable
 
@@ -10,12 +10,12 @@ from mbpo_jax.replay import Replay
 from mbpo_jax.rollouts import penalties
 from mbpo_jax.types import Agent, Key, Metrics, Programs, PyTree, Report, TerminationFn, WorldModel
 
-ROWS = 1000  # drawn from the real ones; one that a rule gets wrong by rounding is no more than is allowed
-STREAM = 0x6D657472  # of the phase's key, so that nothing else is drawn differently
+ROWS = 1000  # real rows drawn; a single one that a rule gets wrong by rounding is within the tolerance
+STREAM = 0x6D657472  # folded into the phase's key, so that no other draws change
 
 
 def also(programs: Programs, measure: Callable[[Key, PyTree, Replay], Metrics]) -> Programs:
-    """Makes the first program of a phase report what (key, state, real) -> metrics returns of the state before it."""
+    """Makes the first program of a phase also report (key, state, real) -> metrics of the state before it."""
     first, *others = programs.functions
 
     def program(key: Key, state: PyTree, real: Replay) -> tuple[PyTree, Report]:
@@ -27,15 +27,15 @@ def also(programs: Programs, measure: Callable[[Key, PyTree, Replay], Metrics]) 
 
 
 def with_rule(programs: Programs, rule: Callable[[PyTree], TerminationFn]) -> Programs:
-    """Compares the rule of ends, (state) -> rule, with the environment's own verdict, where no rollout does so.
+    """Compares the termination function, (state) -> rule, with the real terminals, for phases without a rollout.
 
-    A wrong `--termination_fn` is in every target and every plan; the user is warned of what is reported here.
+    A wrong `--termination_fn` affects every target and every plan; the user is warned based on what is reported here.
     """
     return also(programs, lambda key, state, real: phases.start_metrics(rule(state), replay.sample(key, real, (ROWS,))))
 
 
 def with_penalty(programs: Programs, penalty: str, world: WorldModel, agent: Agent) -> Programs:
-    """Measures the penalty of what the agent does in states of the data, and of what was done there.
+    """Measures the penalty of the agent's actions in states of the data, and that of the recorded actions.
 
     Requires the fields `model` and `agent`.
     """

@@ -1,4 +1,4 @@
-"""SAC-SVG: soft actor-critic whose actor climbs a few steps of a deterministic model, and the critics after them.
+"""SAC-SVG: soft actor-critic whose actor climbs a few steps of a deterministic model, then the critics.
 
 Reference: Amos et al. 2021, "On the model-based stochastic value gradient for continuous reinforcement learning"; the
 authors' code, facebookresearch/svg@3a2c945, `svg/agent.py`. Differences: docs/through_the_model.md.
@@ -25,12 +25,12 @@ from mbpo_jax.replay import Replay
 from mbpo_jax.rollouts import pathwise
 from mbpo_jax.types import Agent, Algorithm, Array, Key, Learning, Phase, Programs, PyTree, Report, Spec, Transition
 
-SMALLEST_SCALE, LARGEST_SCALE = 0.1, 10.0  # bounds of what observations are divided by, the authors' own
+SMALLEST_SCALE, LARGEST_SCALE = 0.1, 10.0  # the authors' bounds on what observations are divided by
 
 
 @dataclasses.dataclass(frozen=True)
 class SacSvgConfig:
-    """Knobs of SAC-SVG. The defaults are for tasks that nobody has tuned."""
+    """Knobs of SAC-SVG. The defaults are for tasks without tuned settings."""
 
     exploration_steps: int = option(500, "Environment steps of uniformly random actions before learning.", minimum=1)
     warmup_steps: int = option(
@@ -68,28 +68,28 @@ TINY = {
     "model.model_hidden_units": 8, "model.model_hidden_layers": 1, "model.model_batch_size": 16,
     "model.fit_minibatches": 2, "agent.hidden_units": 8, "agent.num_hidden_layers": 1,
 }  # fmt: skip
-"""Changes of the defaults, by full path, with which tests run every phase within seconds."""
+"""Changes to the defaults, by full path, with which tests run every phase within seconds."""
 
 
 class SacSvgState(struct.PyTreeNode, kw_only=True):
-    """Everything that the phases read, the real rows aside."""
+    """Everything the phases read, apart from the real rows."""
 
     model: SequenceState
     agent: Scaled
 
 
 class SacSvg(NamedTuple):
-    """What the functions below need of an algorithm."""
+    """The static parts of the algorithm, passed to the functions below."""
 
     config: SacSvgConfig
     spec: Spec
     model: SequenceModel
-    inside: Agent  # SAC, of scaled observations
-    agent: Agent  # the same, of observations as they are
+    inside: Agent  # SAC, on scaled observations
+    agent: Agent  # the same, on unscaled observations
 
 
 def build(config: SacSvgConfig, spec: Spec) -> Algorithm:
-    """Returns SAC-SVG.
+    """Builds SAC-SVG.
 
     Raises:
       ValueError: the spec has no termination function.
@@ -115,7 +115,7 @@ def build(config: SacSvgConfig, spec: Spec) -> Algorithm:
 
 
 def init(parts: SacSvg, key: Key) -> SacSvgState:
-    """Returns everything before the first update."""
+    """Returns the initial state."""
     key_model, key_agent = jax.random.split(key)
     return SacSvgState(model=sequence.init(parts.model, key_model), agent=parts.agent.init(key_agent))
 
@@ -124,7 +124,7 @@ def init(parts: SacSvg, key: Key) -> SacSvgState:
 
 
 def measure_scale(key: Key, state: SacSvgState, real: Replay) -> tuple[SacSvgState, Report]:
-    """Sets the scale of observations, for agent and model, by the real rows."""
+    """Sets the scale of observations, for agent and model, from the real rows."""
     (measure,) = scaled.measure(scaled.STANDARD).functions
     state, report = measure(key, state, real)
     scale = state.agent.scale
@@ -140,14 +140,14 @@ def fit_model(parts: SacSvg, key: Key, state: SacSvgState, real: Replay) -> tupl
 
 
 def update_agent(parts: SacSvg, key: Key, state: SacSvgState, real: Replay) -> tuple[SacSvgState, Report]:
-    """Updates the agent on real rows; the step of the environment, which is the number of real rows, says how."""
+    """Updates the agent on real rows; its schedules follow the environment step, which is the number of real rows."""
     batches = phases.real_batches(parts.config.updates_per_step, parts.config.batch_size)
     (update,) = phases.update_agent(parts.agent, batches, functools.partial(learning, parts, real.num_added)).functions
     return update(key, state, real)
 
 
 def learning(parts: SacSvg, step: Array, state: SacSvgState) -> Learning:
-    """Returns what the agent learns from: its own critics' target, and the actor's loss and target entropy of a step.
+    """Returns what the agent learns from: its own critic targets, but the actor loss and target entropy of this step.
 
     Args:
       step: [], int, of the environment.
@@ -164,9 +164,9 @@ def actor_loss(
     """Returns the loss [] of an actor, and the log-probabilities [B] of its first actions, on scaled rows [B, ...].
 
     Args:
-      svg_state: whose model and scale are taken.
-      warm: bool [], whether the loss is SAC's own, which has no imagined step.
-      state: of the agent of scaled observations.
+      svg_state: the algorithm's state, of which model and scale are used.
+      warm: bool [], whether the loss is SAC's own, without imagined steps.
+      state: of the agent on scaled observations.
     """
     dynamics = sequence.scaled_dynamics(parts.model, svg_state.model, svg_state.agent.scale)
     agent = observing(parts.model, parts.inside)
@@ -179,7 +179,7 @@ def actor_loss(
 
 
 def observing(model: SequenceModel, agent: Agent) -> Agent:
-    """Returns what an actor's loss needs of an agent where rows are states of the model, which remember."""
+    """Adapts an agent, for an actor loss, to rows that are states of the model, with its memory."""
     assert agent.draw is not None and agent.critic is not None
     draw, q_values = agent.draw, agent.critic.q_values
     return agent._replace(
@@ -191,7 +191,7 @@ def observing(model: SequenceModel, agent: Agent) -> Agent:
 
 
 def target_entropy(parts: SacSvg, step: Array) -> Array | None:
-    """Returns the scheduled target entropy [] of a step; None where it is always the agent's own."""
+    """Returns the scheduled target entropy [] at a step; None if it is always the agent's own."""
     config = parts.config
     if config.first_target_entropy is None:
         return None

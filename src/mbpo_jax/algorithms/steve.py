@@ -1,9 +1,9 @@
 """Stochastic ensemble value expansion: targets of all lengths, weighted by how well the ensemble agrees on them.
 
 Reference: Buckman et al. 2018, "Sample-Efficient Reinforcement Learning with Stochastic Ensemble Value Expansion".
-There the agent is DDPG with four critics and hard copies as targets, and transitions, rewards and ends have ensembles
-of their own, without noise; here each elite of MBPO's ensemble tells transitions and rewards, by its means; ends are
-the task's rule or learnt. On SAC it is DI-engine's `stevesac`.
+There the agent is DDPG with four critics and hard copies as targets, and transitions, rewards and terminations have
+their own ensembles, without noise; here each elite of MBPO's ensemble predicts the first two by its mean;
+termination is the task's or learnt. On SAC it is DI-engine's `stevesac`.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from mbpo_jax.types import Agent, Algorithm, Learning, Spec, WorldModel
 
 @dataclasses.dataclass(frozen=True)
 class SteveConfig:
-    """Knobs of STEVE. The defaults are for tasks that nobody has tuned."""
+    """Knobs of STEVE. The defaults are for tasks without tuned settings."""
 
     exploration_steps: int = option(500, "Environment steps of uniformly random actions before learning.", minimum=1)
     replay_capacity: int = option(1_000_000, "Maximum number of real rows kept; the oldest give way.", minimum=1)
@@ -47,16 +47,16 @@ class SteveConfig:
 
 
 def build(config: SteveConfig, spec: Spec) -> Algorithm:
-    """Returns an agent whose critics regress on weighted expansions.
+    """Builds an agent whose critics regress on weighted expansions.
 
     Raises:
-      ValueError: the spec has no termination function, and none is learnt.
+      ValueError: the spec has no termination function, and none is to be learnt.
     """
     return fitted.build(config, spec, learning)
 
 
 def learning(config: SteveConfig, spec: Spec, world: WorldModel, agent: Agent, state: FittedState) -> Learning:
-    """Returns targets by the model as it is."""
+    """Returns targets by the current model."""
     means = phases.learned_dynamics(world, world.belief(state.model), spec, noise=False)
     how = config.expansion_steps, config.agent.discount, config.weighting, config.td_lambda
     return Learning(regression=functools.partial(ensemble_expansion.expand, means, agent, *how))

@@ -1,7 +1,7 @@
-"""Stochastic value gradients: real steps, explained by the noise of policy and model, are differentiated.
+"""Stochastic value gradients: real steps, explained by policy and model noise, are differentiated.
 
-SVG(0) climbs Q at actions of the policy, SVG(1) one step of the model and V after it, both off policy; SVG(inf) climbs
-the newest whole episode, on policy and without a critic.
+SVG(0) climbs Q at the policy's actions, SVG(1) one step of the model and V after it, both off-policy; SVG(inf) climbs
+the newest whole episode's return, on-policy, without a critic.
 
 Reference: Heess et al. 2015, "Learning Continuous Control Policies by Stochastic Value Gradients". Differences:
 docs/through_the_model.md.
@@ -46,7 +46,7 @@ NONE, ONE, ALL = "0", "1", "inf"  # steps of the model
 
 @dataclasses.dataclass(frozen=True)
 class SvgConfig:
-    """Knobs of stochastic value gradients. The defaults are for tasks that nobody has tuned."""
+    """Knobs of stochastic value gradients. The defaults are for tasks without tuned settings."""
 
     svg_steps: str = option(ONE, "Steps of the model that the gradient goes through.", choices=(NONE, ONE, ALL))
     exploration_steps: int = option(500, "Environment steps of uniformly random actions before learning.", minimum=1)
@@ -70,21 +70,21 @@ TINY = {
     "longest_episode": 30, "model.model_hidden_units": 8, "model.model_weight_decays": (5e-5, 1e-4),
     "model.fit_epoch_minibatches": 1, "agent.hidden_units": 8, "agent.num_hidden_layers": 1,
 }  # fmt: skip
-"""Changes of the defaults, by full path, with which tests run every phase within seconds."""
+"""Changes to the defaults, by full path, with which tests run every phase within seconds."""
 
 
 class SvgState(struct.PyTreeNode, kw_only=True):
-    """Everything that the phases read, the real rows aside."""
+    """Everything the phases read, apart from the real rows."""
 
     model: PyTree
     agent: SvgAgentState
-    behaviour: Array  # [N], log-probability with which real row number i was acted, at i % N
-    episode: Array  # [], int32, number of the row that began the newest episode that was learnt from; -1: none
-    pending: Array  # [], bool, whether there is a newer one
+    behaviour: Array  # [N], log-probability of the action of real row i under the policy that took it, at i % N
+    episode: Array  # [], int32, number of the first row of the newest finished episode found so far; -1: none
+    pending: Array  # [], bool, whether that episode is still to be learnt from
 
 
 class Svg(NamedTuple):
-    """What the functions below need of an algorithm."""
+    """The static parts of the algorithm, passed to the functions below."""
 
     config: SvgConfig
     spec: Spec
@@ -94,7 +94,7 @@ class Svg(NamedTuple):
 
 
 def build(config: SvgConfig, spec: Spec) -> Algorithm:
-    """Returns SVG of these steps.
+    """Builds SVG with `svg_steps` steps of the model.
 
     Raises:
       ValueError: episodes may be so long that none would be found.
@@ -128,7 +128,7 @@ def build(config: SvgConfig, spec: Spec) -> Algorithm:
 
 
 def init(svg: Svg, key: Key) -> SvgState:
-    """Returns everything before the first update; the rows until then are of random actions."""
+    """Returns the initial state, in which all rows count as uniformly random actions."""
     key_model, key_agent = jax.random.split(key)
     uniform = -svg.spec.action_dim * math.log(2.0)
     return SvgState(
@@ -147,7 +147,7 @@ def act(svg: Svg, key: Key, actor: PyTree, carry: tuple[()], obs: Array, explore
     return agents.act(svg.agent, actor, obs[None], noise)[0], carry
 
 
-# -- off policy: SVG(0) and SVG(1) -----------------------------------------------------------------------------------
+# -- off-policy: SVG(0) and SVG(1) -----------------------------------------------------------------------------------
 
 
 def update_batches(svg: Svg, key: Key, state: SvgState, real: Replay) -> tuple[SvgState, Report]:
@@ -176,7 +176,7 @@ def update_batches(svg: Svg, key: Key, state: SvgState, real: Replay) -> tuple[S
 
 
 def remember(svg: Svg, state: SvgState, real: Replay) -> SvgState:
-    """Keeps the log-probability of the newest action under the policy that took it, which is still as it was."""
+    """Stores the log-probability of the newest action under the policy that took it, which has not changed since."""
     row, slot = replay.take(real, real.size - 1), (real.num_added - 1) % len(state.behaviour)
     uniform = -svg.spec.action_dim * math.log(2.0)
     found = agents.log_prob(svg.agent, state.agent.actor.params, row.obs, row.action)
@@ -184,11 +184,11 @@ def remember(svg: Svg, state: SvgState, real: Replay) -> SvgState:
     return state.replace(behaviour=state.behaviour.at[slot].set(found))
 
 
-# -- on policy: SVG(inf) ---------------------------------------------------------------------------------------------
+# -- on-policy: SVG(inf) ---------------------------------------------------------------------------------------------
 
 
 def look(svg: Svg, key: Key, state: SvgState, real: Replay) -> tuple[SvgState, Report]:
-    """Sees whether an episode of the policy has ended that nothing was learnt from yet."""
+    """Checks whether the policy has finished an episode that nothing was learnt from yet."""
     del key
     _, inside, number = replay.newest_episode(real, svg.config.longest_episode)
     pending = (number >= svg.config.exploration_steps) & (number > state.episode)
@@ -217,10 +217,10 @@ def update_episode(svg: Svg, key: Key, state: SvgState, real: Replay) -> tuple[S
 def return_gradient(
     svg: Svg, belief: PyTree, policy: PyTree, rows: Transition, of_model: Array, inside: Array
 ) -> PyTree:
-    """Returns the gradient, by the policy's parameters, of the discounted return of an episode [T, ...].
+    """Returns the gradient of an episode's [T, ...] discounted return with respect to the policy's parameters.
 
     Args:
-      of_model: [T, D], the model's noise that explains the rows.
+      of_model: [T, D], the model noise that explains the rows.
     """
 
     def step(policy: PyTree, obs: Array, noise: tuple[Array, Array]) -> tuple[Array, Array]:

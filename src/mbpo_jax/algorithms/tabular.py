@@ -1,6 +1,6 @@
 """What Q-planning and Dyna-Q share: a Q table that learns from a tabular model of the task.
 
-Observations and actions are one-hot rows outside and numbers in here.
+Observations and actions are one-hot rows outside and indices in here.
 
 References: Sutton and Barto 2018, "Reinforcement Learning: An Introduction", chapter 8.
 """
@@ -38,7 +38,7 @@ class TableConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Planning:
-    """How one call of the phase learns."""
+    """How the phase learns in one call."""
 
     num_updates: int
     from_rows: bool  # whether Q is also updated from the real row itself
@@ -46,15 +46,15 @@ class Planning:
 
 
 class TableState(struct.PyTreeNode, kw_only=True):
-    """Everything that the phase reads, the real rows aside."""
+    """Everything the phase reads, apart from the real rows."""
 
     q: Array  # [O, A]
     model: PyTree
-    priority: Array  # [O, A], of what prioritised sweeping is to update; 0: nothing to do there
+    priority: Array  # [O, A], of the updates of prioritised sweeping; 0: nothing to do there
 
 
 def build(config: TableConfig, spec: Spec, planning: Planning, epsilon: float, replay_capacity: int) -> Algorithm:
-    """Returns an algorithm that learns from every step and acts greedily, in training with a share of `epsilon`."""
+    """Builds an algorithm that learns from every step and acts greedily, in training epsilon-greedily."""
     model, num_states, num_actions = tables.build(config.table_model), spec.obs_dim, spec.action_dim
 
     def init(key: Key) -> TableState:
@@ -81,7 +81,7 @@ def build(config: TableConfig, spec: Spec, planning: Planning, epsilon: float, r
 
 
 def newest_outcome(real: replay.Replay) -> Outcome:
-    """Returns the newest real row by the numbers of its states and its action."""
+    """Returns the newest real row, with the indices of its states and action."""
     row = replay.take(real, real.size - 1)
     state, action, next_state = (jnp.argmax(x).astype(jnp.int32) for x in (row.obs, row.action, row.next_obs))
     return Outcome(state, action, row.reward, next_state, row.terminal)
@@ -116,10 +116,10 @@ def learn(
 def plan(
     config: TableConfig, model: TableModel, table: Any, q: Array, pairs: tuple[Array, Array]
 ) -> tuple[Array, Array]:
-    """Updates Q of pairs of states and actions, int32 [G] each, one after the other, by what the model expects.
+    """Updates Q at pairs of states and actions, int32 [G] each, one after the other, with the model's expectation.
 
     Returns:
-      Q [O, A], and how far each pair was from its target, [G].
+      Q [O, A], and the error of each pair before its update, target - Q, [G].
     """
 
     def update(q: Array, pair: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -132,10 +132,10 @@ def plan(
 def prioritised_sweep(
     config: TableConfig, planning: Planning, model: TableModel, table: Any, q: Array, priority: Array
 ) -> tuple[Array, Array, Array]:
-    """Updates Q of the most urgent pairs, each of which makes those that lead to it urgent.
+    """Updates Q at the most urgent pairs; each update makes the pairs that lead to it urgent.
 
     Returns:
-      Q and the priorities, [O, A] each, and how far each pair was from its target, [G]; 0 once nothing was urgent.
+      Q and the priorities, [O, A] each, and the error of each pair before its update, [G]; 0 once nothing is urgent.
     References: Sutton and Barto 2018, section 8.4.
     """
     assert planning.priority_threshold is not None

@@ -1,4 +1,4 @@
-"""TD3 on a data set, held near its actions.
+"""TD3 on a data set, kept near its actions.
 
 References: Fujimoto & Gu 2021, "A Minimalist Approach to Offline Reinforcement Learning"; sfujim/TD3_BC.
 """
@@ -37,17 +37,17 @@ class Td3BcConfig:
 
 
 TINY = {"updates_per_call": 5, "batch_size": 16, "agent.hidden_units": 8, "agent.num_hidden_layers": 1}
-"""Changes of the defaults, by full path, with which tests run every phase within seconds."""
+"""Changes to the defaults, by full path, with which tests run every phase within seconds."""
 
 
 class Td3BcState(struct.PyTreeNode, kw_only=True):
-    """Everything that the phases read, the data set aside."""
+    """Everything the phases read, apart from the data set."""
 
     agent: PyTree
 
 
 def build(config: Td3BcConfig, spec: Spec) -> Algorithm:
-    """Returns TD3+BC."""
+    """Builds TD3+BC."""
     inside = td3.build(config.agent, spec)
     agent, measure = phases.scaled_agent(inside, spec, config.obs_scaling)
     batches = phases.real_batches(config.updates_per_call, config.batch_size)
@@ -63,7 +63,7 @@ def build(config: Td3BcConfig, spec: Spec) -> Algorithm:
 def actor_loss(
     agent: Agent, value_weight: float, key: Key, actor: PyTree, state: Td3State, batch: Transition
 ) -> tuple[Array, Array]:
-    """Returns the loss [] of TD3+BC, and zeros [B], for there is no temperature.
+    """Returns the loss [] of TD3+BC, and zeros [B], because there is no temperature.
 
     References: Fujimoto & Gu 2021, Eq. 5: -lambda Q + (pi - a)^2 with lambda = value_weight / mean |Q|, a constant.
     """

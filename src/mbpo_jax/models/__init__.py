@@ -1,1 +1,1 @@
-"""What predicts: `gaussian` builds the `WorldModel`; the other files are its state, its fit and the rows of that."""
+"""Learned models: `WorldModel`s with the files of their fits, `sequence`, `tables`, and policies of backward steps."""

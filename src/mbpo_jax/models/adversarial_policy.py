@@ -1,4 +1,4 @@
-"""The backward policy by a game: a discriminator learns to tell its actions from those that were taken.
+"""An adversarial backward policy: a discriminator learns to tell its actions from those that were taken.
 
 References: Lai et al. 2020 (BMPO), the second of its two ways; Goodfellow et al. 2014. It is not in the official code.
 """
@@ -31,7 +31,7 @@ class Players(struct.PyTreeNode, kw_only=True):
 
 
 def init(policy: BackwardPolicy, key: Key) -> Players:
-    """Returns both before their first update."""
+    """Returns the initial state of both players."""
     key_actor, key_discriminator = jax.random.split(key)
     inputs = jnp.zeros(policy.spec.obs_dim + policy.spec.action_dim)
     params = _network(policy).init(key_discriminator, inputs)["params"]
@@ -39,19 +39,19 @@ def init(policy: BackwardPolicy, key: Key) -> Players:
 
 
 def _network(policy: BackwardPolicy) -> Classifier:
-    """Returns the discriminator, of the policy's size."""
+    """Returns the discriminator's network, of the same size as the policy's."""
     return Classifier(policy.network.hidden_units, policy.network.num_hidden_layers)
 
 
 def logit(policy: BackwardPolicy, params: PyTree, next_obs: Array, action: Array) -> Array:
-    """Returns log D / (1 - D) [B], with D the chance that action [B, A] was taken and led to next_obs [B, O]."""
+    """Returns log D / (1 - D) [B], with D the probability that action [B, A] was taken and led to next_obs [B, O]."""
     return _network(policy).apply({"params": params}, jnp.concatenate([next_obs, action], -1))
 
 
 def discriminator_loss(
     policy: BackwardPolicy, params: PyTree, actor_params: PyTree, key: Key, rows: Transition
 ) -> Array:
-    """Returns -E log D(a, s') - E log(1 - D(a', s')) [] of the actions a of rows [B, ...] and those drawn, a'."""
+    """Returns -E log D(a, s') - E log(1 - D(a', s')) [] for the actions a of rows [B, ...] and drawn actions a'."""
     drawn = backward_policy.draw(policy, actor_params, key, rows.next_obs)
     taken = logit(policy, params, rows.next_obs, rows.action)
     made_up = logit(policy, params, rows.next_obs, drawn)
@@ -61,9 +61,9 @@ def discriminator_loss(
 def actor_loss(
     policy: BackwardPolicy, params: PyTree, discriminator_params: PyTree, key: Key, next_obs: Array
 ) -> Array:
-    """Returns -E log D(a', s') [] of actions a' drawn for next_obs [B, O].
+    """Returns -E log D(a', s') [] for actions a' drawn for next_obs [B, O].
 
-    The paper has E log(1 - D), whose gradient vanishes where D is sure; the fixed point is the same (Goodfellow et
+    The paper has E log(1 - D), whose gradient vanishes where D is confident; the fixed point is the same (Goodfellow et
     al. 2014, section 3).
     """
     drawn = backward_policy.draw(policy, params, key, next_obs)

@@ -1,4 +1,4 @@
-"""The backward policy: which action led to an observation, learnt from the newest real rows by maximum likelihood.
+"""The backward policy: the action that led to an observation, learnt from the newest real rows by maximum likelihood.
 
 References: Lai et al. 2020 (BMPO), official code. adversarial_policy.py has the paper's other way.
 """
@@ -16,23 +16,23 @@ from mbpo_jax.networks import InverseActor
 from mbpo_jax.replay import Replay
 from mbpo_jax.types import Array, Key, PyTree, Report, Spec, Transition
 
-MIN_LOG_VAR, MAX_LOG_VAR = -10.0, 1.0  # they do not learn: the official optimiser has the network's weights alone
-MOST_DEVIATIONS = 2.0  # from the mean
+MIN_LOG_VAR, MAX_LOG_VAR = -10.0, 1.0  # not trained: the official optimiser only gets the network's weights
+MOST_DEVIATIONS = 2.0  # standard deviations from the mean at which draws are truncated
 
 
 class BackwardPolicy(NamedTuple):
-    """What the functions below need."""
+    """The static parts of the policy, passed to the functions below."""
 
     spec: Spec
     network: InverseActor
     optimizer: optax.GradientTransformation
     batch_size: int
-    num_rows: int  # the newest real ones, which it learns from
-    variance: float | None  # of the actions that are drawn; None: as it has been learnt
+    num_rows: int  # newest real rows that it learns from
+    variance: float | None  # of the actions that are drawn; None: the learnt one
 
 
 def init(policy: BackwardPolicy, key: Key) -> Learner:
-    """Returns it before its first update."""
+    """Returns the policy's initial state."""
     return learner.init(policy.optimizer, policy.network.init(key, jnp.zeros(policy.spec.obs_dim))["params"])
 
 
@@ -43,7 +43,7 @@ def predict(policy: BackwardPolicy, params: PyTree, next_obs: Array) -> tuple[Ar
 
 
 def draw(policy: BackwardPolicy, params: PyTree, key: Key, next_obs: Array) -> Array:
-    """Draws actions [B, A] that may have led to next_obs [B, O]: within two deviations, and within bounds."""
+    """Draws actions [B, A] that may have led to next_obs [B, O], within two standard deviations and within [-1, 1]."""
     mean, log_var = predict(policy, params, next_obs)
     variance = jnp.exp(log_var) if policy.variance is None else policy.variance
     noise = jax.random.truncated_normal(key, -MOST_DEVIATIONS, MOST_DEVIATIONS, mean.shape)

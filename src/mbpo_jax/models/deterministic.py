@@ -1,4 +1,4 @@
-"""Networks that predict the targets without a spread and learn by squared error: PETS's D and DE.
+"""Networks that predict the targets without a variance and learn by squared error: PETS's D and DE.
 
 Reference: Chua et al. 2018 (PETS), section 4.
 """
@@ -17,7 +17,7 @@ from mbpo_jax.types import Array, Key, PyTree
 
 
 def member(config: GaussianConfig, encoding: Encoding) -> Member:
-    """Returns one network of the ensemble; members share nothing."""
+    """Builds one network of the ensemble; members share nothing."""
     network = MeanMlp(encoding.num_targets, config.model_hidden_units, len(config.model_weight_decays) - 1)
 
     def init(key: Key) -> PyTree:
@@ -32,7 +32,7 @@ def member(config: GaussianConfig, encoding: Encoding) -> Member:
 
 
 def predict(network: MeanMlp, params: PyTree, shared: PyTree, x: Array) -> tuple[Array, Array]:
-    """Returns the targets [B, D] at normalised inputs x [B, I], and -inf, the log of no variance."""
+    """Returns the targets [B, D] at normalised inputs x [B, I], and a log-variance of -inf."""
     mean = network.apply({"params": params}, x)
     assert isinstance(mean, jnp.ndarray)
     return mean, jnp.full_like(mean, -jnp.inf)
@@ -47,7 +47,7 @@ def loss(
     y: Array,
     weights: Array,
 ) -> Array:
-    """Returns the weighted squared error [] of targets y [B, D] at x [B, I], mean over D, and the weight penalty."""
+    """Returns the weighted squared error [] of targets y [B, D] at x [B, I], mean over D, plus the weight penalty."""
     mean, _ = predict(network, params, shared, x)
     error = jnp.mean(jnp.square(y - mean), axis=-1)
     chex.assert_equal_shape([weights, error])

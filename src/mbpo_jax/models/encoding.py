@@ -1,4 +1,4 @@
-"""How real rows become inputs and targets of a network, and how its predictions become states."""
+"""How real rows become a network's inputs and targets, and how its predictions become states."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from mbpo_jax.types import Array, Spec, Transition
 
 
 class Encoding(NamedTuple):
-    """The three translations between rows and a network of I inputs and D targets."""
+    """The three conversions between rows and a network of I inputs and D targets."""
 
     num_inputs: int
     num_targets: int
@@ -25,9 +25,9 @@ def forward(spec: Spec) -> Encoding:
 
 
 def backward(spec: Spec) -> Encoding:
-    """Returns BMPO's encoding of steps backwards: [next_obs, action] to [reward, obs - next_obs]; D = 1 + O.
+    """Returns BMPO's encoding of backward steps: [next_obs, action] to [reward, obs - next_obs]; D = 1 + O.
 
-    What `inputs` and `decode` call obs is the observation after the step, and their next_obs the one before it.
+    What `inputs` and `decode` call obs is the observation after the step; their next_obs is the one before it.
 
     References: Lai et al. 2020 (BMPO).
     """

@@ -1,4 +1,4 @@
-"""What a fit computes over all rows, in passes over blocks of them: scales of inputs, held-out errors, magnitudes."""
+"""What a fit computes over all rows, block by block: scales of inputs and targets, held-out errors, magnitudes."""
 
 from collections.abc import Callable
 
@@ -17,7 +17,7 @@ from mbpo_jax.types import Array, PyTree
 
 
 def stored_magnitude(buffer: Replay) -> Array:
-    """Returns the `health.magnitude` of a buffer's rows, in one pass over blocks of them in the order of memory."""
+    """Returns the `health.magnitude` of a buffer's rows, in one pass over blocks of them in memory order."""
     num_slots = replay.capacity(buffer)
     block_rows = min(backends.choices().block_rows, num_slots)
 
@@ -26,15 +26,15 @@ def stored_magnitude(buffer: Replay) -> Array:
         rows = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, block_rows), buffer.rows)
         return jnp.maximum(largest, health.magnitude(rows))
 
-    # Rows fill the slots from the first on, and are in force from then on.
+    # Rows fill the slots from the first on, so all slots below the size hold valid rows.
     return jax.lax.fori_loop(0, -(-buffer.size // block_rows), add_block, jnp.zeros(()))
 
 
 def training_moments(encoding: Encoding, split: Split, buffer: Replay, of_targets: bool = False) -> Normalizer:
     """Returns mean and standard deviation of the training rows' inputs, or targets, in passes over blocks of rows.
 
-    Both are sums of differences from one of the rows, so that what never changes has a spread of exactly 0: sums of
-    the values themselves are rounded, and the rounding would pass for a spread.
+    Both are computed from differences, not from the values themselves, so that the variance of a constant dimension is
+    exactly 0: sums of the values would carry rounding errors, which would look like variance.
     """
     block_rows = backends.choices().block_rows
 
@@ -59,7 +59,7 @@ def training_moments(encoding: Encoding, split: Split, buffer: Replay, of_target
 def holdout_mse(member: Member, encoding: Encoding, split: Split, buffer: Replay, belief: Belief) -> Array:
     """Returns each member's squared error [M] on the held-out rows, averaged over rows and (scaled) target dimensions.
 
-    Without held-out rows (`holdout_fraction` 0) the training rows stand in for them.
+    Without held-out rows (`holdout_fraction` 0), the training rows are used instead.
     """
     num_rows = _num_scored(split)
 
@@ -74,7 +74,7 @@ def holdout_mse(member: Member, encoding: Encoding, split: Split, buffer: Replay
 def explained_shares(member: Member, encoding: Encoding, split: Split, buffer: Replay, belief: Belief) -> Array:
     """Returns 1 - squared error / variance [D] of each target on the held-out rows, the error averaged over elites.
 
-    1 is perfect, 0 no better than the mean of these rows, and negative worse. A target that never changes counts as 1.
+    1 is perfect, 0 no better than the mean of these rows, and negative is worse. A constant target counts as 1.
     """
     num_rows, elites = _num_scored(split), ensemble.member(belief.params, belief.elites)
     _, first = fit_rows.examples(encoding, buffer, split.holdout(jnp.zeros((), jnp.int32)))
@@ -109,7 +109,7 @@ def _over_scored(
     add_block: Callable[[Array, Array, Array, PyTree], PyTree],
     total: PyTree,
 ) -> PyTree:
-    """Returns what (scaled inputs [B, I] and targets [B, D], valid [B], total) -> total makes of the held-out rows."""
+    """Accumulates (scaled inputs [B, I] and targets [B, D], valid [B], total) -> total over the held-out rows."""
     num_rows, block_rows = _num_scored(split), backends.choices().block_rows
 
     def add(i: Array, total: PyTree) -> PyTree:

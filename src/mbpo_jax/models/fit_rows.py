@@ -1,7 +1,7 @@
 """Which rows of the buffer a fit learns from, and in what order: held-out split, bootstrap, minibatches.
 
-All its randomness is index arithmetic on the fit's key (`permutation.py`): nothing the size of the buffer is drawn,
-sorted or kept, the cost of a minibatch does not depend on how much data there is, and nothing recompiles as it grows.
+All randomness is index arithmetic on the fit's key (`permutation.py`): nothing the size of the buffer is drawn, sorted
+or kept, the cost of a minibatch does not depend on the amount of data, and nothing recompiles as it grows.
 
 References: Janner et al. 2019 (MBPO), official code `models/bnn.py`.
 """
@@ -22,31 +22,31 @@ from mbpo_jax.types import Array, Key
 class Split(struct.PyTreeNode, kw_only=True):
     """Which rows a fit learns from.
 
-    Either a random order of all rows, of which the first `num_holdout` are held out, or every so many-th row.
+    Held-out rows are either the first `num_holdout` of a random order of all rows, or every `one_in`-th row.
     """
 
     num_rows: Array  # []
     num_holdout: Array  # []
-    order: Array | None = None  # round keys of the permutation of range(num_rows); None: the rows held out are fixed
-    first: Array | None = None  # [], age of the oldest row held out, where they are fixed
-    one_in: int = struct.field(pytree_node=False, default=0)  # from there on, one in so many rows is held out
+    order: Array | None = None  # round keys of the permutation of range(num_rows); None: held-out rows are fixed
+    first: Array | None = None  # [], age of the oldest held-out row, where they are fixed
+    one_in: int = struct.field(pytree_node=False, default=0)  # from there on, every one_in-th row is held out
 
     @property
     def num_train(self) -> Array:
-        """Returns the number of rows learnt from."""
+        """Returns the number of training rows."""
         return self.num_rows - self.num_holdout
 
     def holdout(self, index: Array) -> Array:
-        """Returns ages, in the buffer, of held-out rows [...]."""
+        """Returns the ages in the buffer of the held-out rows with these indices [...]."""
         if self.first is not None:
             return self.first + self.one_in * index
         assert self.order is not None
         return permutation.shuffled(self.order, index, self.num_rows)
 
     def train(self, index: Array) -> Array:
-        """Returns ages, in the buffer, of training rows [...]."""
+        """Returns the ages in the buffer of the training rows with these indices [...]."""
         if self.first is not None:
-            after = index - self.first  # there, each held-out row comes before one_in - 1 others
+            after = index - self.first  # from there on, each held-out row is followed by one_in - 1 training rows
             return jnp.where(after < 0, index, index + after // (self.one_in - 1) + 1)
         assert self.order is not None
         return permutation.shuffled(self.order, self.num_holdout + index, self.num_rows)
@@ -59,14 +59,14 @@ def num_holdout_rows(num_rows: Array, config: GaussianConfig) -> Array:
 
 
 def split_rows(key: Key, num_rows: Array, num_added: Array, config: GaussianConfig) -> Split:
-    """Returns the split of a fit over `num_rows` rows: drawn, or by the number of each row, how many came before it.
+    """Returns the split of a fit over `num_rows` rows: random, or by row number (the count of rows added before it).
 
-    By its number a row keeps its side from one fit to the next. Where `max_holdout_rows` are fewer than one in so many,
-    they are the newest of these, and the older ones are learnt from from then on.
+    A row's number never changes, so it stays on its side of the split from fit to fit. Where `max_holdout_rows` is
+    less than one in `one_in`, only the newest candidates are held out, and older ones become training rows for good.
 
     Args:
-      num_rows: [], the rows in force.
-      num_added: [], the rows that were ever added, these and those that gave way.
+      num_rows: [], valid rows in the buffer.
+      num_added: [], rows ever added, including those dropped since.
     """
     num_holdout = num_holdout_rows(num_rows, config)
     if not config.fixed_holdout:
@@ -78,20 +78,20 @@ def split_rows(key: Key, num_rows: Array, num_added: Array, config: GaussianConf
 
 
 def num_pass_minibatches(num_train: Array, config: GaussianConfig) -> Array:
-    """Returns the minibatches of one pass over the training rows; the last of them may be shorter."""
+    """Returns the number of minibatches in one pass over the training rows; the last one may be shorter."""
     return -(-num_train // config.model_batch_size)
 
 
 def num_epoch_minibatches(num_train: Array, config: GaussianConfig) -> Array:
-    """Returns the minibatches between two looks at the held-out rows: a pass, or several where rows are few."""
+    """Returns the number of minibatches between evaluations on held-out rows: one pass, or several if rows are few."""
     return jnp.maximum(num_pass_minibatches(num_train, config), config.fit_epoch_minibatches)
 
 
 def bootstrap_rows(key: Key, split: Split, epoch: Array, minibatch: Array, config: GaussianConfig) -> Array:
-    """Returns ages [..., M, B] of the rows of minibatches [...] of an epoch.
+    """Returns the ages [..., M, B] of the rows in minibatches [...] of an epoch.
 
-    Each member draws, once per fit, `num_train` training rows with replacement, and sees them in a new order in every
-    pass. Places beyond the end of a pass repeat its last row; `minibatch_weights` gives them no weight.
+    Each member draws `num_train` training rows with replacement once per fit, and sees them in a new order in every
+    pass. Places beyond the end of a pass repeat its last row; `minibatch_weights` gives them weight 0.
     """
     num_members, batch_size = config.num_members, config.model_batch_size
     key_bootstrap, key_passes = jax.random.split(key)
@@ -115,7 +115,7 @@ def bootstrap_rows(key: Key, split: Split, epoch: Array, minibatch: Array, confi
 
 
 def minibatch_weights(split: Split, minibatch: Array, config: GaussianConfig) -> Array:
-    """Returns weights [..., B], which sum to one, that average minibatches [...]; the last of a pass is shorter."""
+    """Returns the weights [..., B] of the rows in minibatches [...], summing to one; the last of a pass is shorter."""
     within = minibatch % num_pass_minibatches(split.num_train, config)
     place = within[..., None] * config.model_batch_size + jnp.arange(config.model_batch_size)
     inside = place < split.num_train
@@ -123,5 +123,5 @@ def minibatch_weights(split: Split, minibatch: Array, config: GaussianConfig) ->
 
 
 def examples(encoding: Encoding, buffer: Replay, age: Array) -> tuple[Array, Array]:
-    """Returns raw inputs [..., I] and targets [..., D] of the rows of these ages [...] in the buffer."""
+    """Returns raw inputs [..., I] and targets [..., D] of the buffer's rows with these ages [...]."""
     return encoding.examples(replay.take(buffer, age))

@@ -1,9 +1,9 @@
 """Fitting an ensemble: bootstrap, held-out early stopping, best snapshots, elites.
 
 A fit is a series of compiled calls of bounded length: one starts it, others take a slice of minibatches or a single
-one, one ends each epoch. So the driver can show progress and stop, and loops over minibatches have a static length.
-Which rows it learns from is a matter of `fit_rows.py`, what is computed over all of them of `fit_passes.py`; which
-network it fits, and to what, of `Member` and `Encoding`.
+one, and one ends each epoch. This lets the driver show progress and stop, and gives loops over minibatches a static
+length. `fit_rows.py` chooses the rows, `fit_passes.py` computes over all of them; `Member` is the network that is
+fitted, `Encoding` its inputs and targets.
 
 References: Janner et al. 2019 (MBPO), official code `models/bnn.py`.
 """
@@ -27,13 +27,13 @@ from mbpo_jax.replay import Replay
 from mbpo_jax.types import FINISHED, Array, Key, Programs, PyTree, Report, Watched
 
 SLICE, SINGLE, END_EPOCH = 1, 2, 3  # programs of a fit; 0 starts it
-UNIT = "fit step"  # of the gradient, as `health` counts them
+UNIT = "fit step"  # a gradient step, as `health` counts them
 
 Minibatch = tuple[Array, Array, Array]  # inputs [M, B, I], targets [M, B, D], weights [B]
 
 
 class Fit(NamedTuple):
-    """What the functions below need of an ensemble."""
+    """The static parts of an ensemble's fit, passed to the functions below."""
 
     config: GaussianConfig
     member: Member
@@ -42,7 +42,7 @@ class Fit(NamedTuple):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Returns what the members are called in messages."""
+        """Returns the names of the members for messages."""
         return tuple(f"member {i}" for i in range(self.config.num_members))
 
 
@@ -61,7 +61,7 @@ def build(
 
 
 def no_fit(params: PyTree, num_members: int) -> FitState:
-    """Returns the state where no fit has run yet."""
+    """Returns the state before any fit has run."""
     zero = jnp.zeros((), jnp.int32)
     return FitState(
         running=jnp.zeros((), bool),
@@ -75,11 +75,11 @@ def no_fit(params: PyTree, num_members: int) -> FitState:
     )
 
 
-# -- the programs, and which is due ----------------------------------------------------------------------------------
+# -- the programs, and which one is next -----------------------------------------------------------------------------
 
 
 def start(fit: Fit, key: Key, model: EnsembleState, buffer: Replay) -> tuple[EnsembleState, Report]:
-    """Starts a fit over the rows in the buffer: chooses those held out, and the scales of inputs and targets."""
+    """Starts a fit over the rows in the buffer: sets the held-out split, and the scales of inputs and targets."""
     key_split, _ = jax.random.split(key)
     split = fit_rows.split_rows(key_split, buffer.size, buffer.num_added, fit.config)
     model = model.replace(
@@ -89,7 +89,7 @@ def start(fit: Fit, key: Key, model: EnsembleState, buffer: Replay) -> tuple[Ens
             running=jnp.ones((), bool), num_rows=buffer.size, best_params=model.members.params
         ),
     )
-    # Rows do not change during a fit, so they are watched once.
+    # Rows do not change during a fit, so checking them once is enough.
     watched = health.watch(
         {"a real row": fit_passes.stored_magnitude(buffer), "the input normaliser": model.inputs}, unit=UNIT
     )
@@ -97,7 +97,7 @@ def start(fit: Fit, key: Key, model: EnsembleState, buffer: Replay) -> tuple[Ens
 
 
 def _target_moments(fit: Fit, split: Split, buffer: Replay) -> Normalizer | None:
-    """Returns how targets are scaled; None where they are learnt as they are."""
+    """Returns the scale of the targets; None if they are learnt unscaled."""
     if not fit.config.scale_targets:
         return None
     return fit_passes.training_moments(fit.encoding, split, buffer, of_targets=True)
@@ -106,7 +106,7 @@ def _target_moments(fit: Fit, split: Split, buffer: Replay) -> Normalizer | None
 def take_minibatches(
     fit: Fit, num_minibatches: int, key: Key, model: EnsembleState, buffer: Replay
 ) -> tuple[EnsembleState, Report]:
-    """Takes a gradient step on each of so many minibatches; their rows are gathered before the first step."""
+    """Takes a gradient step on each of `num_minibatches` minibatches, whose rows are all gathered before the first."""
     key_split, key_rows = jax.random.split(key)
     now = model.fit
     split = fit_rows.split_rows(key_split, now.num_rows, buffer.num_added, fit.config)
@@ -121,7 +121,7 @@ def take_minibatches(
 
 
 def end_epoch(fit: Fit, key: Key, model: EnsembleState, buffer: Replay) -> tuple[EnsembleState, Report]:
-    """Keeps the members that improved on held-out rows; ends the fit when none has for too many epochs."""
+    """Snapshots the members that improved on held-out rows; ends the fit if none has for too long, or steps run out."""
     config, member = fit.config, fit.member
     key_split, _ = jax.random.split(key)
     split = fit_rows.split_rows(key_split, model.fit.num_rows, buffer.num_added, config)
@@ -154,7 +154,7 @@ def end_epoch(fit: Fit, key: Key, model: EnsembleState, buffer: Replay) -> tuple
 
 
 def due(fit: Fit, model: EnsembleState) -> Array:
-    """Returns the number [] of the program that is due."""
+    """Returns the index [] of the next program."""
     config, now = fit.config, model.fit
     num_train = now.num_rows - fit_rows.num_holdout_rows(now.num_rows, config)
     num_minibatches = fit_rows.num_epoch_minibatches(num_train, config)
@@ -164,13 +164,13 @@ def due(fit: Fit, model: EnsembleState) -> Array:
 
 
 def _finish(config: GaussianConfig, model: EnsembleState) -> EnsembleState:
-    """Puts every member back to its best snapshot, and makes the best members elites."""
+    """Restores every member's best snapshot, and makes the best members the elites."""
     elites = jnp.argsort(model.fit.best_mse)[: config.num_elites].astype(jnp.int32)
     return model.replace(members=model.members.replace(params=model.fit.best_params), elites=elites)
 
 
 def _explained_shares(fit: Fit, split: Split, buffer: Replay, model: EnsembleState) -> Array:
-    """Returns the share [D] of each target's variance that the elites explain, once a fit has ended; zeros before."""
+    """Returns the share [D] of each target's variance that the elites explain once a fit has ended; zeros before."""
 
     def compute() -> Array:
         return fit_passes.explained_shares(fit.member, fit.encoding, split, buffer, belief(model))
@@ -188,7 +188,7 @@ def _steps_allowed(config: GaussianConfig, now: FitState) -> Array:
 
 
 def gradient_step(fit: Fit, model: EnsembleState, minibatch: Minibatch) -> tuple[EnsembleState, tuple[Array, Watched]]:
-    """Takes one step of every member and of what they share; returns each member's loss [M] too."""
+    """Takes one step of every member and of what they share; also returns each member's loss [M]."""
     share = _step_share(fit.config, model.fit.num_steps)
     update = ensemble.lift(functools.partial(_update_member, fit, share), (0, None, 0, 0, None))
     members, shared_grads, loss, gradient = update(model.members, model.shared.params, *minibatch)
@@ -208,7 +208,7 @@ def gradient_step(fit: Fit, model: EnsembleState, minibatch: Minibatch) -> tuple
 
 
 def _step_share(config: GaussianConfig, num_steps: Array) -> Array | None:
-    """Returns the share [] of the step size after `num_steps` of a fit; None: it is always whole."""
+    """Returns the factor [] of the step size after `num_steps` of a fit; None: always 1."""
     if not config.fit_decay_fraction:
         return None
     num_falling = config.fit_decay_fraction * config.fit_max_gradient_steps
@@ -218,7 +218,7 @@ def _step_share(config: GaussianConfig, num_steps: Array) -> Array | None:
 def _update_member(
     fit: Fit, share: Array | None, member: Learner, shared: PyTree, x: Array, y: Array, weights: Array
 ) -> tuple[Learner, PyTree, Array, Array]:
-    """Takes a `share` of a step of a member; returns gradients of what is shared, its loss [], its bias gradient []."""
+    """Steps a member, scaled by `share`; returns it, shared gradients, its loss [] and its bias gradient []."""
     loss, (grads, shared_grads) = jax.value_and_grad(fit.member.loss, argnums=(0, 1))(
         member.params, shared, x, y, weights
     )
@@ -226,12 +226,12 @@ def _update_member(
 
 
 def _watch_epoch(fit: Fit, mse: Array, members: Learner) -> Watched:
-    """Watches held-out errors [M], and all weights and moments, which are too many to be watched at every step."""
+    """Watches held-out errors [M], and all weights and moments, which are too many to watch at every step."""
     lifted = ensemble.lift(health.magnitude)
     quantities = {
         **health.each("{}'s held-out error", fit.names, mse),
         **health.each("a weight of {}", fit.names, lifted(members.params)),
-        # A root, for one of Adam's moments is of squared gradients.
+        # The square root, because Adam's second moment is of squared gradients.
         **health.each("a moment of Adam of {}", fit.names, jnp.sqrt(lifted(members.opt_state))),
     }
     return health.watch(quantities, unit=UNIT)

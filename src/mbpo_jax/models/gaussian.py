@@ -22,13 +22,13 @@ LOG_VAR_BOUND_WEIGHT = 0.01  # of sum(max_log_var) - sum(min_log_var) in the los
 
 
 def build(config: GaussianConfig, spec: Spec) -> WorldModel:
-    """Returns MBPO's world model: an ensemble of these networks that predicts reward and change of the observation."""
+    """Builds MBPO's world model: an ensemble of these networks that predicts reward and change of the observation."""
     encoding = encodings.forward(spec)
     return world.build(config, member(config, encoding), encoding)
 
 
 def member(config: GaussianConfig, encoding: Encoding) -> Member:
-    """Returns one network of the ensemble; members share the bounds {"max": [D], "min": [D]} of the log-variances."""
+    """Builds one network of the ensemble; members share the bounds {"max": [D], "min": [D]} of the log-variances."""
     network = GaussianMlp(encoding.num_targets, config.model_hidden_units, len(config.model_weight_decays) - 1)
 
     def init(key: Key) -> PyTree:
@@ -65,7 +65,7 @@ def loss(
     y: Array,
     weights: Array,
 ) -> Array:
-    """Returns the weighted negative log-likelihood [] of targets y [B, D] at x [B, I], and the weight penalty."""
+    """Returns the weighted negative log-likelihood [] of targets y [B, D] at x [B, I], plus the weight penalty."""
     mean, log_var = predict(network, params, bounds, x)
     nll = distributions.gaussian_nll(mean, log_var, y)
     chex.assert_equal_shape([weights, nll])
@@ -73,7 +73,7 @@ def loss(
 
 
 def weight_penalty(params: PyTree, weight_decays: tuple[float, ...]) -> Array:
-    """Returns the sum over layers of decay * |W|^2 / 2; biases are free. The heads share the last value."""
+    """Returns the sum over layers of decay * |W|^2 / 2; biases are not penalised. The heads share the last value."""
     *hidden, last = weight_decays
     decays = {f"layer_{i}": decay for i, decay in enumerate(hidden)} | {"mean": last, "log_var": last}
     present = {name: decay for name, decay in decays.items() if name in params}
@@ -81,7 +81,7 @@ def weight_penalty(params: PyTree, weight_decays: tuple[float, ...]) -> Array:
 
 
 def bounds_loss(bounds: PyTree) -> Array:
-    """Returns what holds the bounds together: 0.01 (sum max - sum min), as in the official code."""
+    """Returns the penalty that keeps the bounds close: 0.01 (sum max - sum min), as in the official code."""
     return LOG_VAR_BOUND_WEIGHT * jnp.sum(bounds["max"]) - LOG_VAR_BOUND_WEIGHT * jnp.sum(bounds["min"])
 
 

@@ -17,11 +17,11 @@ from mbpo_jax.models.gp_regression import Posterior
 from mbpo_jax.models.gp_state import GpBelief, GpConfig, GpFit, GpState, Parts
 from mbpo_jax.types import Array, Key, WorldModel
 
-LINE_SEARCH_STEPS = 10  # at most; near a maximum, float32 finds no better place in twice as many
+LINE_SEARCH_STEPS = 10  # at most; near a maximum, twice as many find no better point in float32
 
 
 def build(config: GpConfig, encoding: Encoding) -> WorldModel:
-    """Returns the world model of one process for each target."""
+    """Builds a world model with one process for each target."""
     search = optax.scale_by_zoom_linesearch(max_linesearch_steps=LINE_SEARCH_STEPS, initial_guess_strategy="one")
     parts = Parts(config, encoding, optax.lbfgs(linesearch=search))
     return WorldModel(
@@ -36,7 +36,7 @@ def build(config: GpConfig, encoding: Encoding) -> WorldModel:
 
 
 def init(parts: Parts, key: Key) -> GpState:
-    """Returns processes that have seen no row."""
+    """Returns processes that have seen no rows."""
     del key
     num_inputs, num_targets = parts.encoding.num_inputs, parts.encoding.num_targets
     size = parts.config.inducing_rows
@@ -60,7 +60,7 @@ def init(parts: Parts, key: Key) -> GpState:
 
 
 def predict(parts: Parts, belief: GpBelief, obs: Array, action: Array) -> tuple[Array, Array]:
-    """Returns mean and log-variance of the targets, [1, B, D] each, noise included: there is one model."""
+    """Returns mean and log-variance of the targets, noise included; [1, B, D] each, because there is one model."""
     at = normalizer.normalize(belief.inputs, parts.encoding.inputs(obs, action))
     lifted = ensemble.lift(regression.predict, (0, None, 0, None))
     mean, variance = lifted(belief.hyper, belief.x, belief.posterior, at)
@@ -69,7 +69,7 @@ def predict(parts: Parts, belief: GpBelief, obs: Array, action: Array) -> tuple[
 
 
 def sample(parts: Parts, key: Key, belief: GpBelief, group: Array, obs: Array, action: Array) -> tuple[Array, Array]:
-    """Draws (next_obs [B, O], reward [B]), each row by itself."""
+    """Draws (next_obs [B, O], reward [B]), independently for each row."""
     del group
     (mean,), (log_var,) = predict(parts, belief, obs, action)
     target = mean + jnp.exp(0.5 * log_var) * jax.random.normal(key, mean.shape)
@@ -77,7 +77,7 @@ def sample(parts: Parts, key: Key, belief: GpBelief, group: Array, obs: Array, a
 
 
 def expect(parts: Parts, belief: GpBelief, group: Array, obs: Array, action: Array) -> tuple[Array, Array]:
-    """Returns the (next_obs [B, O], reward [B]) that the processes expect."""
+    """Returns the processes' mean prediction (next_obs [B, O], reward [B])."""
     del group
     (mean,), _ = predict(parts, belief, obs, action)
     return parts.encoding.decode(obs, action, mean)

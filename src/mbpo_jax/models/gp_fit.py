@@ -1,7 +1,7 @@
-"""Fitting Gaussian processes: inducing rows, their evidence by L-BFGS, and the posterior by all rows.
+"""Fitting Gaussian processes: draw inducing rows, maximise their evidence by L-BFGS, condition on all rows.
 
-Rows are drawn uniformly, without replacement, as inducing rows; where they are few, all are taken. Their evidence is
-exact, and so is the posterior as long as all rows are inducing rows.
+Inducing rows are drawn uniformly, without replacement; if there are few rows, all are taken. The evidence of the
+inducing rows is exact, and so is the posterior as long as all rows are inducing rows.
 
 References: Rasmussen and Williams 2006, "Gaussian Processes for Machine Learning", sections 5.4.1 and 8.3.4.
 """
@@ -24,13 +24,13 @@ from mbpo_jax.replay import Replay
 from mbpo_jax.types import FINISHED, Array, Key, Programs, PyTree, Report, Watched
 
 MAXIMISE, FINISH = 1, 2  # programs of a fit; 0 starts it
-LEAST_RISE = 1e-3  # nats per row that the evidence of some target rises by in a call, or else the fit ends
-BLOCK_ROWS = 256  # rows that enter the posterior at once
-NOT_A_ROW = -1  # the age of an inducing row that is not used
+LEAST_RISE = 1e-3  # nats per row; the fit ends after a call in which no target's evidence rises by more
+BLOCK_ROWS = 256  # rows added to the posterior at once
+NOT_A_ROW = -1  # the age of an unused inducing row
 
 
 class InducingRows(NamedTuple):
-    """The rows that a fit goes by."""
+    """The inducing rows of a fit."""
 
     x: Array  # [M, I], scaled
     y: Array  # [D, M], scaled
@@ -45,13 +45,13 @@ def build(parts: Parts) -> Programs:
 
 
 def first_hyperparameters(parts: Parts) -> Hyperparameters:
-    """Returns what a first fit begins with, [D, ...]."""
+    """Returns the hyperparameters [D, ...] that a first fit starts from."""
     first, num_targets = regression.initial(parts.encoding.num_inputs), parts.encoding.num_targets
     return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num_targets, *leaf.shape)), first)
 
 
 def new_optimizer(parts: Parts, hyper: Hyperparameters) -> PyTree:
-    """Returns L-BFGS without a history for hyperparameters [D, ...]."""
+    """Returns the state of L-BFGS with an empty history, for hyperparameters [D, ...]."""
     return _strong(ensemble.lift(parts.optimizer.init)(hyper))
 
 
@@ -60,11 +60,11 @@ def _strong(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), tree)
 
 
-# -- the programs of a fit, and which is due -------------------------------------------------------------------------
+# -- the programs of a fit, and which one is next --------------------------------------------------------------------
 
 
 def start(parts: Parts, key: Key, model: GpState, buffer: Replay) -> tuple[GpState, Report]:
-    """Starts a fit over the rows in the buffer: their scales, and the hyperparameters to begin with."""
+    """Starts a fit over the rows in the buffer: sets their scales and the initial hyperparameters."""
     everything = Split(order=permutation.round_keys(key), num_rows=buffer.size, num_holdout=jnp.zeros((), jnp.int32))
     belief = model.belief.replace(
         inputs=fit_passes.training_moments(parts.encoding, everything, buffer),
@@ -83,7 +83,7 @@ def start(parts: Parts, key: Key, model: GpState, buffer: Replay) -> tuple[GpSta
         evidence=jnp.where(warm > cold, warm, cold),
         optimizer=new_optimizer(parts, hyper),
     )
-    # Rows do not change during a fit, so they are watched once.
+    # Rows do not change during a fit, so checking them once is enough.
     quantities = {
         "a real row": fit_passes.stored_magnitude(buffer),
         "the input normaliser": belief.inputs,
@@ -119,7 +119,7 @@ def maximise(parts: Parts, key: Key, model: GpState, buffer: Replay) -> tuple[Gp
 
 
 def finish(parts: Parts, key: Key, model: GpState, buffer: Replay) -> tuple[GpState, Report]:
-    """Ends a fit: the posterior by all rows."""
+    """Ends a fit: computes the posterior from all rows."""
     data = inducing_rows(parts, key, model, buffer)
     posterior = _posterior(parts, model, data, buffer)
     belief = model.belief.replace(posterior=posterior, x=data.x)
@@ -141,7 +141,7 @@ def finish(parts: Parts, key: Key, model: GpState, buffer: Replay) -> tuple[GpSt
 
 
 def due(parts: Parts, model: GpState) -> Array:
-    """Returns the number [] of the program that is due."""
+    """Returns the index [] of the next program."""
     more = model.fit.rising & (model.fit.iteration < parts.config.fit_max_iterations)
     return jnp.where(model.fit.running, jnp.where(more, MAXIMISE, FINISH), FINISHED)
 
@@ -154,7 +154,7 @@ def _watch(quantities: dict[str, PyTree]) -> Watched:
 
 
 def inducing_rows(parts: Parts, key: Key, model: GpState, buffer: Replay) -> InducingRows:
-    """Draws the inducing rows of a fit, without replacement; the same for all its programs, which have one key."""
+    """Draws the inducing rows of a fit, without replacement; all its programs draw the same, as they share a key."""
     index, num_rows = jnp.arange(parts.config.inducing_rows), model.fit.num_rows
     age = permutation.shuffled(permutation.round_keys(key), jnp.minimum(index, num_rows - 1), num_rows)
     x, y = scaled_rows(parts, model.belief, buffer, age)
@@ -162,7 +162,7 @@ def inducing_rows(parts: Parts, key: Key, model: GpState, buffer: Replay) -> Ind
 
 
 def scaled_rows(parts: Parts, belief: GpBelief, buffer: Replay, age: Array) -> tuple[Array, Array]:
-    """Returns scaled inputs [B, I] and targets [D, B] of the rows of these ages [B]."""
+    """Returns scaled inputs [B, I] and targets [D, B] of the rows with these ages [B]."""
     x, y = fit_rows.examples(parts.encoding, buffer, age)
     return normalizer.normalize(belief.inputs, x), normalizer.normalize(belief.targets, y).T
 
@@ -179,7 +179,7 @@ def _loss(data: InducingRows, y: Array, hyper: Hyperparameters) -> Array:
 def _iterate(
     parts: Parts, data: InducingRows, hyper: Hyperparameters, optimizer: PyTree, y: Array
 ) -> tuple[Hyperparameters, PyTree, Array, Array]:
-    """Takes an iteration for one target; returns its loss [] and the largest entry [] of its gradient, too."""
+    """Takes one iteration for one target; also returns its loss [] and its gradient's largest magnitude []."""
     loss = functools.partial(_loss, data, y)
     value, gradient = optax.value_and_grad_from_state(loss)(hyper, state=optimizer)
     updates, optimizer = parts.optimizer.update(gradient, optimizer, hyper, value=value, grad=gradient, value_fn=loss)
@@ -187,7 +187,7 @@ def _iterate(
 
 
 def _posterior(parts: Parts, model: GpState, data: InducingRows, buffer: Replay) -> Posterior:
-    """Returns the posterior of each target by all rows, which are added block by block."""
+    """Returns the posterior of each target given all rows, which are added block by block."""
     hyper, num_rows = model.belief.hyper, model.fit.num_rows
 
     def add_block(number: Array, sums: Sums) -> Sums:
@@ -207,7 +207,7 @@ def _posterior(parts: Parts, model: GpState, data: InducingRows, buffer: Replay)
 
 
 def _explained_shares(hyper: Hyperparameters, data: InducingRows) -> Array:
-    """Returns the share [D] of each target's variance that is explained at inducing rows by the others of them."""
+    """Returns the share [D] of each target's variance at inducing rows that the other inducing rows explain."""
 
     def share(hyper: Hyperparameters, y: Array) -> Array:
         rows = Rows(data.x, y, data.used)

@@ -1,10 +1,10 @@
 """Regression by one Gaussian process: a squared-exponential kernel with a length scale for each input, and noise.
 
-Everything has a static number M of inducing rows, of which those with `used` are rows of the data. The others have a
-variance of 1 and no covariance with any row, so they change no result, and data may grow without a new shape.
+All arrays have a static number M of inducing rows; those marked `used` are rows of the data. The others have a variance
+of 1 and no covariance with any row, so they change no result, and the data can grow without changing shapes.
 
-The process that is regressed on is k(x, x') plus a small nugget where both are one and the same row. So covariances can
-be factored in float32, and where all rows are inducing rows the sparse posterior is the exact one, nugget included.
+The covariance is k(x, x'), plus a small nugget where x and x' are the same row. This lets covariances be factored in
+float32, and if all rows are inducing rows, the sparse posterior equals the exact one, nugget included.
 
 References: Rasmussen and Williams 2006, "Gaussian Processes for Machine Learning", chapters 2, 5 and 8.
 """
@@ -21,13 +21,13 @@ from mbpo_jax.types import Array
 
 LIMIT = math.log(
     100.0
-)  # of the logarithm of every hyperparameter: beyond it, inputs and targets of scale 1 see no change
-NUGGET = 1e-4  # share of the signal's variance; float32 factors 1,000 rows that lie at one place with it
-FIRST_NOISE = math.log(0.1)  # of the standard deviation, where a first fit begins; the others begin at 1
+)  # bound on the logarithm of every hyperparameter; beyond it, nothing changes for inputs and targets of scale 1
+NUGGET = 1e-4  # share of the signal variance; with it, float32 can factor the covariance of 1,000 identical rows
+FIRST_NOISE = math.log(0.1)  # log of the noise's standard deviation where a first fit starts; the others start at 1
 
 
 class Hyperparameters(struct.PyTreeNode, kw_only=True):
-    """Free numbers, whose meaning `scales` gives."""
+    """Unconstrained parameters; `scales` converts them to scales and variances."""
 
     length: Array  # [I]
     signal: Array  # []
@@ -35,7 +35,7 @@ class Hyperparameters(struct.PyTreeNode, kw_only=True):
 
 
 class Scales(NamedTuple):
-    """What hyperparameters mean, in units of scaled inputs and targets."""
+    """The scales and variances of a process, in units of scaled inputs and targets."""
 
     length: Array  # [I]
     signal_variance: Array  # []
@@ -52,27 +52,27 @@ class Rows(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """What all rows say about the inducing ones, as far as they have been added."""
+    """What the rows added so far say about the inducing rows."""
 
     root: Array  # [M, M], lower: the covariance of the inducing rows is root @ root.T
     factor: Array  # [M + 1, M + 1], upper: the least-squares problem of the posterior, factored
 
 
 class Posterior(struct.PyTreeNode, kw_only=True):
-    """What predicting reads beside hyperparameters and inducing rows."""
+    """What predicting reads besides hyperparameters and inducing rows."""
 
     weights: Array  # [M]
-    known: Array  # [M, M]: |known @ k|^2 is what the rows take off the variance at a place of covariances k
+    known: Array  # [M, M]: |known @ k|^2 is by how much the rows reduce the variance at a point with covariances k
 
 
 def initial(num_inputs: int) -> Hyperparameters:
-    """Returns the hyperparameters that a first fit begins with."""
+    """Returns the hyperparameters that a first fit starts from."""
     noise = LIMIT * math.atanh(FIRST_NOISE / LIMIT)
     return Hyperparameters(length=jnp.zeros(num_inputs), signal=jnp.zeros(()), noise=jnp.asarray(noise, jnp.float32))
 
 
 def scales(hyper: Hyperparameters) -> Scales:
-    """Returns what hyperparameters mean; each scale lies between 1 / 100 and 100."""
+    """Converts hyperparameters; length scales and standard deviations lie between 1 / 100 and 100."""
     log = jax.tree.map(lambda free: LIMIT * jnp.tanh(free / LIMIT), hyper)
     signal_variance = jnp.exp(2.0 * log.signal)
     return Scales(jnp.exp(log.length), signal_variance, jnp.exp(2.0 * log.noise), NUGGET * signal_variance)
@@ -87,7 +87,7 @@ def total_noise(hyper: Hyperparameters) -> Array:
 def kernel(scale: Scales, a: Array, b: Array) -> Array:
     """Returns covariances [A, B] of the function's values at a [A, I] and b [B, I], without the nugget.
 
-    Distances are sums of squared differences: by products of matrices they would be off by more than the nugget.
+    Distances are sums of squared differences; computed by matrix products, they would be off by more than the nugget.
     """
     columns = zip((a / scale.length[None]).T, (b / scale.length[None]).T)
     distance = sum(jnp.square(one[:, None] - other[None, :]) for one, other in columns)
@@ -103,9 +103,9 @@ def evidence(hyper: Hyperparameters, rows: Rows) -> Array:
 
 @jax.custom_vjp
 def _log_density(covariance: Array, y: Array) -> Array:
-    """Returns the logarithm [] of the Gaussian density of y [M], without its constant.
+    """Returns the log-density [] of y [M] under a Gaussian, without its constant.
 
-    It is differentiated by the formula: on a CPU, derivatives through a factor take ten times as long.
+    Its derivative is in closed form: on a CPU, differentiating through the Cholesky factor takes ten times as long.
     """
     return _log_density_forward(covariance, y)[0]
 
@@ -118,7 +118,10 @@ def _log_density_forward(covariance: Array, y: Array) -> tuple[Array, tuple[Arra
 
 
 def _log_density_backward(kept: tuple[Array, Array], above: Array) -> tuple[Array, Array]:
-    """Returns half of w w' - inverse, w = inverse y. References: Rasmussen and Williams 2006, section 5.4.1."""
+    """Returns `above` times (w w' - inverse) / 2 and -w, with w = inverse y.
+
+    References: Rasmussen and Williams 2006, section 5.4.1.
+    """
     root, whitened = kept
     inverse_root = solve_triangular(root, jnp.eye(len(whitened)), lower=True)
     weights = _times(inverse_root.T, whitened)
@@ -130,7 +133,7 @@ _log_density.defvjp(_log_density_forward, _log_density_backward)
 
 
 def left_out_errors(hyper: Hyperparameters, rows: Rows) -> Array:
-    """Returns by how much [M] each target differs from its prediction by the other rows; 0 of rows that are not used.
+    """Returns the error [M] of each target's leave-one-out prediction by the other rows; 0 for unused rows.
 
     References: Rasmussen and Williams 2006, section 5.4.2.
     """
@@ -142,7 +145,7 @@ def left_out_errors(hyper: Hyperparameters, rows: Rows) -> Array:
 
 
 def _covariance(scale: Scales, x: Array, used: Array, extra: Array) -> Array:
-    """Returns the covariance [M, M] of rows with so much more variance each; the identity for those not used."""
+    """Returns the covariance [M, M] of rows, with `extra` added to each variance; the identity for unused rows."""
     covariance = jnp.where(used[:, None] & used[None, :], kernel(scale, x, x), 0.0)
     return covariance + jnp.diag(jnp.where(used, extra, 1.0))
 
@@ -151,20 +154,20 @@ def _covariance(scale: Scales, x: Array, used: Array, extra: Array) -> Array:
 
 
 def no_rows(hyper: Hyperparameters, x: Array, used: Array) -> Sums:
-    """Returns what is known of the inducing rows x [M, I], of which some are used, before any row: their covariance."""
+    """Returns the sums before any row is added: those of the prior covariance of the inducing rows x [M, I]."""
     scale, size = scales(hyper), len(used)
     root = jnp.linalg.cholesky(_covariance(scale, x, used, scale.nugget))
     return Sums(root, jnp.diag(jnp.ones(size + 1).at[size].set(0.0)))
 
 
 def add_rows(hyper: Hyperparameters, x: Array, used: Array, sums: Sums, rows: Rows, same: Array) -> Sums:
-    """Adds rows [B] to what is known of the inducing ones [M].
+    """Adds rows [B] to what is known about the inducing rows [M].
 
     With w the whitened values of the process at the inducing rows, the posterior mean minimises |w|^2 + |A w - y|^2 /
-    noise. The normal equations would square the range of A, which is too much for float32; a QR factor does not.
+    noise. The normal equations would square the condition number of A, too much for float32; a QR factor does not.
 
     Args:
-      same: [M, B], bool, which inducing row is which of the rows.
+      same: [M, B], bool, which inducing row is the same as which row.
     """
     scale = scales(hyper)
     covariance = kernel(scale, x, rows.x) + scale.nugget * same
@@ -175,7 +178,7 @@ def add_rows(hyper: Hyperparameters, x: Array, used: Array, sums: Sums, rows: Ro
 
 
 def posterior(sums: Sums, used: Array) -> Posterior:
-    """Returns the posterior by all rows that were added: a projected process, exact if all were inducing rows.
+    """Returns the posterior given all rows that were added: a projected process, exact if all were inducing rows.
 
     References: Rasmussen and Williams 2006, section 8.3.4.
     """
@@ -183,7 +186,7 @@ def posterior(sums: Sums, used: Array) -> Posterior:
     factor, target = sums.factor[:size, :size], sums.factor[:size, size]
     inverse_root = solve_triangular(sums.root, jnp.eye(size), lower=True)
     weights = _times(inverse_root.T, solve_triangular(factor, target, lower=False))
-    # Along each singular vector of the factor, a share of 1 / value^2 is left of the prior's variance.
+    # Along each singular vector of the factor, a share 1 / value^2 of the prior variance is left.
     _, values, vectors = jnp.linalg.svd(factor)
     share = jnp.maximum(1.0 - 1.0 / jnp.square(jnp.maximum(values, 1.0)), 0.0)
     known = _times(jnp.sqrt(share)[:, None] * vectors, inverse_root)
@@ -199,5 +202,5 @@ def predict(hyper: Hyperparameters, x: Array, posterior: Posterior, at: Array) -
 
 
 def _times(a: Array, b: Array) -> Array:
-    """Returns a @ b in float32, where a GPU would round what it multiplies to 10 bits."""
+    """Returns a @ b in full float32; by default, a GPU would round the factors to 10 bits."""
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)

@@ -1,4 +1,4 @@
-"""The knobs and arrays of a world model of Gaussian processes."""
+"""Knobs and state of a world model of Gaussian processes."""
 
 import dataclasses
 from typing import NamedTuple
@@ -32,7 +32,7 @@ class GpConfig:
 
 
 class GpBelief(struct.PyTreeNode, kw_only=True):
-    """What predicting reads."""
+    """The part of the state that predicting needs."""
 
     hyper: Hyperparameters  # [D, ...]
     posterior: Posterior  # [D, ...]
@@ -42,25 +42,25 @@ class GpBelief(struct.PyTreeNode, kw_only=True):
 
 
 class GpFit(struct.PyTreeNode, kw_only=True):
-    """The fit that is under way, or how the last one ended."""
+    """The state of the running fit, or of the last one at its end."""
 
     running: Array  # [], bool
     num_rows: Array  # [], int32, real rows that the fit is over
     iteration: Array  # [], int32, iterations completed
-    rising: Array  # [], bool, whether an evidence has risen in the last call
+    rising: Array  # [], bool, whether any target's evidence has risen in the last call
     evidence: Array  # [D], nats per inducing row
     optimizer: PyTree  # [D, ...]
 
 
 class GpState(struct.PyTreeNode, kw_only=True):
-    """Processes, warm: a fit begins at the hyperparameters of the last one where they explain its rows better."""
+    """Warm-started processes: a fit starts from the last one's hyperparameters where they explain its rows better."""
 
     belief: GpBelief
     fit: GpFit
 
 
 class Parts(NamedTuple):
-    """What the functions below need of a model."""
+    """The static parts of a model, passed to the functions of `gp` and `gp_fit`."""
 
     config: GpConfig
     encoding: Encoding
@@ -68,5 +68,5 @@ class Parts(NamedTuple):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Returns what the targets are called in messages."""
+        """Returns the names of the targets for messages."""
         return tuple(f"target {i}" for i in range(self.encoding.num_targets))

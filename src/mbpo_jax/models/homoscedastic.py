@@ -1,4 +1,4 @@
-"""Smooth networks for gradients through the model: a mean for each target, and a spread that is the same everywhere.
+"""Smooth networks for gradients through the model: a mean for each target, and an input-independent variance.
 
 References: DHMBPO (arXiv 2512.15439).
 """
@@ -19,13 +19,13 @@ from mbpo_jax.models.state import Belief, GaussianConfig
 from mbpo_jax.networks import SmoothMlp
 from mbpo_jax.types import Array, Key, PyTree, Spec, WorldModel
 
-NORM_EPSILONS = (1.0, 0.1, 0.01)  # of the normalisations, from the first; the last serves all that follow
-LOG_STD_PACE = 10.0  # times as fast as weights: by steps of 1e-3 a fit of 1,000 would end at a third of where it began
-MIN_LOG_STD = math.log(1e-3)  # of scaled targets: what never changes would have a likelihood without bound
+NORM_EPSILONS = (1.0, 0.1, 0.01)  # of the normalisations, in order; the last is used for all that follow
+LOG_STD_PACE = 10.0  # speed relative to the weights: 1,000 steps of 1e-3 only take a deviation to a third of its start
+MIN_LOG_STD = math.log(1e-3)  # of scaled targets; without it, the likelihood of a constant target is unbounded
 
 
 def build(config: GaussianConfig, spec: Spec) -> WorldModel:
-    """Returns an ensemble of these networks that predicts reward and change of the observation; only this has noise."""
+    """Builds an ensemble that predicts the reward and the change of the observation; only the latter is sampled."""
     encoding = encodings.forward(spec)
     network = member(config, encoding)
     return world.build(config, network, encoding)._replace(sample=functools.partial(sample, network, encoding))
@@ -34,7 +34,7 @@ def build(config: GaussianConfig, spec: Spec) -> WorldModel:
 def sample(
     member: Member, encoding: Encoding, key: Key, belief: Belief, group: Array, obs: Array, action: Array
 ) -> tuple[Array, Array]:
-    """Draws next_obs [B, O] from the elite number `group`, and returns the reward [B] that it expects."""
+    """Draws next_obs [B, O] from elite number `group`, and returns its mean reward [B]."""
     mean, log_var = world.predict_elite(member, encoding, belief, group, obs, action)
     target = mean + jnp.exp(0.5 * log_var) * jax.random.normal(key, mean.shape)
     next_obs, _ = encoding.decode(obs, action, target)
@@ -43,7 +43,7 @@ def sample(
 
 
 def member(config: GaussianConfig, encoding: Encoding) -> Member:
-    """Returns one network, with the parameters {"network", "log_std" [D] / LOG_STD_PACE}; members share nothing."""
+    """Builds one network, with parameters {"network", "log_std" [D] / LOG_STD_PACE}; members share nothing."""
     network = SmoothMlp(
         encoding.num_targets,
         config.model_hidden_units,
@@ -81,7 +81,7 @@ def loss(
     y: Array,
     weights: Array,
 ) -> Array:
-    """Returns the weighted negative log-likelihood [] of targets y [B, D] at x [B, I], and the weight penalty."""
+    """Returns the weighted negative log-likelihood [] of targets y [B, D] at x [B, I], plus the weight penalty."""
     mean, log_var = predict(network, params, shared, x)
     nll = distributions.gaussian_nll(mean, log_var, y)
     chex.assert_equal_shape([weights, nll])

@@ -1,8 +1,8 @@
-"""A world model that learns when episodes end, too, for tasks whose rule nobody has written down.
+"""A world model that also learns when episodes end, for tasks without a known termination function.
 
-A small classifier looks at (obs, action, next_obs). It learns from as many rows that ended an episode as others, and
-calls an end what lies above a threshold: the one at which precision and recall are best together (F1) on rows that it
-has not learnt from. Time limits are no ends; a data set or buffer has them apart.
+A small classifier looks at (obs, action, next_obs). It is trained on equal numbers of terminal and other rows, and
+predicts termination where its logit exceeds a threshold: the one with the best F1 score (of precision and recall) on
+held-out rows. Time limits are not terminal; data sets and buffers keep them apart.
 """
 
 import functools
@@ -23,31 +23,31 @@ from mbpo_jax.types import FINISHED, Array, Key, Programs, PyTree, Report, Spec,
 
 HIDDEN_UNITS, NUM_HIDDEN_LAYERS, LEARNING_RATE = 64, 2, 1e-3
 GRADIENT_STEPS = 500  # of a fit; parameters carry over to the next one
-BATCH_SIZE = 256  # half of it ended an episode
-HELD_OUT_ONE_IN = 5  # rows, by the order in which they were added
-JUDGED_ROWS = 4096  # held-out rows of each kind that the threshold is chosen on
-SCALE_ROWS = 4096  # rows that the inputs are scaled by
-ABOVE_ALL, MIDDLE = jnp.inf, 0.0  # thresholds of the logit where there is nothing to choose it by
+BATCH_SIZE = 256  # half of it terminal
+HELD_OUT_ONE_IN = 5  # rows, in the order in which they were added
+JUDGED_ROWS = 4096  # held-out rows of each kind on which the threshold is chosen
+SCALE_ROWS = 4096  # rows from which the scale of the inputs is measured
+ABOVE_ALL, MIDDLE = jnp.inf, 0.0  # logit thresholds where nothing was learnt, and without held-out rows to choose one
 
 
 class Ends(struct.PyTreeNode, kw_only=True):
-    """The classifier."""
+    """The termination classifier."""
 
     network: Learner
     inputs: Normalizer  # [2 O + A]
-    threshold: Array  # [], of the logit; inf: nothing is an end
+    threshold: Array  # [], of the logit; inf: nothing is terminal
 
 
 class ModelWithEnds(struct.PyTreeNode, kw_only=True):
-    """A world model and its classifier of ends."""
+    """A world model and its termination classifier."""
 
     world: PyTree
     ends: Ends
-    pending: Array  # [], bool: the world was fitted and the classifier is not yet
+    pending: Array  # [], bool: the world model was fitted, but the classifier not yet
 
 
 class BeliefWithEnds(struct.PyTreeNode, kw_only=True):
-    """What predicting reads."""
+    """The part of the state that predicting needs."""
 
     world: PyTree
     params: PyTree
@@ -56,14 +56,14 @@ class BeliefWithEnds(struct.PyTreeNode, kw_only=True):
 
 
 class Parts(NamedTuple):
-    """What the functions below need of a classifier."""
+    """The static parts of a classifier, passed to the functions below."""
 
     network: Classifier
     optimizer: optax.GradientTransformation
 
 
 def build(world: WorldModel, spec: Spec) -> WorldModel:
-    """Returns the world model with `ends`, which is fitted right after it."""
+    """Returns the world model with a classifier as its `ends`, fitted right after it."""
     parts = Parts(Classifier(HIDDEN_UNITS, NUM_HIDDEN_LAYERS), optax.adam(LEARNING_RATE))
     return WorldModel(
         init=functools.partial(init, parts, world, spec),
@@ -78,7 +78,7 @@ def build(world: WorldModel, spec: Spec) -> WorldModel:
 
 
 def init(parts: Parts, world: WorldModel, spec: Spec, key: Key) -> ModelWithEnds:
-    """Returns a model that has not been fitted; nothing is an end to it."""
+    """Returns a model that has not been fitted and never predicts termination."""
     key_world, key_ends = jax.random.split(key)
     num_inputs = 2 * spec.obs_dim + spec.action_dim
     params = parts.network.init(key_ends, jnp.zeros(num_inputs))["params"]
@@ -94,7 +94,7 @@ def init(parts: Parts, world: WorldModel, spec: Spec, key: Key) -> ModelWithEnds
 
 
 def is_end(parts: Parts, belief: BeliefWithEnds, obs: Array, action: Array, next_obs: Array) -> Array:
-    """Returns whether the steps (obs [B, O], action [B, A], next_obs [B, O]) end their episodes; bool [B]."""
+    """Returns whether the steps (obs [B, O], action [B, A], next_obs [B, O]) are terminal; bool [B]."""
     x = normalizer.normalize(belief.inputs, jnp.concatenate([next_obs, obs, action], -1))
     return _logit(parts, belief.params, x) > belief.threshold
 
@@ -114,7 +114,7 @@ def _logit(parts: Parts, params: PyTree, x: Array) -> Array:
 
 
 def _fit(parts: Parts, world: WorldModel) -> Programs:
-    """Returns the programs of the world's fit and, after them, one that fits the classifier."""
+    """Returns the programs of the world model's fit, followed by one that fits the classifier."""
     own = len(world.fit.functions)
 
     def lift(number: int) -> Callable[..., tuple[ModelWithEnds, Report]]:
@@ -136,7 +136,7 @@ def _fit(parts: Parts, world: WorldModel) -> Programs:
 
 
 def fit(parts: Parts, key: Key, ends: Ends, real: Replay) -> tuple[Ends, Report]:
-    """Fits the classifier to the rows, and chooses its threshold; learns nothing where no row ended an episode."""
+    """Fits the classifier and chooses its threshold; learns nothing unless there are training rows of both kinds."""
     key_scale, key_rows, key_held = jax.random.split(key, 3)
     scale = _examples(replay.sample(key_scale, real, (SCALE_ROWS,)))
     mean = jnp.mean(scale, 0)
@@ -174,9 +174,9 @@ def _step(parts: Parts, network: Learner, batch: tuple[Array, Array]) -> tuple[L
 def _choose(
     parts: Parts, key: Key, params: PyTree, inputs: Normalizer, kinds: "_Kinds"
 ) -> tuple[Array, dict[str, Array]]:
-    """Returns the threshold with the best F1 on held-out rows, and precision, recall and share of ends there.
+    """Returns the threshold with the best F1 on held-out rows, and precision, recall and share of terminal rows there.
 
-    Rows of both kinds are drawn in equal numbers and weighted by how many there are, so that few ends count.
+    Equal numbers of both kinds are drawn, then weighted by how many there are, so that rare terminal rows count.
     """
 
     def logits(key: Key, terminal: bool) -> Array:
@@ -189,7 +189,7 @@ def _choose(
     recall, precision = rates(ended, ended, others, num_ended, num_others)
     f1 = 2.0 * precision * recall / jnp.maximum(precision + recall, 1e-12)
     best = jnp.argmax(f1)
-    # Just below the logit of an end, so that this end counts as one; half way to the next lower logit there is.
+    # Halfway between the logit of a terminal row and the next lower logit, so that this row counts as terminal.
     below = jnp.max(
         jnp.where(jnp.concatenate([ended, others]) < ended[best], jnp.concatenate([ended, others]), -jnp.inf)
     )
@@ -204,10 +204,10 @@ def _choose(
 
 
 def rates(at: Array, ended: Array, others: Array, num_ended: Array, num_others: Array) -> tuple[Array, Array]:
-    """Returns recall and precision [C] of calling ends what has a logit of at least `at` [C].
+    """Returns recall and precision [C] of predicting termination at logits of at least `at` [C].
 
     Args:
-      ended, others: logits of rows of either kind, each sorted.
+      ended, others: logits of terminal and other rows, each sorted.
       num_ended, num_others: how many rows these stand for.
     """
     recall = 1.0 - jnp.searchsorted(ended, at) / ended.size
@@ -221,7 +221,7 @@ def _examples(rows: Transition) -> Array:
 
 
 class _Kinds:
-    """Rows in force by whether they ended an episode and whether they are held out, to be drawn from."""
+    """The buffer's valid rows, by whether they are terminal and whether they are held out, to draw from."""
 
     def __init__(self, real: Replay) -> None:
         age = jnp.arange(replay.capacity(real))
@@ -236,11 +236,11 @@ class _Kinds:
         }
 
     def count(self, terminal: bool, held_out: bool) -> Array:
-        """Returns how many there are of a kind."""
+        """Returns the number of rows of a kind."""
         return self._up_to[terminal, held_out][-1]
 
     def draw(self, key: Key, terminal: bool, held_out: bool, shape: tuple[int, ...]) -> Transition:
-        """Draws rows of a kind with replacement; the rows mean nothing where there are none."""
+        """Draws rows of a kind with replacement; if there are none, the returned rows are meaningless."""
         up_to = self._up_to[terminal, held_out]
         number = jax.random.randint(key, shape, 0, jnp.maximum(up_to[-1], 1))
         age = jnp.searchsorted(up_to, number, side="right")

@@ -1,4 +1,4 @@
-"""What a fit must know of one network of an ensemble."""
+"""What a fit must know about one network of an ensemble."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,10 +15,10 @@ class Member(NamedTuple):
     init_shared: Callable[[], PyTree]  # () -> parameters that members share; {} if there are none
     loss: Callable[[PyTree, PyTree, Array, Array, Array], Array]
     """(params, shared, x [B, I], y [B, D], weights [B] that sum to one) -> []."""
-    shared_loss: Callable[[PyTree], Array]  # (shared) -> [], counted once and not for each member
+    shared_loss: Callable[[PyTree], Array]  # (shared) -> [], counted once, not once per member
     predict: Callable[[PyTree, PyTree, Array], tuple[Array, Array]]
-    """(params, shared, x [B, I]) -> (mean, log_var) [B, D]; a log_var of -inf is no noise."""
-    metrics: Callable[[PyTree], Metrics]  # (shared) -> what a reader may want to know of it
+    """(params, shared, x [B, I]) -> (mean, log_var) [B, D]; a log_var of -inf means no noise."""
+    metrics: Callable[[PyTree], Metrics]  # (shared) -> metrics of the shared parameters
 
 
 SHARES_NOTHING: dict[str, Any] = {

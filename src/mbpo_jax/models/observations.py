@@ -1,4 +1,4 @@
-"""How single observations become inputs: angles as sine and cosine, and not at all where their value is predicted."""
+"""How single observations become inputs: angles as sine and cosine, and those predicted absolutely not at all."""
 
 import functools
 
@@ -9,12 +9,12 @@ from mbpo_jax.types import Array, Transition
 
 
 def encode_observations(encoding: Encoding, angles: tuple[int, ...] = (), absolute: tuple[int, ...] = ()) -> Encoding:
-    """Returns an encoding that treats some observations, by number, in another way.
+    """Returns an encoding that treats some observations, given by index, differently.
 
     Args:
-      angles: what is in rad; inputs have its sine and cosine, which do not jump where a turn is complete. Targets stay
-        as they are, so it is moved by the change that is predicted of it, over as many turns as may be.
-      absolute: what is predicted as it is, not as a change, and left out of the inputs; no number of `angles`.
+      angles: in rad; inputs have their sine and cosine, which do not jump at a full turn. Targets are unchanged: the
+        predicted change is added to the angle itself, over any number of turns.
+      absolute: predicted as values, not as changes, and left out of the inputs; disjoint from `angles`.
 
     References: Chua et al. 2018 (PETS), the cart-pole and the half-cheetah of kchua/handful-of-trials.
     """
@@ -47,5 +47,5 @@ def _decode(
 
 
 def _from_zero(absolute: tuple[int, ...], obs: Array) -> Array:
-    """Returns observations from which a change of these is their value."""
+    """Returns observations with these set to 0, so that their change equals their value."""
     return obs.at[..., jnp.asarray(absolute, jnp.int32)].set(0.0) if absolute else obs

@@ -1,7 +1,7 @@
 """A deterministic model of dynamics and reward, fitted to unrolled sequences of real rows, a few minibatches at a time.
 
-It works on scaled observations. What it moves is a state [B, O + L]: an observation [B, O] and what the network
-remembers [B, L]; L = 0 of a network without memory.
+It works on scaled observations. Its state [B, O + L] is an observation [B, O] and the network's memory [B, L]; L = 0
+for a network without memory.
 
 Reference: Amos et al. 2021 (SAC-SVG); the authors' code, facebookresearch/svg@ce28852, `svg/dx.py`.
 """
@@ -24,7 +24,7 @@ from mbpo_jax.replay import Replay
 from mbpo_jax.types import Array, Dynamics, Key, Metrics, PyTree, Report, Spec, Transition, Watched
 
 MLP, GRU = "mlp", "gru"
-RECURRENT_LAYERS = 2  # of a model that remembers
+RECURRENT_LAYERS = 2  # of a model with memory
 UNIT = "gradient step"
 
 
@@ -47,11 +47,11 @@ class SequenceConfig:
 
 
 class SequenceModel(NamedTuple):
-    """What the functions below need of a model."""
+    """The static parts of a model, passed to the functions below."""
 
     config: SequenceConfig
-    spec: Spec  # with a rule of ends
-    length: int  # rows of a sequence
+    spec: Spec  # with a termination function
+    length: int  # rows in a sequence
     network: Recurrent
     reward: Scalar
     optimizer: optax.GradientTransformation
@@ -59,14 +59,14 @@ class SequenceModel(NamedTuple):
 
 
 class SequenceState(struct.PyTreeNode, kw_only=True):
-    """Everything that learning and predicting read."""
+    """The full state, for learning and predicting."""
 
     dynamics: Learner
     reward: Learner
 
 
 def build(config: SequenceConfig, spec: Spec, length: int) -> SequenceModel:
-    """Returns the model of these knobs, fitted to sequences of `length` rows."""
+    """Builds the model from its config, to be fitted to sequences of `length` rows."""
     size = config.model_hidden_units, config.model_hidden_layers
     adam = optax.adam(config.model_learning_rate)
     return SequenceModel(
@@ -96,7 +96,7 @@ def init(model: SequenceModel, key: Key) -> SequenceState:
 
 
 def initial_state(model: SequenceModel, obs: Array) -> Array:
-    """Returns the states [B, O + L] of scaled observations [B, O], with nothing remembered."""
+    """Returns the states [B, O + L] of scaled observations [B, O], with an empty memory."""
     return jnp.pad(obs, ((0, 0), (0, model.network.num_recurrent_layers * model.network.hidden_units)))
 
 
@@ -113,7 +113,7 @@ def next_state(model: SequenceModel, params: PyTree, state: Array, action: Array
 
 
 def scaled_dynamics(model: SequenceModel, state: SequenceState, scale: Normalizer) -> Dynamics:
-    """Returns what moves states [B, O + L]. Rules that the task has are taken, not learnt."""
+    """Returns the dynamics of states [B, O + L], with the task's own termination and, if known, reward function."""
     assert model.spec.termination_fn is not None
     ends, reward_fn = model.spec.termination_fn, model.spec.reward_fn
 
@@ -131,7 +131,7 @@ def scaled_dynamics(model: SequenceModel, state: SequenceState, scale: Normalize
 
 
 def dynamics(model: SequenceModel, state: SequenceState, scale: Normalizer) -> Dynamics:
-    """Returns what moves observations [B, O] as they are; a model that remembers has nothing to remember here."""
+    """Returns the dynamics of unscaled observations [B, O]; a model with memory starts each step with it empty."""
     move = scaled_dynamics(model, state, scale).step_fn
 
     def step(key: Key, group: Array, obs: Array, action: Array) -> tuple[Array, Array, Array]:
@@ -147,10 +147,10 @@ def predict_reward(model: SequenceModel, params: PyTree, obs: Array, action: Arr
 
 
 def unroll(model: SequenceModel, params: PyTree, start_obs: Array, actions: Array) -> Array:
-    """Returns what is predicted [T, B, O] of actions [T, B, A] from scaled observations [B, O] on.
+    """Returns the observations [T, B, O] predicted for actions [T, B, A], starting from scaled observations [B, O].
 
-    Every step starts from the observation predicted before it, through which no gradient flows; it flows through what
-    the network remembers.
+    Every step starts from the previous prediction, through which no gradient flows; it flows through the network's
+    memory.
     """
 
     def step(state: Array, action: Array) -> tuple[Array, Array]:
@@ -190,7 +190,7 @@ def fit(
 def fit_once(
     model: SequenceModel, state: SequenceState, rows: Transition, weight: Array
 ) -> tuple[SequenceState, tuple[Metrics, Watched]]:
-    """Takes one step on sequences [T, B, ...] of scaled rows, of which those count that have weight [T, B]."""
+    """Takes one step on sequences [T, B, ...] of scaled rows, weighted by `weight` [T, B]."""
 
     def dynamics_loss(params: PyTree) -> Array:
         return loss(unroll(model, params, rows.obs[0], rows.action), rows.next_obs, weight)

@@ -1,4 +1,4 @@
-"""The knobs and arrays of a learned ensemble."""
+"""Knobs and state of a learned ensemble."""
 
 import dataclasses
 
@@ -81,7 +81,7 @@ class GaussianConfig:
 
 
 class FitState(struct.PyTreeNode, kw_only=True):
-    """Where a fit stands between its programs."""
+    """The progress of a fit between its programs."""
 
     running: Array  # [], bool
     num_rows: Array  # [], int32, real rows the fit is over
@@ -94,28 +94,28 @@ class FitState(struct.PyTreeNode, kw_only=True):
 
 
 class Belief(struct.PyTreeNode, kw_only=True):
-    """What predicting reads."""
+    """The part of the state that predicting needs."""
 
     params: PyTree  # [M, ...]
     shared: PyTree  # what members share
     inputs: Normalizer  # [I]
     elites: Array  # [E], int32, best first
-    targets: Normalizer | None = None  # [D]; None: they are learnt as they are
+    targets: Normalizer | None = None  # [D]; None: learnt unscaled
 
 
 class EnsembleState(struct.PyTreeNode, kw_only=True):
-    """An ensemble, warm: parameters and optimiser moments carry over from one fit to the next."""
+    """A warm-started ensemble: parameters and optimiser moments carry over from one fit to the next."""
 
     members: Learner  # [M, ...]
     shared: Learner  # of all members, such as the bounds of log-variances
     inputs: Normalizer  # [I]
     elites: Array  # [E], int32, best first
-    fit: FitState  # the fit that is under way, or how the last one ended
-    targets: Normalizer | None = None  # [D]; None: they are learnt as they are
+    fit: FitState  # of the running fit, or of the last one at its end
+    targets: Normalizer | None = None  # [D]; None: learnt unscaled
 
 
 def belief(model: EnsembleState) -> Belief:
-    """Returns the part of an ensemble that predicting reads."""
+    """Returns the part of an ensemble's state that predicting needs."""
     return Belief(
         params=model.members.params,
         shared=model.shared.params,

@@ -1,8 +1,8 @@
-"""Models of a task of few states and actions: tables of what followed each pair of them.
+"""Tabular models of tasks with few states and actions: tables of what followed each state-action pair.
 
 A deterministic table keeps the newest outcome of a pair. A counting one keeps the mean reward and how often each state
-followed, the maximum-likelihood model of a stochastic task. In both, what ended an episode leads to no state, so that
-nothing is bootstrapped there.
+followed, the maximum-likelihood model of a stochastic task. In both, a terminal step leads to no state, so that nothing
+is bootstrapped there.
 
 References: Sutton and Barto 2018, sections 8.2 and 8.5.
 """
@@ -20,7 +20,7 @@ DETERMINISTIC, COUNTING = "deterministic", "counting"
 
 
 class Outcome(NamedTuple):
-    """One step of the environment, by numbers of states and actions."""
+    """One step of the environment, with states and actions as indices."""
 
     state: Array  # [], int32
     action: Array  # [], int32
@@ -32,24 +32,24 @@ class Outcome(NamedTuple):
 class TableModel(NamedTuple):
     """A tabular model of O states and A actions, as pure functions. Every table has `visits`, int32 [O, A]."""
 
-    init: Callable[[int, int], PyTree]  # (O, A) -> a table of nothing
+    init: Callable[[int, int], PyTree]  # (O, A) -> an empty table
     learn: Callable[[Any, Outcome], PyTree]  # (table, outcome) -> table
     expect: Callable[[Any, Array, Array, Array], tuple[Array, Array]]
     """(table, values of states [O], state [], action []) -> (expected reward [], expected value of what follows [])."""
-    expect_all: Callable[[Any, Array], tuple[Array, Array]]  # (table, values [O]) -> the same of all pairs [O, A]
+    expect_all: Callable[[Any, Array], tuple[Array, Array]]  # (table, values [O]) -> the same for all pairs [O, A]
     leads_to: Callable[[Any, Array], Array]  # (table, state []) -> whether a pair was seen to lead there, bool [O, A]
 
 
 def build(name: str) -> TableModel:
-    """Returns the model of that name, DETERMINISTIC or COUNTING."""
+    """Returns the model with this name, DETERMINISTIC or COUNTING."""
     return {DETERMINISTIC: _NEWEST, COUNTING: _COUNTS}[name]
 
 
 def draw_pairs(key: Key, visits: Array, count: int) -> tuple[Array, Array]:
-    """Draws states uniformly among those that were visited, and actions uniformly among those taken there.
+    """Draws states uniformly among those visited, and actions uniformly among those taken there.
 
     Args:
-      visits: [O, A], of which at least one is positive.
+      visits: [O, A], at least one of them positive.
     Returns:
       (states, actions), int32 [count] each.
     """
@@ -60,7 +60,7 @@ def draw_pairs(key: Key, visits: Array, count: int) -> tuple[Array, Array]:
 
 
 def _draw(key: Key, allowed: Array) -> Array:
-    """Returns for each row of a mask [B, K] one of its true columns, drawn uniformly; [B]."""
+    """Draws one true column of each row of a mask [B, K], uniformly; [B]."""
     rank = jnp.cumsum(allowed, axis=1)  # the n-th true column is the first whose rank exceeds n
     drawn = jax.random.randint(key, rank.shape[:1], 0, rank[:, -1])
     return jnp.argmax(rank > drawn[:, None], axis=1).astype(jnp.int32)
@@ -122,7 +122,7 @@ class Counts(struct.PyTreeNode, kw_only=True):
 
     visits: Array  # [O, A], int32
     reward: Array  # [O, A], the mean
-    next_visits: Array  # [O, A, O], int32, of the visits after which the MDP went on
+    next_visits: Array  # [O, A, O], int32, only visits after which the MDP went on
 
 
 def _init_counts(num_states: int, num_actions: int) -> Counts:

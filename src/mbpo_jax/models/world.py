@@ -1,4 +1,4 @@
-"""A world model out of its parts: networks, an encoding, and the fit over both."""
+"""A world model assembled from its parts: networks, an encoding, and the fit of both."""
 
 import functools
 
@@ -16,7 +16,7 @@ from mbpo_jax.types import Array, Key, PyTree, WorldModel
 
 
 def build(config: GaussianConfig, member: Member, encoding: Encoding) -> WorldModel:
-    """Returns the world model that an ensemble of such members learns."""
+    """Builds a world model from an ensemble of such members."""
     optimizer = optax.adam(config.model_learning_rate)
     return WorldModel(
         init=functools.partial(init, config, member, encoding, optimizer),
@@ -49,7 +49,7 @@ def init(
 
 
 def predict(member: Member, encoding: Encoding, belief: Belief, obs: Array, action: Array) -> tuple[Array, Array]:
-    """Returns mean and log-variance of the targets, [M, B, D] each, by every member."""
+    """Returns every member's mean and log-variance of the targets, [M, B, D] each."""
     one = functools.partial(_predict_one, member, encoding)
     predicted: tuple[Array, Array] = ensemble.lift(one, (None, 0, None, None))(belief, belief.params, obs, action)
     return predicted
@@ -58,7 +58,7 @@ def predict(member: Member, encoding: Encoding, belief: Belief, obs: Array, acti
 def sample(
     member: Member, encoding: Encoding, key: Key, belief: Belief, group: Array, obs: Array, action: Array
 ) -> tuple[Array, Array]:
-    """Draws (next_obs [B, O], reward [B]) from the elite number `group`."""
+    """Draws (next_obs [B, O], reward [B]) from elite number `group`."""
     mean, log_var = predict_elite(member, encoding, belief, group, obs, action)
     target = mean + jnp.exp(0.5 * log_var) * jax.random.normal(key, mean.shape)
     return encoding.decode(obs, action, target)
@@ -67,7 +67,7 @@ def sample(
 def expect(
     member: Member, encoding: Encoding, belief: Belief, group: Array, obs: Array, action: Array
 ) -> tuple[Array, Array]:
-    """Returns the (next_obs [B, O], reward [B]) that the elite number `group` expects."""
+    """Returns the mean prediction (next_obs [B, O], reward [B]) of elite number `group`."""
     mean, _ = predict_elite(member, encoding, belief, group, obs, action)
     return encoding.decode(obs, action, mean)
 
@@ -75,7 +75,7 @@ def expect(
 def predict_elite(
     member: Member, encoding: Encoding, belief: Belief, group: Array, obs: Array, action: Array
 ) -> tuple[Array, Array]:
-    """Returns mean and log-variance of the targets, [B, D] each, by the elite number `group`."""
+    """Returns mean and log-variance of the targets, [B, D] each, by elite number `group`."""
     params = ensemble.member(belief.params, belief.elites[group])
     return _predict_one(member, encoding, belief, params, obs, action)
 

@@ -1,4 +1,4 @@
-"""Planners: searches for sequences of actions that know no model, no environment and no agent, but how to score.
+"""Planners: searches for action sequences that know no model, environment or agent, only a function that scores.
 
 Each file has a config and a `build`, and a row in PLANNERS; `planner` and `noise` hold what they share.
 """
@@ -29,6 +29,6 @@ CONFIG_CLASSES: dict[str, type] = {name: entry.config_class for name, entry in P
 
 
 def build(config: PlannerConfig, horizon: int, action_dim: int) -> Planner:
-    """Builds the planner that has these knobs, over sequences of `horizon` actions."""
+    """Builds the planner of this config's class, over sequences of `horizon` actions."""
     builders = {entry.config_class: entry.build for entry in PLANNERS.values()}
     return builders[type(config)](config, horizon, action_dim)

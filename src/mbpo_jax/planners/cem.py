@@ -1,4 +1,4 @@
-"""The cross-entropy method as in PETS: a Gaussian that moves to the best of what is drawn from it.
+"""The cross-entropy method as in PETS: a Gaussian that moves to the best of its own samples.
 
 References: Chua et al. 2018 (PETS); official code kchua/handful-of-trials, `dmbrl/misc/optimizers/cem.py` and
 `dmbrl/controllers/MPC.py`.
@@ -42,12 +42,12 @@ def check_elites(elite_candidates: int, num_candidates: int) -> None:
 
 
 def build(config: CemConfig, horizon: int, action_dim: int) -> Planner:
-    """Returns a planner whose plan is the mean [H, A] that its next search begins with."""
+    """Builds a planner whose plan is the mean [H, A] from which its next search starts."""
     return Planner(init=lambda: jnp.zeros((horizon, action_dim)), plan=functools.partial(plan, config))
 
 
 def plan(config: CemConfig, key: Key, start: Array, score_fn: ScoreFn) -> tuple[Array, Array]:
-    """Returns the mean [H, A] of the last iteration; and it moved one step on, with 0 for the action that is new."""
+    """Returns the mean [H, A] of the last iteration, and the same shifted by one step, with 0 as the last action."""
 
     def iterate(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         number, mean, variance = carry
@@ -68,7 +68,7 @@ def plan(config: CemConfig, key: Key, start: Array, score_fn: ScoreFn) -> tuple[
 def draw(key: Key, mean: Array, variance: Array, number: int) -> Array:
     """Draws candidates [number, H, A] in [-1, 1] around a mean [H, A].
 
-    Two standard deviations reach to the nearer bound at most, and nothing is drawn beyond them.
+    Two standard deviations reach at most to the nearer bound, and nothing is drawn beyond them.
     """
     room = (1.0 - jnp.abs(mean)) / TRUNCATION
     std = jnp.sqrt(jnp.minimum(jnp.square(room), variance))
@@ -77,7 +77,7 @@ def draw(key: Key, mean: Array, variance: Array, number: int) -> Array:
 
 
 def refine(config: CemConfig, mean: Array, variance: Array, candidates: Array, scores: Array) -> tuple[Array, Array]:
-    """Moves mean and variance [H, A] to those of the elites, but for the share that is kept of the old ones."""
+    """Moves mean and variance [H, A] towards those of the elites; `smoothing` is the share of the old ones kept."""
     elites = best(candidates, scores, config.elite_candidates)
     keep, take = config.smoothing, 1.0 - config.smoothing
     return keep * mean + take * jnp.mean(elites, 0), keep * variance + take * jnp.var(elites, 0)

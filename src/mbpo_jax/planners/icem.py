@@ -42,20 +42,20 @@ class IcemConfig:
 
 
 def num_kept(config: IcemConfig) -> int:
-    """Returns the elites that are tried again."""
+    """Returns the number of elites that are tried again."""
     return int(config.kept_fraction * config.elite_candidates)
 
 
 def num_drawn(config: IcemConfig, iteration: int) -> int:
-    """Returns the candidates that an iteration draws."""
+    """Returns the number of candidates that an iteration draws."""
     least = min(2 * config.elite_candidates, config.num_candidates)
     return max(int(config.num_candidates * config.candidate_decay**-iteration), least)
 
 
 def build(config: IcemConfig, horizon: int, action_dim: int) -> Planner:
-    """Returns a planner whose plan is the mean [H, A] of its next search and the elites [K, H, A] that it begins with.
+    """Builds a planner whose plan is the mean [H, A] and the elites [K, H, A] with which its next search starts.
 
-    The first search of an episode has plans of zeros among its candidates in their place.
+    In the first search of an episode, sequences of zeros take the elites' place.
     """
     shape = (horizon, action_dim)
     return Planner(
@@ -67,16 +67,16 @@ def build(config: IcemConfig, horizon: int, action_dim: int) -> Planner:
 def plan(
     config: IcemConfig, key: Key, start: tuple[Array, Array], score_fn: ScoreFn
 ) -> tuple[Array, tuple[Array, Array]]:
-    """Returns the best sequence [H, A] of the last iteration, and the plan of the next step.
+    """Returns the best sequence [H, A] of the last iteration, and the plan for the next step.
 
-    The mean of the last iteration is one of its candidates. Each iteration is a program of its own size.
+    The last iteration has the mean among its candidates. Iterations are unrolled, since they differ in size.
     """
     mean, kept = start
     std = jnp.full_like(mean, config.first_std)
     for i in range(config.iterations):
         key_draw, key_score = jax.random.split(jax.random.fold_in(key, i))
         drawn = draw(config, key_draw, mean, std, num_drawn(config, i))
-        if i == 0:  # what was kept of the step before has no last action
+        if i == 0:  # the elites of the previous step lack a last action
             kept = shifted(kept, drawn[: len(kept), -1])
         last = [mean[None]] if i == config.iterations - 1 else []
         candidates = jnp.concatenate([drawn, kept, *last])
@@ -87,12 +87,12 @@ def plan(
 
 
 def draw(config: IcemConfig, key: Key, mean: Array, std: Array, number: int) -> Array:
-    """Draws candidates [number, H, A] around a mean [H, A]; what lies beyond a bound is put there."""
+    """Draws candidates [number, H, A] around a mean [H, A], clipped to [-1, 1]."""
     noise = coloured(key, config.noise_exponent, (number, *mean.shape))
     return jnp.clip(mean[None] + std[None] * noise, -1.0, 1.0)
 
 
 def refine(config: IcemConfig, mean: Array, std: Array, elites: Array) -> tuple[Array, Array]:
-    """Moves mean and standard deviation [H, A] to those of the elites, but for the share that is kept of the old."""
+    """Moves mean and standard deviation [H, A] towards the elites'; `smoothing` is the share of the old ones kept."""
     keep, take = config.smoothing, 1.0 - config.smoothing
     return keep * mean + take * jnp.mean(elites, 0), keep * std + take * jnp.std(elites, 0)

@@ -1,4 +1,4 @@
-"""Model predictive path integral control: the mean of all candidates, weighted by the exponentials of their scores.
+"""Model predictive path integral control: the mean of all candidates, weighted by their exponentiated scores.
 
 References: Williams et al. 2017, "Information Theoretic MPC for Model-Based Reinforcement Learning"; the filtered noise
 is that of Nagabandi et al. 2019, "Deep Dynamics Models for Learning Dexterous Manipulation" (PDDM).
@@ -32,12 +32,12 @@ class MppiConfig:
 
 
 def build(config: MppiConfig, horizon: int, action_dim: int) -> Planner:
-    """Returns a planner whose plan is the mean [H, A] that its next search begins with."""
+    """Builds a planner whose plan is the mean [H, A] from which its next search starts."""
     return Planner(init=lambda: jnp.zeros((horizon, action_dim)), plan=functools.partial(plan, config))
 
 
 def plan(config: MppiConfig, key: Key, start: Array, score_fn: ScoreFn) -> tuple[Array, Array]:
-    """Returns the weighted mean [H, A] of the last iteration; and it moved one step on, its last action repeated."""
+    """Returns the weighted mean [H, A] of the last iteration, and the same shifted a step, its last action repeated."""
 
     def iterate(mean: Array, number: Array) -> tuple[Array, None]:
         key_draw, key_score = jax.random.split(jax.random.fold_in(key, number))
@@ -49,13 +49,13 @@ def plan(config: MppiConfig, key: Key, start: Array, score_fn: ScoreFn) -> tuple
 
 
 def draw(config: MppiConfig, key: Key, mean: Array) -> Array:
-    """Draws candidates [N, H, A] around a mean [H, A]; what lies beyond a bound is put there."""
+    """Draws candidates [N, H, A] around a mean [H, A], clipped to [-1, 1]."""
     white = config.noise_std * jax.random.normal(key, (config.num_candidates, *mean.shape))
     return jnp.clip(mean[None] + filtered(config.noise_smoothing, white), -1.0, 1.0)
 
 
 def filtered(share: float, white: Array) -> Array:
-    """Returns noise n [N, H, A] with n_t = share * white_t + (1 - share) * n_(t-1), and 0 before the first."""
+    """Returns noise n [N, H, A] with n_t = share * white_t + (1 - share) * n_(t-1), starting from 0."""
 
     def step(before: Array, new: Array) -> tuple[Array, Array]:
         noise = share * new + (1.0 - share) * before
@@ -67,5 +67,5 @@ def filtered(share: float, white: Array) -> Array:
 
 def weighted_mean(config: MppiConfig, candidates: Array, scores: Array) -> Array:
     """Returns the mean [H, A] of candidates [N, H, A], weighted by exp(score / temperature)."""
-    behind = scores - jnp.max(scores)  # before it is divided, or large scores would lose their differences
+    behind = scores - jnp.max(scores)  # before dividing, or large scores would lose their differences
     return jnp.tensordot(jax.nn.softmax(behind / config.temperature), candidates, axes=1)

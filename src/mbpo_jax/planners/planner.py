@@ -1,4 +1,4 @@
-"""What a planner is, and what planners share. Actions are in [-1, 1]."""
+"""The interface of planners, and what they share. Actions are in [-1, 1]."""
 
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
@@ -9,21 +9,21 @@ import jax.numpy as jnp
 from mbpo_jax.types import Array, Key, PyTree
 
 ScoreFn: TypeAlias = Callable[[Key, Array], Array]
-"""(key, actions [N, H, A]) -> scores [N] of N sequences of actions; higher is better. It is all that a planner knows of
+"""(key, actions [N, H, A]) -> scores [N] of N action sequences; higher is better. It is all that a planner knows about
 a task."""
-WORST = -1e30  # what a score counts as that is not finite; sums of it with others stay finite
+WORST = -1e30  # replaces scores that are not finite; sums of it with others stay finite
 
 
 class Planner(NamedTuple):
     """A search for a sequence of actions with a high score."""
 
-    init: Callable[[], PyTree]  # () -> the plan that an episode begins with
+    init: Callable[[], PyTree]  # () -> the plan with which an episode starts
     plan: Callable[[Key, PyTree, ScoreFn], tuple[Array, PyTree]]
-    """(key, plan, score_fn) -> (actions [H, A], the plan that the search of the next step begins with)."""
+    """(key, plan, score_fn) -> (actions [H, A], the plan with which the next step's search starts)."""
 
 
 def scored(score_fn: ScoreFn, key: Key, actions: Array) -> Array:
-    """Returns the scores [N] of candidates [N, H, A]; one that is not finite counts as the worst."""
+    """Returns the scores [N] of candidates [N, H, A], with WORST in place of those that are not finite."""
     scores = score_fn(key, actions)
     return jnp.where(jnp.isfinite(scores), scores, WORST)
 
@@ -35,5 +35,5 @@ def best(actions: Array, scores: Array, number: int) -> Array:
 
 
 def shifted(actions: Array, last: Array) -> Array:
-    """Moves plans [..., H, A] one step on: drops the first action, and appends `last` [..., A]."""
+    """Shifts plans [..., H, A] by one step: drops the first action and appends `last` [..., A]."""
     return jnp.concatenate([actions[..., 1:, :], last[..., None, :]], axis=-2)

@@ -1,4 +1,4 @@
-"""Random shooting: the best of many sequences of uniform actions.
+"""Random shooting: the best of many sequences of uniformly random actions.
 
 Reference: Nagabandi et al. 2018, "Neural Network Dynamics for Model-Based Deep Reinforcement Learning with Model-Free
 Fine-Tuning".
@@ -25,7 +25,7 @@ class RandomShootingConfig:
 
 
 def build(config: RandomShootingConfig, horizon: int, action_dim: int) -> Planner:
-    """Returns a planner that carries nothing over from step to step."""
+    """Builds a planner that carries nothing over from step to step."""
     return Planner(init=lambda: (), plan=functools.partial(plan, config, horizon, action_dim))
 
 

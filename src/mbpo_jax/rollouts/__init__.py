@@ -1,1 +1,1 @@
-"""What imagines: each file takes functions for the dynamics and the policy, and knows no model and no agent."""
+"""Imagination: dynamics, policies and critics are passed in as functions, and no model or agent is imported."""

@@ -1,4 +1,4 @@
-"""Steps backwards: which observation was before, as a learned model of what led to an observation tells it.
+"""Backward steps: a learned model predicts the observation from which a step led to a given one.
 
 References: Lai et al. 2020 (BMPO), section 4.
 """
@@ -7,11 +7,11 @@ from mbpo_jax.types import Array, Dynamics, Key, PyTree, TerminationFn, WorldMod
 
 
 def dynamics(world: WorldModel, belief: PyTree, ends: TerminationFn) -> Dynamics:
-    """Returns what moves rows backwards; the elites of the model take turns.
+    """Returns dynamics that move rows backwards, one version for each elite of the model.
 
     Args:
       world: a model of `encoding.backward`.
-      ends: the task's rule of ends.
+      ends: the task's termination function.
     """
 
     def step(key: Key, group: Array, obs: Array, action: Array) -> tuple[Array, Array, Array]:
@@ -24,8 +24,8 @@ def dynamics(world: WorldModel, belief: PyTree, ends: TerminationFn) -> Dynamics
 def is_impossible(ends: TerminationFn, before: Array, action: Array, obs: Array) -> Array:
     """Returns where no step can have led from `before` [B, O] to `obs`, from which the episode went on; bool [B].
 
-    An episode would have ended at `before`, or with the step itself. Rules are functions of a step, and none that leads
-    to `before` is known, so that they are asked of one that stays there: right for all rules that look at where steps
-    lead, as those of `terminations` do.
+    The episode would have ended at `before`, or with the step itself. A termination function takes a whole step, and
+    the one that led to `before` is unknown, so it is given one that stays there. This is right for all that only look
+    at where a step leads, as those of `terminations` do.
     """
     return ends(before, action, before) | ends(before, action, obs)

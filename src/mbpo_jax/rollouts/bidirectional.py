@@ -1,4 +1,4 @@
-"""Branched rollouts in both directions: from each start some steps back and some ahead, all in one buffer.
+"""Branched rollouts in both directions: from each start, some steps back and some ahead, all in one buffer.
 
 References: Lai et al. 2020 (BMPO), Algorithm 1.
 """
@@ -15,30 +15,30 @@ from mbpo_jax.types import Array, Dynamics, Key, Metrics, PolicyFn, Report, Watc
 
 
 class Rollouts(struct.PyTreeNode, kw_only=True):
-    """Where a round of either direction stands between its steps, or how the last one ended."""
+    """The progress of a round in both directions between its steps, or the state in which the last one ended."""
 
     backward: Rollout
     forward: Rollout
 
 
 class Direction(NamedTuple):
-    """What acts and what moves. Backwards, actions are those that led to an observation."""
+    """Policy and dynamics of a direction. Backwards, actions are those that led to an observation."""
 
     policy_fn: PolicyFn
     dynamics: Dynamics
 
 
 def empty(num_starts: int, obs_dim: int) -> Rollouts:
-    """Returns the state where no round has run yet."""
+    """Returns the state before any round has run."""
     return Rollouts(backward=branched.empty(num_starts, obs_dim), forward=branched.empty(num_starts, obs_dim))
 
 
 def start(start_obs: Array, num_back: Array, num_ahead: Array, limit: Array) -> tuple[Rollouts, Watched]:
-    """Starts a round of both directions from every state [B, O].
+    """Starts a round in both directions from every state [B, O].
 
     Args:
-      num_back, num_ahead: [], int, steps in either direction.
-      limit: [], int, rows that may be in force in the buffer.
+      num_back, num_ahead: [], int, steps in each direction.
+      limit: [], int, most rows that the buffer may keep.
     """
     backward, watched = branched.start(start_obs, num_back, limit)
     forward, _ = branched.start(start_obs, num_ahead, limit)
@@ -46,17 +46,17 @@ def start(start_obs: Array, num_back: Array, num_ahead: Array, limit: Array) -> 
 
 
 def is_running(rollouts: Rollouts) -> Array:
-    """Returns whether either direction has a step left to do; bool []."""
+    """Returns whether either direction has steps left; bool []."""
     return branched.is_running(rollouts.backward) | branched.is_running(rollouts.forward)
 
 
 def step(
     key: Key, backward: Direction, forward: Direction, buffer: Replay, rollouts: Rollouts, max_block_rows: int
 ) -> tuple[Replay, Rollouts, Report]:
-    """Moves all living rows of either direction that has steps left by one, and adds the transitions to the buffer.
+    """Moves all live rows by one step in each direction that has steps left, and adds the transitions to the buffer.
 
     Args:
-      key: that of the round.
+      key: the round's key.
     """
     key_back, key_ahead = jax.random.split(key)
     buffer, back, watched_back = branched.step(key_back, *backward, buffer, rollouts.backward, max_block_rows)
@@ -67,7 +67,7 @@ def step(
 
 
 def metrics(rollouts: Rollouts, buffer: Replay) -> Metrics:
-    """Returns what a reader wants to know of a round; true once it has finished. Steps ahead have no prefix."""
+    """Returns the metrics of a round; final once it has finished. Those of forward steps have no prefix."""
     back = branched.metrics(rollouts.backward, buffer)
     ahead = branched.metrics(rollouts.forward, buffer)
     tally = rollouts.backward.tally

@@ -1,11 +1,10 @@
-"""Branched rollouts: short imagined trajectories from many real states, all steps of them kept.
+"""Branched rollouts: short imagined trajectories from many real states, with all their steps kept.
 
-A round starts, and goes on by one step at a time. What is under way is an array of states and a few numbers, so that
-a round can be several compiled calls of bounded length; `roll_out` is all of them in one.
+A round starts, and advances one step at a time. Its state is an array of observations and a few numbers, so that a
+round can be several compiled calls of bounded length; `roll_out` is all of them in one.
 
-Rows are worked on in blocks that stay in a core's cache. Those that have ended are taken out, so nothing is ever
-computed for them, and each block is predicted by one of the equally likely dynamics only, so no prediction is thrown
-away either.
+Rows are processed in blocks that stay in a core's cache. Rows that have ended are removed, so nothing is computed for
+them, and each block is predicted by only one of the equally likely dynamics, so no prediction is thrown away.
 
 References: Janner et al. 2019 (MBPO), Algorithm 2.
 """
@@ -23,42 +22,42 @@ UNIT = "rollout step"  # as `health` counts them
 
 
 class Tally(struct.PyTreeNode, kw_only=True):
-    """Holds counts of a round so far, and the rewards of the rows that were stored."""
+    """Holds the counts of a round so far, and the rewards of the stored rows."""
 
     num_stored: Array  # [], int32
-    num_terminal: Array  # [], int32, of them those that end; backwards: rows that were not stored, as no step can be
-    num_dropped: Array  # [], int32, rows that were not stored: their action or prediction is not finite, or exploded
+    num_terminal: Array  # [], int32, stored rows that are terminal; backwards: impossible steps, which are not stored
+    num_dropped: Array  # [], int32, rows not stored because their action or prediction is not finite, or exploded
     reward_sum: Array  # []
     reward_min: Array  # []
     reward_max: Array  # []
 
 
 class Rollout(struct.PyTreeNode, kw_only=True):
-    """Where a round of rollouts stands between its steps, or how the last one ended."""
+    """The progress of a round of rollouts between its steps, or the state in which the last one ended."""
 
-    obs: Array  # [B, O], the states to go on from: those of the first `num_alive` rows
+    obs: Array  # [B, O], the states to continue from, in the first `num_alive` rows
     num_alive: Array  # [], int32
     step: Array  # [], int32, steps done
-    length: Array  # [], int32, steps to do
-    limit: Array  # [], int32, rows that may be in force in the buffer
+    length: Array  # [], int32, steps of the whole round
+    limit: Array  # [], int32, most rows that the buffer may keep
     tally: Tally
 
 
 class _Progress(struct.PyTreeNode, kw_only=True):
-    """Where one step of a round stands between its blocks."""
+    """The progress of one step of a round between its blocks."""
 
     buffer: Replay
     tally: Tally
-    next_obs: Array  # [B + block rows, O], the states after this step, as far as they are known
+    next_obs: Array  # [B + block rows, O], the states after this step, as far as computed
     num_next: Array  # [], int32
     action_size: Array  # [], largest magnitude among the actions of this step
-    prediction_size: Array  # [], and among the predicted states and rewards
+    prediction_size: Array  # [], the same for the predicted states and rewards
 
 
 def empty(num_starts: int, obs_dim: int) -> Rollout:
-    """Returns the state where no round has run yet."""
+    """Returns the state before any round has run."""
 
-    def zero() -> Array:  # each an array of its own: one in two leaves could not be donated
+    def zero() -> Array:  # a separate array each time: one shared by two leaves could not be donated
         return jnp.zeros((), jnp.int32)
 
     return Rollout(
@@ -91,28 +90,28 @@ def start(start_obs: Array, length: Array, limit: Array) -> tuple[Rollout, Watch
 
 
 def is_running(rollout: Rollout) -> Array:
-    """Returns whether there is a step left to do and a row left to move; bool []."""
+    """Returns whether there are steps left and rows left to move; bool []."""
     return (rollout.step < rollout.length) & (rollout.num_alive > 0)
 
 
 def step(
     key: Key, policy_fn: PolicyFn, dynamics: Dynamics, buffer: Replay, rollout: Rollout, max_block_rows: int
 ) -> tuple[Replay, Rollout, Watched]:
-    """Moves every living row by one step, and adds the transitions to the buffer. Moves none if no round is running.
+    """Moves every live row by one step, and adds the transitions to the buffer. Moves none if no round is running.
 
-    The rows are shuffled and dealt out to the versions of the dynamics in equal shares; those that are left over go to
-    a random version each. A share is moved in blocks of rows.
+    The rows are shuffled and dealt to the versions of the dynamics in equal shares; leftover rows go to a random
+    version each. A share is moved in blocks of rows.
 
     Args:
-      key: that of the round; each step folds in its number.
+      key: the round's key; each step folds in its number.
     """
     num_rows, num_groups = rollout.obs.shape[0], dynamics.num_groups
     num_moving = jnp.where(is_running(rollout), rollout.num_alive, 0)
     block_rows = min(max_block_rows, -(-num_rows // num_groups))
     key_order, key_turn, key_step = jax.random.split(jax.random.fold_in(key, rollout.step), 3)
     order = permutation.round_keys(key_order)
-    share, num_larger = jnp.divmod(num_moving, num_groups)  # so many groups have a row more
-    turn = jax.random.randint(key_turn, (), 0, num_groups)  # which these are
+    share, num_larger = jnp.divmod(num_moving, num_groups)  # num_larger groups have one row more
+    turn = jax.random.randint(key_turn, (), 0, num_groups)  # which groups these are
 
     def move_share(number: Array, progress: _Progress) -> _Progress:
         group = (number + turn) % num_groups
@@ -131,12 +130,12 @@ def step(
             )
             return _store(progress, moved, ends, place < end, rollout.limit, dynamics.backward)
 
-        # Blocks beyond the end of the share, which batched seeds with fewer rows go through, store nothing.
+        # Blocks beyond the end of the share, which occur in batched seeds with fewer rows, store nothing.
         return jax.lax.fori_loop(0, batching.largest(-(-(end - first) // block_rows)), move_block, progress)
 
     progress = jax.lax.fori_loop(0, num_groups, move_share, _no_progress(buffer, rollout, block_rows))
     all_dropped = (num_moving > 0) & (progress.tally.num_stored == rollout.tally.num_stored)
-    # Single predictions that explode are dropped and counted.
+    # Exploded predictions are dropped and counted; they count as a fault only if nothing was stored.
     prediction_size = jnp.where(all_dropped, progress.prediction_size, 0.0)
     watched = _watch_step(progress.action_size, prediction_size, rollout)
     rollout = rollout.replace(
@@ -155,15 +154,15 @@ def roll_out(
     limit: Array,
     max_block_rows: int,
 ) -> tuple[Replay, Report]:
-    """Rolls every start state `length` steps ahead, or to its end, and adds all transitions to the buffer.
+    """Rolls every start state `length` steps ahead, or until it terminates, and adds all transitions to the buffer.
 
     Args:
       start_obs: [B, O].
       length: [], int, steps; may be traced.
-      limit: [], int, rows that may be in force in the buffer; may be traced.
-      max_block_rows: rows that are moved together; a choice of speed and, through the order of draws, of noise.
+      limit: [], int, most rows that the buffer may keep; may be traced.
+      max_block_rows: rows that are moved together; affects speed and, through the order of draws, the noise.
     Returns:
-      The buffer, and a report of what was imagined in all steps.
+      The buffer, and a report over all steps.
     """
     Round = tuple[Replay, Rollout, Watched]
 
@@ -182,7 +181,7 @@ def roll_out(
 
 
 def metrics(rollout: Rollout, buffer: Replay) -> Metrics:
-    """Returns what a reader wants to know of a round; true once it has finished."""
+    """Returns the metrics of a round; final once it has finished."""
     tally = rollout.tally
     return {
         "transitions": tally.num_stored,
@@ -210,10 +209,10 @@ def _no_progress(buffer: Replay, rollout: Rollout, block_rows: int) -> _Progress
 def _store(
     progress: _Progress, moved: Transition, ends: Array, inside: Array, limit: Array, backward: bool
 ) -> _Progress:
-    """Stores those of the rows `moved` that are `inside` and usable, and keeps the survivors to go on from.
+    """Stores the rows of `moved` that are `inside` and usable, and keeps the survivors to continue from.
 
     Args:
-      backward: whether the rows were moved backwards: they are turned round, and those that end are not stored.
+      backward: whether the rows were moved backwards: they are stored in time order, and impossible ones are not.
     """
     action_size = health.magnitude(moved.action, keep=1)
     prediction_size = health.magnitude((moved.next_obs, moved.reward), keep=1)
@@ -221,7 +220,7 @@ def _store(
     kept, alive = inside & usable, inside & usable & ~ends
     stored = alive if backward else kept
     num_stored, num_alive = jnp.sum(stored), jnp.sum(alive)
-    # Survivors first, then the rows that end here, then those that do not count.
+    # Survivors first, then the other rows that are stored, then the rest.
     ended = kept & ends
     target = jnp.where(alive, jnp.cumsum(alive) - 1, num_alive + jnp.cumsum(ended) - 1)
     target = jnp.where(stored, target, num_stored + jnp.cumsum(~stored) - 1)
@@ -233,7 +232,7 @@ def _store(
     tally, reward = progress.tally, moved.reward
     return _Progress(
         buffer=replay.add(progress.buffer, rows, num_stored, limit),
-        # What lies behind the survivors is overwritten by the next block, or never read.
+        # Anything after the survivors is overwritten by the next block, or never read.
         next_obs=jax.lax.dynamic_update_slice_in_dim(progress.next_obs, reached, progress.num_next, 0),
         num_next=progress.num_next + num_alive,
         action_size=jnp.maximum(progress.action_size, jnp.max(jnp.where(inside, action_size, 0.0))),

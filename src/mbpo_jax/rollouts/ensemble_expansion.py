@@ -1,4 +1,4 @@
-"""Targets that weigh expansions of different length by how well models, rewards and critics agree on them.
+"""Targets that weight value expansions of different lengths by how well dynamics, rewards and critics agree on them.
 
 References: Buckman et al. 2018, "Sample-Efficient Reinforcement Learning with Stochastic Ensemble Value Expansion"
 (STEVE).
@@ -26,12 +26,12 @@ def expand(
     state: PyTree,
     batch: Transition,
 ) -> Regression:
-    """Returns targets of real rows [B]: means of the candidates of each length, weighted over lengths.
+    """Returns targets for real rows [B]: the mean candidates of each length, weighted over lengths.
 
-    With the first six given it is a `Learning.regression`.
+    With the first six arguments bound, it is a `Learning.regression`.
 
     Args:
-      dynamics: without noise, else it would pass for disagreement.
+      dynamics: without noise, which would look like disagreement.
       state: of the agent.
     """
     found = candidates(dynamics, agent, num_steps, discount, key, state, batch)
@@ -45,10 +45,10 @@ def expand(
 def candidates(
     dynamics: Dynamics, agent: Agent, num_steps: int, discount: float, key: Key, state: PyTree, batch: Transition
 ) -> Array:
-    """Returns targets [H + 1, K, B] of real rows [B] after 0 to H imagined steps.
+    """Returns candidate targets [H + 1, K, B] for real rows [B], with 0 to H imagined steps.
 
-    There are K = E * E * M of each length: each of the E versions of the dynamics moves a path of states, each tells
-    the rewards along it, and each of the M critics judges where it ends.
+    There are K = E * E * M of each length: each of the E versions of the dynamics generates a path of states, each
+    predicts the rewards along every path, and each of the M target critics values its last state.
     """
     assert agent.critic is not None
     critic, versions = agent.critic, jnp.arange(dynamics.num_groups)
@@ -74,11 +74,11 @@ def candidates(
 
 
 def length_weights(variance: Array, weighting: str, td_lambda: float) -> Array:
-    """Returns weights of candidates by length, which sum to one for each row.
+    """Returns the weights of each length, which sum to one for each row.
 
     Args:
       variance: [H + 1, B], over the candidates of a length.
-      weighting: by the inverse of that variance, or without it: all on the last length, all equal, or as TD(lambda).
+      weighting: by inverse variance, or regardless of it: all on the last length, all equal, or as in TD(lambda).
     Returns:
       [H + 1, B].
     """

@@ -1,8 +1,8 @@
-"""The gradient of an episode's return, backwards along the episode itself: the backward recursion of SVG(inf).
+"""The gradient of an episode's return, computed backwards along the episode itself: the recursion of SVG(inf).
 
 Reference: Heess et al. 2015, "Learning Continuous Control Policies by Stochastic Value Gradients", the recursions for
-v_s and v_theta. Policy and model are taken at the real states, with the noise that explains what happened there: what
-is differentiated is an episode that took place.
+v_s and v_theta. Policy and model are evaluated at the real states, with the noise that explains what happened there, so
+that the gradient is that of an episode that took place.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from mbpo_jax.types import Array, PyTree
 
 NoisyStep = Callable[[PyTree, Array, PyTree], tuple[Array, Array]]
-"""(theta, obs [O], noise) -> (reward [], next_obs [O]): one step of a policy in a model, whose noise is given."""
+"""(theta, obs [O], noise) -> (reward [], next_obs [O]): one step of a policy in a model, with given noise."""
 
 
 def backward(
@@ -21,15 +21,15 @@ def backward(
 ) -> tuple[PyTree, Array]:
     """Returns the gradient of the discounted return with respect to theta, and to the first state.
 
-    With policy pi and model f at state s and action a of a step, and v' what the next step has given,
+    With policy pi and model f at state s and action a of a step, and v' from the next step,
 
         v_s     = r_s + r_a pi_s + discount v_s' (f_s + f_a pi_s)
         v_theta = r_a pi_theta + discount (v_s' f_a pi_theta + v_theta')
 
     Args:
       obs: [T, O], real states, in order.
-      noise: [T, ...], of policy and model, by which `step` leads from each state to the next.
-      inside: [T], bool, which rows are of the episode; the others may stand anywhere, and count as if there were none.
+      noise: [T, ...], of policy and model, with which `step` leads from each state to the next.
+      inside: [T], bool, which rows belong to the episode; the others may be anywhere and are ignored.
     """
 
     def back(after: tuple[PyTree, Array], row: tuple[Array, PyTree, Array]) -> tuple[tuple[PyTree, Array], None]:

@@ -1,6 +1,6 @@
-"""What actions are worth by a model: rewards of a few imagined steps that begin with them, and a value after these.
+"""The value of actions under a model: rewards of a few imagined steps that begin with them, and a value after these.
 
-References: Lai et al. 2020 (BMPO), which acts so in the environment.
+References: Lai et al. 2020 (BMPO), which acts this way in the environment.
 """
 
 from collections.abc import Callable
@@ -24,11 +24,11 @@ def returns(
 ) -> Array:
     """Returns sum_(t < H) discount^t r_t + discount^H V(s_H) [N] of imagined paths of H steps, all from one state [O].
 
-    A path that ends earns nothing more, and has no value after it; one that explodes counts as `particles.FAILED`. Each
-    step of each path is made by a version of the dynamics drawn by chance.
+    A terminated path earns nothing more and has no value after it; one that explodes counts as `particles.FAILED`.
+    Paths are dealt to the versions of the dynamics anew at each step.
 
     Args:
-      policy: (obs [N, O]) -> action [N, A] of all steps but the first.
+      policy: (obs [N, O]) -> action [N, A] for all steps but the first.
       value: (obs [N, O]) -> [N].
       num_steps: H, 1 or more.
       actions: [N, A], the first.

@@ -1,8 +1,8 @@
-"""Scores of sequences of actions: mean sums of rewards over particles that all begin in one state.
+"""Scores of action sequences: the sum of rewards, averaged over particles that all start in one state.
 
-Particles are dealt to the versions of the dynamics, so that none is computed that is not used. All candidates are dealt
-alike: each is moved by every version in equal shares, which compares them better than chance would, and only a few
-numbers are permuted.
+Particles are dealt to the versions of the dynamics, so that no prediction goes unused. All candidates are dealt alike:
+every version moves an equal share of each candidate's particles, which compares candidates better than random dealing
+would, and only a few indices are permuted.
 
 Reference: Chua et al. 2018 (PETS), section 5.
 """
@@ -13,16 +13,17 @@ import jax.numpy as jnp
 from mbpo_jax import health
 from mbpo_jax.types import Array, Dynamics, Key
 
-FAILED = -1e6  # sum of rewards of a particle whose prediction exploded, as in PETS's official code
+FAILED = -1e6  # return of a particle whose prediction exploded, as in PETS's official code
 
 Carry = tuple[Array, Array, Array, Array]  # obs [P, N, O]; total [P, N]; alive, exploded bool [P, N]
 Moved = tuple[Array, Array, Array]  # next_obs [P, N, O], reward [P, N], ends bool [P, N]
 
 
 def score(dynamics: Dynamics, start_obs: Array, num_particles: int, redeal: bool, key: Key, actions: Array) -> Array:
-    """Returns the mean over P particles of the sum of rewards [N] of candidates [N, H, A], from one state [O] on.
+    """Returns the sum of rewards [N] of candidates [N, H, A] from one state [O], averaged over P particles.
 
-    With all but the last two given it is a `planners.planner.ScoreFn`. A particle that has ended earns nothing more.
+    With all but the last two arguments bound, it is a `planners.planner.ScoreFn`. A terminated particle earns nothing
+    more.
 
     Args:
       num_particles: of each candidate; a multiple of `dynamics.num_groups`.
@@ -54,7 +55,7 @@ def score(dynamics: Dynamics, start_obs: Array, num_particles: int, redeal: bool
 
 
 def _move(key: Key, dynamics: Dynamics, order: Array, obs: Array, action: Array) -> Moved:
-    """Moves obs [P, N, O] by action [N, A]; particles are dealt to the versions in the order [P]."""
+    """Moves obs [P, N, O] by action [N, A]; particles are dealt to the versions in this order [P]."""
     num_particles, num_candidates, obs_dim = obs.shape
     share = num_particles // dynamics.num_groups
     dealt = obs[order].reshape(dynamics.num_groups, share * num_candidates, obs_dim)

@@ -1,4 +1,4 @@
-"""Losses of an actor whose gradient goes through the model: that of what the model imagines of its actions.
+"""An actor loss whose gradient goes through the model, along the trajectories imagined from the actor's actions.
 
 References: Clavera et al. 2020 (MAAC); Amos et al. 2021 (SAC-SVG); Heess et al. 2015 (SVG).
 """
@@ -20,17 +20,16 @@ def actor_loss(
     state: PyTree,
     batch: Transition,
 ) -> tuple[Array, Array]:
-    """Returns minus the mean value [] of the states of a batch, and the log-probability [B] of the first actions there.
+    """Returns minus the mean value [] of a batch's states, and the log-probability [B] of the first actions there.
 
-    The value sums the rewards of `num_steps` imagined steps of the actor with the bonuses of its actions, and the
-    smallest critic's value after them, if a row has not ended before. With 0 steps it is the loss of an agent without a
-    model.
+    The value sums the rewards and bonuses of `num_steps` imagined steps of the actor, and the smallest critic's value
+    after them, unless the row has ended before. With 0 steps it is the loss of an agent without a model.
 
-    With the first four given it is a `Learning.actor_loss`.
+    With the first four arguments bound, it is a `Learning.actor_loss`.
 
     Args:
-      actor: what the loss is of.
-      state: of the agent, whose critics and temperature are taken as they are.
+      actor: whose loss it is.
+      state: of the agent, whose critics and temperature are used without change.
     """
     assert agent.draw is not None and agent.critic is not None
     draw, critic = agent.draw, agent.critic

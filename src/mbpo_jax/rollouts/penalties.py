@@ -1,4 +1,4 @@
-"""How unsure an ensemble is of a step: what offline algorithms subtract from imagined rewards.
+"""Measures of an ensemble's uncertainty about a step, which offline algorithms subtract from imagined rewards.
 
 Each maps the predictions of all members, mean and log-variance [M, B, D] of the targets, to [B].
 """
@@ -11,7 +11,7 @@ from mbpo_jax.types import Array, Dynamics, Key, Metrics, PyTree, Transition, Wo
 
 
 def largest_std_norm(mean: Array, log_var: Array) -> Array:
-    """Returns max_m |std_m| [B], of reward and change of state together: the paper's. mean, log_var: [M, B, D]."""
+    """Returns max_m |std_m| [B], over reward and change of state: the paper's penalty. mean, log_var: [M, B, D]."""
     return jnp.max(jnp.sqrt(jnp.sum(jnp.exp(log_var), axis=-1)), axis=0)
 
 
@@ -21,7 +21,7 @@ def largest_variance_sum(mean: Array, log_var: Array) -> Array:
 
 
 def disagreement(mean: Array, log_var: Array) -> Array:
-    """Returns max_m |mean_m - mean of all| [B]: what members do not agree on, whatever noise they expect."""
+    """Returns max_m |mean_m - mean of all| [B]: how far members disagree, whatever noise they predict."""
     return jnp.max(jnp.sqrt(jnp.sum(jnp.square(mean - jnp.mean(mean, axis=0)), axis=-1)), axis=0)
 
 
@@ -34,7 +34,7 @@ PENALTIES: dict[str, Callable[[Array, Array], Array]] = {
 
 
 def compare(penalty: str, world: WorldModel, belief: PyTree, rows: Transition, action: Array) -> Metrics:
-    """Returns the penalty of `action` [B, A] in the states of rows of the data [B, ...], and of what was done there."""
+    """Returns the penalty of `action` [B, A] in the states of data rows [B, ...], and that of the recorded actions."""
     chosen = PENALTIES[penalty](*world.predict(belief, rows.obs, action))
     recorded = PENALTIES[penalty](*world.predict(belief, rows.obs, rows.action))
     return {
@@ -45,7 +45,7 @@ def compare(penalty: str, world: WorldModel, belief: PyTree, rows: Transition, a
 
 
 def penalise(dynamics: Dynamics, world: WorldModel, belief: PyTree, penalty: str, weight: float) -> Dynamics:
-    """Returns dynamics whose reward is that of `dynamics` less weight times the penalty (Yu et al. 2020, Eq. 9)."""
+    """Returns `dynamics` with the reward reduced by weight times the penalty (Yu et al. 2020, Eq. 9)."""
     if penalty == NO_PENALTY or weight == 0.0:
         return dynamics
 

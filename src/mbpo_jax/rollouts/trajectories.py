@@ -1,7 +1,7 @@
-"""Imagined trajectories of static length, all states of them kept: for targets, actor losses, scores and studies.
+"""Imagined trajectories of static length, with all their states kept: for targets, actor losses, scores and studies.
 
-Differentiable with respect to start states, actions and whatever the dynamics close over. `branched.py` is the fast way
-to fill a buffer.
+They are differentiable with respect to start states, actions and whatever the dynamics close over. `branched.py` is the
+fast way to fill a buffer.
 """
 
 from collections.abc import Callable
@@ -14,17 +14,17 @@ from mbpo_jax import health
 from mbpo_jax.types import Array, Dynamics, Key, PyTree
 
 ChooseFn = Callable[[Key, Array, Array], tuple[Array, PyTree]]
-"""(key, step [], obs [B, O]) -> (action [B, A], what else is to be kept of the choice: arrays [B, ...], or ())."""
+"""(key, step [], obs [B, O]) -> (action [B, A], anything else to keep about the choice: arrays [B, ...], or ())."""
 Moved = tuple[Array, Array, Array]  # next_obs [B, O], reward [B], ends bool [B]
 
 
 class Trajectory(struct.PyTreeNode, kw_only=True):
-    """Holds trajectories of B rows over H steps. A row that has ended, or whose prediction exploded, stays there."""
+    """Trajectories of B rows over H steps. A row that has ended, or whose prediction exploded, stays where it is."""
 
     obs: Array  # [H + 1, B, O]
     action: Array  # [H, B, A]
     reward: Array  # [H, B], 0 after the end
-    chosen: PyTree  # [H, B, ...], what `choose` returned beside the actions
+    chosen: PyTree  # [H, B, ...], what `choose` returned besides the actions
     alive: Array  # [H, B], bool, whether the row took this step
     survives: Array  # [B], bool, whether the row has neither ended nor exploded
     exploded: Array  # [B], bool, whether it stopped because a prediction was not finite or beyond `health.LIMIT`
@@ -39,11 +39,11 @@ def unroll(
     redeal: bool = True,
     past_end: bool = False,
 ) -> Trajectory:
-    """Moves rows [B, O] `num_steps` on. Every version of the dynamics moves an equal share of them.
+    """Moves rows [B, O] `num_steps` ahead. Every version of the dynamics moves an equal share of them.
 
     Args:
       redeal: whether rows are dealt to the versions anew at each step (TS1), or once for the trajectory (TSinf).
-      past_end: whether rows go on where the termination function would end them.
+      past_end: whether rows continue past where the termination function would end them.
     References: Chua et al. 2018 (PETS), section 4.1; Janner et al. 2019 (MBPO), Appendix C, deals anew.
     """
     num_rows = start_obs.shape[0]

@@ -1,4 +1,4 @@
-"""Targets of critics that go a few imagined steps on before they ask a critic.
+"""Critic targets that take a few imagined steps before they bootstrap from a critic.
 
 References: Feinberg et al. 2018, "Model-Based Value Expansion for Efficient Model-Free Reinforcement Learning".
 """
@@ -23,19 +23,19 @@ def expand(
 ) -> Regression:
     """Returns the targets of real rows [B], and of the imagined steps that follow them.
 
-    From every next state of the batch, `num_steps` steps are imagined with the actions of the agent's targets. A row
-    regresses on the rewards from it to the end of the imagined steps, and on the smallest target value there: of t
-    steps before the end, that value is discounted t times (TD-k), where the paper's equation prints the same power for
-    all.
+    From every next state of the batch, `num_steps` steps are imagined with the actions of the agent's targets. A row's
+    target is the discounted rewards from it to the end of the imagined steps, plus the smallest target critic's value
+    there. That value is discounted t times for a row t steps before the end (TD-k); the paper's equation prints the
+    same power for all.
 
-    With the first five given it is a `Learning.regression`.
+    With the first five arguments bound, it is a `Learning.regression`.
 
     Args:
-      regress_on_imagined: whether the imagined steps are rows, too, so that critics learn where they are asked
-        (the paper's TD-k trick), or the real rows alone.
+      regress_on_imagined: whether critics also regress on the imagined steps, and so learn where they are evaluated
+        (the paper's TD-k trick), or only on the real rows.
       state: of the agent.
     Returns:
-      B rows, real, then num_steps * B imagined ones; those after an end weigh nothing.
+      B real rows, then, with `regress_on_imagined`, num_steps * B imagined ones; those after an end have weight 0.
     """
     assert agent.critic is not None
     critic = agent.critic
@@ -62,13 +62,13 @@ def expand(
 
 
 def values_along(path: Trajectory, last_value: Array, discount: float) -> tuple[Array, Array]:
-    """Returns what follows along trajectories of H steps, whose `chosen` are the bonuses [H, B] of their actions.
+    """Returns the values along trajectories of H steps, whose `chosen` are the bonuses [H, B] of their actions.
 
     Args:
-      last_value: [B], of the last states, bonus included; it counts where a row survives.
+      last_value: [B], of the last states, bonus included; used only where a row survives.
     Returns:
-      The value [B] of the first states, bonus included, and the target [H, B] of the action of each step, without its
-      own bonus. A row that has ended is worth nothing.
+      The value [B] of the first states, bonus included, and the target [H, B] of each step's action, without its own
+      bonus. A row that has ended has value 0.
     """
 
     def back(value: Array, step: tuple[Array, Array, Array]) -> tuple[Array, Array]:

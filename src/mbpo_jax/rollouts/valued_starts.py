@@ -1,6 +1,6 @@
-"""Start states of rollouts that are drawn by their value.
+"""Start states of rollouts, drawn by their value.
 
-References: Lai et al. 2020 (BMPO), official code: states of high value more often, as a Boltzmann distribution.
+References: Lai et al. 2020 (BMPO), official code: a Boltzmann distribution, which favours states of high value.
 """
 
 import jax
@@ -12,9 +12,9 @@ MOST_LOG_RATIO = 10.0  # between the probabilities of the best and the worst sta
 
 
 def value(agent: Agent, key: Key, state: PyTree, obs: Array) -> Array:
-    """Returns what starts are drawn by [B]: the mean of the critics at the agent's action, plus that of their targets.
+    """Returns the value [B] that starts are drawn by: the critics' mean at the agent's action plus their targets' mean.
 
-    It is a value twice over, as in the official code, whose betas go with it.
+    This is twice a value, as in the official code, whose betas assume that scale.
     """
     assert agent.critic is not None
     action = agent.act(key, agent.actor(state), obs, True)
@@ -23,7 +23,7 @@ def value(agent: Agent, key: Key, state: PyTree, obs: Array) -> Array:
 
 
 def values(agent: Agent, key: Key, state: PyTree, obs: Array, block_rows: int) -> Array:
-    """Returns `value` of obs [B, O] in blocks of rows: the hidden layers of all need not be kept at once."""
+    """Returns `value` of obs [B, O], in blocks of rows so that not all hidden layers are in memory at once."""
 
     def one(row: tuple[Key, Array]) -> Array:
         return value(agent, row[0], state, row[1][None])[0]
@@ -34,13 +34,13 @@ def values(agent: Agent, key: Key, state: PyTree, obs: Array, block_rows: int) -
 def probabilities(value: Array, beta: Array | float) -> Array:
     """Returns probabilities [B] proportional to exp(beta * value), for values [B].
 
-    beta is held below that at which the best state is e^10 times as likely as the worst. 0 is the uniform distribution.
+    beta is capped where the best state is e^10 times as likely as the worst. 0 is the uniform distribution.
     """
     spread = jnp.max(value) - jnp.min(value)
     held = jnp.minimum(beta, MOST_LOG_RATIO / jnp.maximum(spread, jnp.finfo(jnp.float32).tiny))
-    return jax.nn.softmax(held * (value - jnp.max(value)))  # a difference, for held * value may be infinite
+    return jax.nn.softmax(held * (value - jnp.max(value)))  # a difference, because held * value may be infinite
 
 
 def draw(key: Key, value: Array, beta: Array | float, num_draws: int) -> Array:
-    """Draws numbers [num_draws] of states with these values [B], with replacement."""
+    """Draws indices [num_draws] of states with these values [B], with replacement."""
     return jax.random.choice(key, value.shape[0], (num_draws,), p=probabilities(value, beta))
