@@ -212,14 +212,14 @@ def test_the_report_is_written_where_jobs_failed_or_were_stopped(here, launched,
     keep(200)
     assert call("--sweep_dir=runs", "--seeds=0,1", "--", "--num_steps=300") == status
     assert "seed 0 to 200 steps" in Path("report/report.md").read_text()
-    assert "nothing of the seeds 1" in Path("report/report.md").read_text()
+    assert "no curves for seeds 1" in Path("report/report.md").read_text()
 
 
 def test_the_report_of_nothing_is_written_too(here, launched):
     launched.status = 1
     assert call("--sweep_dir=runs") == 1
     assert set(report()) == {"report.md", "report.json", "report.png"}
-    assert "nothing yet of the seeds 0" in Path("report/report.md").read_text()
+    assert "no curves yet for seeds 0" in Path("report/report.md").read_text()
 
 
 # -- what is reported --------------------------------------------------------------------------------------------
@@ -236,7 +236,7 @@ def test_the_report_is_the_same_each_time_and_runs_nothing(here, launched):
     # Returns are steps / 100, every 50: those in (5,000, 10,000] have a mean of 75.25.
     assert b"| hopper | 10,000 | 2 | 75 | 75 [75, 75] | 75, 75 | MBPO 227" in first["report.md"]
     assert (
-        b"commit not known, device not known, flags not recorded; hours not known; nothing of the seeds 1"
+        b"commit unknown, device unknown, flags not recorded; hours unknown; no curves for seeds 1"
         in first["report.md"]
     )
 
@@ -338,7 +338,7 @@ def test_a_curve_that_says_nothing_of_its_flags_is_taken_as_it_is(here):
     path = keep(100)
     before = path.read_bytes()
     assert call("--report_only", "--", "--batch_size=32") == 0
-    assert "commit not known, device not known, flags not recorded" in Path("report/report.md").read_text()
+    assert "commit unknown, device unknown, flags not recorded" in Path("report/report.md").read_text()
     assert path.read_bytes() == before
 
 

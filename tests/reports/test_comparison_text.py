@@ -52,8 +52,8 @@ def test_what_learnt_from_one_data_set_stands_under_it():
     ]
     text = text_of(*offline, experiment([curve(flat(2.0, 15_000))]))
     assert text.index("## Hopper-v5, mixed-v0") < text.index("| mixed_mopo |") < text.index("## Hopper-v5\n")
-    sentence = "Learnt from data: 1,000 rows, mean return of its episodes **42**, SHA-256 0123456789ab."
-    assert text.count(sentence) == text.count("Learnt from data") == 1
+    sentence = "Data set: 1,000 rows, mean episode return **42**, SHA-256 0123456789ab."
+    assert text.count(sentence) == text.count("Data set") == 1
     assert cells(text, "mixed_mopo")[0][3:] == ["55", "55", "55", "-", "-", "not published"]
     assert "settled" not in text
     other = curve({40: 1.0}, seed=1, algorithm="mopo", dataset={"dataset_sha256": "fedcba9876543210"})
@@ -72,8 +72,8 @@ def test_every_number_comes_with_its_origin():
     text = text_of(experiment(seeds, missing_seeds=(4, 5)))
     assert (
         "* hopper: `experiments/hopper.flags` (mbpo); seeds 0, 1 to 15,000 steps, commit abc1234, cpu; "
-        "seed 2 to 15,000 steps, commit not known, device not known, flags not recorded; 1.5 to 2.5 hours a process; "
-        "nothing of the seeds 4, 5"
+        "seed 2 to 15,000 steps, commit unknown, device unknown, flags not recorded; 1.5 to 2.5 hours per process; "
+        "no curves for seeds 4, 5"
     ) in text.splitlines()
     assert "* published: 4kubo/erl_lib results/main/gym/mbpo/Hopper.csv, window mean" in text
     assert "    python -m x --flag\n" in text
@@ -97,15 +97,15 @@ def test_the_aggregate_names_what_it_is_of():
         experiment([], "halfcheetah", "HalfCheetah-v5"),
     )
     assert "At 15,000 steps" in text
-    assert "over experiments (seeds) hopper (1), walker2d (1): " in text
+    assert "over experiments (seeds) hopper (1), walker2d (1). " in text
     assert "(no interval from one seed each)" in text
-    assert "the first experiment listed counts that is MBPO with the published" in text
-    assert "No step that" in text_of(experiment([curve(flat(1.0, 15_000))]))
+    assert "the first listed experiment counts that runs MBPO with the published" in text
+    assert "There is no step that" in text_of(experiment([curve(flat(1.0, 15_000))]))
 
 
 def test_where_nothing_is_published_a_line_says_when_each_seed_settled():
     seeds = [curve({250: 1.0, 1000: 995.0, 1250: 1000.0}, 0), curve({250: 1000.0, 500: 2.0}, 1)]
     text = text_of(experiment(seeds, "pendulum", "InvertedPendulum-v5"), experiment(seeds))
-    assert [line for line in text.splitlines() if "settled" in line] == [
-        "* pendulum settled, all later evaluations being within 1 % of the seed's best: seed 0 at 1,000, seed 1 not"
+    assert [line for line in text.splitlines() if "within 1 %" in line] == [
+        "* pendulum, all evaluations within 1 % of the seed's best: seed 0 from 1,000 on, seed 1 never"
     ]

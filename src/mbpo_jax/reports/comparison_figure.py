@@ -88,7 +88,7 @@ def _draw_panel(axes: Axes, task: str, experiments: Sequence[Experiment]) -> Non
     last_step = max(experiment.last_step for experiment in experiments)
     data_return = data_of(experiments).get("dataset_return_mean")
     if data_return is not None:
-        label = "the data: mean return of its episodes"
+        label = "data set: mean episode return"
         axes.axhline(data_return, color="tab:gray", linestyle="--", linewidth=1.4, label=label)
     _draw_published(axes, [row for row in known if not last_step or row.step <= last_step])
     for index, experiment in enumerate(experiments):

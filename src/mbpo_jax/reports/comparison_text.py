@@ -16,15 +16,15 @@ from mbpo_jax.reports.published import PublishedRow
 from mbpo_jax.reports.statistics import EXPLORATION_STEPS
 
 PROTOCOL = f"""\
-A seed's value at a step is the mean of its evaluations in the window of steps that ends there, 10,000 steps where
-nothing else is said, exploration (the first {EXPLORATION_STEPS:,} steps) left out. Published: mean ± standard deviation
-over seeds, in the same window, of logs that were smoothed over 11 evaluations before (MBPO's). Where nothing is
-published, or a run is shorter than the first published step, it is the mean over the last tenth of its steps. IQM: mean
-of the middle half of the seeds; in brackets its 95 % interval, by percentiles of a bootstrap over seeds (none from one
-seed). Percentile: of our mean in a normal distribution with the published mean and deviation. Verdict: where our mean
-lies, *inside* being within one published deviation. Every experiment, ablations too, is set beside published MBPO,
-except that sac, td3 and double_horizon are set beside their own kind where it is published. Environments here are
-version 5 unless their name says otherwise, the published ones are older.
+Each seed's value at a step is the mean of its evaluations in the window of steps that ends there: 10,000 steps unless
+stated otherwise, without exploration (the first {EXPLORATION_STEPS:,} steps). Published: mean ± standard deviation over
+seeds in the same window; the logs of published MBPO had already been smoothed over 11 evaluations. Where nothing is
+published, or a run is shorter than the first published step, the value is the mean over the last tenth of the run. IQM:
+mean of the middle half of the seeds, with its 95 % interval in brackets (percentiles of a bootstrap over seeds; none
+for one seed). Percentile: where our mean lies in a normal distribution with the published mean and deviation. Verdict:
+*inside* means within one published deviation. Every experiment, including ablations, is compared with published MBPO,
+except that sac, td3 and double_horizon are compared with published runs of the same algorithm where there are any.
+Environments are version 5 unless their name says otherwise; the published ones are older.
 """
 COLUMNS = ("experiment", "step", "seeds", "mean", "IQM [95 %]", "each seed", "published", "percentile", "verdict")
 
@@ -66,11 +66,9 @@ def _data(experiments: Sequence[Experiment]) -> list[str]:
     if not data:
         return []
     return_mean = data.get("dataset_return_mean")
-    known = "return not known" if return_mean is None else f"mean return of its episodes **{return_mean:.0f}**"
+    known = "return unknown" if return_mean is None else f"mean episode return **{return_mean:.0f}**"
     rows = f"{data['dataset_rows']:,} rows, " if "dataset_rows" in data else ""
-    return [
-        f"Learnt from data: {rows}{known}, SHA-256 {data['dataset_sha256'][:12]}. Steps are updates of the agent.\n"
-    ]
+    return [f"Data set: {rows}{known}, SHA-256 {data['dataset_sha256'][:12]}. Steps are updates of the agent.\n"]
 
 
 def _cells(row: Row) -> list[str]:
@@ -94,19 +92,19 @@ def _settled(experiment: Experiment) -> list[str]:
     steps = settled_steps(experiment)
     if not steps:
         return []
-    seeds = _list(f"seed {seed} {'not' if step is None else f'at {step:,}'}" for seed, step in steps.items())
-    return [f"* {experiment.name} settled, all later evaluations being within 1 % of the seed's best: {seeds}"]
+    seeds = _list(f"seed {seed} {'never' if step is None else f'from {step:,} on'}" for seed, step in steps.items())
+    return [f"* {experiment.name}, all evaluations within 1 % of the seed's best: {seeds}"]
 
 
 def _provenance(experiment: Experiment) -> str:
     """Returns a line with flagfile, seeds with their commits, device, and hours."""
     head = f"* {experiment.name}: `{experiment.flagfile}` ({experiment.algorithm})"
     if not experiment.curves:
-        return f"{head}; nothing yet of the seeds {_list(experiment.missing_seeds)}"
+        return f"{head}; no curves yet for seeds {_list(experiment.missing_seeds)}"
     groups: dict[tuple[str, int], list[int]] = {}
     for curve in experiment.curves:
-        devices = "device not known" if curve.devices is None else ", ".join(curve.devices)
-        origin = f"commit {curve.commit or 'not known'}, {devices}"
+        devices = "device unknown" if curve.devices is None else ", ".join(curve.devices)
+        origin = f"commit {curve.commit or 'unknown'}, {devices}"
         origin += ", flags not recorded" if curve.flags is None else ""
         groups.setdefault((origin, curve.last_step), []).append(curve.seed)
     texts = [
@@ -115,25 +113,25 @@ def _provenance(experiment: Experiment) -> str:
     ]
     hours = [curve.seconds / 3600.0 for curve in experiment.curves if curve.seconds is not None]
     times = dict.fromkeys(f"{hour:.1f}" for hour in (min(hours), max(hours))) if hours else {}
-    texts.append(f"{' to '.join(times)} hours a process" if times else "hours not known")
+    texts.append(f"{' to '.join(times)} hours per process" if times else "hours unknown")
     if experiment.missing_seeds:
-        texts.append(f"nothing of the seeds {_list(experiment.missing_seeds)}")
+        texts.append(f"no curves for seeds {_list(experiment.missing_seeds)}")
     return "; ".join([head, *texts])
 
 
 def _aggregate_text(whole: Aggregate | None) -> str:
     if whole is None:
         return (
-            "No step that two environments share where every seed of MBPO with the published settings has evaluations "
-            "in the window.\n"
+            "There is no step that two environments share at which every seed of MBPO with the published settings has "
+            "evaluations in the window.\n"
         )
     names = _list(f"{name} ({len(values)})" for name, values in whole.values.items())
     interval = _interval(whole.interval, 2) or " (no interval from one seed each)"
     return (
-        f"At {whole.step:,} steps, the last published one with evaluations of every seed in its window: IQM of the "
-        f"returns divided by the published mean, over experiments (seeds) {names}: {whole.iqm:.2f}{interval}. "
-        "Published MBPO is 1. Of each environment the first experiment listed counts that is MBPO with the published "
-        "rollout lengths, updates per step and share of real rows.\n"
+        f"At {whole.step:,} steps, the last published step with evaluations of every seed in its window, the IQM of "
+        f"our returns divided by the published mean is {whole.iqm:.2f}{interval}, over experiments (seeds) {names}. "
+        "Published MBPO is 1. For each environment, the first listed experiment counts that runs MBPO with the "
+        "published rollout lengths, updates per step and share of real rows.\n"
     )
 
 

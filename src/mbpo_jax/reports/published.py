@@ -8,8 +8,8 @@ How its rows were derived:
   have an evaluation at 0, which no window contains, and then one every 1,000 steps from 6,000 on; the 5,000 steps of
   exploration count. Hopper and Walker2d agree with the official curves; for the other three the official origin,
   version 2 of the environments and the truncated observations of Ant and Humanoid are inferred. What the logs call
-  evaluations are moving averages over 11 of them (docs/results.md has the evidence), probably centred ones, so a row
-  knows of evaluations up to 5,000 steps after it.
+  evaluations are moving averages over 11 of them (docs/results/published_logs.md has the evidence), probably centred
+  ones, so a row knows of evaluations up to 5,000 steps after it.
 * SAC (`results/main/gym/sac`, from 1,000,000 steps on `sac_long` with a window of 50,000; all observations) from the
   same repository, and TD3 from sfujim/TD3, in the same way.
 * DHMBPO (`results/main/gym/esvg`, eight seeds) likewise, at seven steps; not its Humanoid, whose reward is another.
