@@ -1,7 +1,7 @@
 """Data sets in one file of named arrays: HDF5 in D4RL's layout, and NumPy's .npz.
 
 `observations` [N, O], `actions` [N, A], `rewards`, `terminals` and `timeouts` [N] or [N, 1], and `next_observations`
-[N, O] if they were stored. Everything else in the file is left alone. Sizes are read from the headers first.
+[N, O] if they were stored. Everything else in the file is ignored. Sizes are read from the headers first.
 """
 
 import zipfile
@@ -23,7 +23,7 @@ INSTALL = "pip install 'mbpo_jax[offline]'"
 
 
 class Header(NamedTuple):
-    """An array that was not read yet."""
+    """An array that has not been read yet."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -31,7 +31,7 @@ class Header(NamedTuple):
 
 
 def read(path: Path) -> Recorded:
-    """Reads a file of either kind, which its first bytes tell.
+    """Reads a file of either kind, recognised by its first bytes.
 
     Raises:
       Refused: it is neither, or not a data set.
@@ -50,7 +50,7 @@ def read(path: Path) -> Recorded:
 
 
 def _check(headers: Mapping[str, Header]) -> None:
-    """Refuses what the headers alone show to be wrong, before anything is read."""
+    """Refuses what the headers alone show to be wrong, before any array is read."""
     missing = [name for name in NEEDED if name not in headers]
     if missing:
         raise Refused(f"it must have the arrays {', '.join(NEEDED)}, got none of the name {', '.join(missing)}")

@@ -1,4 +1,4 @@
-"""What a data set must be; everything else is refused, with the first row that is wrong."""
+"""What a data set must satisfy; anything else is refused, with the first row that is wrong."""
 
 from collections.abc import Sequence
 
@@ -10,14 +10,14 @@ from mbpo_jax.driver import memory_limits
 NUMBER_KINDS = "fiub"  # of dtype.kind: floats, integers, booleans
 WHOLE_KINDS = "iub"
 ROUNDING = 1e-5  # of the range of an action
-FEWEST_ROWS, FEWEST_EPISODES = 100, 2  # either will do
+FEWEST_ROWS, FEWEST_EPISODES = 100, 2  # either is enough
 
 
 def check_room(num_rows: int, obs_dim: int, action_dim: int, largest_array: int = 0) -> None:
-    """Refuses, before it is read, a data set that does not fit the memory that this process may have.
+    """Refuses, before it is read, a data set that does not fit into the memory that this process may use.
 
     Args:
-      largest_array: bytes of the largest array as it is stored, which is read before it is converted.
+      largest_array: bytes of the largest array as stored, which is read before it is converted.
     """
     row = 4 * (2 * obs_dim + action_dim + 2) + 2
     needed = num_rows * row + max(largest_array, 4 * num_rows * obs_dim)
@@ -30,7 +30,7 @@ def check_room(num_rows: int, obs_dim: int, action_dim: int, largest_array: int 
 
 
 def matrix(name: str, shape: Sequence[int], dtype: np.dtype) -> None:
-    """Refuses what is no array of numbers [N, D]."""
+    """Refuses anything but an array of numbers [N, D]."""
     numbers(name, dtype)
     if len(shape) != 2:
         letter = "O" if "obs" in name else "A"
@@ -41,19 +41,19 @@ def matrix(name: str, shape: Sequence[int], dtype: np.dtype) -> None:
 
 
 def numbers(name: str, dtype: np.dtype) -> None:
-    """Refuses what is no array of numbers; objects would have to be unpickled."""
+    """Refuses anything but an array of numbers; objects would have to be unpickled."""
     if dtype.kind not in NUMBER_KINDS:
         raise Refused(f"{name} must be numbers, got {dtype}")
 
 
 def column(name: str, shape: Sequence[int], num_rows: int) -> None:
-    """Refuses what is neither [N] nor [N, 1]."""
+    """Refuses a shape that is neither [N] nor [N, 1]."""
     if tuple(shape) not in ((num_rows,), (num_rows, 1)):
         raise Refused(f"{name} must be [{num_rows}] or [{num_rows}, 1], as there are observations, got {list(shape)}")
 
 
 def flags(name: str, values: np.ndarray) -> np.ndarray:
-    """Returns flags as booleans, of any type of number."""
+    """Returns flags, given as any type of number, as booleans."""
     wrong = (values != 0) & (values != 1)
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
@@ -62,7 +62,7 @@ def flags(name: str, values: np.ndarray) -> np.ndarray:
 
 
 def finite(recorded: Recorded) -> None:
-    """Refuses what is not finite in float32."""
+    """Refuses values that are not finite in float32."""
     parts = {
         "observations": recorded.obs,
         "actions": recorded.action,
@@ -81,7 +81,7 @@ def finite(recorded: Recorded) -> None:
 
 
 def enough(num_rows: int, num_episodes: int) -> None:
-    """Refuses what nothing can be learnt from."""
+    """Refuses a data set from which nothing can be learnt."""
     if num_rows == 0:
         raise Refused("it must have rows, got none that has a successor or a terminal")
     if num_rows < FEWEST_ROWS and num_episodes < FEWEST_EPISODES:
@@ -91,7 +91,7 @@ def enough(num_rows: int, num_episodes: int) -> None:
 
 
 def bounds(low: np.ndarray, high: np.ndarray, action_dim: int) -> None:
-    """Refuses bounds that actions [N, A] cannot be scaled by."""
+    """Refuses bounds with which actions [N, A] cannot be scaled."""
     if low.shape != (action_dim,) or high.shape != (action_dim,):
         raise Refused(f"actions must be of {low.size} numbers, as their bounds are, got {action_dim}")
     if not (np.isfinite(low).all() and np.isfinite(high).all() and (low <= high).all()):
@@ -99,9 +99,9 @@ def bounds(low: np.ndarray, high: np.ndarray, action_dim: int) -> None:
 
 
 def to_unit(action: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Returns actions [N, A] scaled from their bounds to [-1, 1]; those of bounds -1 and 1 to the bit as they were.
+    """Returns actions [N, A] scaled from their bounds to [-1, 1]; bit for bit unchanged if the bounds are -1 and 1.
 
-    Whole numbers share [-1, 1] equally, and each is the middle of its share.
+    Whole numbers share [-1, 1] equally, and each becomes the middle of its share.
     """
     _check_inside(action, low, high)
     whole = low.dtype.kind in WHOLE_KINDS
@@ -116,7 +116,7 @@ def to_unit(action: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray
 
 
 def from_unit(action: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Returns actions [N, A] in [-1, 1] in their bounds, float32; those of bounds -1 and 1 to the bit as they were."""
+    """Returns actions [N, A], float32, scaled from [-1, 1] to their bounds; unchanged if the bounds are -1 and 1."""
     scaled = np.array(action, np.float32)
     for i, (bottom, top) in enumerate(zip(low.tolist(), high.tolist())):
         if low.dtype.kind in WHOLE_KINDS:
@@ -128,7 +128,7 @@ def from_unit(action: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarr
 
 
 def _check_inside(action: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
-    """Refuses actions that lie outside of their bounds by more than rounding."""
+    """Refuses actions that lie outside their bounds by more than rounding."""
     outside, worst, where = 0, 0.0, 0
     for i, (bottom, top) in enumerate(zip(low.tolist(), high.tolist())):
         values = action[:, i].astype(np.float64)

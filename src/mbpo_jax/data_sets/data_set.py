@@ -6,7 +6,7 @@ import numpy as np
 
 
 class DataSet(NamedTuple):
-    """Transitions that were recorded before, in the order in which they were taken."""
+    """Previously recorded transitions, in the order in which they were taken."""
 
     name: str  # what --dataset was
     kind: str  # "Minari", "D4RL HDF5", "npz" or "run directory"
@@ -20,7 +20,7 @@ class DataSet(NamedTuple):
     action_low: np.ndarray  # [A], bounds of the actions as recorded, from which they were scaled to [-1, 1]
     action_high: np.ndarray
     max_episode_steps: int  # of the recorded environment, else the longest episode
-    env_id: str | None  # of the environment that it was recorded in, where the data set says
+    env_id: str | None  # of the environment that it was recorded in, if the data set says
     sha256: str  # of the file's or folder's contents (for a run directory: of the rows)
     notes: tuple[str, ...] = ()  # what reading left out or decided, a few words each
 
@@ -28,15 +28,15 @@ class DataSet(NamedTuple):
 def has_successor(data_set: DataSet) -> np.ndarray:
     """Returns whether `next_obs` was recorded [N], bool; a model of the dynamics may learn from these rows only.
 
-    The last row before a terminal has none in files that store no next observations. It is kept, since a value needs
-    its reward and its end alone, with `next_obs` equal to `obs`.
+    The last row before a terminal has none in files that store no next observations. It is kept, with `next_obs` equal
+    to `obs`, since a value needs only its reward and the fact that it is terminal.
     """
     same = (data_set.next_obs == data_set.obs).all(axis=1)
     return ~(same & (data_set.terminal > 0))
 
 
 def episode_bounds(data_set: DataSet) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the first row of every episode and the row after its last [E], each."""
+    """Returns the first row of every episode and the row after its last one, each [E]."""
     starts = np.flatnonzero(data_set.first)
     if starts.size == 0 or starts[0] != 0:  # the oldest rows of a run may be gone
         starts = np.concatenate([[0], starts])
@@ -46,7 +46,7 @@ def episode_bounds(data_set: DataSet) -> tuple[np.ndarray, np.ndarray]:
 def episode_returns(data_set: DataSet) -> tuple[np.ndarray, np.ndarray]:
     """Returns the undiscounted return of every episode [E], float64, and whether the whole episode is there [E], bool.
 
-    One is not whole if its beginning is missing, or if it is the last and the recording ended before the episode.
+    An episode is not whole if its beginning is missing, or if it is the last one and the recording ended before it did.
     """
     starts, stops = episode_bounds(data_set)
     returns = np.add.reduceat(data_set.reward.astype(np.float64), starts)

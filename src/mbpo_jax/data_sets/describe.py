@@ -1,4 +1,4 @@
-"""A data set in five lines: what it is, and what is suspicious about it."""
+"""Describes a data set in five lines: what it is, and what is suspicious about it."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from mbpo_jax.data_sets.data_set import DataSet, episode_bounds, episode_returns
 
 SUSPICIOUS_DUPLICATES = 0.01  # share of rows
 SUSPICIOUS_AT_BOUNDS = 0.5  # share of numbers in actions
-SUSPICIOUS_SIZE = 1e6  # of an observation or reward: a unit, or a fault, of the recording
+SUSPICIOUS_SIZE = 1e6  # of an observation or reward: an odd unit, or a fault of the recording
 AT_BOUND = 1.0 - 1e-6
 MOST_NAMED = 10  # dimensions in one line
 
@@ -24,7 +24,7 @@ def describe(data_set: DataSet) -> list[str]:
 
 
 def duplicate_share(data_set: DataSet) -> float:
-    """Returns the share of rows that equal an earlier one to the bit, in observation, action, reward and successor."""
+    """Returns the share of rows that equal an earlier one bit for bit, in observation, action, reward and successor."""
     sums = np.zeros(len(data_set.reward), np.uint64)
     factors = np.random.default_rng(0)
     for values in (data_set.obs, data_set.action, data_set.reward[:, None], data_set.next_obs):
@@ -35,7 +35,7 @@ def duplicate_share(data_set: DataSet) -> float:
 
 
 def constant_dimensions(values: np.ndarray) -> list[int]:
-    """Returns the columns of [N, D] that are one number throughout."""
+    """Returns the columns of [N, D] that are constant."""
     return [int(i) for i in np.flatnonzero(values.min(axis=0) == values.max(axis=0))]
 
 

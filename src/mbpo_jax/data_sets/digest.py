@@ -21,7 +21,7 @@ def of_file(path: Path) -> str:
 
 
 def of_folder(path: Path) -> str:
-    """Returns the sum of the names below a folder and the sums of these files; where the folder lies does not count."""
+    """Returns the sum of the names and sums of all files in a folder; where the folder lies does not matter."""
     total = hashlib.sha256()
     for file in sorted(path.rglob("*"), key=lambda file: file.relative_to(path).as_posix()):
         if file.is_file():
@@ -30,7 +30,7 @@ def of_folder(path: Path) -> str:
 
 
 def of_arrays(arrays: Iterable[np.ndarray]) -> str:
-    """Returns the sum of types, shapes and contents."""
+    """Returns the sum of the types, shapes and contents of arrays."""
     total = hashlib.sha256()
     for array in arrays:
         total.update(f"{array.dtype.str} {array.shape}\n".encode())

@@ -1,7 +1,7 @@
 """Data sets in Minari's format, read with the minari package: a folder with `data/metadata.json` and the episodes.
 
 Nothing is downloaded. A data set whose metadata lack its spaces is refused, because minari would make the environment
-that the file names, and so import what a stranger wrote there.
+that the file names, and so import whatever a stranger wrote there.
 """
 
 import json
@@ -24,13 +24,13 @@ ROOT_VARIABLE = "MINARI_DATASETS_PATH"
 
 
 def root() -> Path:
-    """Returns the folder in which minari looks for an id; minari's own function would make it."""
+    """Returns the folder in which minari looks for an id; minari's own function would create it."""
     given = os.environ.get(ROOT_VARIABLE)
     return Path(given) if given is not None else Path.home() / ".minari" / "datasets"
 
 
 def data_folder(path: Path) -> Path | None:
-    """Returns the folder of the metadata of a data set, which is `path` or lies in it; None: it is no data set."""
+    """Returns the folder with the metadata of a data set, which is `path` or lies in it; None: it is not a data set."""
     return next((folder for folder in (path / "data", path) if (folder / METADATA).is_file()), None)
 
 
@@ -46,9 +46,9 @@ def read(folder: Path) -> Recorded:
     """Reads a data set.
 
     Args:
-      folder: that of the metadata.
+      folder: the folder with the metadata.
     Raises:
-      Refused: it is not one of vectors and bounded actions, or not whole.
+      Refused: its observations or actions are not vectors (Box), or it is damaged or incomplete.
     """
     metadata = json.loads(files.read_text(folder / METADATA, MOST_METADATA_BYTES))
     num_rows, num_episodes = _sizes(metadata)
@@ -84,7 +84,7 @@ def read(folder: Path) -> Recorded:
 
 
 class _Columns:
-    """The rows of all episodes, filled from the first on."""
+    """The rows of all episodes, filled from the first one on."""
 
     def __init__(self, num_rows: int, obs_dim: int, action_dim: int) -> None:
         self.obs, self.next_obs = (np.zeros((num_rows, obs_dim), np.float32) for _ in range(2))
@@ -93,7 +93,7 @@ class _Columns:
         self.rows = self.episodes = 0
 
     def add(self, episode: Any) -> None:
-        """Adds an episode of minari's."""
+        """Adds one of minari's episodes."""
         where, length = f"episode {episode.id}", len(episode.rewards)
         if length == 0:
             raise Refused(f"{where} must have a step at least, got none")
@@ -124,7 +124,7 @@ class _Columns:
 
 
 def _sizes(metadata: dict[str, Any]) -> tuple[int, int]:
-    """Returns the numbers of steps and episodes, once the metadata are what minari can read without an environment."""
+    """Returns the numbers of steps and episodes, after checking that minari can read it without an environment."""
     for name in ("observation_space", "action_space", "dataset_id", "minari_version", "data_format"):
         if not isinstance(metadata.get(name), str):
             raise Refused(f"its {METADATA} must say {name!r}, got {metadata.get(name)!r}")

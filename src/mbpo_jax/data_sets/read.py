@@ -1,4 +1,4 @@
-"""Reads a data set of any kind, checks it, and refuses it with the reason where it is wrong; never unpickles."""
+"""Reads a data set of any kind, checks it, and refuses it with the reason if it is wrong; never unpickles."""
 
 import difflib
 from collections.abc import Callable
@@ -17,11 +17,11 @@ def read(name: str, action_low: np.ndarray | None = None, action_high: np.ndarra
 
     Args:
       name: a Minari id on this machine, a Minari folder, an HDF5 file in D4RL's layout, an .npz file, or a run
-        directory; a path that is there comes first.
+        directory; an existing path takes precedence.
       action_low, action_high: [A], bounds of the environment's actions; None: those that the data set knows, else -1
         and 1.
     Raises:
-      ValueError: it is not there, or wrong; begins with "dataset", names it, the reason, and what is allowed.
+      ValueError: it does not exist, or is wrong; begins with "dataset", names it, the reason, and what is allowed.
     """
     return assemble(name, lambda: _recorded(name), action_low, action_high)
 
@@ -32,7 +32,7 @@ def assemble(
     action_low: np.ndarray | None = None,
     action_high: np.ndarray | None = None,
 ) -> DataSet:
-    """Returns the data set of what `record` reads; arguments and errors are as those of `read`."""
+    """Returns the data set made from what `record` reads; other arguments and errors are those of `read`."""
     try:
         recorded = record()
         checks.finite(recorded)
@@ -61,7 +61,7 @@ def assemble(
 
 
 def _recorded(name: str) -> Recorded:
-    """Reads what `name` is, whatever kind it is."""
+    """Reads the data set `name`, whatever its kind."""
     path = _path(name)
     try:
         if path.is_file():

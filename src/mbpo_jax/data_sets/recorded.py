@@ -1,4 +1,4 @@
-"""What was recorded, as the readers of each kind of data set give it."""
+"""What was recorded, as the readers of each kind of data set return it."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 class Refused(ValueError):
-    """A data set that cannot be used: why, and what is allowed; `read` names the data set before it."""
+    """A data set that cannot be used: why, and what is allowed; `read` puts the name of the data set in front."""
 
 
 class Recorded(NamedTuple):

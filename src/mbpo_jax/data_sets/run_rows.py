@@ -1,4 +1,4 @@
-"""The real rows of a run directory, as a data set: what its agents had seen until a checkpoint."""
+"""The real rows of a run directory, as a data set: what its agents had seen by a checkpoint."""
 
 import json
 from pathlib import Path
@@ -20,8 +20,8 @@ def read(run_dir: Path, step: int | None = None, seed: int | None = None) -> Rec
     """Reads the rows of a run, which may be training meanwhile; changes nothing there.
 
     Args:
-      step: environment step of the checkpoint; the newest that is sound by default.
-      seed: of the agent; all of them, one after another, by default.
+      step: environment step of the checkpoint; the newest sound one by default.
+      seed: seed of the agent; all of them, one after another, by default.
     Raises:
       Refused: it has no such agent, no sound checkpoint, no rows, or learnt from a data set itself.
     """
@@ -63,7 +63,7 @@ def read(run_dir: Path, step: int | None = None, seed: int | None = None) -> Rec
 
 
 def _newest(run_dir: Path) -> tuple[checkpoint.Saved, list[str]]:
-    """Returns the newest checkpoint that can be read, and why not a newer one."""
+    """Returns the newest checkpoint that can be read, and notes on newer ones that cannot."""
     notes: list[str] = []
     for step in reversed(checkpoint.steps(run_dir)):
         try:

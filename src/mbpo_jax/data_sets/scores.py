@@ -1,7 +1,7 @@
 """Normalised scores, which mean nothing without the name of their reference.
 
 A score is 100 (R - random) / (expert - random). D4RL's constants are returns in the environments of its time; data and
-policies of other versions, as Minari's, are not of the same scale, so a table names the reference of every score.
+policies of other versions, such as Minari's, are not on the same scale, so a table names the reference of every score.
 """
 
 from typing import NamedTuple
@@ -15,7 +15,7 @@ D4RL_RETURNS = {
 
 
 class Reference(NamedTuple):
-    """The two returns that are 0 and 100, and what to call them."""
+    """The two returns that score 0 and 100, and what to call them."""
 
     name: str
     random_return: float
@@ -23,10 +23,10 @@ class Reference(NamedTuple):
 
 
 def d4rl(env_id: str) -> Reference:
-    """Returns D4RL's reference of an environment, of whatever version.
+    """Returns D4RL's reference for an environment, whatever its version.
 
     Raises:
-      ValueError: there is none; names those that there are.
+      ValueError: there is none; names those that exist.
     """
     name = env_id.rpartition(":")[2].rpartition("-v")[0]
     if name not in D4RL_RETURNS:
@@ -35,7 +35,7 @@ def d4rl(env_id: str) -> Reference:
 
 
 def measured(env_id: str, random_return: float, expert_return: float) -> Reference:
-    """Returns a reference whose two returns were measured in one and the same version of an environment.
+    """Returns a reference whose two returns were measured in the same version of an environment.
 
     Raises:
       ValueError: the expert is not better.

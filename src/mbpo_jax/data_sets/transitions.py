@@ -1,14 +1,14 @@
 """Where episodes begin and end, and what came after each row: nothing is ever joined across an end.
 
-* A terminal ends the MDP. A row that is marked terminal and timed out is a terminal.
-* The successor of a row is the one that is stored, else the next row's observation, if the episode goes on there.
-* The last row of an episode that ended by time, or where the file ends, has no successor if none is stored. It is left
-  out: its value would be bootstrapped from an observation that nobody has.
+* A terminal ends the MDP. A row that is marked both terminal and timed out is a terminal.
+* The successor of a row is the one that is stored, else the next row's observation, if the episode continues there.
+* The last row of an episode that ended at a time limit, or at the end of the file, has no successor if none is stored.
+  It is left out: its value would be bootstrapped from an observation that nobody has.
 * The last row before a terminal needs none for its value, and is kept, with `next_obs` equal to `obs`. A model of the
-  dynamics must leave it out (`data_set.has_successor`); what is lost is the last movement of these episodes.
-* A stored successor that is the first observation of the next episode, as some conversions of D4RL's files make it, is
-  none.
-* Where a stored successor is not the next row's observation, an episode ended, even where no mark says so.
+  dynamics must leave it out (`data_set.has_successor`), and so loses the last transition of these episodes.
+* A stored successor that is the first observation of the next episode, as in some conversions of D4RL's files, does not
+  count as one.
+* Where a stored successor is not the next row's observation, an episode ended, even if no mark says so.
 """
 
 from typing import NamedTuple
@@ -21,7 +21,7 @@ MANY_JUMPS = 0.1  # share of rows
 
 
 class Rows(NamedTuple):
-    """The rows that remain, as `DataSet` has them, but with actions as they were recorded."""
+    """The rows that remain, as in `DataSet`, but with actions as they were recorded."""
 
     obs: np.ndarray
     action: np.ndarray
@@ -35,7 +35,7 @@ class Rows(NamedTuple):
 
 
 def build(recorded: Recorded) -> Rows:
-    """Returns the transitions of what was recorded."""
+    """Returns the transitions in what was recorded."""
     terminal = recorded.terminal
     ends = terminal | recorded.truncated
     notes = [_counted(int((terminal & recorded.truncated).sum()), "terminal and timed out: terminal")]
@@ -83,6 +83,6 @@ def _counted(number: int, what: str) -> str:
 
 
 def _jumps(number: int, num_rows: int) -> str:
-    """Returns what to say of rows that end an episode without a mark."""
+    """Returns the note on rows that end an episode without a mark."""
     shuffled = " (are they in the order in which they were taken?)" if number > MANY_JUMPS * num_rows else ""
     return _counted(number, f"ended an episode without a mark{shuffled}")

@@ -1,4 +1,4 @@
-"""Writes a data set in Minari's format, through the minari package; whole, or nothing that passes for one."""
+"""Writes a data set in Minari's format, with the minari package; whole, or nothing that looks like one."""
 
 import importlib.metadata
 import os
@@ -18,11 +18,11 @@ from mbpo_jax.data_sets.data_set import DataSet, episode_bounds
 from mbpo_jax.driver.storage import files
 
 VERSION = re.compile(r"[-\w]+-v\d+")
-EPISODE_BYTES = 20_000  # of HDF5's own, measured 14,000
+EPISODE_BYTES = 20_000  # overhead of HDF5 per episode, measured 14,000
 
 
 def check_free(folder: Path, overwrite: bool) -> None:
-    """Refuses a place where something is, before work is done whose result goes there.
+    """Refuses a folder that is already in use, before doing work whose result goes there.
 
     Raises:
       ValueError: a data set is there and may not be replaced, or something else is; or minari is not installed.
@@ -44,7 +44,7 @@ def check_free(folder: Path, overwrite: bool) -> None:
 
 
 def dataset_id(folder: Path) -> str:
-    """Returns the id by which minari finds a folder, if it lies where minari looks; else that of its last parts."""
+    """Returns the id by which minari finds a folder, if it lies where minari looks; else the folder's name."""
     root = minari_folder.root().absolute()
     if folder.absolute().is_relative_to(root):
         return folder.absolute().relative_to(root).as_posix()
@@ -52,16 +52,16 @@ def dataset_id(folder: Path) -> str:
 
 
 def write(folder: Path, data_set: DataSet, metadata: dict[str, Any]) -> None:
-    """Writes a data set beside its place, and moves it there once it is on the disk.
+    """Writes a data set next to `folder`, and moves it there once it is on the disk.
 
-    Observations are float32 as they were given, actions in the bounds of their environment, in its dtype.
+    Observations are written as float32, unchanged; actions in the bounds of their environment, in its dtype.
 
     Args:
-      folder: gets `data/`; what was there is replaced.
+      folder: will contain `data/`; what was there is replaced.
       metadata: added to minari's own.
     Raises:
       ValueError: rows of an episode do not follow each other.
-      OSError: it could not be written; what was there is as it was.
+      OSError: it could not be written; what was there is unchanged.
     """
     writing, old = (folder.with_name(f".{folder.name}.{word}") for word in ("writing", "replaced"))
     shutil.rmtree(writing, ignore_errors=True)  # of a process that was killed
@@ -81,7 +81,7 @@ def write(folder: Path, data_set: DataSet, metadata: dict[str, Any]) -> None:
 
 
 def _check_room(writing: Path, data_set: DataSet) -> None:
-    """Raises OSError if it cannot fit: HDF5 crashes the process, now or later, where the disk fills while it writes."""
+    """Raises OSError if it cannot fit: HDF5 crashes the process, now or later, if the disk fills up during writing."""
     arrays = (data_set.obs, data_set.action, data_set.reward, data_set.terminal, data_set.truncated)
     needed = sum(array.nbytes for array in arrays) + EPISODE_BYTES * len(episode_bounds(data_set)[0])
     free = shutil.disk_usage(writing).free
@@ -89,7 +89,7 @@ def _check_room(writing: Path, data_set: DataSet) -> None:
         raise OSError(
             f"no room for the data set: it needs {needed / 1e6:.1f} MB, the disk has {free / 1e6:.1f} MB left"
         )
-    if hasattr(os, "posix_fallocate"):  # quotas and limits that the disk does not tell of
+    if hasattr(os, "posix_fallocate"):  # quotas and limits that the free space does not show
         reserved = writing / "reserved"
         with reserved.open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, needed)
@@ -114,7 +114,7 @@ def _write(writing: Path, own_id: str, data_set: DataSet, metadata: dict[str, An
 
 
 def _episodes(data_set: DataSet) -> Iterator[Any]:
-    """Yields the episodes as minari takes them."""
+    """Yields the episodes in minari's form."""
     from minari.data_collector import EpisodeBuffer
 
     actions = checks.from_unit(data_set.action, data_set.action_low, data_set.action_high)
@@ -136,15 +136,15 @@ def _episodes(data_set: DataSet) -> Iterator[Any]:
 
 
 def _env_spec(data_set: DataSet) -> Any:
-    """Returns the environment's specification with its time limit; None where it is not here or cannot be written down.
+    """Returns the environment's specification with its time limit; None if it is not registered or not serialisable.
 
-    Only ids that are registered count: the module of module:Id may be what a stranger's data set says.
+    Only registered ids count: the module of module:Id may come from a stranger's data set.
     """
     known = gymnasium.registry.get((data_set.env_id or "").rpartition(":")[2])
     if known is None:
         return None
     try:
-        spec = type(known).from_json(known.to_json())  # a copy, if it can be written down
+        spec = type(known).from_json(known.to_json())  # a copy, if it can be serialised
     except (TypeError, ValueError):
         return None
     spec.max_episode_steps = data_set.max_episode_steps

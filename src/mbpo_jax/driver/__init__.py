@@ -1,6 +1,6 @@
 """The only part with clocks, files, signals and environments.
 
-* A run: `loop` (train), `setup` (what it works with), `save_restore` (its checkpoints), `phase_runner` (learning),
+* A run: `loop` (training), `setup` (what it works with), `save_restore` (its checkpoints), `phase_runner` (learning),
   `seeds` (several in one process), `evaluation`, `config`, `stop`, `compile_cache`, `jax_settings`.
 * `interaction`: policies that act in environments, in training and in evaluation.
 * `storage`: the files of a run directory; `trained` opens a checkpoint for analysis.

@@ -1,8 +1,8 @@
 """Keeps XLA's compiled programs between processes, so that a second start or a resumed run does not compile again.
 
 The folder's name is a hash of everything that decides whether a program fits (versions, processor features,
-accelerators, XLA_FLAGS), so that machines may share a home directory. The folder is private to its user, because what
-lies in it is executed.
+accelerators, XLA_FLAGS), so that machines may share a home directory. The folder is private to its user, because its
+contents are executed.
 
 jax writes each program's file once and in place. A file cut off by a kill or a full disk would cause a warning and a
 compilation at every later start, so such files are removed.
@@ -22,22 +22,22 @@ from jax.experimental.compilation_cache import compilation_cache
 from mbpo_jax.driver.config import AUTO
 
 OFF = "off"
-CHECKED = "checked"  # a file whose time is that of the last check of the others
-MIN_COMPILE_SECONDS = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"  # a user's own setting stays
+CHECKED = "checked"  # a file whose modification time is that of the last check
+MIN_COMPILE_SECONDS = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"  # a user's own setting is kept
 
 
 def use(directory: str) -> str | None:
-    """Keeps programs below `directory`; "auto" is the user's cache folder, "off" keeps none.
+    """Keeps compiled programs under `directory`; "auto" is the user's cache folder, "off" keeps none.
 
-    A cache that the user gave to jax itself (JAX_COMPILATION_CACHE_DIR) stays.
+    A cache that the user has set for jax itself (JAX_COMPILATION_CACHE_DIR) is left in place.
     Returns:
-      Why programs are not kept although they should be; None if all is well.
+      The reason why programs are not kept although they should be; None if all is well.
     """
     if directory == OFF or jax.config.values["jax_compilation_cache_dir"]:
         return None
     try:
         base = _user_folder() if directory == AUTO else Path(directory).expanduser()
-    except RuntimeError as error:  # neither HOME nor an entry among the users, as in some containers
+    except RuntimeError as error:  # neither HOME nor a passwd entry, as in some containers
         return f"compiled programs are not kept: {error}; --compile_cache=DIR names a folder"
     folder = base / f"xla-{fingerprint()}"
     try:
@@ -76,7 +76,7 @@ def _remove_damaged(folder: Path) -> None:
 
 
 def _user_folder() -> Path:
-    chosen = Path(os.environ.get("XDG_CACHE_HOME", ""))  # one that is not absolute does not count, by its own rules
+    chosen = Path(os.environ.get("XDG_CACHE_HOME", ""))  # the XDG specification ignores relative paths
     return (chosen if chosen.is_absolute() else Path.home() / ".cache") / "mbpo_jax"
 
 
@@ -90,7 +90,7 @@ def fingerprint() -> str:
 
 
 def _processor() -> str:
-    """Returns the processor's model and features, as far as the system names them."""
+    """Returns the processor's model and features, as far as the system reports them."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

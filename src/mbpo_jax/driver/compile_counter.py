@@ -39,8 +39,8 @@ _TOTALS = _Totals()  # jax keeps its listeners per process, so their sum lives p
 class CompileCounter:
     """Backend compilations of this process, in any thread, since this counter was constructed.
 
-    A program fetched from jax's persistent cache counts too, with the seconds that took: a function that is traced
-    twice must not hide behind a warm cache.
+    A program fetched from jax's persistent cache counts too, with the seconds that fetching it took: a function that
+    is traced twice must not hide behind a warm cache.
     """
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class CompileCounter:
 
     @property
     def count(self) -> int:
-        """Returns how many programs were compiled so far."""
+        """Returns how many programs have been compiled so far."""
         return _TOTALS.read()[0] - self._start_count
 
     @property

@@ -1,4 +1,4 @@
-"""Knobs of a run that no algorithm reads, and the errors that end one."""
+"""Knobs of a run that no algorithm reads, and the errors that end a run."""
 
 import dataclasses
 import os
@@ -18,26 +18,26 @@ OWN, SHARED = "own", "shared"
 
 
 class EnvironmentFailure(RuntimeError):
-    """An environment failed: it raised, gave numbers that cannot be learnt from, or gave nothing at all."""
+    """An environment failed: it raised, returned values that cannot be learnt from, or returned nothing at all."""
 
     exit_status = 5
 
 
 class NotFinite(EnvironmentFailure):
-    """An observation or reward is not finite in float32. The episode can be given up; the next may be sound."""
+    """An observation or reward is not finite in float32. The episode can be given up; the next one may be fine."""
 
 
 class Broken(EnvironmentFailure):
     """The environment raised, exited, hung or changed its shapes. A new instance may work.
 
-    The environment's own traceback, if there is one, is a note of the error too.
+    The environment's own traceback, if there is one, is also attached to the error as a note.
     """
 
     environment_traceback: str | None = None
 
 
 class Diverged(RuntimeError):
-    """Learning gave a number that is not finite, or one beyond `health.LIMIT`. Its last words are `advice`."""
+    """Learning produced a number that is not finite, or beyond `health.LIMIT`. The message ends with `advice`."""
 
     exit_status = 4
 
@@ -50,7 +50,7 @@ class Diverged(RuntimeError):
 
 
 def diverged(what: str, seed: int) -> Diverged:
-    """Returns the error that stops a run before what went wrong with a seed is saved; `what` begins its message."""
+    """Returns the error that stops a run before a diverged seed is saved; its message begins with `what`."""
     return Diverged(f"{what} (seed {seed}); the newest checkpoint is from before.", DIVERGENCE_ADVICE)
 
 
@@ -176,12 +176,12 @@ class RunConfig:
         return f"runs/{re.sub(r'[^A-Za-z0-9._-]+', '_', self.env)}-{self.algorithm}"
 
 
-# What may differ when a run is resumed: how long it is, and what it shows and keeps.
+# What may change when a run is resumed: its length, and what it prints and keeps.
 RESUMABLE_CHANGES = frozenset(
     {
         "num_steps",
         "run_dir",
-        "dataset",  # where it lies; what is in it may not
+        "dataset",  # its location; its contents may not change
         "checkpoint_every_steps",
         "checkpoints_kept",
         "seed_lifting",
@@ -195,7 +195,7 @@ RESUMABLE_CHANGES = frozenset(
         "profile",
         "tensorboard",
         "quiet",
-        "distributed",  # num_processes may not: each of them has a part of the directory
+        "distributed",  # num_processes may not change: each process has its own part of the directory
         "coordinator",
         "process_id",
     }
@@ -206,7 +206,7 @@ def resolve_algorithm_config(run: RunConfig, config: Any = None) -> Any:
     """Returns the knobs of the algorithm that `run` names: `config`, checked, or the defaults if it is None.
 
     Raises:
-      ValueError: the config is of another algorithm, or its agent is not the one of this row of the registry.
+      ValueError: the config belongs to another algorithm, or its agent is not that of the algorithm's registry entry.
     """
     entry = REGISTRY[run.algorithm]
     if config is None:
@@ -221,7 +221,7 @@ def resolve_algorithm_config(run: RunConfig, config: Any = None) -> Any:
 
 
 def check_source(run: RunConfig, config: Any) -> None:
-    """Checks that a run names what its algorithm learns from: an environment, or a data set.
+    """Checks that a run names what its algorithm learns from: an environment or a data set.
 
     Args:
       config: the algorithm's knobs.
@@ -248,7 +248,7 @@ def check_source(run: RunConfig, config: Any) -> None:
 
 
 def _check_processes(run: RunConfig) -> None:
-    """Raises ValueError unless the knobs that say which process this is come together, and with `distributed`."""
+    """Raises ValueError unless the knobs that identify this process are given together, and with `distributed`."""
     given = {
         "coordinator": run.coordinator != "",
         "num_processes": run.num_processes > 0,

@@ -1,18 +1,18 @@
-"""What to do about rewards and observations that are so large that learning diverges."""
+"""Advice for rewards and observations that are so large that learning diverges."""
 
 from collections.abc import Sequence
 
 from mbpo_jax import health
 from mbpo_jax.types import Transition
 
-LARGE = 1e3  # magnitude; those of the standard tasks stay below a hundred, and values are a hundred rewards
+LARGE = 1e3  # magnitude; those of the standard tasks stay below a hundred, and values are a hundred times the rewards
 
 
 def advice(rows: Sequence[Transition]) -> str | None:
-    """Returns advice on the scale of an environment; None where that is no likely cause.
+    """Returns advice on the scale of an environment's numbers; None if that is not a likely cause.
 
     Args:
-      rows: real rows, a batch of each seed.
+      rows: real rows, one batch per seed.
     """
     sizes = {
         "reward": max(float(health.magnitude(batch.reward)) for batch in rows),

@@ -1,4 +1,4 @@
-"""Evaluates the policies of all seeds: by episodes where there is an environment, and by what the data say offline."""
+"""Evaluates the policies of all seeds: by episodes in an environment, and offline by what the data say."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from mbpo_jax.types import PyTree
 
 
 class SeedEvaluation(NamedTuple):
-    """The policy of one seed, and what is known of it."""
+    """The policy of one seed, and what is known about it."""
 
     policy: Policy
     outcome: Evaluation | None  # None: there is no environment
@@ -32,7 +32,7 @@ class SeedEvaluation(NamedTuple):
 
 
 def evaluate_seeds(setup: Setup, state: PyTree, should_stop: Callable[[], bool]) -> list[SeedEvaluation] | None:
-    """Judges the policy of every seed; returns None if a stop was requested: all of it is repeated then."""
+    """Evaluates the policy of every seed; returns None if a stop was requested: the evaluation is repeated later."""
     policies = setup.acting.policies(state)
     outcomes: Sequence[Evaluation | None] | None = [None] * len(policies)
     if setup.envs.evaluates:
@@ -47,7 +47,7 @@ def evaluate_seeds(setup: Setup, state: PyTree, should_stop: Callable[[], bool])
 
 
 def save_policy(run: RunConfig, spaces: Spaces, seed: int, acted: Policy, is_best: bool) -> None:
-    """Writes a policy to its place, and to that of the best one if it is."""
+    """Writes a policy to its file, and to that of the best policy if it is the best."""
     for best in (False, True) if is_best else (False,):
         path = policy.policy_path(run.directory, seed, best)
         policy.save_policy(path, acted.actor, spaces.obs_dim, spaces.action_low, spaces.action_high)

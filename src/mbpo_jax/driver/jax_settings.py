@@ -1,8 +1,8 @@
-"""Settings of jax itself, by variables (JAX_..., XLA_FLAGS) or by the program around us: served, or refused by name.
+"""Settings of jax itself, from variables (JAX_..., XLA_FLAGS) or the calling program: honoured, or refused by name.
 
-What only forbids things that our programs do is set aside while they run (`neutral`). What our programs cannot serve is
-refused (`check`), as what XLA would end the process for (`check_xla_flags`). What changes numbers is kept with a run
-(`storage.run_directory.SETTINGS`). All others are served as they are.
+Settings that only forbid what our programs do are suspended while they run (`neutral`). Settings that our programs
+cannot support are refused (`check`), as are those for which XLA would end the process (`check_xla_flags`). Settings
+that change numbers are stored with a run (`storage.run_directory.SETTINGS`). All others are honoured.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ PLATFORMS = ("jax_platforms", "jax_platform_name")
 
 
 def prepare() -> None:
-    """Refuses settings that cannot be served, and starts jax's devices.
+    """Refuses settings that cannot be supported, and starts jax's devices.
 
     Raises:
       ValueError: names the setting, its value, and what is allowed.
@@ -38,10 +38,10 @@ def prepare() -> None:
 
 
 def check(where: str = "") -> None:
-    """Refuses settings that our programs cannot serve.
+    """Refuses settings that our programs cannot support.
 
     Args:
-      where: who may have changed them last; ends the message.
+      where: who may have changed them last; the end of the message.
     Raises:
       ValueError: names the setting and its variable.
     """
@@ -64,7 +64,7 @@ def prepared() -> Iterator[None]:
 
 @contextlib.contextmanager
 def neutral() -> Iterator[None]:
-    """Lets programs do what jax can be told to forbid: mix ranks and dtypes, and move arrays between devices."""
+    """Allows what jax can be set to forbid: mixing ranks and dtypes, and moving arrays between devices."""
     with (
         jax.numpy_rank_promotion("allow"),
         jax.numpy_dtype_promotion("standard"),
@@ -78,7 +78,7 @@ def start_devices() -> None:
     """Starts jax's devices.
 
     Raises:
-      ValueError: a platform that was chosen is not there; names the variable, and the platforms that are.
+      ValueError: the chosen platform is not available; names the variable, and the platforms that are.
     """
     try:
         jax.devices()
@@ -95,7 +95,7 @@ def start_devices() -> None:
 
 
 def _platforms_here() -> list[str]:
-    """Returns the platforms that jax would choose by itself; leaves jax as it was before it started any."""
+    """Returns the platforms that jax would choose by itself; leaves jax as it was before it started any of them."""
     before = {name: jax.config.values[name] for name in PLATFORMS}
     backend.clear_backends()
     try:
@@ -111,7 +111,7 @@ def _platforms_here() -> list[str]:
 
 
 def check_xla_flags() -> None:
-    """Refuses names in XLA_FLAGS that XLA does not know: it would end the process without a word of ours.
+    """Refuses names in XLA_FLAGS that XLA does not know: it would end the process before we could report anything.
 
     Raises:
       ValueError: names the flag; or the file that cannot be read.
@@ -136,14 +136,14 @@ def check_xla_flags() -> None:
 
 @functools.cache
 def _is_known(name: str) -> bool:
-    """Returns whether a library of XLA has the name of a flag in it; True where there is no such library to look in."""
+    """Returns whether one of XLA's libraries contains the name of a flag; True if no such library is found."""
     libraries = _libraries()
     return not libraries or any(_contains(path, name.encode()) for path in libraries)
 
 
 @functools.cache
 def _libraries() -> tuple[Path, ...]:
-    """Returns the libraries that XLA may come in: jaxlib's, and those of plug-ins for accelerators."""
+    """Returns the libraries that may contain XLA: jaxlib's, and those of plug-ins for accelerators."""
     found: list[Path] = []
     for package, patterns in (("jaxlib", ("libjax_common*", "xla_extension*")), ("jax_plugins", ("*/*.so",))):
         spec = importlib.util.find_spec(package)

@@ -38,23 +38,23 @@ from mbpo_jax.types import Phase
 
 
 class Result(NamedTuple):
-    """What a call of `train` leaves behind."""
+    """The result of a call of `train`."""
 
     run_dir: Path
     summary: dict[str, Any]  # what summary.json holds
-    finished: bool  # False: stopped on request and saved; the same call continues
+    finished: bool  # False: stopped on request and saved; calling again continues
 
 
 def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = None) -> Result:
-    """Trains, or continues a run of the same directory, to `run.num_steps`, in this process.
+    """Trains to `run.num_steps` in this process; continues the run in the directory if there is one.
 
     Args:
-      algorithm_config: knobs of `run.algorithm`, its defaults if left out.
-      stream: where progress goes; standard error by default.
+      algorithm_config: knobs of `run.algorithm`; its defaults if omitted.
+      stream: where progress is written; standard error by default.
     Raises:
       ValueError: a knob, the environment or the directory does not fit; names it and what is allowed.
       EnvironmentFailure, Diverged, StorageFailure: see `driver.config`.
-      KeyboardInterrupt: a stop was requested before anything began.
+      KeyboardInterrupt: a stop was requested before training began.
     """
     config = resolve_algorithm_config(run, algorithm_config)
     check_source(run, config)
@@ -87,7 +87,7 @@ def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = 
         except Diverged as error:
             error.advice = trainer.advice() or error.advice
             raise
-        except ValueError as error:  # knobs were checked before: this is no user's mistake and needs its traceback
+        except ValueError as error:  # knobs were checked before: not a user's mistake, so it needs its traceback
             raise RuntimeError(f"a function failed at step {trainer.position.step}") from error
         summary = record.summary(run, trainer.position.step)
         summary |= {"predicted_memory_bytes": prediction.total, "peak_memory_bytes": memory.peak()}
@@ -99,7 +99,7 @@ def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = 
 def _begin_or_resume(
     setup: Setup, record: Record, files: RunFiles, stop: StopRequest
 ) -> tuple[RunSaver, Restored, memory.Prediction]:
-    """Makes the arrays of a run and begins its first episodes, or brings both back to the newest checkpoint."""
+    """Makes the arrays of a run and begins its first episodes, or restores both from the newest checkpoint."""
     run, resident = setup.run, memory.resident()
     fresh = setups.first_arrays(setup)
     if setup.data_set is None:
@@ -141,7 +141,7 @@ class _Trainer:
         """Runs to the end, or until a stop is requested, and saves; returns whether the end was reached.
 
         Args:
-          warnings, notes: what the user is to know before the first step.
+          warnings, notes: what the user should know before the first step.
         """
         for warning in warnings:
             self.progress.warn(warning)
@@ -163,7 +163,7 @@ class _Trainer:
         return self.position.step == run.num_steps and self.position.phase is None
 
     def advice(self) -> str | None:
-        """Returns what helps where learning diverged because real rewards or observations are very large."""
+        """Returns advice if real rewards or observations are so large that they may have made learning diverge."""
         return divergence_advice.advice([real.rows for real in setups.distinct_rows(self.setup, self.arrays.replay)])
 
     def _step(self) -> None:
@@ -186,7 +186,7 @@ class _Trainer:
                 self.record.episode_ended(i, result.episode_return)
 
     def _run_phases(self) -> bool:
-        """Runs what is due, from where a stop left off; returns False if a stop was requested before its end."""
+        """Runs the phases that are due, from where a stop left off; returns False if stopped before their end."""
         phases = self.setup.programs.phases
         while self.position.phase is not None and self.position.phase < len(phases):
             runner = phases[self.position.phase]
@@ -215,18 +215,18 @@ class _Trainer:
         return all(done)
 
     def _should_stop(self) -> bool:
-        """Returns whether a stop was requested; asked before every program, which changes the state if not."""
+        """Returns whether a stop was requested; called before every program, which otherwise changes the state."""
         self.unsaved = self.unsaved or not self.stop.requested
         return self.stop.requested
 
     def _check_fault(self, phase: str, i: int, fault: Fault) -> None:
-        """Stops a run whose learning has gone wrong, before anything of it is saved."""
+        """Stops a run whose learning has gone wrong, before any of it is saved."""
         text = health.describe(fault)
         if text is not None:
             raise diverged(f"{phase}: {text} of environment step {self.position.step}", self.setup.run.seeds[i])
 
     def _evaluate_and_log(self) -> bool:
-        """Evaluates, writes lines and saves where that is due; returns False if a stop was requested before its end."""
+        """Evaluates, writes lines and saves, each when due; returns False if stopped during the evaluation."""
         run, step = self.setup.run, self.position.step
         last = step == run.num_steps
         evaluated = self._evaluate() if step % run.eval_every_steps == 0 or last else []
@@ -244,7 +244,7 @@ class _Trainer:
         return True
 
     def _evaluate(self) -> list[SeedEvaluation] | None:
-        """Evaluates the policy of every seed; returns None if a stop was requested: all of it is repeated then."""
+        """Evaluates the policy of every seed; returns None if a stop was requested: it is all repeated later."""
         with self._working(workload.EVALUATE):
             seed_evaluation = evaluation.evaluate_seeds(self.setup, self.arrays.state, lambda: self.stop.requested)
         self._warn_of_failures("an evaluation episode")
@@ -263,7 +263,7 @@ class _Trainer:
         self.progress.note(f"step {step:,}  seed {seed}  {seed_evaluation.in_words()}")
 
     def _save(self) -> None:
-        """Writes a checkpoint, unless the newest one is of this very moment."""
+        """Writes a checkpoint, unless nothing has happened since the newest one."""
         if not self.unsaved:
             return
         with self._working(workload.CHECKPOINT):
@@ -272,7 +272,7 @@ class _Trainer:
 
     @contextmanager
     def _working(self, kind: str, timed_as: str | None = None) -> Iterator[None]:
-        """Shows what is done inside, and adds its time to the record and to what the time left is estimated from."""
+        """Displays the kind of work done inside; adds its time to the record and to the estimate of the time left."""
         began = time.monotonic()
         self.progress.update(self.position.step, kind)
         with self.record.timed(timed_as or kind):
@@ -287,11 +287,11 @@ class _Trainer:
             self.progress.warn(f"step {self.position.step:,}: {notice}")
 
     def _warn_of_metrics(self, metrics: Iterable[dict[str, Any]]) -> None:
-        """Says once what metrics show that should not be."""
+        """Reports, once each, the problems that metrics show."""
         for about, text in metric_warnings.find(metrics, self.setup.rule, self.setup.run.env).items():
             if about not in self.warned_of:
                 self.warned_of |= {about}
-                # A wrong rule spoils every imagined row: even quiet runs say it. A poor model may get better.
+                # A wrong rule spoils every imagined row, so even quiet runs report it. A poor model may get better.
                 tell = self.progress.warn if about == "rule" else self.progress.note
                 tell(f"step {self.position.step:,}: {text}")
 

@@ -1,4 +1,4 @@
-"""Predicts and measures the memory of a run, so that too small a machine shows before training; frees pages."""
+"""Predicts and measures the memory of a run, so that too small a machine is noticed before training; frees pages."""
 
 import ctypes
 import math
@@ -15,8 +15,8 @@ from mbpo_jax.driver import memory_limits
 from mbpo_jax.replay import is_replay
 from mbpo_jax.types import Key, PyTree
 
-# Left behind on CPU by compilation and by temporaries of calls. Measured: 130 MB less if everything was in the compile
-# cache, 140 MB more if nothing was.
+# Memory left behind on CPU by compilation and by temporaries of calls. Measured: 130 MB less if everything was in the
+# compile cache, 140 MB more if nothing was.
 COMPILATION_BYTES = 500 * 2**20
 COPIES_PER_CHECKPOINT = 3  # of the stored rows: on the host, in the writer, and read back
 
@@ -36,7 +36,7 @@ class Prediction(NamedTuple):
         return sum(self)
 
     def text(self) -> str:
-        """Returns the prediction as one line, which says so where it is more than this process may have."""
+        """Returns the prediction as one line, with a warning if it is more than this process may use."""
         parts = ", ".join(f"{name} {size / 1e6:.0f}" for name, size in self._asdict().items())
         line = f"memory: {self.total / 1e6:.0f} MB expected at peak ({parts})"
         available = _available_bytes()
@@ -69,7 +69,7 @@ def predict(state: PyTree, replay: PyTree, num_saved: int, program: int) -> Pred
 
 
 def check_room(init: Callable[[Key], PyTree], num_seeds: int) -> None:
-    """Refuses, before anything is allocated, arrays that do not fit the memory that this process may have.
+    """Refuses, before anything is allocated, arrays that do not fit into the memory that this process may use.
 
     Args:
       init: makes the arrays of one seed; only traced.
@@ -98,13 +98,13 @@ def give_back() -> None:
 
 
 def resident() -> int:
-    """Returns the bytes of this process that are in memory now."""
+    """Returns the resident memory of this process in bytes."""
     return _proc_status("VmRSS") or peak()
 
 
 def peak() -> int:
-    """Returns the most bytes of this process that were in memory at once."""
-    # `getrusage` only where there is no /proc: on Linux it begins with the parent's value.
+    """Returns the peak resident memory of this process in bytes."""
+    # `getrusage` only where there is no /proc: on Linux it starts from the parent's value.
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return _proc_status("VmHWM") or (most if sys.platform == "darwin" else most * 1024)
 
@@ -120,7 +120,7 @@ def _proc_status(name: str) -> int | None:
 
 
 def _available_bytes() -> int | None:
-    """Returns the most memory that this process may have; None where the system does not say."""
+    """Returns the most memory that this process may use, in bytes; None where the system does not say."""
     smallest = memory_limits.smallest()
     return None if smallest is None else smallest[0]
 

@@ -1,4 +1,4 @@
-"""How much memory this process may have: what the machine, control groups (containers, SLURM) and ulimit leave it."""
+"""How much memory this process may use, as limited by the machine, control groups (containers, SLURM) and ulimit."""
 
 import os
 import resource
@@ -6,11 +6,11 @@ from pathlib import Path, PurePosixPath
 
 CGROUPS = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
-UNLIMITED = 2**60  # bytes; version 1 gives a number beyond where there is no limit
+UNLIMITED = 2**60  # bytes; cgroup version 1 gives a number beyond this where there is no limit
 
 
 def limits(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> dict[str, int]:
-    """Returns bytes by what sets the limit; what sets none is left out."""
+    """Returns the limits in bytes, keyed by what sets them; what sets none is left out."""
     found = {"the machine": _machine(), "its control group": _control_group(cgroups, membership)}
     for name, number in (("ulimit -v", resource.RLIMIT_AS), ("ulimit -d", resource.RLIMIT_DATA)):
         limit = resource.getrlimit(number)[0]
@@ -31,10 +31,10 @@ def _machine() -> int | None:
 
 
 def _control_group(cgroups: Path, membership: Path) -> int | None:
-    """Returns the smallest limit of the groups that this process is in, and of all groups around them.
+    """Returns the smallest limit of the groups that this process is in, and of all groups above them.
 
-    In a container, a group's path may be as seen from outside, where no folder here has this name; the ancestors of it
-    that are there count, the uppermost of which is the container's own.
+    In a container, a group's path may be the one seen from outside, for which there is no folder here. Those of its
+    ancestors that do exist count; the topmost is the container's own.
     """
     try:
         lines = membership.read_text().splitlines()
@@ -52,7 +52,7 @@ def _control_group(cgroups: Path, membership: Path) -> int | None:
 
 
 def _all_around(root: Path, group: str, name: str) -> list[int]:
-    """Returns the limits in a group's folder below `root`, and in those around it."""
+    """Returns the limits in a group's folder under `root`, and in the folders above it."""
     parts = [part for part in PurePosixPath(group).parts if part not in ("/", "..")]
     found = []
     for depth in range(len(parts) + 1):

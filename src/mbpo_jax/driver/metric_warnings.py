@@ -1,4 +1,4 @@
-"""What metrics say that the user should not have to look for."""
+"""Problems that metrics show and that the user should not have to look for."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -11,7 +11,7 @@ LITTLE_EXPLAINED = 0.5  # of the targets' variance, on average
 
 
 def find(metrics: Iterable[Mapping[str, Any]], rule: str | None, env_id: str) -> dict[str, str]:
-    """Returns warnings by what they are about, so that each can be said once.
+    """Returns warnings, keyed by what they are about, so that each can be given once.
 
     Args:
       metrics: of one phase, of each seed.
@@ -26,7 +26,7 @@ def find(metrics: Iterable[Mapping[str, Any]], rule: str | None, env_id: str) ->
 
 
 def explains_little(metrics: Mapping[str, Any]) -> str | None:
-    """Returns a warning if the model explains little of what it was fitted to; None if it does, or nothing is known.
+    """Returns a warning if the model explains little of what it was fitted to; None if not, or if nothing is known.
 
     Args:
       metrics: of the phase that fits a model.

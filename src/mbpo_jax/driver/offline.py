@@ -25,7 +25,7 @@ def read(run: RunConfig, environment: Spaces | None) -> DataSet:
     Args:
       environment: spaces of the environment that policies are evaluated in; None: there is none.
     Raises:
-      ValueError: it cannot be used, or is not of this environment.
+      ValueError: the data set cannot be used, or does not fit this environment.
     """
     if environment is None:
         return reading.read(run.dataset)
@@ -47,7 +47,7 @@ def usable(data_set: DataSet, algorithm: Algorithm, rule: str | None = None) -> 
     Args:
       rule: what `--termination_fn` was.
     Raises:
-      ValueError: ends are to be learnt, and what came after them was not recorded.
+      ValueError: the termination function is to be learnt, but no successor of a terminal was recorded.
     """
     known = has_successor(data_set)
     if algorithm.dynamics is None or known.all():
@@ -64,10 +64,10 @@ def usable(data_set: DataSet, algorithm: Algorithm, rule: str | None = None) -> 
 
 
 def to_json(data_set: DataSet) -> dict[str, Any]:
-    """Returns what `config.json` keeps of a data set: which it is, wherever it lies, and how well it was recorded.
+    """Returns what `config.json` keeps of a data set: which one it is, wherever it lies, and its mean return.
 
     Args:
-      data_set: as it was read, for a return needs all rewards, those of rows that are not `usable`, too.
+      data_set: as it was read, since a return needs all rewards, including those of rows that are not `usable`.
     """
     returns, whole = episode_returns(data_set)
     return {
@@ -78,7 +78,7 @@ def to_json(data_set: DataSet) -> dict[str, Any]:
 
 
 def spaces(data_set: DataSet) -> Spaces:
-    """Returns the spaces that a data set knows of the environment where it was recorded."""
+    """Returns what a data set knows about the spaces of the environment where it was recorded."""
     low, high = data_set.action_low, data_set.action_high
     return Spaces(data_set.obs.shape[1], low, high, data_set.max_episode_steps)
 
@@ -99,14 +99,14 @@ def as_replay(data_set: DataSet) -> Replay:
 
 
 def first_states(data_set: DataSet) -> np.ndarray:
-    """Returns observations [B, O] in which episodes of the data began, the first ones if there are very many."""
+    """Returns the first observations [B, O] of episodes of the data; of the first episodes, if there are very many."""
     return data_set.obs[data_set.first][:MOST_FIRST_STATES]
 
 
 def compile_value(algorithm: Algorithm, axis: SeedAxis) -> Callable[..., PyTree] | None:
-    """Lifts (state, obs [B, O]) -> the mean of the critics' smallest value of the policy's actions there; [].
+    """Lifts (state, obs [B, O]) -> mean [] over obs of the smallest Q value among critics, at the policy's actions.
 
-    None where the algorithm has no critics.
+    Returns None where the algorithm has no critics.
     """
     critic = algorithm.critic
     if critic is None:

@@ -1,4 +1,4 @@
-"""Runs a phase of all seeds, program by program, each seed as far as it has to go."""
+"""Runs a phase for all seeds, program by program, each seed as far as it has to go."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,15 +13,15 @@ from mbpo_jax.health import Fault
 from mbpo_jax.replay import Replay
 from mbpo_jax.types import FINISHED, Array, Key, Metrics, Phase, ProgramFn, PyTree
 
-FIRST_STREAM = 1000  # of keys: that of phase number 0
+FIRST_STREAM = 1000  # stream of keys of phase number 0
 
 
 def ignore(i: int, fault: Fault) -> None:
-    """Accepts anything: `check` of `PhaseRunner.run`."""
+    """Accepts anything: the default `check` of `PhaseRunner.run`."""
 
 
 class PhaseRunner:
-    """A phase of all seeds, run program by program until every seed is done."""
+    """A phase for all seeds, run program by program until every seed is done."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class PhaseRunner:
         """Compiles the programs of a phase.
 
         Args:
-          index: of the phase among those of its algorithm.
+          index: index of the phase among those of its algorithm.
           shared_rows: whether all seeds have the same real rows, see `SeedAxis.share`.
         """
         self.phase = phase
@@ -62,10 +62,10 @@ class PhaseRunner:
         should_stop: Callable[[], bool],
         check: Callable[[int, Fault], None] = ignore,
     ) -> tuple[PyTree, list[Metrics]]:
-        """Runs programs until all of `done` hold or `should_stop()`, asked before each round; `done` is updated.
+        """Runs programs until all of `done` are true or `should_stop()`, called before each round; updates `done`.
 
         Args:
-          check: is given, after each program, the number of the seed and its first fault, if it watches anything.
+          check: receives, after each program that watches anything, the number of the seed and its first fault.
         Returns:
           The state, and for each seed the newest metrics, on the host, of what ran in this call.
         """
@@ -83,7 +83,7 @@ class PhaseRunner:
         return state, metrics
 
     def _first_programs(self, state: PyTree) -> list[int]:
-        """Returns each seed's program: the one where a stop left it, else the first."""
+        """Returns each seed's program: the one at which it was stopped, else the first."""
         if len(self.phase.programs.functions) == 1:
             return [0] * self._axis.num_seeds
         return [max(int(program), 0) for program in self._axis.to_host(self._due(state))]
@@ -91,7 +91,7 @@ class PhaseRunner:
     def _run_each(
         self, roots: PyTree, step: int, state: PyTree, replay: PyTree, done: list[bool], programs: list[int]
     ) -> tuple[PyTree, dict[int, Any]]:
-        """Runs one program of every seed that is not done; all are under way before the first is waited for."""
+        """Runs one program of every seed that is not done; starts all of them before waiting for the first."""
         states, outcomes = list(state), {}
         for i in (i for i, over in enumerate(done) if not over):
             states[i], *outcomes[i] = self._one[programs[i]](roots[i], step, states[i], replay[i])
@@ -100,7 +100,7 @@ class PhaseRunner:
     def _run_batched(
         self, roots: PyTree, step: int, state: PyTree, replay: PyTree, done: list[bool], programs: list[int]
     ) -> tuple[PyTree, dict[int, Any]]:
-        """Runs the earliest program that a seed not yet done waits for, of all seeds that wait for it.
+        """Runs the earliest program that an unfinished seed waits for, for all seeds that wait for it.
 
         What runs depends on `done` and `programs` alone, so that a run that was stopped repeats it bit for bit.
         """
@@ -115,7 +115,7 @@ class PhaseRunner:
 
 
 def _program(stream: int, run: ProgramFn, due: Callable[[PyTree], Array | int]) -> Callable[..., Any]:
-    """Makes (root, step, state, replay) -> (state, metrics, first fault, the program due after it), of one seed."""
+    """Makes (root, step, state, replay) -> (state, metrics, first fault, program due next), for one seed."""
 
     def program(root: Key, step: Array, state: PyTree, replay: PyTree) -> tuple[PyTree, Metrics, Fault | None, Array]:
         state, report = run(jax.random.fold_in(jax.random.fold_in(root, stream), step), state, replay)
@@ -125,7 +125,7 @@ def _program(stream: int, run: ProgramFn, due: Callable[[PyTree], Array | int]) 
 
 
 def _masked(program: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds to `program` whether this seed takes part. The state of one that does not stays as it is."""
+    """Adds an argument to `program`: whether this seed takes part. If it does not, its state stays as it is."""
 
     def run(root: Key, step: Array, state: PyTree, replay: PyTree, active: Array) -> Any:
         new_state, *outcome = program(root, step, state, replay)
@@ -135,7 +135,7 @@ def _masked(program: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _select(active: Array, new: PyTree, old: PyTree) -> PyTree:
-    """Takes `new` where `active` [], else `old`; buffers as they are in `new`: see `types.Programs`."""
+    """Takes `new` if `active` [], else `old`; always takes the buffers of `new`, see `types.Programs`."""
 
     def choose(new: Any, old: Any) -> Any:
         return new if isinstance(new, Replay) else jnp.where(active, new, old)

@@ -1,7 +1,7 @@
 """Shows the progress of a run: a bar on a terminal, plain lines elsewhere, and never a long silence.
 
 The training loop only stores numbers; a daemon thread draws them, so the display stays alive during a long compiled
-call. The time left is what the run says; without a run, it comes from the recent rate.
+call. The time left is the run's own estimate; without one, it is computed from the recent rate.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from rich.text import Text
 
 from mbpo_jax.driver.rate_window import RateWindow
 
-LINES_PER_RUN = 20  # of plain output: every further 5% of the run gets a line before its heartbeat is due
+LINES_PER_RUN = 20  # of plain output: each further 5% of the run gets a line, without waiting for the heartbeat
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Pace:
     heartbeat_s: float = 20.0  # longest silence of the plain output
     min_gap_s: float = 5.0  # shortest time between the last line printed and a plain status line
     window_s: float = 600.0  # wall time over which the rate is taken; longer than a fit and the steps until the next
-    tick_s: float = 0.25  # between two draws of the thread
+    tick_s: float = 0.25  # between two redraws by the thread
     clock: Callable[[], float] = time.monotonic
 
 
@@ -39,7 +39,7 @@ DEFAULT_PACE = Pace()
 
 
 class At(NamedTuple):
-    """Where a run was at its newest update, at that time of the clock."""
+    """Where a run was at its latest update, and the clock's time then."""
 
     step: int
     phase: str
@@ -57,20 +57,20 @@ class View(NamedTuple):
     left_s: float | None = None  # as the run estimates it; inf: it does not know yet
 
     def eta(self) -> str:
-        """Returns the time left, as the run estimates it or at the present rate, as h:mm:ss; '-' while unknown."""
+        """Returns the time left, as the run estimates it or at the current rate, as h:mm:ss; '-' while unknown."""
         left_s = 0.0 if self.step >= self.total else self.left_s
         if left_s is None and self.rate is not None:
             left_s = (self.total - self.step) / self.rate
         return "-" if left_s is None or math.isinf(left_s) else _hms(left_s)
 
     def speed(self) -> str:
-        """Returns the rate in three digits, with its unit."""
+        """Returns the rate with its unit: three significant digits below 100, whole numbers above."""
         if self.rate is None:
             return "- steps/s"
         return f"{self.rate:,.0f} steps/s" if self.rate >= 100.0 else f"{self.rate:.3g} steps/s"
 
     def percent(self) -> int:
-        """Returns whole percents, rounded down: 100 means finished."""
+        """Returns the percentage, rounded down: 100 means finished."""
         return 100 * self.step // self.total
 
     def line(self) -> str:
@@ -100,12 +100,12 @@ class Progress:
 
         Args:
           total_steps: real environment steps at the end of the run.
-          initial_step: where a resumed run starts; its steps do not count towards the rate.
+          initial_step: where a resumed run starts; earlier steps do not count towards the rate.
           stream: where to draw, standard error by default.
           quiet: draw nothing at all, notes included.
           pace: how often to draw.
-          seconds_left: (step) -> what the run expects to take from the moment it was there; None: not known yet. Left
-            out, the recent rate stands in.
+          seconds_left: (step) -> seconds that the run expects to take from that step on; None: not known yet. If
+            omitted, the recent rate is used instead.
         Raises:
           ValueError: `total_steps` is not positive or `initial_step` lies outside [0, total_steps].
         """
@@ -137,7 +137,7 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stops the thread, draws the last state and gives the terminal back; lets exceptions pass."""
+        """Stops the thread, draws the last state and restores the terminal; lets exceptions propagate."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join(timeout=5.0)
@@ -152,12 +152,12 @@ class Progress:
         self._phases.add(phase)
 
     def note(self, text: str) -> None:
-        """Prints a line of its own, above the bar where there is one."""
+        """Prints a separate line, above the bar where there is one."""
         if self._surface is not None and not self._broken:
             self._guard(self._surface.note, text)
 
     def warn(self, text: str) -> None:
-        """Prints a line of its own, even where the display is quiet."""
+        """Prints a separate line, even if the display is quiet."""
         if self._surface is not None:
             self.note(text)
         elif self._stream is not None:
@@ -172,7 +172,7 @@ class Progress:
     def _view(self) -> View:
         step, phase, since = self._at
         now, num_phases = self._pace.clock(), len(self._phases)
-        if num_phases != self._num_phases:  # a phase ran for the first time: steps cost something else now
+        if num_phases != self._num_phases:  # a phase ran for the first time: the cost of a step has changed
             self._num_phases = num_phases
             self._window.restart()
         self._window.add(now, step)
@@ -268,8 +268,8 @@ class _Bar:
 
 
 def _make_surface(stream: TextIO, total: int, pace: Pace) -> _Lines | _Bar:
-    with contextlib.suppress(ValueError):  # a closed stream has no answer; its first line ends the display
-        if stream.isatty():  # asked first: FORCE_COLOR makes rich take a pipe for a terminal
+    with contextlib.suppress(ValueError):  # a closed stream raises here; its first line ends the display
+        if stream.isatty():  # checked first: FORCE_COLOR makes rich take a pipe for a terminal
             console = Console(file=stream)
             if console.is_interactive:  # false where TERM=dumb
                 return _Bar(console, total)

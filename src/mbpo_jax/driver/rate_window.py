@@ -11,11 +11,11 @@ class RateWindow:
         self._samples: deque[tuple[float, int]] = deque()
 
     def restart(self) -> None:
-        """Forgets all samples; called when a step begins to cost something else."""
+        """Forgets all samples; called when the cost of a step changes."""
         self._samples.clear()
 
     def add(self, now: float, step: int) -> None:
-        """Stores a sample and drops those that left the window.
+        """Stores a sample and drops those that have left the window.
 
         A stretch without a step (a long fit) keeps the samples before it; the rate would be zero otherwise.
         """

@@ -15,7 +15,7 @@ from mbpo_jax.types import PyTree
 
 
 class Record:
-    """Kept per seed, in the order of `seeds`; part of every checkpoint, so that a resumed run reports the same."""
+    """What a run reports, per seed in the order of `seeds`; part of every checkpoint, so a resumed run continues it."""
 
     def __init__(self, seeds: Sequence[int]) -> None:
         self._seeds = tuple(seeds)
@@ -29,23 +29,23 @@ class Record:
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        """Adds the time spent inside to `seconds/<name>`."""
+        """Adds the time spent in the block to `seconds/<name>`."""
         began = time.monotonic()
         yield
         self._seconds[name] = self._seconds.get(name, 0.0) + time.monotonic() - began
 
     def add_metrics(self, phase: str, metrics: Sequence[PyTree | None]) -> None:
-        """Keeps the newest metrics of a phase, one entry a seed; None: that seed did not run it."""
+        """Keeps the newest metrics of a phase, one entry per seed; None: that seed did not run it."""
         for pending, values in zip(self._pending, metrics, strict=True):
             if values is not None:
                 pending |= {f"{phase}/{key}": value for key, value in values.items()}
 
     def episode_ended(self, i: int, episode_return: float) -> None:
-        """Notes the return of a training episode of seed number `i`."""
+        """Records the return of a training episode of seed number `i`."""
         self._returns[i].append(episode_return)
 
     def write_lines(self, writer: MetricsWriter, step: int, num_rows: int, failures: Sequence[dict[str, int]]) -> None:
-        """Writes a line for each seed, after which its metrics and returns start anew.
+        """Writes a line for each seed, then clears its metrics and returns.
 
         Args:
           failures: how often the environments of each seed have failed, by metric.
@@ -65,7 +65,7 @@ class Record:
         self._pending, self._returns = [{} for _ in self._seeds], [[] for _ in self._seeds]
 
     def check_finite(self, step: int) -> None:
-        """Refuses to go on, or to save, where metrics are not finite.
+        """Refuses to continue, or to save, if metrics are not finite.
 
         Raises:
           Diverged: names the number, the step and the seed.
@@ -76,10 +76,10 @@ class Record:
                     raise diverged(f"{name} is not finite at step {step}", seed)
 
     def add_evaluation(self, i: int, step: int, return_mean: float, complete: bool = True) -> bool:
-        """Notes an evaluation of seed number `i`; returns whether it is the best so far.
+        """Records an evaluation of seed number `i`; returns whether it is the best so far.
 
         Args:
-          complete: whether no episode of it was given up; one with gaps is best only until there is one without.
+          complete: whether no episode of it was given up; an incomplete one is best only until there is a complete one.
         """
         best = max(map(_rank, self._evaluations[i]), default=(False, -np.inf))
         evaluation = {"step": step, "return_mean": return_mean} | ({} if complete else {"complete": False})
@@ -87,7 +87,7 @@ class Record:
         return _rank(evaluation) > best
 
     def score(self, step: int) -> float | None:
-        """Returns the mean over seeds of the evaluations at `step`; None if one lacks episodes or it is not finite."""
+        """Returns the seeds' mean evaluation at `step`; None if one is missing or incomplete, or it is not finite."""
         latest = [evaluations[-1] for evaluations in self._evaluations if evaluations]
         if len(latest) < len(self._seeds) or any(evaluation["step"] != step for evaluation in latest):
             return None
@@ -97,7 +97,7 @@ class Record:
         return score if np.isfinite(score) else None
 
     def summary(self, run: RunConfig, step: int) -> dict[str, Any]:
-        """Returns what summary.json holds."""
+        """Returns the contents of summary.json."""
         seconds = self._elapsed()
         outcomes = {
             str(seed): {
@@ -130,7 +130,7 @@ class Record:
         }
 
     def restore(self, value: dict[str, Any]) -> None:
-        """Takes over what `to_json` returned."""
+        """Restores the record that `to_json` returned."""
         self._evaluations, self._pending, self._returns = value["evaluations"], value["pending"], value["returns"]
         self._seconds, self._seconds_before = dict(value["seconds"]), value["seconds_total"]
         self._began = time.monotonic()
@@ -140,6 +140,6 @@ class Record:
 
 
 def _rank(evaluation: dict[str, Any]) -> tuple[bool, float]:
-    """Returns by what evaluations are compared, the best being the greatest."""
+    """Returns the key by which evaluations are compared; that of the best is the greatest."""
     return_mean = evaluation["return_mean"]
     return evaluation.get("complete", True) and math.isfinite(return_mean), return_mean

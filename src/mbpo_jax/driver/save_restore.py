@@ -1,4 +1,4 @@
-"""Saving a run and restoring it, to the bit: where it stands, and every array that its next step reads."""
+"""Saves a run and restores it bit for bit: its position, and every array that its next step reads."""
 
 import dataclasses
 from typing import Any, NamedTuple, Self
@@ -15,13 +15,13 @@ from mbpo_jax.types import PyTree
 
 @dataclasses.dataclass(frozen=True)
 class Position:
-    """How far a run is."""
+    """How far a run has come."""
 
     step: int  # environment steps taken
     phase: (
         int | None
-    )  # index of the phase that is due or running; their number: evaluation and lines are; None: between steps
-    phase_done: tuple[bool, ...]  # the seeds that have come to its end
+    )  # index of the phase that is due or running; the number of phases: evaluation and lines; None: between steps
+    phase_done: tuple[bool, ...]  # which seeds have finished it
 
     @classmethod
     def start(cls, num_seeds: int) -> Self:
@@ -29,11 +29,11 @@ class Position:
         return cls(0, None, (False,) * num_seeds)
 
     def after_step(self) -> Self:
-        """Returns the position once the environments have taken a step: before its first phase."""
+        """Returns the position once the environments have taken a step: before the first phase."""
         return dataclasses.replace(self, step=self.step + 1, phase=0, phase_done=self._none_done())
 
     def after_phase(self) -> Self:
-        """Returns the position once a phase is over, or was not due."""
+        """Returns the position once a phase is finished, or was not due."""
         assert self.phase is not None
         return dataclasses.replace(self, phase=self.phase + 1, phase_done=self._none_done())
 
@@ -46,11 +46,11 @@ class Position:
 
 
 class Restored(NamedTuple):
-    """Where a run goes on, or begins."""
+    """Where a run resumes, or begins."""
 
     position: Position
     arrays: Arrays
-    metrics_offset: int | None  # bytes of metrics.jsonl that the run had written by then; None: it begins
+    metrics_offset: int | None  # bytes of metrics.jsonl that the run had written by then; None: a new run
 
 
 class RunSaver:
@@ -60,7 +60,7 @@ class RunSaver:
         """Stores what a checkpoint is made of.
 
         Args:
-          first_state: that of a run that begins. What is not finite there, as a best loss so far, may be saved so.
+          first_state: state of a new run. What is not finite in it, such as a best loss so far, may be saved as such.
         """
         self._run, self._axis, self._envs = setup.run, setup.programs.axis, setup.envs
         self._data_set = setup.data_set
@@ -68,10 +68,10 @@ class RunSaver:
         self._finite_at_first = packing.finite(self._axis.to_host(packing.without_buffers(first_state))[0])
 
     def restore(self, fresh: Arrays) -> Restored:
-        """Reads the newest checkpoint, if there is any, and brings record and environments back to it.
+        """Reads the newest checkpoint, if there is one, and restores record and environments from it.
 
         Args:
-          fresh: the arrays of a run that begins.
+          fresh: the arrays of a new run.
         Raises:
           StorageFailure: no checkpoint can be used.
         """
@@ -106,7 +106,7 @@ class RunSaver:
         memory.give_back()
 
     def _packed(self, step: int, arrays: Arrays) -> dict[str, Any]:
-        """Returns what a checkpoint holds of each seed, on the host."""
+        """Returns what a checkpoint holds for each seed, on the host."""
         packed = {}
         parts = {name: self._axis.to_host(getattr(arrays, name)) for name in self._saved_fields()}
         for i, seed in enumerate(self._run.seeds):
@@ -118,7 +118,7 @@ class RunSaver:
         return packed
 
     def _saved_fields(self) -> list[str]:
-        """Returns which arrays a checkpoint holds: a data set lies elsewhere, and does not change."""
+        """Returns which arrays a checkpoint holds: a data set is left out, as it lies elsewhere and does not change."""
         return [name for name in Arrays._fields if name != "replay" or self._data_set is None]
 
     def _restore(self, saved: checkpoint.Saved, fresh: Arrays) -> Restored:

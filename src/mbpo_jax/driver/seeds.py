@@ -1,10 +1,10 @@
 """The seed axis: how functions of one seed run for all seeds. The choice is made here, in one place.
 
-Two liftings. `each` gives every seed an execution of its own, on the device where its arrays live, so that seeds on
-different devices run at the same time; seed i of n equals seed i alone bit for bit. `vmap` batches them, in equal
-shares over a mesh of the local devices; it suits devices that are bound by launches, and agrees to rounding. A value
-"of all seeds" is a tuple of S values under `each` and one stacked [S, ...] value under `vmap`: `split` and `join` go
-from one to S values and back.
+There are two ways to lift. `each` gives every seed an execution of its own, on the device where its arrays live, so
+that seeds on different devices run at the same time; seed i of n equals seed i alone bit for bit. `vmap` batches them,
+in equal shares over a mesh of the local devices; it suits devices that are launch-bound, and agrees up to rounding. A
+value "of all seeds" is a tuple of S values under `each` and one stacked [S, ...] value under `vmap`: `split` and `join`
+convert from one to S values and back.
 """
 
 import functools
@@ -31,10 +31,10 @@ def num_cores() -> int:
 
 
 def use_cores(num_seeds: int) -> None:
-    """Lets the CPU count as several devices, one for each seed while cores last, unless the user has set a number.
+    """Makes the CPU count as several devices, one per seed up to the number of cores, unless the user has set a number.
 
-    Two programs, each on a device of its own, use two cores better than one program uses both. Must come before the
-    first computation of the process; later it does nothing.
+    Two programs, each on a device of its own, use two cores better than one program uses both. Must be called before
+    the first computation of the process; later it does nothing.
     """
     chosen = jax.config.values["jax_num_cpu_devices"] != -1
     if chosen or "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
@@ -49,15 +49,15 @@ class SeedAxis:
     """Lifts functions of one seed over `num_seeds` of them."""
 
     def __init__(self, num_seeds: int, lifting: str = AUTO, compiler_options: Mapping[str, str] | None = None) -> None:
-        """Deals the seeds out to the local devices.
+        """Distributes the seeds over the local devices.
 
         Args:
-          lifting: each, vmap, or auto for the device's own.
-          compiler_options: for XLA, of everything that is compiled here.
+          lifting: each, vmap, or auto for the device's default.
+          compiler_options: XLA options for everything that is compiled here.
         """
         self.num_seeds = num_seeds
         self._compiler_options = dict(compiler_options or {})
-        # One seed has nothing to be batched with, and a batch of one would still select where it could branch.
+        # One seed has nothing to be batched with, and a batch of one would still select instead of branching.
         self.batched = num_seeds > 1 and (backends.choices().seed_lifting if lifting == AUTO else lifting) == "vmap"
         devices = jax.local_devices()
         if self.batched:
@@ -100,7 +100,7 @@ class SeedAxis:
         return self.place(self.join([jax.random.key(seed) for seed in seeds]))
 
     def place(self, value: PyTree) -> PyTree:
-        """Moves a value of all seeds to the devices where the seeds live; it is bound to none if there is only one."""
+        """Moves a value of all seeds to the devices where they live; leaves it uncommitted if there is only one."""
         if self.batched:
             return (
                 value if self._mesh is None else jax.device_put(value, NamedSharding(self._mesh, PartitionSpec(SEED)))
@@ -112,7 +112,7 @@ class SeedAxis:
     def share(self, value: PyTree) -> PyTree:
         """Makes one value the value of all seeds, with one copy for each device where seeds live.
 
-        Batched seeds have it as it is: `lift` must be told that it is shared.
+        Batched seeds use it unstacked, so it must be among the `shared` arguments of `lift`.
         """
         if self.batched:
             return value if self._mesh is None else jax.device_put(value, NamedSharding(self._mesh, PartitionSpec()))
@@ -143,7 +143,7 @@ class SeedAxis:
         return [jax.tree.map(operator.itemgetter(i), on_host) for i in range(self.num_seeds)]
 
     def _batch(self, fn: Callable[..., Any], shared: Sequence[int]) -> Callable[..., Any]:
-        """Maps `fn` over stacked seeds: each device maps over its share of them, and none waits for another."""
+        """Maps `fn` over stacked seeds: each device maps over its share of them without waiting for the others."""
 
         def batched(*args: Any) -> Any:
             mapped = jax.vmap(fn, in_axes=tuple(None if i in shared else 0 for i in range(len(args))))
@@ -171,7 +171,7 @@ class SeedAxis:
 def _with_strong_types(fn: Callable[..., Any]) -> Callable[..., Any]:
     """Strips weak types, those of Python numbers included, from the results of `fn`.
 
-    What reads them would be compiled again once they have become strongly typed: by an update, or by a checkpoint.
+    Otherwise whatever reads them would be compiled again once an update or a checkpoint has made them strongly typed.
     """
 
     @functools.wraps(fn)

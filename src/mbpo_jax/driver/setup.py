@@ -1,4 +1,4 @@
-"""What a run works with from its first step to its last, built in the order in which mistakes show soonest."""
+"""What a run works with from its first step to its last, built in the order that reveals mistakes soonest."""
 
 import functools
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from mbpo_jax.driver.phase_runner import PhaseRunner
 from mbpo_jax.driver.seeds import SeedAxis
 from mbpo_jax.types import Algorithm, Array, Key, PyTree, Spec, Transition
 
-PROGRAMS_KEPT = 4  # of the newest kinds of runs in this process
+PROGRAMS_KEPT = 4  # for the most recently used kinds of run in this process
 
 
 class Programs(NamedTuple):
@@ -31,10 +31,10 @@ class Programs(NamedTuple):
     phases: tuple[PhaseRunner, ...]
     acting: ActingFunctions
     init: Callable[..., PyTree]  # roots -> state of all seeds
-    # Of algorithms that step an environment:
+    # For algorithms that step an environment:
     new_buffer: Callable[..., PyTree]  # roots -> replay of all seeds
     add: Callable[..., PyTree]  # (replay, row, first), each of all seeds -> replay
-    # Of offline ones with critics: (state of all seeds, obs [B, O]) -> mean value [] of each seed's policy there
+    # For offline ones with critics: (state of all seeds, obs [B, O]) -> mean value [] of each seed's policy there
     value: Callable[..., PyTree] | None
 
 
@@ -53,7 +53,7 @@ class Setup(NamedTuple):
 
 
 class Arrays(NamedTuple):
-    """Everything that a run computes with, of all seeds. Replaced, never changed."""
+    """All arrays that a run computes with, of all seeds. Replaced, never modified."""
 
     state: PyTree  # of the algorithm
     replay: PyTree  # real rows; those of a data set are shared, see `SeedAxis.share`
@@ -65,7 +65,7 @@ def build(run: RunConfig, config: Any, stack: ExitStack) -> Setup:
 
     Raises:
       ValueError: a knob does not fit the environment, or the memory of this machine; a data set cannot be used; or a
-        setting of jax cannot be served.
+        setting of jax cannot be supported.
       EnvironmentFailure: an environment failed while it was made.
     """
     jax_settings.check()
@@ -74,7 +74,7 @@ def build(run: RunConfig, config: Any, stack: ExitStack) -> Setup:
         tasks.check_served(run, envs.spaces)
     data_set = offline.read(run, envs.spaces) if run.dataset else None
     spaces = envs.spaces if data_set is None else envs.spaces or offline.spaces(data_set)
-    assert spaces is not None  # `check_source` has seen to it
+    assert spaces is not None  # ensured by `check_source`
     task = tasks.resolve(run.env, spaces, config)
     algorithm = tasks.build(run, config, task.spec)
     jax_settings.check(f", set by what --env={run.env} imports; --env_timeout_s gives it a process of its own")
@@ -110,7 +110,7 @@ def compile_programs(
 ) -> Programs:
     """Builds an algorithm and lifts its functions, once for all runs of this process that need the same ones.
 
-    A run that is continued or made longer in a notebook compiles nothing again.
+    Continuing or extending a run in a notebook recompiles nothing.
     """
     algorithm = build_algorithm(config, spec)
     axis = SeedAxis(num_seeds, seed_lifting, backends.deterministic_options() if deterministic else {})
@@ -138,14 +138,14 @@ def first_arrays(setup: Setup) -> Arrays:
     programs = setup.programs
     state = programs.init(setup.roots)
     if setup.data_set is None:
-        replay = programs.axis.place(programs.new_buffer(setup.roots))  # made from no key, so it would lie anywhere
+        replay = programs.axis.place(programs.new_buffer(setup.roots))  # reads no key, so its device is not fixed
     else:
         replay = programs.axis.share(offline.as_replay(setup.data_set))
     return Arrays(state, replay, setup.acting.first_carry(setup.roots, state))
 
 
 def distinct_rows(setup: Setup, replay: PyTree) -> list[replay_lib.Replay]:
-    """Returns the buffers of real rows of all seeds, or the one that they share."""
+    """Returns the buffers of real rows of all seeds, or just the one that they share."""
     if setup.data_set is None:
         return setup.programs.axis.split(replay)
     return [replay if setup.programs.axis.batched else replay[0]]
@@ -159,7 +159,7 @@ def num_real_rows(setup: Setup, step: int) -> int:
 
 
 def values_of_data(setup: Setup, state: PyTree) -> list[dict[str, Any]]:
-    """Returns metrics of each seed's policy that need no environment: what its critics say of the data's first states.
+    """Returns metrics of each seed's policy that need no environment: its critics' value of the data's first states.
 
     Empty for a run in an environment, and for an agent without critics.
     """
@@ -170,7 +170,7 @@ def values_of_data(setup: Setup, state: PyTree) -> list[dict[str, Any]]:
 
 
 def task_to_json(setup: Setup) -> dict[str, Any]:
-    """Returns what `config.json` keeps of the task: its spaces, and which data set it is, wherever that lies."""
+    """Returns what `config.json` keeps of the task: its spaces, and which data set it uses, wherever that lies."""
     return spaces_to_json(setup.task.spaces) | setup.data_set_json
 
 

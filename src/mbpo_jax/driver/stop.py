@@ -1,9 +1,9 @@
 """Stops on request: the first SIGINT, SIGTERM or SIGHUP asks, a second SIGINT or SIGTERM ends the process at once.
 
-A terminal that closes may send several SIGHUPs; under nohup they are ignored.
+A closing terminal may send several SIGHUPs; under nohup they are ignored.
 
-Signals interrupt nothing, because an exception can crash a compiler or an extension that is being imported. Long work
-reads `requested`, or calls `raise_if_stopped`, wherever it can stop.
+Signals do not interrupt anything, because an exception can crash a compiler or an extension that is being imported.
+Long work reads `requested`, or calls `raise_if_stopped`, wherever it can stop.
 """
 
 import os
@@ -21,7 +21,8 @@ _OPEN: list["StopRequest"] = []  # the innermost one last
 class StopRequest:
     """A context in which the signals set `requested`; an inner one begins with the outer one's `requested`.
 
-    It is for this process alone. One that is forked from it, as by an environment, has the handlers from before.
+    It applies to this process only. A process forked from it, by an environment for example, gets the previous
+    handlers.
     """
 
     def __init__(self) -> None:
@@ -29,7 +30,7 @@ class StopRequest:
         self._previous: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():  # only there can handlers be set
+        if threading.current_thread() is threading.main_thread():  # handlers can only be set there
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
                     continue
@@ -45,7 +46,7 @@ class StopRequest:
         self._put_back()
 
     def raise_if_stopped(self) -> None:
-        """Raises KeyboardInterrupt if a stop was requested; for moments when there is nothing to save yet."""
+        """Raises KeyboardInterrupt if a stop was requested; for use while there is nothing to save yet."""
         if self.requested:
             raise KeyboardInterrupt
 
@@ -61,7 +62,7 @@ class StopRequest:
 
 
 def _leave_in_child() -> None:
-    """Takes the handlers out of a forked child, which could otherwise not be ended by one SIGTERM."""
+    """Removes the handlers in a forked child, which a single SIGTERM could not end otherwise."""
     while _OPEN:
         _OPEN.pop()._put_back()
 

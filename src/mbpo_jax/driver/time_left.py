@@ -1,14 +1,14 @@
-"""How long a run will still take: what is left to do, by kind, times what each kind has taken lately."""
+"""How long a run will still take: what is left to do, by kind of work, times what each kind has taken lately."""
 
 from collections.abc import Callable, Collection, Mapping
 
-MEMORY = 20  # of the newest samples of a kind that its mean is of, about
+MEMORY = 20  # about how many of the newest samples of a kind its mean covers
 
 
 class TimeLeft:
-    """Means of seconds by kind of work.
+    """Mean seconds by kind of work.
 
-    The first sample of a kind holds its compilation, so it counts only until there is a second.
+    The first sample of a kind includes its compilation, so it counts only until there is a second.
     """
 
     def __init__(self, num_left: Mapping[str, Callable[[int], int]], minor: Collection[str] = ()) -> None:
@@ -16,14 +16,14 @@ class TimeLeft:
 
         Args:
           num_left: by kind, (step) -> how often it will still be done after that environment step.
-          minor: kinds that take little; they count as nothing until they have been done.
+          minor: kinds that take little time; they count as nothing until they have been timed.
         """
         self._num_left, self._minor = dict(num_left), frozenset(minor)
         self._mean: dict[str, float] = {}
         self._num_samples: dict[str, int] = {}
 
     def add(self, kind: str, seconds: float) -> None:
-        """Stores that a kind of work was done once, in so many seconds."""
+        """Stores that a kind of work was done once, and how many seconds it took."""
         count = self._num_samples.get(kind, 0)
         weight = 1.0 if count < 2 else max(1.0 / count, 1.0 / MEMORY)
         before = self._mean.get(kind, 0.0)
@@ -31,7 +31,7 @@ class TimeLeft:
         self._num_samples[kind] = count + 1
 
     def seconds(self, step: int) -> float | None:
-        """Returns the seconds that are left after an environment step; None while one of the main kinds is unknown."""
+        """Returns the seconds that are left after an environment step; None while a main kind has not been timed."""
         total = 0.0
         for kind, num_left in self._num_left.items():
             count = num_left(step)

@@ -30,14 +30,14 @@ class Trained(NamedTuple):
 
 
 def load_trained(run_dir: str | Path, seed: int | None = None, step: int | None = None) -> Trained:
-    """Loads what a run had learnt at a checkpoint; changes nothing there, and the run may go on meanwhile.
+    """Loads what a run had learnt at a checkpoint; changes nothing there, and the run may continue meanwhile.
 
     Args:
       seed: which agent; the run's first seed by default.
       step: environment step of the checkpoint; the newest by default. `checkpoint.steps` lists them.
     Raises:
       StorageFailure: names the file that is missing or does not fit, or the seeds that there are.
-      ValueError: what `--termination_fn` or `--reward_fn` of the run names cannot be imported.
+      ValueError: the run's `--termination_fn` or `--reward_fn` cannot be imported.
     """
     kept = run_directory.read_config(Path(run_dir))
     run, config = kept.run, kept.algorithm
@@ -66,7 +66,7 @@ def _data_rows(kept: run_directory.SavedConfig, algorithm: Algorithm) -> Replay:
     """Returns the rows that an offline run learnt from.
 
     Raises:
-      ValueError: they are not what they were.
+      ValueError: the data set has changed since.
     """
     task = kept.task or {}
     bounds = spaces_from_json(task)
@@ -77,14 +77,14 @@ def _data_rows(kept: run_directory.SavedConfig, algorithm: Algorithm) -> Replay:
 
 
 def _sizes(kept: run_directory.SavedConfig, arrays: dict[str, Any]) -> Spec:
-    """Returns the sizes that the run kept in `config.json`; of an older run, those of its arrays."""
+    """Returns the sizes that the run kept in `config.json`; for an older run, those of its arrays."""
     if kept.task is not None:
         return tasks.spec_of(spaces_from_json(kept.task))
     return Spec(arrays["obs"].shape[0], arrays["episode_actions"].shape[1])
 
 
 def _unpack_state(shapes: PyTree, packed: dict[str, Any]) -> PyTree:
-    """Returns the state without its buffers: gigabytes that nothing but training reads."""
+    """Returns the state without its buffers: gigabytes that only training reads."""
     kept = packing.without_buffers(shapes)
     names = [name for name in packed if getattr(kept, name) is None]
     return packing.unpack(kept, packed | dict.fromkeys(names))

@@ -1,4 +1,4 @@
-"""What a run is going to do: how often each kind of work comes, and whether anything can be learnt from it."""
+"""What a run is going to do: how often each kind of work is done, and whether anything can be learnt from it."""
 
 import functools
 from collections.abc import Callable
@@ -13,12 +13,12 @@ from mbpo_jax.driver.setup import Setup
 from mbpo_jax.types import Algorithm
 
 EXPLORE, ACT, EVALUATE, CHECKPOINT, UPDATE = "explore", "act", "evaluate", "checkpoint", "update_agent"
-MINOR = (EVALUATE, CHECKPOINT)  # kinds that take little of a run
+MINOR = (EVALUATE, CHECKPOINT)  # kinds that take little of a run's time
 FEW_UPDATES = 1000  # fewer teach no agent anything: README's pendulum needs 20,000
 
 
 def num_left(run: RunConfig, algorithm: Algorithm) -> dict[str, Callable[[int], int]]:
-    """Returns, by kind of work, (step) -> how often it comes after that environment step."""
+    """Returns, by kind of work, (step) -> how often it is still done after that environment step."""
     last, explored = run.num_steps, algorithm.exploration_steps
     found: dict[str, Callable[[int], int]] = {}
     if not run.dataset:
@@ -45,7 +45,7 @@ def _num_due_and_at_end(every: int, last: int, step: int) -> int:
 
 
 def num_updates(run: RunConfig, algorithm: Algorithm, config: Any) -> int:
-    """Returns the agent updates of a whole run; as if each step ended an episode, where episodes are learnt from."""
+    """Returns the agent updates of a whole run; if they follow episodes, as many as if every step ended one."""
     count = num_left(run, algorithm).get(UPDATE, lambda step: 0)(0)
     if run.dataset:
         return count * int(getattr(config, "updates_per_call", 1))
@@ -57,7 +57,7 @@ def num_updates(run: RunConfig, algorithm: Algorithm, config: Any) -> int:
 
 
 def describe(run: RunConfig, task: Task, algorithm: Algorithm, config: Any) -> list[str]:
-    """Returns what a reader wants to know before the first step, in lines: spaces, rule of ends, and work."""
+    """Returns what a reader wants to know before the first step, as lines: spaces, termination function, and work."""
     spaces = task.spaces
     where = run.env if run.env != NO_ENVIRONMENT else "no environment, so nothing is known of returns"
     lines = [f"{where}: {_describe_spaces(spaces)}; at most {spaces.max_episode_steps:,} steps an episode"]
@@ -78,7 +78,7 @@ def describe(run: RunConfig, task: Task, algorithm: Algorithm, config: Any) -> l
 
 
 def notes(setup: Setup, config: Any) -> list[str]:
-    """Returns what the user is to know before the first step, in lines: data, work, and what is odd about the work."""
+    """Returns what the user should know before the first step, as lines: data, work, and what is odd about the work."""
     run, algorithm = setup.run, setup.programs.algorithm
     data = [] if setup.data_set is None else describe_data(setup.data_set)
     odd = problem(run, algorithm, config)

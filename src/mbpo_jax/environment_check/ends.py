@@ -1,4 +1,4 @@
-"""Looks at how episodes end, and whether the rule that a learnt model asks says the same."""
+"""Checks how episodes end, and whether the rule that a learnt model uses agrees."""
 
 import numpy as np
 
@@ -7,13 +7,13 @@ from mbpo_jax.environment_check.playing import Trace
 from mbpo_jax.types import TerminationFn
 
 CLOCK_ADVICE = "return truncated where a clock ends the episode: terminated says that nothing comes after"
-CLOCK_SHARE, CLOCK_STEPS = 0.2, 20  # of the episodes, in steps: what ends so many, so late, at one step is a clock
+CLOCK_SHARE, CLOCK_STEPS = 0.2, 20  # if this share of episodes ends at one step, this late, a clock ends them
 MISSED_SHARE = 0.05  # of the terminated steps
 FALSE_SHARE = 0.002  # of all steps
 
 
 def check_ends(trace: Trace, limit: int | None) -> list[Finding]:
-    """Returns what is to be said of the ends of episodes.
+    """Returns the findings about the ends of episodes.
 
     Args:
       limit: the time limit of an episode in steps, if there is one.
@@ -46,7 +46,7 @@ def check_ends(trace: Trace, limit: int | None) -> list[Finding]:
 
 
 def _clock(terminated: list[int], num_episodes: int) -> str | None:
-    """Returns which episodes a clock seems to have ended, as the beginning of a sentence; None if none."""
+    """Returns which episodes a clock seems to have ended, as the beginning of a sentence; None if there are none."""
     longest = max(terminated)
     at_longest = terminated.count(longest)
     if longest > 1 and at_longest == num_episodes > 1:

@@ -1,4 +1,4 @@
-"""Runs all checks on an environment, and puts what they say together."""
+"""Runs all checks on an environment, and collects their findings."""
 
 import contextlib
 import warnings
@@ -21,7 +21,7 @@ SLOW_STEPS_PER_SECOND = 100
 class Examination(NamedTuple):
     """What an environment is like, and what was found."""
 
-    facts: dict[str, str]  # a line each, by what it is about
+    facts: dict[str, str]  # one line each, keyed by what it is about
     findings: list[Finding]
 
     @property
@@ -31,7 +31,7 @@ class Examination(NamedTuple):
 
 
 def examine(env_id: str, termination_fn: str, num_steps: int, seed: int, max_episode_steps: int) -> Examination:
-    """Steps an environment with random actions, and others like it.
+    """Steps an environment, and further instances of it, with random actions.
 
     Args:
       termination_fn: as --termination_fn of a run.
@@ -57,7 +57,7 @@ def examine(env_id: str, termination_fn: str, num_steps: int, seed: int, max_epi
 
 
 def _open(env_id: str, max_episode_steps: int, stack: contextlib.ExitStack) -> gymnasium.Env | Finding:
-    """Returns an instance, which is closed in the end; a finding where it cannot be made."""
+    """Returns an instance, which `stack` closes; a finding if it cannot be made."""
     try:
         env = playing.make(env_id, max_episode_steps)
     except ValueError:
@@ -76,7 +76,7 @@ def _close(env: gymnasium.Env) -> None:
 def _check_trace(
     env: gymnasium.Env, env_id: str, termination_fn: str, trace: Trace, facts: dict[str, str]
 ) -> list[Finding]:
-    """Checks what was played; adds the facts."""
+    """Checks what was played; adds to the facts."""
     facts["rewards"] = (
         f"mean {trace.reward.mean():.4g}, sd {trace.reward.std():.4g}, from {trace.reward.min():.4g} to "
         f"{trace.reward.max():.4g}"
@@ -96,7 +96,7 @@ def _check_trace(
 def _check_rule(
     env: gymnasium.Env, env_id: str, termination_fn: str, trace: Trace, facts: dict[str, str]
 ) -> list[Finding]:
-    """Compares the rule of ends with what was played; adds the facts."""
+    """Compares the termination function with what was played; adds to the facts."""
     if isinstance(env.action_space, Discrete):
         facts["rule"] = "none is needed: a tabular model keeps which steps end an episode"
         return []
@@ -122,7 +122,7 @@ def _again(
     facts: dict[str, str],
     stack: contextlib.ExitStack,
 ) -> list[Finding]:
-    """Makes a second instance and plays again; adds the facts."""
+    """Makes a second instance and plays again; adds to the facts."""
     other = _open(env_id, max_episode_steps, stack)
     found = []
     if isinstance(other, Finding):

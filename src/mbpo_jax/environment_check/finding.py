@@ -1,4 +1,4 @@
-"""What a check finds: a line each."""
+"""What a check finds: one line each."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -22,7 +22,7 @@ def note(text: str) -> Finding:
 
 
 def numbers(indices: Sequence[int]) -> str:
-    """Returns indices as a text: `0, 3 to 7, 9`."""
+    """Returns indices as text: `0, 3 to 7, 9`."""
     runs: list[list[int]] = []
     for index in indices:
         if runs and index == runs[-1][-1] + 1:
@@ -33,6 +33,6 @@ def numbers(indices: Sequence[int]) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """Returns an error as `Type: message`, cut where it is long."""
+    """Returns an error as `Type: message`, cut if it is long."""
     text = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
     return text if len(text) < 200 else f"{text[:200]}..."

@@ -1,4 +1,4 @@
-"""Makes and steps an environment, and keeps what it gave."""
+"""Makes and steps an environment, and records what it returned."""
 
 import dataclasses
 import time
@@ -18,7 +18,7 @@ NUMBER_KINDS = "fiub"  # of dtype.kind: floats, integers, booleans
 
 
 class Malformed(Exception):
-    """The environment gave something of another form than Gymnasium asks for."""
+    """The environment returned something in a form other than Gymnasium requires."""
 
     def __init__(self, found: str, advice: str) -> None:
         super().__init__(found)
@@ -27,7 +27,7 @@ class Malformed(Exception):
 
 @dataclasses.dataclass
 class Trace:
-    """The steps that were played, T of them, in whole or broken off episodes."""
+    """The steps that were played, T of them, in complete or unfinished episodes."""
 
     obs: np.ndarray  # [T, O], float64, before the step
     action: np.ndarray  # [T, A], in the environment's bounds
@@ -36,7 +36,7 @@ class Trace:
     terminated: np.ndarray  # [T], bool
     truncated: np.ndarray  # [T], bool
     limit_in_info: int  # steps whose info calls their end a time limit, and which are `terminated`
-    lengths: list[tuple[int, bool, bool]]  # of the whole episodes: steps, terminated, truncated
+    lengths: list[tuple[int, bool, bool]]  # of the complete episodes: steps, terminated, truncated
     dtypes: list[str]  # of observations
     seconds: float  # in `step`
     findings: list[Finding]
@@ -46,16 +46,16 @@ class Trace:
         return len(self.reward)
 
     def beginning(self, num_steps: int) -> list[np.ndarray]:
-        """Returns what is compared between plays of the same actions, of the first steps."""
+        """Returns the first `num_steps` of what is compared between plays of the same actions."""
         parts = (self.obs, self.next_obs, self.reward, self.terminated, self.truncated)
         return [part[:num_steps] for part in parts]
 
 
 def make(env_id: str, max_episode_steps: int) -> gymnasium.Env:
-    """Makes an environment as Gymnasium does, without its own checker.
+    """Makes an environment as Gymnasium does, without Gymnasium's checker.
 
     Raises:
-      ValueError: there is none of that id. Whatever else its constructor raises comes through.
+      ValueError: there is none of that id. Anything else that its constructor raises propagates.
     """
     try:
         with warnings.catch_warnings():
@@ -66,9 +66,9 @@ def make(env_id: str, max_episode_steps: int) -> gymnasium.Env:
 
 
 def play(env: gymnasium.Env, actions: Iterable[np.ndarray], seed: int) -> Trace:
-    """Plays actions, one after the other; episode n is reset with the seed `seed + n`.
+    """Plays actions, one after another; episode n is reset with the seed `seed + n`.
 
-    What the environment raises ends the play, and is a finding.
+    An exception from the environment ends the play, and is a finding.
     """
     recorder = _Recorder(env)
     try:
@@ -88,7 +88,7 @@ def _advice(error: BaseException) -> str:
 
 
 class _Recorder:
-    """Steps an environment and checks the form of what it gives."""
+    """Steps an environment and checks the form of what it returns."""
 
     def __init__(self, env: gymnasium.Env) -> None:
         self._env = env
@@ -103,7 +103,7 @@ class _Recorder:
         self.doing = "reset"
 
     def step(self, action: np.ndarray, seed: int) -> None:
-        """Takes a step, after a reset where one is due."""
+        """Takes a step, after a reset if one is due."""
         if self._obs is None:
             self._obs = self._reset(seed + self._episode)
         self.doing = f"step {self._length + 1} of episode {self._episode}"

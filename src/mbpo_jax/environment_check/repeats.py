@@ -1,4 +1,4 @@
-"""Looks at what should be the same: under a seed, in a second instance, after another reset, in another thread."""
+"""Checks what should be the same: under a seed, in a second instance, after another reset, in another thread."""
 
 import random
 import threading
@@ -18,10 +18,10 @@ NAMES = ("observations", "next observations", "rewards", "terminated", "truncate
 
 
 def check_seeds(fresh: gymnasium.Env | None, used: gymnasium.Env, trace: Trace, seed: int) -> list[Finding]:
-    """Compares the beginning of a trace with the same seed and actions played again.
+    """Compares the beginning of a trace with a replay of the same seed and actions.
 
     Args:
-      fresh: another instance that has not been used; None if there is none.
+      fresh: a second, unused instance; None if there is none.
       used: the instance that the trace comes from.
     """
     actions = trace.actions[:REPEATED_STEPS]
@@ -65,7 +65,7 @@ def _difference(trace: Trace, again: Trace, steps: int) -> str | None:
 
 
 def _rows_differ(one: np.ndarray, two: np.ndarray) -> np.ndarray:
-    """Returns bool [T]: nan equals nan."""
+    """Returns which rows differ, bool [T]; nan equals nan."""
     if one.dtype == np.bool_:
         return np.asarray(one != two)
     same = (one == two) | (np.isnan(one) & np.isnan(two))
@@ -73,14 +73,14 @@ def _rows_differ(one: np.ndarray, two: np.ndarray) -> np.ndarray:
 
 
 def _global_generators() -> list[Any]:
-    name, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002 (only looks at it)
+    name, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002 (only reads it)
     return [name, np.asarray(keys).tolist(), *rest, random.getstate()]
 
 
 def measure_noise(env: gymnasium.Env, trace: Trace, seed: int) -> str:
-    """Returns how much chance there is in one step from one state with one action, in words.
+    """Returns how random one step is from one state with one action, in words.
 
-    The same start is made twice, and the generator of the environment replaced before the step.
+    Each start is made twice, and the second time the environment's generator is replaced before the step.
     """
     actions = trace.actions[:NOISE_STARTS]
     obs, rewards = [], []
@@ -106,7 +106,7 @@ def _one_step(env: gymnasium.Env, action: np.ndarray, seed: int, noise: int | No
 
 
 def check_actions(env: gymnasium.Env, seed: int) -> list[Finding]:
-    """Plays the ends of the action space: whether they are taken, and whether actions change anything."""
+    """Plays the extremes of the action space: whether they are accepted, and whether actions change anything."""
     lowest, highest = _extremes(env.action_space)
     if not (np.isfinite(lowest).all() and np.isfinite(highest).all()):
         return []
@@ -134,7 +134,7 @@ def _extremes(space: Box | Discrete) -> tuple[Any, Any]:
 
 
 def check_thread(env: gymnasium.Env, seed: int) -> list[Finding]:
-    """Resets and steps an instance in another thread than the one that made it."""
+    """Resets and steps an instance in a thread other than the one that made it."""
     failures: list[BaseException] = []
 
     def use() -> None:

@@ -1,4 +1,4 @@
-"""Looks at the spaces, the time limit and the wrappers of an environment."""
+"""Checks the spaces, the time limit and the wrappers of an environment."""
 
 import gymnasium
 import numpy as np
@@ -6,13 +6,13 @@ from gymnasium.spaces import Box, Discrete
 
 from mbpo_jax.environment_check.finding import Finding, numbers, problem
 
-MOST_VECTOR_NUMBERS = 10_000  # a larger observation space is none of features
+MOST_VECTOR_NUMBERS = 10_000  # a larger observation space does not hold features
 RUNNING = ("NormalizeObservation", "NormalizeReward")  # Gymnasium's wrappers with running statistics
 STATISTICS = "RunningMeanStd"  # the class that they and others keep them in
 
 
 def check(env: gymnasium.Env) -> tuple[list[Finding], bool]:
-    """Returns the findings, and whether the environment can be stepped with random actions all the same."""
+    """Returns the findings, and whether the environment can be stepped with random actions nevertheless."""
     observations, actions = env.observation_space, env.action_space
     if isinstance(observations, Discrete) and isinstance(actions, Discrete):
         return _check_limit(env) + _check_wrappers(env), True

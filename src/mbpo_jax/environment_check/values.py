@@ -1,4 +1,4 @@
-"""Looks at the numbers that an environment gave: observations and rewards."""
+"""Checks the numbers that an environment returned: observations and rewards."""
 
 import numpy as np
 from gymnasium.spaces import Box, Discrete
@@ -6,16 +6,16 @@ from gymnasium.spaces import Box, Discrete
 from mbpo_jax.environment_check.finding import Finding, note, numbers, problem
 from mbpo_jax.environment_check.playing import Trace
 
-CONSTANT = 1e-12  # of a number's size: what varies less is rounding
-LOST = 0.01  # of the spread of a number: as much may get lost where it is kept in float32
-OUTSIDE = 1e-6  # of a bound: a float64 number may lie outside a float32 one by its rounding
+CONSTANT = 1e-12  # share of a number's size: smaller variation is rounding
+LOST = 0.01  # share of a number's spread that may be lost by keeping it in float32
+OUTSIDE = 1e-6  # share of a bound: a float64 number may exceed a float32 bound by its rounding
 HUGE_OBS = 1e4
 HUGE_REWARD, TINY_REWARD = 1e4, 1e-4  # root of the mean square
 MOST_FLOAT32 = float(np.finfo(np.float32).max)
 
 
 def check_observations(space: Box | Discrete, trace: Trace) -> list[Finding]:
-    """Returns what is to be said of the observations of a trace."""
+    """Returns the findings about the observations of a trace."""
     if isinstance(space, Discrete):
         return _check_states(space, trace)
     obs = np.concatenate([trace.obs, trace.next_obs])
@@ -99,7 +99,7 @@ def _dtypes(space: Box, trace: Trace) -> list[Finding]:
 
 
 def check_rewards(trace: Trace) -> list[Finding]:
-    """Returns what is to be said of the rewards of a trace."""
+    """Returns the findings about the rewards of a trace."""
     reward = trace.reward
     if not np.isfinite(reward).all():
         rows = int((~np.isfinite(reward)).sum())

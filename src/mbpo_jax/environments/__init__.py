@@ -15,34 +15,35 @@ How they differ from Gymnasium's own ids:
 
   CartpoleContinuous-v0: `CartPole-v1` with an action in [-1, 1] times 10 N instead of a choice between -10 N
     and 10 N, a state kept in float32, and 200 steps instead of 500.
-  AntTruncatedObs-v5: `Ant-v5` without the 78 contact forces in the observation. The reward still pays the
+  AntTruncatedObs-v5: `Ant-v5` without the 78 contact forces in the observation. The reward still includes the
     contact cost.
-  AntTruncatedObs-v4: `Ant-v4` exactly, which observes 27 numbers and pays no contact cost; the id is there so
-    that the two versions go by one name.
+  AntTruncatedObs-v4: `Ant-v4` exactly, which observes 27 numbers and has no contact cost; the id exists so that
+    the two versions go by one name.
   HumanoidTruncatedObs-v5: `Humanoid-v5` without cinert, cvel, qfrc_actuator and cfrc_ext in the observation.
-    The reward still pays the contact cost.
+    The reward still includes the contact cost.
   DynaMaze-v0: the textbook's maze (maze.py). There is no time limit in the book; a random walk takes 869 steps.
-  HalfCheetahJump-v5: `HalfCheetah-v5` that is paid for height, for learning offline (jump.py).
-  HopperNT-v5, Walker2dNT-v5: `Hopper-v5` and `Walker2d-v5` without ends, paid v + 1 - 0.1 |a|^2 - 3 (z - 1.3)^2
-    of speed and height before the step, as in BMPO (Lai et al. 2020; unterminated.py).
+  HalfCheetahJump-v5: `HalfCheetah-v5` with a reward for height, for learning offline (jump.py).
+  HopperNT-v5, Walker2dNT-v5: `Hopper-v5` and `Walker2d-v5` without termination and with the reward
+    v + 1 - 0.1 |a|^2 - 3 (z - 1.3)^2 of speed and height before the step, as in BMPO (Lai et al. 2020;
+    unterminated.py).
   HumanoidTruncatedObs-v4: `Humanoid-v4` without the same four. No contact cost, as in `Humanoid-v4`.
 
 PetsCartpole-v0 is the swing-up of PETS (Chua et al. 2018; pets_cartpole.py), PetsHalfCheetah-v0 its half-cheetah
 (pets_half_cheetah.py), and LineWorld-v0 a point to be brought to 0, for tests of planners (line_world.py).
 
-In all of the truncated ones the observation is [qpos[2:], qvel], and actions, rewards, starts and ends are
-those of the id that is named.
+In all of the truncated ones the observation is [qpos[2:], qvel], and actions, rewards, initial states and
+termination are those of the id that is named.
 
 How they differ from the MBPO paper's environments (Janner et al. 2019; `AntTruncatedObs-v2`,
-`HumanoidTruncatedObs-v2` on OpenAI gym, mujoco-py): the observation is the same, and so is the end of an
-episode (but for a humanoid exactly 1 or 2 m high). The v2 rewards contain a contact cost, so v5 is closer to
+`HumanoidTruncatedObs-v2` on OpenAI gym, mujoco-py): the observation is the same, and so is termination
+(except for a humanoid exactly 1 or 2 m high). The v2 rewards contain a contact cost, so v5 is closer to
 their formula than v4; but mujoco-py on MuJoCo 2.0 and later reports contact forces of zero, so v2 returns
-with and without the cost are both in circulation. v2 pays the bonus for staying up on the terminal step too,
-as v4 does; v5 does not. The simulator is newer. Returns are therefore close to the published ones, not
+with and without the cost are both in circulation. v2 gives the bonus for staying up on the terminal step too,
+as v4 does; v5 does not. The simulator is newer. Returns are therefore close to the published ones, but not
 strictly comparable with them.
 
-CartpoleContinuous-v0 is none of the paper's tasks. It is the small test problem known from mbrl-lib's
-continuous cart-pole: a reward of 1 per step and an end when the pole falls (the PETS cart-pole has neither).
+CartpoleContinuous-v0 is not one of the paper's tasks. It is the small test problem known from mbrl-lib's
+continuous cart-pole: a reward of 1 per step and termination when the pole falls (the PETS cart-pole has neither).
 """
 
 from typing import Any

@@ -54,10 +54,10 @@ def has_fallen(state: np.ndarray) -> bool:
 
 
 class CartpoleContinuous(gymnasium.Env[np.ndarray, np.ndarray]):
-    """Reward 1 per step, the last one included; the time limit is set where the id is registered.
+    """Reward 1 per step, including the last one; the time limit is set where the id is registered.
 
-    The state is kept in float32 and is the observation, so that nothing about the next step is hidden from a
-    reader of the observation. Actions [1] outside [-1, 1] are clipped.
+    The state is kept in float32 and is the observation, so that the observation hides nothing about the next step.
+    Actions [1] outside [-1, 1] are clipped.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 (gymnasium declares it this way)

@@ -1,4 +1,4 @@
-"""HalfCheetah that is paid for height: a task that the data of a running cheetah do not show (Yu et al. 2020, 5.2).
+"""HalfCheetah rewarded for height: a task that the data of a running cheetah do not show (Yu et al. 2020, 5.2).
 
 Collect data of HalfCheetah-v5, relabel them with `reward`, and learn offline:
 
@@ -12,8 +12,8 @@ from gymnasium.envs.mujoco.half_cheetah_v5 import HalfCheetahEnv
 
 MAX_PAID_SPEED = 3.0  # m/s
 CONTROL_COST = 0.1
-HEIGHT_REWARD = 15.0  # for each metre above the start
-HEIGHT, FORWARD_SPEED = 0, 8  # of an observation; the height is 0 at the start, but for its noise
+HEIGHT_REWARD = 15.0  # per metre above the start
+HEIGHT, FORWARD_SPEED = 0, 8  # in an observation; the height is 0 at the start, up to noise
 
 
 def reward(obs: np.ndarray, action: np.ndarray, next_obs: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A point on a line, to be brought to 0: a task of seconds that tells a planner from chance.
+"""A point on a line, to be brought to 0: a task of seconds that tells a planner from random actions.
 
 The task of mbrl-lib's own test (facebookresearch/mbrl-lib, `tests/algorithms/test_algorithms.py`).
 """
@@ -13,9 +13,9 @@ COST = 0.001  # of the squared distance from 0, each step
 
 
 class LineWorld(gymnasium.Env[np.ndarray, np.ndarray]):
-    """Observes [x, v] from [1, 0] on; an action in [-1, 1] adds to v, then v to x. Two steps can bring it to rest at 0.
+    """Observes [x, v], at first [1, 0]; an action in [-1, 1] adds to v, then v to x.
 
-    It never ends but by the time limit. Doing nothing for 30 steps returns -0.03.
+    Two steps can bring it to rest at 0. It ends only at the time limit. Doing nothing for 30 steps returns -0.03.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 (gymnasium declares it this way)

@@ -27,7 +27,7 @@ START, GOAL = ("".join(LAYOUT).index(letter) for letter in "SG")
 
 
 def transitions() -> np.ndarray:
-    """Returns the cell that each action leads to from each cell, int64 [54, 4]; walls and the goal keep theirs."""
+    """Returns the cell that each action leads to from each cell, int64 [54, 4]; from walls and the goal, itself."""
     follows = np.repeat(np.arange(NUM_CELLS)[:, None], NUM_ACTIONS, axis=1)
     for cell in range(NUM_CELLS):
         row, column = divmod(cell, NUM_COLUMNS)
@@ -62,7 +62,7 @@ class DynaMaze(gymnasium.Env[int, int]):
         """Moves; returns (number of the cell, reward, whether it is the goal, False, {}).
 
         Raises:
-          ResetNeeded: before the first `reset`, and once the goal was entered.
+          ResetNeeded: before the first `reset`, and after the goal was entered.
           ValueError: there is no such action.
         """
         if self._cell is None:

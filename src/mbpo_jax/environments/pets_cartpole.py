@@ -14,7 +14,7 @@ from gymnasium.error import ResetNeeded
 FRAME_SKIP = 2  # physics steps of 0.02 s
 START_STD = 0.1  # of positions (m, rad) and velocities
 POLE_LENGTH = 0.6  # m
-MAX_CONTROL = 3.0  # of the motor, which pushes with 100 N for each
+MAX_CONTROL = 3.0  # of the motor, which pushes with 100 N per unit
 CONTROL_COST = 0.01
 
 MODEL = f"""
@@ -43,7 +43,7 @@ MODEL = f"""
 
 
 class PetsCartpole(gymnasium.Env[np.ndarray, np.ndarray]):
-    """Observes [x (m), angle (rad from hanging), their velocities]; it never ends but by the time limit.
+    """Observes [x (m), angle (rad from hanging), their velocities]; it ends only at the time limit.
 
     The reward is exp(-d^2 / 0.6^2) - 0.01 a^2, where d is how far the tip is from 0.6 m above the middle of the track.
     """
@@ -60,7 +60,7 @@ class PetsCartpole(gymnasium.Env[np.ndarray, np.ndarray]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Draws positions and velocities around the pole at rest; returns (obs [4], {}). There are no options."""
+        """Draws a state around the pole hanging at rest; returns (obs [4], {}). There are no options."""
         super().reset(seed=seed, options=options)
         mujoco.mj_resetData(self._model, self._data)
         self._data.qpos[:] = self.np_random.normal(0.0, START_STD, 2)

@@ -11,7 +11,7 @@ from gymnasium.spaces import Box
 
 
 class HumanoidTruncatedObsV4(HumanoidEnv):
-    """Gymnasium's Humanoid-v4, but it observes [qpos[2:], qvel]: 45 numbers in place of 376."""
+    """Gymnasium's Humanoid-v4, but it observes [qpos[2:], qvel]: 45 numbers instead of 376."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)

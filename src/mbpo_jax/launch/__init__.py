@@ -1,12 +1,13 @@
-"""What starts runs. It lies above the driver, which trains and imports nothing from here, and below the commands.
+"""Starts runs. This layer lies above the driver, which trains and imports nothing from here, and below the commands.
 
-* Every command: `command` has the exit statuses, what is printed, the line that reports an error, and the parser.
-  `flags` makes the flags of a run, and `help_text` what --help prints, from the knobs of the configs; `flagfiles` finds
-  and reads files of flags.
+* Every command: `command` has the exit statuses, printing, the line that reports an error, and the parser. `flags`
+  makes the flags of a run, and `help_text` the text of --help, from the knobs of the configs; `flagfiles` finds and
+  reads files of flags.
 * One run in several processes: `processes` trains one process's share of the seeds, `rendezvous` assigns the shares,
-  `parts` gathers the run directories of all shares in one.
+  `parts` gathers the run directories of all shares into one.
 * Many runs (`mbpo_jax.sweep`): `sweep_flags` has the flags and `sweep_jobs` the command lines, `launcher` submits jobs
   to one of the `executors` and waits, `job` is what runs there, around a `child_process`.
-* Runs beside published ones (`mbpo_jax.reproduce`): `requested_run` reads what the flagfiles ask for, `missing_runs`
-  launches what no curve covers yet, `kept_curves` collects the curves. `reports` makes tables and pictures of them.
+* Comparison with published runs (`mbpo_jax.reproduce`): `requested_run` reads what the flagfiles request,
+  `missing_runs` launches what no curve covers yet, `kept_curves` collects the curves. `reports` makes tables and
+  figures of them.
 """

@@ -1,4 +1,4 @@
-"""Starts a command line and stops it, in a process whose signal handlers may need to wait for that command."""
+"""Starts and stops a command line, in a process whose signal handlers may need to wait for that command."""
 
 import contextlib
 import os
@@ -17,11 +17,11 @@ PREEMPTION = getattr(signal, "SIG" + os.environ.get("SUBMITIT_PREEMPT_SIGNAL", "
 class ChildProcess:
     """A running command. No method takes a lock, so a signal handler may `wait` while another `wait` is interrupted.
 
-    (`Popen.wait` takes a lock: a handler that called it inside an interrupted call would wait for ever.)
+    (`Popen.wait` takes a lock: a handler that called it inside an interrupted call would wait forever.)
     """
 
     def __init__(self, command: Sequence[str], log: IO[str]) -> None:
-        # In a session of its own, so that Ctrl-C in a terminal reaches it through `stop` only.
+        # In a session of its own, so that Ctrl-C in a terminal reaches it only through `stop`.
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
@@ -39,8 +39,8 @@ class ChildProcess:
     def stop(self) -> None:
         """Asks the command, once, to save and exit.
 
-        By SIGINT: schedulers send SIGTERM to every process of a job, and the second signal of one kind ends a run at
-        once.
+        It sends SIGINT: schedulers send SIGTERM to every process of a job, and a second signal of the same kind ends a
+        run at once.
         """
         if not self._stopping:
             self._stopping = True
@@ -56,7 +56,7 @@ class ChildProcess:
 
 @contextlib.contextmanager
 def deferred(*numbers: signal.Signals) -> Iterator[None]:
-    """Delivers signals at the end of the block; a process started in it ignores PREEMPTION, which would kill it."""
+    """Defers signals to the end of the block; a process started in it ignores PREEMPTION, which would kill it."""
     late: list[int] = []
     handlers = {number: signal.signal(number, lambda number, frame: late.append(number)) for number in numbers}
     signal.pthread_sigmask(signal.SIG_BLOCK, [PREEMPTION])
@@ -71,7 +71,7 @@ def deferred(*numbers: signal.Signals) -> Iterator[None]:
 
 
 def last_lines(log: Path, offset: int) -> str:
-    """Returns the last five lines of a log among those that begin after `offset` bytes."""
+    """Returns the last five lines of the part of a log after `offset` bytes."""
     with log.open(errors="replace") as file:
         file.seek(offset)
         return "\n".join(line.rstrip() for line in file.readlines()[-5:])

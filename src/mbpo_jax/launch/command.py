@@ -1,4 +1,4 @@
-"""What all commands share: exit statuses, what they print, the line that reports an error, and the parser of flags."""
+"""What all commands share: exit statuses, printing, the line that reports an error, and the parser of flags."""
 
 import argparse
 import contextlib
@@ -17,7 +17,7 @@ EXIT_USAGE, EXIT_STORAGE = 2, 6  # the errors of `driver.config` have their own
 
 
 def say(text: str) -> None:
-    """Prints to standard output, at once. A reader that went away, as `head` does, has seen enough.
+    """Prints to standard output, unbuffered. A reader that has gone away, as `head` does, is not an error.
 
     Raises:
       OSError: it is closed, or full.
@@ -33,7 +33,7 @@ def say(text: str) -> None:
 
 
 def check_output() -> None:
-    """Refuses a process without standard output, before work is done whose results are printed there.
+    """Refuses a process without standard output, before doing work whose results are printed there.
 
     Raises:
       OSError: it was closed before the process began.
@@ -43,7 +43,7 @@ def check_output() -> None:
 
 
 def complain(text: str, stream: IO[str] | None = None) -> None:
-    """Prints a line to a stream, by default standard error, if there is somebody who reads it."""
+    """Prints a line to a stream, standard error by default, if anybody reads it."""
     stream = stream or sys.stderr
     if stream is not None:  # closed before the process began
         with contextlib.suppress(OSError, ValueError):  # closed since
@@ -53,10 +53,10 @@ def complain(text: str, stream: IO[str] | None = None) -> None:
 def report_error(error: Exception, flags: Iterable[str] = ()) -> int:
     """Prints an error in one line, below the environment's own traceback if it has one; returns the exit status.
 
-    An error without a status of its own counts as wrong usage if it is a ValueError, else as a failure of files.
+    An error without a status of its own counts as a usage error if it is a ValueError, else as a storage failure.
 
     Args:
-      flags: names that are flags of the command; what the message begins with is called --name then.
+      flags: names that are flags of the command; if the message begins with one, it is written as --name.
     """
     if trace := getattr(error, "environment_traceback", None):
         complain(trace.rstrip())
@@ -66,7 +66,7 @@ def report_error(error: Exception, flags: Iterable[str] = ()) -> int:
 
 
 def with_dashes(message: str, flags: Iterable[str]) -> str:
-    """Returns a message of the Python API, which begins with the name of a knob or several, with these as flags."""
+    """Returns a message of the Python API, with the names of knobs that it begins with written as flags."""
     name = "|".join(sorted(map(re.escape, flags), key=len, reverse=True))
     if not name:
         return message
@@ -79,7 +79,8 @@ def with_dashes(message: str, flags: Iterable[str]) -> str:
 def run(module: str, argv: list[str] | None = None) -> int:
     """Imports the module of a command, mbpo_jax.MODULE, and calls its `main`; returns the exit status.
 
-    The import is a part of the command: jax fails in it where it cannot read a variable JAX_..., which is a line, too.
+    The import is part of the command: if jax cannot parse a variable JAX_..., importing it fails, which is reported in
+    one line, too.
     """
     try:
         main = importlib.import_module(f"mbpo_jax.{module}").main
@@ -90,9 +91,9 @@ def run(module: str, argv: list[str] | None = None) -> int:
 
 
 def exit_status(main: Callable[[], int]) -> int:
-    """Returns the exit status of a command's `main`; without a traceback after Ctrl-C, or where nobody reads it.
+    """Returns the exit status of a command's `main`; prints no traceback after Ctrl-C, or if nobody reads the output.
 
-    To be called where the process ends with it: what cannot be written to standard output is dropped.
+    To be called last in a process: what cannot be written to standard output is dropped.
     """
     _occupy_standard_streams()
     try:
@@ -102,7 +103,7 @@ def exit_status(main: Callable[[], int]) -> int:
         status = EXIT_STOPPED
     except SystemExit as end:  # argparse, after --help
         status = end.code if isinstance(end.code, int) else 0
-    except BrokenPipeError:  # at once where PYTHONUNBUFFERED is set, below where it is not
+    except BrokenPipeError:  # here if PYTHONUNBUFFERED is set, below if not
         _silence(sys.stdout)
         status = 0
     except OSError as error:
@@ -119,13 +120,13 @@ def exit_status(main: Callable[[], int]) -> int:
 
 
 def _encodable(text: str, stream: IO[str]) -> str:
-    """Returns a text with what the stream's encoding lacks (a path with an umlaut, in ASCII) written as escapes."""
+    """Returns a text with characters that the stream's encoding lacks (an umlaut, in ASCII) written as escapes."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _silence(stream: IO[str]) -> None:
-    """Lets what is still in a stream's buffer go nowhere; Python would fail with it again when it ends."""
+    """Discards what is still in a stream's buffer; Python would otherwise fail on it again at exit."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
@@ -138,11 +139,11 @@ def _occupy_standard_streams() -> None:
         try:
             os.fstat(descriptor)
         except OSError:  # closed; the lowest free number is this one
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # else what is started has it closed again
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # else it is closed again in child processes
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are exceptions of one line."""
+    """An argument parser whose errors are exceptions with one-line messages."""
 
     def error(self, message: str) -> Any:
         """Raises ValueError, where argparse would end the process."""
@@ -183,10 +184,10 @@ def path(text: str) -> Path:
 
 
 def make_writable(directory: Path, flag: str) -> None:
-    """Makes the directory that a flag names, before work is done whose results go there.
+    """Creates the directory that a flag names, before doing work whose results go there.
 
     Raises:
-      ValueError: it cannot be made or written to; names the flag.
+      ValueError: it cannot be created or written to; names the flag.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)

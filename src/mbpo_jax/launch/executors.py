@@ -1,8 +1,8 @@
 """submitit's executors: where the jobs of a sweep run, this machine or SLURM.
 
-submitit and not Ray: it launches plain command lines, needs no daemon, has SLURM requeue preempted jobs, and its local
-executor has the same interface. It keeps pickled files in `DIR/jobs`; ours hold nothing but command lines, but never
-load such files from strangers: a pickle runs code.
+submitit rather than Ray: it launches plain command lines, needs no daemon, has SLURM requeue preempted jobs, and its
+local executor has the same interface. It keeps pickled files in `DIR/jobs`; ours hold nothing but command lines, but
+never load such files from strangers: a pickle runs code.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-MAX_TIMEOUTS = 100  # a job that reaches its time limit saves and is requeued up to so many times
+MAX_TIMEOUTS = 100  # a job that reaches its time limit saves and is requeued up to this many times
 
 
 def build(arguments: argparse.Namespace) -> Any:
@@ -28,9 +28,9 @@ def build(arguments: argparse.Namespace) -> Any:
 
 
 def num_at_once(arguments: argparse.Namespace, num_jobs: int) -> int:
-    """Returns how many jobs run together: all on SLURM, locally as many as fit the cores, or 1 if they need GPUs.
+    """Returns how many jobs run at once: all on SLURM, locally as many as fit the cores, or 1 if they need GPUs.
 
-    GPUs of this machine are not shared out among jobs.
+    This machine's GPUs are not divided among jobs.
     """
     if not arguments.is_local:
         return num_jobs
@@ -64,7 +64,7 @@ def _slurm(submitit: Any, folder: Path, arguments: argparse.Namespace) -> Any:
         time=arguments.timeout_minutes,
         signal_delay_s=arguments.save_seconds,
         cpus_per_task=arguments.cpus_per_job,
-        additional_parameters={"requeue": True},  # also where the cluster's default is not to
+        additional_parameters={"requeue": True},  # even if the cluster's default is not to
         srun_args=[f"--cpus-per-task={arguments.cpus_per_job}"],  # since SLURM 22.05 srun does not take sbatch's
         **{name: value for name, value in optional.items() if value is not None},
     )

@@ -1,7 +1,7 @@
-"""Flagfiles: files of flags, one a line, found by path or by the name of one that comes with the package.
+"""Flagfiles: files of flags, one per line, found by path or by the name of one that comes with the package.
 
-A line that begins with # or // is a comment. A flagfile may read another with a line --flagfile=NAME, which is looked
-for beside it first.
+A line that begins with # or // is a comment. A flagfile may read another with a line --flagfile=NAME, which is searched
+for next to it first.
 """
 
 import os
@@ -12,8 +12,8 @@ from mbpo_jax.driver.storage import files
 
 SUFFIX, FOLDER = ".flags", "experiments"
 SHIPPED = (Path(__file__).parents[1] / FOLDER, Path(__file__).parents[3] / FOLDER)
-"""Where those are that come with the package: in a wheel, and in a checkout."""
-MOST_BYTES = 2**20  # more is no flagfile
+"""Where the flagfiles that come with the package are: in a wheel, and in a checkout."""
+MOST_BYTES = 2**20  # a larger file is not a flagfile
 
 
 def flagfile_path(name: str, beside: Path | None = None) -> Path:
@@ -21,9 +21,9 @@ def flagfile_path(name: str, beside: Path | None = None) -> Path:
 
     Args:
       name: a path; or the name of a flagfile that comes with the package, with or without `experiments/` and `.flags`.
-      beside: a folder in which it is looked for first.
+      beside: a folder that is searched first.
     Raises:
-      ValueError: there is none; lists the names that there are.
+      ValueError: there is none; lists the names that exist.
     """
     problem = f"--flagfile must be a text file that can be read, got {name!r}"
     if not name:
@@ -49,7 +49,7 @@ def names() -> list[str]:
 
 
 def shown(path: Path) -> str:
-    """Returns what reports call a flagfile: where it lies in the repository if it comes with the package."""
+    """Returns what reports call a flagfile: its path in the repository if it comes with the package."""
     for folder in SHIPPED:
         if folder in path.parents:
             return (Path(FOLDER) / path.relative_to(folder)).as_posix()
@@ -57,7 +57,7 @@ def shown(path: Path) -> str:
 
 
 def expand(argv: Sequence[str]) -> list[str]:
-    """Returns a command line with the lines of flagfiles in their place, up to `--`.
+    """Returns a command line with flagfiles replaced by their lines, up to `--`.
 
     Raises:
       ValueError: names the flagfile, and what is wrong with it.

@@ -1,9 +1,9 @@
 """Command-line flags, generated from the frozen config dataclasses: a flag for each knob.
 
-A flag is called as its knob where no other knob of the algorithm has that name (`--discount`), and else by the full
-path (`--backward_model.num_members`); the full path always works. What a flag means is decided by the algorithm and the
-sections that are chosen, `--algorithm` and `--agent`: absl reads every value as text, which is then parsed as the knob
-of that algorithm says.
+A flag is named after its knob if no other knob of the algorithm has that name (`--discount`), and otherwise after its
+full path (`--backward_model.num_members`); the full path always works. What a flag means depends on the chosen
+algorithm and sections, `--algorithm` and `--agent`: absl reads every value as text, which is then parsed as the knob of
+that algorithm says.
 """
 
 import functools
@@ -28,7 +28,7 @@ class FlagsError(ValueError):
 
 
 def define() -> flags.FlagValues:
-    """Returns the flags of the run and of every algorithm in the registry; their values are lists of texts."""
+    """Returns the flags of the run and of every algorithm in the registry; their values are lists of strings."""
     found = flags.FlagValues()
     flags.DEFINE_string("flagfile", "", FLAGFILE, flag_values=found)
     flags.DEFINE_boolean("help", False, HELP, short_name="h", flag_values=found)
@@ -66,10 +66,10 @@ def parse(argv: list[str]) -> tuple[RunConfig, Any]:
 
 
 def _read(found: flags.FlagValues, argv: list[str]) -> list[str]:
-    """Sets the flags; returns the arguments that are none."""
+    """Sets the flags; returns the arguments that are not flags."""
     try:
         arguments = flagfiles.expand(argv)
-        # absl passes over this one in silence, and a run would begin without what its caller meant.
+        # absl silently ignores this one, and a run would begin without what its caller meant.
         if any(argument.partition("=")[0].lstrip("-") == "undefok" for argument in arguments):
             raise FlagsError("--undefok is not a flag; --help lists them")
         return found(["mbpo_jax", *arguments])[1:]
@@ -81,11 +81,11 @@ def _read(found: flags.FlagValues, argv: list[str]) -> list[str]:
         raise FlagsError(_one_line(error)) from error
 
 
-# -- from texts to configs ---------------------------------------------------------------------------------------
+# -- from strings to configs -------------------------------------------------------------------------------------
 
 
 def _configs(given: dict[str, list[str]]) -> tuple[RunConfig, Any]:
-    """Returns the configs of flags that were given, each with every value it was given, the last of which counts.
+    """Returns the configs of flags that were given, each with all values it was given, the last of which counts.
 
     Raises:
       ValueError: names the flag without its dashes, the value, and what is allowed.
@@ -113,7 +113,7 @@ def _configs(given: dict[str, list[str]]) -> tuple[RunConfig, Any]:
     run = options.replace(RunConfig(), {path: value for path, value in changes.items() if path in run_knobs})
     try:
         return run, options.replace(config, {path: value for path, value in changes.items() if path not in run_knobs})
-    except ValueError as error:  # what sections say of several knobs; it begins with the path of one
+    except ValueError as error:  # a section's check of several knobs; it begins with the path of one
         path, _, reason = str(error).partition(" ")
         raise ValueError(f"{options.short_names(knobs).get(path, path)} {reason}") from error
 
@@ -124,13 +124,13 @@ def _why(algorithm: str, name: str) -> str:
 
 
 def open_choices(algorithm: str) -> list[str]:
-    """Returns the chosen sections of an algorithm whose names are flags."""
+    """Returns the names of an algorithm's sections that can be chosen by a flag of that name."""
     entry = REGISTRY[algorithm]
     return [name for name in options.choices(entry.default_config()) if name != "agent" or entry.agent is None]
 
 
 def knobs_of(algorithm: str, config: Any) -> dict[str, Knob]:
-    """Returns the knobs that are flags of a run of an algorithm with these sections, by full path."""
+    """Returns the knobs that are flags of a run of an algorithm with these sections, keyed by full path."""
     own, run = options.tree(config), options.tree(RunConfig())
     if both := own.keys() & run.keys():
         raise TypeError(f"{', '.join(sorted(both))}: knobs of {type(config).__name__} have names of the run's own")
@@ -176,7 +176,7 @@ def _number(text: str) -> float:
 
 
 def _whole(text: str) -> int:
-    """Returns a whole number, also of 400_000 or 4e5."""
+    """Returns a whole number, which may also be written 400_000 or 4e5."""
     try:
         return int(text)
     except ValueError:
@@ -187,11 +187,11 @@ def _whole(text: str) -> int:
 
 
 def _readers() -> dict[str, dict[str, dict[str, Knob]]]:
-    """Returns, by algorithm, whoever reads flags (`mbpo --agent=td3`), and the knobs that they set, by full path."""
+    """Returns, by algorithm, each reader of flags (`mbpo --agent=td3`) with the knobs that they set, by full path."""
     return {name: _readers_of(name, entry.config_class, entry.agent) for name, entry in REGISTRY.items()}
 
 
-@functools.cache  # of what the knobs depend on: every parsing asks for all rows
+@functools.cache  # keyed by what the knobs depend on: every parse asks for all rows of the registry
 def _readers_of(algorithm: str, config_class: type, agent: str | None) -> dict[str, dict[str, Knob]]:
     del config_class, agent
     default = REGISTRY[algorithm].default_config()

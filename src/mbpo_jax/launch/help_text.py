@@ -1,4 +1,4 @@
-"""What --help prints: alone, how to get further; with an algorithm or a flagfile, every flag that such a run reads."""
+"""What --help prints: alone, an overview; with an algorithm or a flagfile, every flag that such a run reads."""
 
 import re
 import textwrap
@@ -23,7 +23,7 @@ def is_asked(argv: Iterable[str]) -> bool:
 
 
 def answer(argv: Iterable[str]) -> str:
-    """Returns what a command line that asks for help is answered.
+    """Returns the answer to a command line that asks for help.
 
     Raises:
       ValueError: the rest of it cannot be used; names the flag, the value and what is allowed.
@@ -109,12 +109,12 @@ def _wrapped(text: str, indent: str, further: str | None = None) -> list[str]:
 
 
 def _allowed(knob: Knob) -> str:
-    """Returns what a knob may be; that whole numbers are bounded by 32 bits is said where one is not."""
+    """Returns what a knob may be; the 32-bit bound of whole numbers is mentioned only when one exceeds it."""
     return re.sub(rf" in \[(\d+), {options.MOST}\]", r", \1 or more", options.allowed(knob))
 
 
 def _text(value: Any) -> str:
-    """Returns a value as it is written on the command line."""
+    """Returns a value as written on the command line."""
     if isinstance(value, tuple):
         return ",".join(map(_text, value))
     return AUTO if value is None else str(value).lower() if isinstance(value, bool) else str(value)

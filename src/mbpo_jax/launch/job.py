@@ -1,4 +1,4 @@
-"""One job of a sweep: a command line that is run to its end through stops and preemptions."""
+"""One job of a sweep: runs a command line to its end, across stops and preemptions."""
 
 import dataclasses
 import fcntl
@@ -18,7 +18,7 @@ MAX_RESTARTS = 3  # of a command that was stopped by something other than the sc
 
 
 class JobFailed(RuntimeError):
-    """A command did not reach its end; the message has its exit status and the last lines that it printed."""
+    """A command did not finish; the message has its exit status and the last lines that it printed."""
 
 
 @dataclasses.dataclass
@@ -34,10 +34,10 @@ class TrainingJob:
     _cancelled: bool = dataclasses.field(default=False, init=False, repr=False)
 
     def __call__(self) -> None:
-        """Runs the command, and restarts it after a stop that nobody asked this job for.
+        """Runs the command, and restarts it after a stop that was not requested through this job.
 
         Raises:
-          JobFailed: it ended with another status than 0, or was stopped too often.
+          JobFailed: it ended with a status other than 0, or was stopped too often.
         """
         # Not SIG_IGN: the command would inherit it.
         signal.signal(signal.SIGINT, lambda number, frame: None)
@@ -70,21 +70,21 @@ class TrainingJob:
         return DelayedSubmission(dataclasses.replace(self))  # without the child, which cannot be pickled
 
     def _run(self, log: IO[str]) -> int:
-        with deferred(signal.SIGTERM, PREEMPTION):  # at no moment does the command run without us knowing it
+        with deferred(signal.SIGTERM, PREEMPTION):  # so that the command never runs without our knowing it
             self._child = ChildProcess(self.command, log)
         status = self._child.wait(math.inf)
         assert status is not None
         return status
 
     def _on_sigterm(self, number: int, frame: Any) -> None:
-        """Stops the command: SLURM announces preemption by SIGTERM, and the launcher ends a local job by it."""
+        """Stops the command: SLURM announces preemption with SIGTERM, and the launcher ends a local job with it."""
         self._cancelled = self.is_local
         if self._child is not None:
             self._child.stop()
 
     def _lock(self, log: IO[str]) -> None:
-        """Keeps a second command out of the run directory; whatever inherits the open log holds the lock."""
-        deadline = time.monotonic() + self.save_seconds  # a job that ends is still saving
+        """Keeps a second command out of the run directory; any process that inherits the open log holds the lock."""
+        deadline = time.monotonic() + self.save_seconds  # a job that is ending may still be saving
         while True:
             try:
                 return fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)

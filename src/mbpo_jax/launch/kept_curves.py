@@ -1,4 +1,4 @@
-"""Collects the curves of a reproduction, from runs and from the report's directory, which keeps them."""
+"""Collects the curves of a reproduction, from runs and from the report's directory, where they are kept."""
 
 import argparse
 import dataclasses
@@ -12,10 +12,10 @@ from mbpo_jax.reports.learning_curves import LearningCurve
 
 
 def collect(arguments: argparse.Namespace, requested: RequestedRun) -> Experiment:
-    """Returns a flagfile's curves up to --last_step; whole, they are kept in the report's directory.
+    """Returns a flagfile's curves up to --last_step, and keeps them, uncut, in the report's directory.
 
     Raises:
-      ValueError: a curve is damaged, or is not of the run asked for.
+      ValueError: a curve is damaged, or does not belong to the requested run.
     """
     flagfile, run = requested.flagfile, requested.run
     run_dirs = {}
@@ -44,10 +44,10 @@ def collect(arguments: argparse.Namespace, requested: RequestedRun) -> Experimen
 def longest(
     arguments: argparse.Namespace, requested: RequestedRun, seed: int, run_dir: Path | None
 ) -> LearningCurve | None:
-    """Returns the longer one of a seed's curves in its run and in the report's directory; None if there is neither.
+    """Returns the longer of a seed's curves in its run and in the report's directory; None if there is neither.
 
     Raises:
-      ValueError: one of them is damaged, or is not of the run asked for.
+      ValueError: one of them is damaged, or does not belong to the requested run.
     """
     experiment = requested.flagfile.stem
     path = learning_curves.path_of(arguments.report_dir, experiment, seed)

@@ -19,7 +19,7 @@ SLURM_POLL_SECONDS = 1.0
 
 
 def launch(arguments: argparse.Namespace, jobs: list[TrainingJob]) -> int:
-    """Submits jobs, waits, and prints a line as each ends; returns the exit status: 0, 1 some failed, 3 stopped.
+    """Submits jobs, waits, and prints a line as each ends; returns the exit status: 0, 1 (some failed), 3 (stopped).
 
     Args:
       arguments: the flags of a sweep.
@@ -70,7 +70,7 @@ def _run(arguments: argparse.Namespace, executor: Any, jobs: list[TrainingJob], 
 
 
 def _submit(executor: Any, jobs: list[TrainingJob]) -> list[Any]:
-    """Submits jobs that ignore Ctrl-C and the terminal's end: the launcher passes a stop on, so that they save."""
+    """Submits jobs that ignore Ctrl-C and a closing terminal: the launcher passes a stop on, so that they save."""
     handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
     try:
         submitted: list[Any] = executor.submit_array(jobs)
@@ -83,7 +83,7 @@ def _submit(executor: Any, jobs: list[TrainingJob]) -> list[Any]:
 
 
 def _outcome(job: TrainingJob, error: Exception | None, stopped: bool) -> str:
-    """Returns the line of a job that ended: its final returns, or why it failed."""
+    """Returns the line for a job that has ended: its final returns, or why it failed."""
     if error is None:
         return f"finished  {job.run_dir}  {_final_returns(job.run_dir)}"
     name = f"{JobFailed.__module__}.{JobFailed.__qualname__}: "

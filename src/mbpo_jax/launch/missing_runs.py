@@ -8,10 +8,10 @@ from mbpo_jax.reports import learning_curves
 
 
 def launch(arguments: argparse.Namespace, added: list[str], requests: list[RequestedRun]) -> int:
-    """Runs, or continues, the jobs of seeds whose curves do not reach num_steps; returns the sweep's exit status.
+    """Runs or continues the jobs of seeds whose curves do not reach num_steps; returns the sweep's exit status.
 
     Raises:
-      ValueError: a run directory or a curve is damaged, or has other flags than those asked for.
+      ValueError: a run directory or a curve is damaged, or has flags other than those requested.
     """
     request_of = {request.flagfile: request for request in requests}
     jobs = []
@@ -24,12 +24,12 @@ def launch(arguments: argparse.Namespace, added: list[str], requests: list[Reque
 
 
 def _is_complete(arguments: argparse.Namespace, requested: RequestedRun, task: sweep_jobs.Task) -> bool:
-    """Returns whether every curve of a task reaches num_steps; a run that reached it must have ended well, too."""
+    """Returns whether every curve of a task reaches num_steps; a run that reached it must also have finished."""
     flagfile, num_steps = requested.flagfile, requested.run.num_steps
     try:
         run_curves = [learning_curves.read_run(task.run_dir, flagfile.stem, seed) for seed in task.seeds]
         ended = learning_curves.step_of_summary(task.run_dir)
-    except ValueError:  # damaged; the run mends what it can, and if it cannot, says so
+    except ValueError:  # damaged; the run repairs what it can, and otherwise says so
         return False
     curves = [kept_curves.longest(arguments, requested, seed, task.run_dir) for seed in task.seeds]
     if any(curve is None or curve.last_step < num_steps for curve in curves):

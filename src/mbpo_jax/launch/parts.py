@@ -1,4 +1,4 @@
-"""The parts of a shared run: each process's run directory, and how all of them become one."""
+"""The parts of a shared run: each process's run directory, and how they are merged into one."""
 
 import dataclasses
 import json
@@ -33,16 +33,16 @@ def part_config(run: RunConfig, index: int) -> RunConfig:
 
 
 def gather(run: RunConfig, algorithm_config: Any) -> dict[str, Any] | None:
-    """Makes one run directory of all parts, if all of them are finished.
+    """Merges all parts into one run directory, if all of them are finished.
 
     Writes metrics.jsonl (the lines of all parts in the order in which one process would have written them), the
-    policies, config.json, curves.png and finally summary.json, each in one move. The outcome is the same whichever
+    policies, config.json, curves.png and finally summary.json, each atomically. The outcome is the same whichever
     process does it, and however often.
 
     Args:
       run: the whole run, with `num_processes` known.
     Returns:
-      What summary.json holds; None if a part is not finished.
+      The contents of summary.json; None if a part is not finished.
     Raises:
       ValueError: a part was trained with other knobs.
       StorageFailure, OSError: a file could not be read or written.
@@ -79,7 +79,7 @@ def _finished_summary(part: RunConfig) -> dict[str, Any] | None:
 
 
 def _merge_summaries(run: RunConfig, summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Merges summaries: the clock of the slowest part, mean seconds per phase, the largest memory of a process."""
+    """Merges summaries: the time of the slowest part, mean seconds per phase, the largest memory of a process."""
     outcomes = {seed: outcome for summary in summaries for seed, outcome in summary["seeds"].items()}
     seconds = max(summary["seconds"] for summary in summaries)
     phases = dict.fromkeys(name for summary in summaries for name in summary["seconds_per_phase"])
@@ -126,14 +126,14 @@ def _write(scratch: Path, run: RunConfig, config: Any, parts: Sequence[RunConfig
                 path = policy.policy_path(scratch, seed, best)
                 path.parent.mkdir(exist_ok=True)
                 saved = policy.policy_path(Path(part.run_dir), seed, best)
-                if saved.exists():  # none is best where returns are nan
+                if saved.exists():  # there is no best one if returns are nan
                     shutil.copyfile(saved, path)
     curves.draw_curves(scratch)
     run_directory.write_json(scratch / run_directory.SUMMARY, summary)
 
 
 def _move(scratch: Path, run_dir: Path) -> None:
-    """Moves each file in one step; summary.json, which says that the run is complete, comes last."""
+    """Moves each file atomically; summary.json, which says that the run is complete, comes last."""
     files = [path.relative_to(scratch) for path in scratch.rglob("*") if path.is_file()]
     for file in sorted(files, key=lambda file: file.name == run_directory.SUMMARY):
         (run_dir / file).parent.mkdir(exist_ok=True)

@@ -1,7 +1,7 @@
-"""The end of a command, which comes whatever an environment has left behind.
+"""Ends a command, whatever an environment has left behind.
 
-Python waits at its end for the threads and for the processes of `multiprocessing` that somebody started, for ever if
-they do not end themselves. Other processes it leaves alone, and so do we: they may be meant to go on.
+At exit, Python waits for the threads and the `multiprocessing` processes that somebody started, forever if they do not
+end themselves. It leaves other processes alone, and so do we: they may be meant to go on.
 """
 
 import functools
@@ -21,14 +21,14 @@ MOMENT_S = 1.0  # for other processes, which hold nothing up
 
 
 def run_as_process(module: str) -> NoReturn:
-    """Runs a command and ends the process with it: what `python -m mbpo_jax.MODULE` does before it imports the rest."""
+    """Runs a command and exits with its status: what `python -m mbpo_jax.MODULE` does before it imports the rest."""
     sys.exit(in_time(exit_status(functools.partial(run, module))))
 
 
 def in_time(status: int) -> int:
-    """Returns the exit status of a command; if GRACE_S later something of an environment holds it up, ends the process.
+    """Returns the exit status of a command; if an environment still holds the process up after GRACE_S, ends it.
 
-    To be called where the process ends with it.
+    To be called last in a process.
     """
     _tell_what_stays()
     threading.Thread(target=_end_late, args=(status,), name="end_in_time", daemon=True).start()
@@ -37,7 +37,7 @@ def in_time(status: int) -> int:
 
 def _end_late(status: int) -> None:
     time.sleep(GRACE_S)
-    multiprocessing = sys.modules.get("multiprocessing")  # not imported here: an environment did, if anybody
+    multiprocessing = sys.modules.get("multiprocessing")  # not imported here: only an environment may have
     children = multiprocessing.active_children() if multiprocessing else []
     threads = [one for one in threading.enumerate() if not one.daemon and one is not threading.main_thread()]
     if not children and not threads:  # Python is ending by itself, if slowly
@@ -51,7 +51,7 @@ def _end_late(status: int) -> None:
 
 
 def _tell_what_stays() -> None:
-    """Names processes that were started and go on; who reads our output through a pipe waits for them, too."""
+    """Names processes that were started and keep running; a reader of our output through a pipe waits for them, too."""
     until = time.monotonic() + MOMENT_S
     while (staying := _other_children()) and time.monotonic() < until:
         time.sleep(0.05)
@@ -63,7 +63,7 @@ def _tell_what_stays() -> None:
 
 
 def _other_children() -> dict[int, str]:
-    """Returns our processes that are not of `multiprocessing` and their commands; none where there is no /proc."""
+    """Returns our child processes not from `multiprocessing`, with their commands; none where there is no /proc."""
     multiprocessing, found = sys.modules.get("multiprocessing"), {}
     known = {child.pid for child in multiprocessing.active_children()} if multiprocessing else set()
     with suppress(OSError):

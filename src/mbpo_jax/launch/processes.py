@@ -22,11 +22,11 @@ from mbpo_jax.launch.command import complain
 
 
 def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = None) -> loop.Result:
-    """Trains as `loop.train` does, with the seeds shared between processes where `run.distributed` says so.
+    """Trains as `loop.train` does, with the seeds shared between processes if `run.distributed`.
 
     Returns:
       The result of the whole run in the process that finished last and gathered the parts; that of its own part in the
-      other processes, and where a stop was requested. Giving all commands again continues.
+      other processes, and if a stop was requested. Running all commands again continues.
     Raises:
       ValueError, EnvironmentFailure, Diverged, StorageFailure: as `loop.train`.
     """
@@ -58,8 +58,8 @@ def _notify(run: RunConfig, stream: TextIO | None, text: str) -> None:
 
 
 def _start_backend(num_seeds: int) -> None:
-    """Starts jax's backend; refuses one that spans several processes, where orbax saves what the first one has only."""
-    use_cores(num_seeds)  # the last moment for it
+    """Starts jax's backend; refuses one that spans several processes, where orbax saves only what the first has."""
+    use_cores(num_seeds)  # later it would have no effect
     jax_settings.prepare()
     if jax.process_count() > 1:
         raise ValueError(
@@ -71,7 +71,7 @@ def _start_backend(num_seeds: int) -> None:
 
 @contextmanager
 def _claimed(whole: RunConfig, part: RunConfig, algorithm_config: Any) -> Iterator[None]:
-    """Refuses the directory of another run; process 0 marks a new one, and takes the mark back if no part begins."""
+    """Refuses the directory of another run; process 0 marks a new one, and removes the mark if its part never began."""
     run_dir, path = Path(whole.directory), Path(whole.directory) / run_directory.CONFIG
     is_new = whole.process_id == 0 and not path.exists()
     if path.exists():

@@ -1,4 +1,4 @@
-"""How a command was called, so that its messages can be typed again: `mbpo_jax plot` or `python -m mbpo_jax.plot`."""
+"""How a command was called, for commands in its messages: `mbpo_jax plot` or `python -m mbpo_jax.plot`."""
 
 import re
 import sys

@@ -1,7 +1,7 @@
-"""Finds out which process of a launch this one is, through jax.distributed, and leaves it again.
+"""Finds out through jax.distributed which process of a launch this one is, and then leaves jax.distributed again.
 
-Seeds need no communication, jax ends every process that stays when one of them dies, and orbax silently keeps NumPy
-arrays of the first process only where jax knows of several.
+It leaves because seeds need no communication, jax ends the remaining processes when one of them dies, and orbax keeps,
+without saying so, only the first process's NumPy arrays where jax knows of several.
 """
 
 import dataclasses
@@ -33,11 +33,11 @@ class Share:
 def join(run: RunConfig) -> Share:
     """Meets the other processes and returns this one's share of the seeds; once in the life of a process.
 
-    To be called before jax computes anything. Waits until all processes are there; jax ends the process when they are
+    Must be called before jax computes anything. Waits until all processes are there; jax ends the process if they are
     not within five minutes.
 
     Raises:
-      ValueError: no launch is detected and none is described, or there are fewer seeds than processes.
+      ValueError: no launch is detected or specified, or there are fewer seeds than processes.
     """
     _check_enough(run.seeds, run.num_processes)  # before anyone waits
     index, count, coordinator = _meet(run.coordinator, run.num_processes, run.process_id)
@@ -47,7 +47,7 @@ def join(run: RunConfig) -> Share:
 
 @functools.cache  # jax meets once in the life of a process
 def _meet(coordinator: str, num_processes: int, process_id: int) -> tuple[int, int, str]:
-    """Returns (index of this process, number of processes, address of the first), detected where they are not given."""
+    """Returns (index of this process, number of processes, address of the first), detected if not given."""
     if process_id == 0:
         _check_free(coordinator)
     if hasattr(jax.config, PREEMPTION_SERVICE):
@@ -74,8 +74,8 @@ def _meet(coordinator: str, num_processes: int, process_id: int) -> tuple[int, i
 
 @contextmanager
 def _default_signals() -> Iterator[None]:
-    """Lets SIGINT and SIGTERM end the process inside the block, where C++ waits and no handler of ours would run."""
-    if threading.current_thread() is not threading.main_thread():  # only there can handlers be set
+    """Lets SIGINT and SIGTERM end the process inside the block, where C++ waits and Python handlers would not run."""
+    if threading.current_thread() is not threading.main_thread():  # handlers can only be set there
         yield
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -89,7 +89,7 @@ def _default_signals() -> Iterator[None]:
 
 
 def _check_free(coordinator: str) -> None:
-    """Refuses a port that is taken, which would end process 0 in a segmentation fault."""
+    """Refuses a port that is in use, which would end process 0 with a segmentation fault."""
     try:
         socket.create_server(("", int(coordinator.rpartition(":")[2]))).close()
     except OSError as error:

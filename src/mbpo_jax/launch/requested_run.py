@@ -1,4 +1,4 @@
-"""What a reproduction asks for: the run of each flagfile, and the knobs that its curves must have been made with."""
+"""What a reproduction requests: the run of each flagfile, and the knobs that its curves must have been made with."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,11 +10,11 @@ from mbpo_jax.launch import flags, sweep_jobs
 from mbpo_jax.reports.learning_curves import LearningCurve
 
 NOT_OF_A_CURVE = RESUMABLE_CHANGES | {"algorithm", "env", "seeds", "num_processes"}
-"""Knobs that do not say which curve it is, or have a field of their own in it."""
+"""Knobs that do not determine which curve it is, or that have a field of their own in it."""
 
 
 class RequestedRun(NamedTuple):
-    """The run that a flagfile asks for."""
+    """The run that a flagfile requests."""
 
     flagfile: Path
     run: RunConfig
@@ -22,17 +22,17 @@ class RequestedRun(NamedTuple):
 
     @property
     def flags(self) -> dict[str, Any]:
-        """Returns full path of a knob -> value, as the curves have them."""
+        """Returns full path of a knob -> value, as stored in curves."""
         return curve_flags(run_directory.identity(self.run, self.algorithm_config))
 
     @property
     def default_flags(self) -> dict[str, Any]:
-        """Returns what a curve was made with where its file lacks a knob: it is older than that knob."""
+        """Returns the values with which a curve was made if its file is older than a knob and lacks it."""
         return curve_flags(run_directory.default_identity(self.run, self.algorithm_config))
 
 
 def read_request(flagfile: Path, added: list[str]) -> RequestedRun:
-    """Reads a flagfile, with the flags `added` to it.
+    """Reads a flagfile, with the flags `added` after it.
 
     Raises:
       ValueError: names the flagfile, the flag and what is allowed.
@@ -44,12 +44,12 @@ def read_request(flagfile: Path, added: list[str]) -> RequestedRun:
 
 
 def curve_flags(knobs: dict[str, Any]) -> dict[str, Any]:
-    """Returns the knobs of a run that say which curve it draws."""
+    """Returns the knobs of a run that determine its curve."""
     return {name: value for name, value in knobs.items() if name not in NOT_OF_A_CURVE}
 
 
 def check_curve(curve: LearningCurve, place: str, requested: RequestedRun) -> None:
-    """Refuses a curve of another algorithm, environment or flags; one without recorded flags is accepted.
+    """Refuses a curve of another algorithm or environment, or with other flags; one without recorded flags is accepted.
 
     Raises:
       ValueError: names the place, and each knob with its old and new value.
@@ -72,14 +72,14 @@ def check_curve(curve: LearningCurve, place: str, requested: RequestedRun) -> No
 
 
 def check_run(requested: RequestedRun, task: sweep_jobs.Task, added: list[str]) -> None:
-    """Refuses a run directory whose run has other flags than those asked for.
+    """Refuses a run directory whose run has flags other than those requested.
 
     Raises:
       ValueError: names the flags that differ.
     """
     try:
         saved = run_directory.read_config(task.run_dir)
-    except StorageFailure:  # no run yet, or one of an older version; if it has to go on, it says what is wrong
+    except StorageFailure:  # no run yet, or an unreadable one; if it must be continued, that reports what is wrong
         return
     run, config = flags.parse([f"--flagfile={requested.flagfile}", *added, *sweep_jobs.own_flags(task)])
     run_directory.check_same(saved, run, config)

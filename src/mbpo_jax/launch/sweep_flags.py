@@ -1,4 +1,4 @@
-"""The flags of a sweep: what is launched, and how."""
+"""The flags of a sweep: what it launches, and how."""
 
 import argparse
 from pathlib import Path
@@ -53,7 +53,7 @@ def parse(argv: list[str], parser: Parser) -> tuple[argparse.Namespace, list[str
       argv: without the program's name.
       parser: from `build_parser`.
     Returns:
-      The flags before `--`, with `is_local`, and those after it, which every run of the sweep gets.
+      The flags before `--`, with `is_local`, and those after it, which are passed to every run of the sweep.
     Raises:
       ValueError: names the flag, its value and what is allowed.
     """

@@ -29,14 +29,14 @@ def tasks(arguments: argparse.Namespace) -> list[Task]:
 
 
 def training_job(arguments: argparse.Namespace, task: Task, added: Sequence[str] = ()) -> TrainingJob:
-    """Returns the job that runs the command line of a task, with the flags `added` to it."""
+    """Returns the job that runs a task's command line, with the flags `added`."""
     command = (sys.executable, "-m", "mbpo_jax.main", f"--flagfile={task.flagfile}", *added, *own_flags(task))
     log = arguments.sweep_dir / "jobs" / f"{task.flagfile.stem}.{task.run_dir.name}.log"
     return TrainingJob(command, task.run_dir, log, arguments.save_seconds, arguments.is_local)
 
 
 def own_flags(task: Task) -> tuple[str, ...]:
-    """Returns the flags that the sweep sets. They come last and win: a flagfile may have seeds and a run_dir too."""
+    """Returns the flags that the sweep sets. They come last and win: a flagfile may set --seeds and --run_dir too."""
     return f"--seeds={','.join(map(str, task.seeds))}", f"--run_dir={task.run_dir}"
 
 

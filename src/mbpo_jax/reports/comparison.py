@@ -15,7 +15,7 @@ MILESTONES = (
     *(25_000, 50_000, 75_000, 100_000, 125_000, 150_000, 200_000, 250_000, 300_000, 400_000, 500_000),
     *(1_000_000, 2_000_000, 3_000_000),
 )
-"""Published steps that get a row, besides those where our runs end."""
+"""Published steps that get a row, in addition to those where our runs end."""
 LAST_TENTH = "last tenth"
 NOT_PUBLISHED = "not published"
 
@@ -29,14 +29,14 @@ class Experiment:
     algorithm: str
     env: str
     curves: tuple[LearningCurve, ...]  # by seed
-    missing_seeds: tuple[int, ...] = ()  # asked for and without a curve
+    missing_seeds: tuple[int, ...] = ()  # requested but without a curve
     as_published: bool = False  # MBPO with the published settings, not an ablation
     until_step: int | None = None  # later evaluations are not reported; None: all are
     dataset: str = ""  # name of what it learnt from; empty: the environment
 
     @property
     def task(self) -> str:
-        """Returns what it is compared within: its environment, and offline its data set."""
+        """Returns the task within which it is compared: its environment and, offline, its data set."""
         return f"{self.env}, {self.dataset}" if self.dataset else self.env
 
     @property
@@ -56,7 +56,7 @@ class Row:
 
     experiment: str
     step: int
-    window: int | str  # steps before `step` that are averaged, or LAST_TENTH
+    window: int | str  # number of steps up to `step` that are averaged, or LAST_TENTH
     values: dict[int, float]  # seed -> return, of the seeds that have one
     mean: float | None
     iqm: float | None
@@ -99,7 +99,7 @@ def compare(experiment: Experiment) -> list[Row]:
 
 
 def data_of(experiments: Sequence[Experiment]) -> dict[str, Any]:
-    """Returns what is known of the data set of experiments of one task; empty: they learnt in the environment.
+    """Returns what is known about the data set of experiments of one task; empty: they learnt in the environment.
 
     Raises:
       ValueError: their curves are of different data.
@@ -114,7 +114,7 @@ def data_of(experiments: Sequence[Experiment]) -> dict[str, Any]:
 def aggregate(experiments: Sequence[Experiment]) -> Aggregate | None:
     """Aggregates MBPO over environments, at the last published step with evaluations of every seed in its window.
 
-    Takes the first experiment of each environment that is MBPO as published.
+    Uses the first experiment of each environment that is MBPO as published.
 
     Returns:
       None if fewer than two environments are published, or they share no step.
@@ -139,7 +139,10 @@ def aggregate(experiments: Sequence[Experiment]) -> Aggregate | None:
 
 
 def settled_steps(experiment: Experiment) -> dict[int, int | None] | None:
-    """Returns seed -> the step where it settled, None if it did not; None where returns are published, and offline."""
+    """Returns seed -> the step where it settled, or None if it did not.
+
+    Returns None altogether if returns are published, and offline.
+    """
     if experiment.dataset or published.reference(experiment.algorithm, experiment.env):
         return None
     return {curve.seed: statistics.settled_step(curve.steps, curve.returns) for curve in experiment.curves}
@@ -209,7 +212,7 @@ def _interval(strata: Sequence[Sequence[float]]) -> tuple[float, float] | None:
 
 
 def to_json(experiments: Sequence[Experiment]) -> dict[str, Any]:
-    """Returns all numbers of the report, as strict JSON can hold them."""
+    """Returns all numbers of the report, as values that strict JSON can hold."""
     whole = aggregate(experiments)
     value = {
         "experiments": [_provenance(experiment) for experiment in experiments],
@@ -225,7 +228,7 @@ def _plain_published(row: Row) -> dict[str, Any]:
 
 
 def _provenance(experiment: Experiment) -> dict[str, Any]:
-    """Returns everything about an experiment but its evaluations."""
+    """Returns everything about an experiment except its evaluations."""
     dropped = ["steps", "returns", "stds", "experiment", "algorithm", "env"]
     dropped += [] if experiment.dataset else ["dataset"]
     curves = [

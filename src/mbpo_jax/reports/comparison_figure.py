@@ -19,7 +19,7 @@ WINDOW_STEPS = 10_000  # as in the published rows of MBPO
 MOST_COLUMNS = 3
 NUM_RESAMPLES = 2_000  # one interval for each step
 PANEL_INCHES = (5.4, 4.0)
-CAPTION_COLUMNS = 85  # letters that fit below a panel
+CAPTION_COLUMNS = 85  # characters that fit below a panel
 CAPTION = (
     f"Where MBPO is published, thick lines are means over the last {WINDOW_STEPS:,} steps, as the published one is.\n"
     "Thin lines: single evaluations of a seed. Coloured bands: 95 % bootstrap intervals of the mean over seeds.\n"
@@ -36,7 +36,7 @@ class MeanLine(NamedTuple):
 
 
 def draw(experiments: Sequence[Experiment], path: Path) -> None:
-    """Writes the picture of a comparison, whole or not at all."""
+    """Writes the figure of a comparison, whole or not at all."""
     pictures.save(figure(experiments), path)
 
 
@@ -112,9 +112,9 @@ def _draw_published(axes: Axes, rows: Sequence[published.PublishedRow]) -> None:
 
 
 def _draw_experiment(axes: Axes, experiment: Experiment, colour: str, window_steps: int | None) -> None:
-    """Draws every evaluation (thin), the mean over seeds (thick) in its 95 % bootstrap interval (band).
+    """Draws every evaluation (thin) and the mean over seeds (thick) with its 95 % bootstrap interval (band).
 
-    Where the mean ends, dotted lines continue with each seed that ran further.
+    Where the mean ends, dotted lines continue for each seed that ran further.
     """
     for curve in experiment.curves:
         axes.plot(curve.steps, curve.returns, color=colour, alpha=0.35, linewidth=0.7, label=f"_seed {curve.seed}")

@@ -1,4 +1,4 @@
-"""Writes a comparison: its picture, its numbers and its text, beside each other."""
+"""Writes a comparison: its figure, its numbers and its text, side by side."""
 
 import json
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ def write(experiments: Sequence[Experiment], directory: Path, name: str, command
     """Writes `<name>.png`, `<name>.json` and `<name>.md`, each whole or not at all; returns the path of the text.
 
     Args:
-      command: makes this comparison again; stands in the text.
+      command: the command that makes this comparison again; the text quotes it.
     """
     picture, numbers, text = (directory / f"{name}.{suffix}" for suffix in ("png", "json", "md"))
     comparison_figure.draw(experiments, picture)

@@ -33,8 +33,8 @@ def report(experiments: Sequence[Experiment], command: str, picture: str) -> str
     """Returns the text of the report.
 
     Args:
-      command: makes this report again.
-      picture: path of the figure, from the report's directory.
+      command: the command that makes this report again.
+      picture: path of the figure, relative to the report's directory.
     """
     parts = [
         f"# Reproduction\n\n    {command}\n",
@@ -61,7 +61,7 @@ def _environment(task: str, experiments: Sequence[Experiment]) -> str:
 
 
 def _data(experiments: Sequence[Experiment]) -> list[str]:
-    """Returns a line on what was learnt from, offline."""
+    """Returns, offline, a line about the data that was learnt from."""
     data = data_of(experiments)
     if not data:
         return []
@@ -88,7 +88,7 @@ def _cells(row: Row) -> list[str]:
 
 
 def _settled(experiment: Experiment) -> list[str]:
-    """Returns a line on an unpublished environment: from which step on each seed stays within 1 % of its best."""
+    """Returns a line for an unpublished environment: from which step on each seed stays within 1 % of its best."""
     steps = settled_steps(experiment)
     if not steps:
         return []

@@ -1,7 +1,7 @@
 """Draws the learning curves of a run from its metrics.
 
-Uses matplotlib's objects and not pyplot: no global state, no display. It is imported when something is drawn: a fifth
-of the time that a training takes to start, and most commands draw nothing.
+Uses matplotlib's objects rather than pyplot: no global state, no display. matplotlib is imported only when something is
+drawn: importing it takes a fifth of the time that a training takes to start, and most commands draw nothing.
 """
 
 import contextlib
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FILE_NAME = "curves.png"
-MAX_NAMED_SEEDS = 8  # with more, a legend entry each would hide the curves
+MAX_NAMED_SEEDS = 8  # with more, one legend entry per seed would hide the curves
 REFERENCE_POINTS = 201  # of the grid on which published seeds, sampled at different steps, are averaged
 
 Curve = dict[int, float]  # environment step -> evaluation return
 
 
 def draw_curves(run_dir: str | os.PathLike[str], reference: Path | None = None, output: Path | None = None) -> Path:
-    """Draws the evaluation returns of a run; returns the path of the picture.
+    """Draws the evaluation returns of a run; returns the path of the image.
 
     Args:
-      run_dir: directory of a run, with `metrics.jsonl`; `config.json` gives the title where it can be read.
+      run_dir: directory of a run, with `metrics.jsonl`; `config.json` gives the title if it can be read.
       reference: published curves to compare with, a CSV file with the columns step,time,reward,seed.
-      output: the picture, replaced in one move; `<run_dir>/curves.png` by default.
+      output: path of the image, replaced atomically; `<run_dir>/curves.png` by default.
     Raises:
       ValueError: there is no `metrics.jsonl`, or it or the reference is damaged; names the file.
     """
@@ -127,7 +127,7 @@ def _finite(text: str) -> float:
 
 
 def _title(run_dir: Path) -> str:
-    """Returns '<algorithm> on <env>', or the directory's name where the configuration has neither."""
+    """Returns '<algorithm> on <env>', or the directory's name if the configuration does not have both."""
     config: dict[str, Any] = {}
     with contextlib.suppress(ValueError):
         config = plain_json.read(run_dir / files.CONFIG)

@@ -1,4 +1,4 @@
-"""Films as mp4, written as their pictures come; needs the extra `video`."""
+"""Writes mp4 videos frame by frame; needs the extra `video`."""
 
 import os
 import subprocess
@@ -11,21 +11,21 @@ import numpy as np
 
 
 class Film:
-    """An mp4 file that is there once it is whole: use it in a `with` statement.
+    """An mp4 file that appears once it is complete; use it in a `with` statement.
 
     Raises:
-      ValueError: what writes films is not installed; names what is missing.
+      ValueError: what writes videos is not installed; names what is missing.
     """
 
     def __init__(self, path: Path, frames_per_second: float) -> None:
         self._ffmpeg = _ffmpeg()
         self._path, self._rate = path, frames_per_second
-        self._temporary = path.with_name(f".{path.stem}.{os.getpid()}.mp4")  # ffmpeg goes by the ending
-        self._writer: subprocess.Popen[bytes] | None = None  # once the first picture has said its size
+        self._temporary = path.with_name(f".{path.stem}.{os.getpid()}.mp4")  # ffmpeg goes by the extension
+        self._writer: subprocess.Popen[bytes] | None = None  # started once the first frame shows the size
         self._messages = tempfile.TemporaryFile()
 
     def add(self, frame: np.ndarray) -> None:
-        """Adds a picture, uint8 [height, width, 3], as large as the first.
+        """Adds a frame, uint8 [height, width, 3], of the same size as the first.
 
         Raises:
           OSError: it cannot be written.
@@ -53,21 +53,21 @@ class Film:
     def _begin(self, height: int, width: int) -> subprocess.Popen[bytes]:
         command = [self._ffmpeg, "-y", "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24"]
         command += ["-s", f"{width}x{height}", "-r", str(self._rate), "-i", "-", "-an", "-c:v", "libx264"]
-        # Players want this form of colours, which wants even sizes.
+        # Players expect this pixel format, which requires even sizes.
         command += ["-pix_fmt", "yuv420p", "-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", str(self._temporary)]
         return subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=self._messages,
-            start_new_session=True,  # Ctrl-C is for us, who end it
+            start_new_session=True,  # Ctrl-C reaches us only, and we end it
         )
 
     def _end(self, writer: subprocess.Popen[bytes], whole: bool) -> None:
         assert writer.stdin is not None
         try:
             writer.stdin.close()
-        except BrokenPipeError:  # it ended before; its status says so
+        except BrokenPipeError:  # it has already ended; its status says why
             pass
         status = writer.wait()
         if whole and status != 0:

@@ -1,6 +1,6 @@
 """Learning curves: a seed's evaluations and their origin, read from a run or from a small JSON file.
 
-The files live in the repository, so that tables and figures can be made again from a checkout, without training.
+The files are kept in the repository, so that tables and figures can be made again from a checkout, without training.
 """
 
 import bisect
@@ -42,16 +42,16 @@ class LearningCurve:
     algorithm: str
     env: str  # Gymnasium id
     seed: int
-    num_steps: int | None  # as asked for; the curve may not have reached it yet
-    commit: str | None  # that of the last process, where a run was continued
+    num_steps: int | None  # as requested; the curve may not have reached it yet
+    commit: str | None  # that of the last process, if the run was continued
     versions: dict[str, str] | None  # of the software
     devices: tuple[str, ...] | None  # kinds
-    seconds: float | None  # wall time of the process, which seeds may share
+    seconds: float | None  # wall time of the process, which several seeds may share
     steps: tuple[int, ...]  # of evaluations, increasing, exploration included
     returns: tuple[float, ...]  # mean over the episodes of each evaluation
     stds: tuple[float, ...] | None = None  # over those episodes
     flags: dict[str, Any] | None = None
-    """Full path of a knob -> value as in JSON. Older files have the knob's name alone, the oldest no flags."""
+    """Full path of a knob -> value as in JSON. Older files have the knob's name only, the oldest no flags at all."""
     dataset: dict[str, Any] | None = None
     """What it learnt from, offline: `dataset_sha256`, `_rows` and `_return_mean`, as far as the run knew."""
 
@@ -67,7 +67,7 @@ def path_of(report_dir: Path, experiment: str, seed: int) -> Path:
 
 
 def load_kept(path: Path, experiment: str, seed: int) -> LearningCurve | None:
-    """Reads the curve of a seed from its file; None if there is none.
+    """Reads the curve of a seed from its file; returns None if there is none.
 
     Raises:
       ValueError: the file is damaged, or holds another curve; names the file.
@@ -81,14 +81,14 @@ def load_kept(path: Path, experiment: str, seed: int) -> LearningCurve | None:
 
 
 def longer(kept: LearningCurve | None, ran: LearningCurve | None) -> LearningCurve | None:
-    """Returns the longer one of the curves in a file and in a run, the run's if they are equally long."""
+    """Returns the longer of the curves in a file and in a run; the run's if they are equally long."""
     if kept is None or ran is None:
         return ran or kept
     return ran if ran.last_step >= kept.last_step else kept
 
 
 def until(curve: LearningCurve, last_step: int) -> LearningCurve | None:
-    """Cuts a curve after a step, which makes its wall time unknown; None if no evaluation is left."""
+    """Cuts a curve after a step, which makes its wall time unknown; returns None if no evaluation is left."""
     end = bisect.bisect_right(curve.steps, last_step)
     if end in (0, len(curve.steps)):
         return curve if end else None
@@ -97,7 +97,7 @@ def until(curve: LearningCurve, last_step: int) -> LearningCurve | None:
 
 
 def read_run(run_dir: Path, experiment: str, seed: int) -> LearningCurve | None:
-    """Reads the curve of a seed from a run, which may still be running; None before its first evaluation.
+    """Reads the curve of a seed from a run, which may still be running; returns None before its first evaluation.
 
     Raises:
       ValueError: a file of the run is damaged; names it.
@@ -131,7 +131,7 @@ def read_run(run_dir: Path, experiment: str, seed: int) -> LearningCurve | None:
 
 
 def step_of_summary(run_dir: Path) -> float:
-    """Returns the environment steps when the summary was written; -1 without a summary, 0 if it does not say.
+    """Returns the environment steps taken when the summary was written; -1 without a summary, 0 if it does not say.
 
     Raises:
       ValueError: it is damaged; names the file.
@@ -159,11 +159,11 @@ def load(path: Path) -> LearningCurve:
 
 
 def save(path: Path, curve: LearningCurve) -> None:
-    """Writes a curve's file, a line for each entry, whole or not at all; leaves it alone if nothing changed."""
+    """Writes a curve's file, one line per entry, whole or not at all; leaves it alone if nothing has changed."""
     value = plain_json.plain(dataclasses.asdict(curve))
     for name in ("flags", "dataset"):
         if value[name] is None:
-            del value[name]  # a file older than this entry stays as it is
+            del value[name]  # a file older than this entry stays unchanged
     entries = (f"  {json.dumps(name)}: {json.dumps(item, allow_nan=False)}" for name, item in value.items())
     text = ("{\n" + ",\n".join(entries) + "\n}\n").encode()
     if path.exists() and path.read_bytes() == text:
@@ -191,7 +191,7 @@ def _evaluations(records: list[dict[str, Any]], path: Path) -> dict[int, dict[in
 
 
 def _seconds(run_dir: Path, last_step: int, records: list[dict[str, Any]]) -> float | None:
-    """Returns the wall time: from the summary if that is as new as the curve, else from the last line of metrics."""
+    """Returns the wall time: from the summary if it is as new as the curve, else from the last line of metrics."""
     if step_of_summary(run_dir) >= last_step:
         summary = plain_json.read(run_dir / SUMMARY)
         if summary.get("seconds") is not None:
@@ -204,7 +204,7 @@ def _seconds(run_dir: Path, last_step: int, records: list[dict[str, Any]]) -> fl
 
 
 def _knobs(config: dict[str, Any]) -> dict[str, Any] | None:
-    """Returns every knob in a run's configuration by full path; None if it does not have the algorithm's."""
+    """Returns every knob in a run's configuration, keyed by full path; None if it lacks the algorithm's."""
     run, algorithm = config.get("run"), config.get("algorithm")
     if not isinstance(run, dict) or not isinstance(algorithm, dict):
         return None
@@ -223,7 +223,7 @@ def _number(record: dict[str, Any], name: str, path: Path, finite: bool = False)
 
 
 def _from_json(value: dict[str, Any], path: str | os.PathLike[str]) -> LearningCurve:
-    """Makes a curve of JSON, checking every entry.
+    """Makes a curve from JSON, checking every entry.
 
     Raises:
       ValueError: names the file and the entry.
@@ -280,7 +280,7 @@ def _is_step(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    """Returns whether a value is a number, and not a whole one that is too large for a float."""
+    """Returns whether a value is a number, and not an integer that is too large for a float."""
     return type(value) is float or (type(value) is int and abs(value) < 2**1000)
 
 

@@ -1,8 +1,8 @@
-"""Imports matplotlib whatever MPLBACKEND says; to be imported before anything of matplotlib.
+"""Imports matplotlib whatever MPLBACKEND says; must be imported before anything from matplotlib.
 
-matplotlib refuses to be imported where the variable names a backend that is not there, as the one that a notebook hands
-to the commands it starts (`module://matplotlib_inline.backend_inline`). Our figures need none: `pictures` draws them. A
-backend that is there stays in force for whoever uses pyplot in this process.
+matplotlib cannot be imported if the variable names a backend that is not available, such as the one that a notebook
+passes to the commands it starts (`module://matplotlib_inline.backend_inline`). Our figures need none: `pictures` draws
+them. A backend that is available stays in effect for whoever uses pyplot in this process.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ VARIABLE = "MPLBACKEND"
 
 
 def import_matplotlib() -> None:
-    """Imports matplotlib with the backend of MPLBACKEND where there is one of this name, and else with its own."""
+    """Imports matplotlib with the backend of MPLBACKEND if there is one of that name, otherwise with its default."""
     chosen = os.environ.get(VARIABLE)
     if not chosen or "matplotlib" in sys.modules:
         return

@@ -1,4 +1,4 @@
-"""Writes pictures, whole or not at all."""
+"""Writes figures, whole or not at all."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 
 def save(figure: "Figure", path: Path) -> Path:
-    """Writes a figure to `path` as a PNG, replacing an older one in one move; returns the path.
+    """Writes a figure to `path` as a PNG, replacing an older one atomically; returns the path.
 
     Raises:
-      OSError: it could not be written; what was there before is as it was.
+      OSError: it could not be written; what was there before is unchanged.
     """
     files.write_whole(path, lambda file: figure.savefig(file, format="png", dpi=120, backend="agg"))
     return path

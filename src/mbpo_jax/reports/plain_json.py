@@ -1,4 +1,4 @@
-"""Makes values strict JSON, and reads JSON files with errors that name them."""
+"""Converts values to strict JSON, and reads JSON files with errors that name the file."""
 
 import json
 import math
@@ -16,8 +16,8 @@ MOST_BYTES = 2**24  # a hundred times the size of a curve of a million steps, ev
 def plain(value: Any) -> Any:
     """Returns a value that strict JSON can hold.
 
-    Names of entries become text, tuples and arrays lists, numpy's numbers Python's, and nan and the infinities text, as
-    in metrics; everything else stays as it is.
+    Keys become strings, tuples and arrays become lists, numpy numbers become Python numbers, and nan and the infinities
+    become strings, as in metrics; everything else stays as it is.
     """
     if isinstance(value, Mapping):
         return {str(name): plain(item) for name, item in value.items()}
@@ -29,7 +29,7 @@ def plain(value: Any) -> Any:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Reads the object in a file.
+    """Reads the JSON object in a file.
 
     Raises:
       ValueError: the file is missing or damaged; names it.

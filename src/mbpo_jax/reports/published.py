@@ -1,4 +1,4 @@
-"""Published returns of MBPO and of what it is compared with, from `published.csv`.
+"""Published returns of MBPO and of the algorithms that it is compared with, from `published.csv`.
 
 How its rows were derived:
 
@@ -8,11 +8,11 @@ How its rows were derived:
   have an evaluation at 0, which no window contains, and then one every 1,000 steps from 6,000 on; the 5,000 steps of
   exploration count. Hopper and Walker2d agree with the official curves; for the other three the official origin,
   version 2 of the environments and the truncated observations of Ant and Humanoid are inferred. What the logs call
-  evaluations are moving averages over 11 of them (docs/results/published_logs.md has the evidence), probably centred
-  ones, so a row knows of evaluations up to 5,000 steps after it.
+  evaluations are moving averages over 11 of them (docs/results/published_logs.md has the evidence), probably centred,
+  so a row contains evaluations up to 5,000 steps after it.
 * SAC (`results/main/gym/sac`, from 1,000,000 steps on `sac_long` with a window of 50,000; all observations) from the
   same repository, and TD3 from sfujim/TD3, in the same way.
-* DHMBPO (`results/main/gym/esvg`, eight seeds) likewise, at seven steps; not its Humanoid, whose reward is another.
+* DHMBPO (`results/main/gym/esvg`, eight seeds) likewise, at seven steps; not its Humanoid, whose reward is different.
 * Names with parentheses are other implementations, curves that were read from pictures, other statistics (maximum over
   time) and other protocols. They have no `window_steps`, and nothing is compared with them.
 """
@@ -36,12 +36,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "AntTruncatedObs": {"rollout_length_schedule": [20, 100, 1, 25], "updates_per_step": 20},
     "HumanoidTruncatedObs": {"rollout_length_schedule": [20, 300, 1, 25], "updates_per_step": 20},
 }
-"""Of published MBPO, by environment, the knobs that ablations change (jannerm/mbpo@ac694ff, examples/config)."""
-REAL_FRACTION = 0.05  # another of them, the same everywhere
+"""Knobs of published MBPO that ablations change, by environment (jannerm/mbpo@ac694ff, examples/config)."""
+REAL_FRACTION = 0.05  # another such knob, the same everywhere
 
 
 class PublishedRow(NamedTuple):
-    """A published return; None: not said."""
+    """A published return; None: not stated."""
 
     algorithm: str
     environment: str
@@ -79,17 +79,17 @@ def comparable(algorithm: str, env: str) -> tuple[PublishedRow, ...]:
 
 
 def names_for(algorithm: str) -> tuple[str, ...]:
-    """Returns the published names that an algorithm is compared with, best first; none where it is not known."""
+    """Returns the published names that an algorithm is compared with, best first; none if it is not known."""
     return REGISTRY[algorithm].published if algorithm in REGISTRY else ()
 
 
 def reference(algorithm: str, env: str) -> tuple[PublishedRow, ...]:
-    """Returns what a run is set beside: the rows of the first of its names that has any for the environment."""
+    """Returns what a run is compared with: the rows of the first of its names that has any for the environment."""
     return next(filter(None, (comparable(name, env) for name in names_for(algorithm))), ())
 
 
 def is_published_mbpo(algorithm: str, env: str, flags: Mapping[str, Any]) -> bool:
-    """Returns whether an experiment is MBPO as published, and no ablation of it.
+    """Returns whether an experiment is MBPO as published, not an ablation of it.
 
     Args:
       env: a Gymnasium id.

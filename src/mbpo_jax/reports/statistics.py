@@ -15,7 +15,7 @@ Floats = npt.NDArray[np.float64]
 
 EXPLORATION_STEPS = 5_000
 """Windows begin here at the earliest: the published MBPO logs have no evaluations up to this step, except at 0."""
-TRIMMED_SHARE = 0.25  # of either end
+TRIMMED_SHARE = 0.25  # at either end
 NUM_RESAMPLES = 10_000
 BOOTSTRAP_SEED = 0  # fixed, so that the same runs give the same report
 CONFIDENCE = 0.95
@@ -33,7 +33,7 @@ def window_mean(steps: Sequence[int], returns: Sequence[float], start: float, st
 def value_at(steps: Sequence[int], returns: Sequence[float], step: int, window_steps: int) -> float | None:
     """Returns a seed's value at a step: the mean over the `window_steps` steps up to it, without exploration.
 
-    None where the seed has not reached the step, or has no evaluation in the window.
+    None if the seed has not reached the step, or has no evaluation in the window.
     """
     if steps[-1] < step:
         return None
@@ -43,7 +43,7 @@ def value_at(steps: Sequence[int], returns: Sequence[float], step: int, window_s
 def last_value(steps: Sequence[int], returns: Sequence[float], step: int) -> float | None:
     """Returns the mean of the evaluations in the last tenth of the steps up to `step`, or the last one if it has none.
 
-    For runs shorter than a window, and for environments without published returns. None where the first evaluation is
+    For runs shorter than a window, and for environments without published returns. None if the first evaluation is
     later than `step`.
     """
     known = [(at, value) for at, value in zip(steps, returns, strict=True) if at <= step]
@@ -56,7 +56,7 @@ def last_value(steps: Sequence[int], returns: Sequence[float], step: int) -> flo
 def settled_step(steps: Sequence[int], returns: Sequence[float]) -> int | None:
     """Returns the first step from which on every evaluation is within 1 % of the best one.
 
-    None where the last evaluation is not. An evaluation that is not finite is neither the best nor near it.
+    None if the last evaluation is not. An evaluation that is not finite is neither the best nor near it.
     """
     best = max((value for value in returns if math.isfinite(value)), default=math.nan)
     settled = None
@@ -68,7 +68,7 @@ def settled_step(steps: Sequence[int], returns: Sequence[float]) -> int | None:
 
 
 def iqm(values: npt.ArrayLike, axis: int | None = None) -> npt.NDArray[np.float64]:
-    """Returns the interquartile mean: the mean without floor(n / 4) values at either end."""
+    """Returns the interquartile mean: the mean without the floor(n / 4) values at either end."""
     return np.asarray(scipy.stats.trim_mean(np.asarray(values, dtype=np.float64), TRIMMED_SHARE, axis=axis))
 
 
@@ -87,7 +87,7 @@ def bootstrap_interval(
 
     Args:
       strata: the seeds of each environment, [n_k, ...] each; only n_k may differ.
-      statistic: of all resampled seeds together, along `axis`.
+      statistic: computed over all resampled seeds together, along `axis`.
     Returns:
       Lower and upper end, [...] each; None if no environment has two seeds, as one seed has no spread.
     """
@@ -117,7 +117,7 @@ def t_interval(values: Sequence[float]) -> tuple[float, float] | None:
 
 
 def percentile(value: float, published_mean: float, published_std: float) -> float:
-    """Returns the percentile of a value in a normal distribution, 0 to 100; without spread 0, 50 or 100."""
+    """Returns the percentile of a value in a normal distribution, 0 to 100; 0, 50 or 100 if it has no spread."""
     if published_std == 0.0:
         return 50.0 * (1.0 + float(np.sign(value - published_mean)))
     return 100.0 * float(scipy.stats.norm.cdf(value, published_mean, published_std))

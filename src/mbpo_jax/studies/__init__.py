@@ -1,6 +1,6 @@
-"""Small experiments on trained runs, one file each; `python -m mbpo_jax.study` is their command.
+"""Small experiments on trained runs, one file each; `python -m mbpo_jax.study` runs them.
 
-`episodes` (real ones) and `imagination` (long imagined ones) are what they have in common, `finding` what they return.
+They share `episodes` (real ones) and `imagination` (the model of a run), and return a `finding`.
 """
 
 from mbpo_jax.reports import own_backend  # noqa: F401  (before matplotlib)

@@ -1,7 +1,7 @@
 """How far is an actor's gradient through a wrong model and a wrong critic from the true one, over steps in the model?
 
-In a linear system with quadratic costs, where the critic is known exactly and the true gradient by Monte Carlo: rewards
-of long real rollouts take the place of the critic.
+The setting is a linear system with quadratic costs, where the critic is known exactly and the true gradient by Monte
+Carlo: rewards of long real rollouts take the place of the critic.
 
 References: Clavera et al. 2020 (MAAC), whose Lemma 4.1 bounds this error by one term that grows with the model's error
 and the steps, and one that falls with the steps and grows with the critic's error.
@@ -25,16 +25,16 @@ ACTION_COST = 0.1  # reward -(s^2 + ACTION_COST a^2)
 GAIN = 0.4  # the policy: a = -GAIN s + noise; the gradient is with respect to GAIN
 DISCOUNT = 0.95
 REAL_STEPS = 100  # of the rollouts that take the critic's place
-NUM_ROWS = 4000  # start states; all gradients have the same ones, and the same noise
+NUM_ROWS = 4000  # start states; all gradients use the same ones, and the same noise
 SIGNS = (1.0, -1.0)
 
 
 def study(num_steps: int = 12, model_error: float = 0.05, critic_error: float = 0.5) -> Finding:
-    """Measures the relative error of the gradient for 1 to `num_steps` steps in the model, averaged over signs.
+    """Measures the relative error of the gradient for 1 to `num_steps` steps in the model, averaged over error signs.
 
     Args:
       model_error: added to both coefficients of the dynamics in the model.
-      critic_error: share by which the critic takes later costs for higher than they are.
+      critic_error: share by which the critic overestimates later costs.
     """
     cases = {
         "wrong model, exact critic": (model_error, 0.0),
@@ -57,10 +57,10 @@ def study(num_steps: int = 12, model_error: float = 0.05, critic_error: float = 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def gradient(num_steps: int, is_real: bool, model_error: float, critic_error: float) -> Array:
-    """Returns the derivative [] of the value of start states by the gain, through so many steps of a model.
+    """Returns the derivative [] of the start states' value with respect to the gain, through `num_steps` model steps.
 
     Args:
-      is_real: whether real rewards, of the policy as it is, take the place of the critic.
+      is_real: whether real rewards, of the policy with GAIN, take the place of the critic.
       model_error, critic_error: see `study`.
     """
     key_start, key_path = jax.random.split(jax.random.key(0))
@@ -77,7 +77,7 @@ def gradient(num_steps: int, is_real: bool, model_error: float, critic_error: fl
 
 
 def linear(kept: Array | float, moved: Array | float) -> Dynamics:
-    """Returns the system with these coefficients, which never ends."""
+    """Returns the system with these coefficients, which never terminates."""
 
     def step(key: Key, group: Array, obs: Array, action: Array) -> tuple[Array, Array, Array]:
         next_obs = kept * obs + moved * action + NOISE_STD * jax.random.normal(key, obs.shape)
@@ -92,20 +92,20 @@ def cost(obs: Array, action: Array) -> Array:
 
 
 def draw(key: Key, state: None, gain: Array, obs: Array) -> tuple[Array, Array, Array]:
-    """Returns actions of the policy of a gain; there is no entropy in the value."""
+    """Returns actions of the policy with a gain; the value contains no entropy."""
     nothing = jnp.zeros(len(obs))
     return -gain * obs + POLICY_STD * jax.random.normal(key, obs.shape), nothing, nothing
 
 
 def exact_q(share: Array | float, state: None, obs: Array, action: Array) -> Array:
-    """Returns the policy's action values [1, B] but for a constant, with later costs taken `share` times."""
+    """Returns the policy's action values [1, B] up to a constant, with later costs multiplied by `share`."""
     later = (1.0 + ACTION_COST * GAIN**2) / (1.0 - DISCOUNT * (KEPT - MOVED * GAIN) ** 2)  # cost of s is later * s^2
     next_mean = KEPT * obs[:, 0] + MOVED * action[:, 0]
     return (cost(obs, action) - share * DISCOUNT * later * jnp.square(next_mean))[None]
 
 
 def real_q(key: Key, state: None, obs: Array, action: Array) -> Array:
-    """Returns discounted rewards [1, B] of real rollouts that begin with these actions and go on with the policy."""
+    """Returns discounted returns [1, B] of real rollouts that begin with these actions and then follow the policy."""
     step = linear(KEPT, MOVED).step_fn
 
     def move(carry: tuple[Array, Array], number: Array) -> tuple[tuple[Array, Array], Array]:
@@ -119,7 +119,7 @@ def real_q(key: Key, state: None, obs: Array, action: Array) -> Array:
 
 
 def present(numbers: dict[str, Any]) -> Finding:
-    """Puts the numbers, as measured or as read back from their file, into a sentence and a figure."""
+    """Presents the numbers, as measured or as read back from their file, as a sentence and a figure."""
     steps, errors = numbers["steps"], numbers["errors"]
     parts = [
         f"{name} {values[0]:.2g} with 1 step, {values[-1]:.2g} with {steps[-1]}" for name, values in errors.items()

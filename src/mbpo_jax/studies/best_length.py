@@ -44,7 +44,7 @@ def study(discount: float = 0.99) -> Finding:
 
 
 def best_length_figure(discount: float) -> Figure:
-    """Draws a map of best lengths, and the penalty over the length."""
+    """Draws a map of the best lengths, and the penalty against the length."""
     figure = Figure(figsize=(11.0, 4.6), layout="constrained")
     lengths, penalties = figure.subplots(1, 2)
     _draw_lengths(lengths, discount)
@@ -86,7 +86,7 @@ def _draw_lengths(axes: Axes, discount: float) -> None:
 
 
 def _draw_penalties(axes: Axes, discount: float) -> None:
-    """Draws penalties over the length, relative to the penalty without a model; a dot marks the minimum."""
+    """Draws penalties against the length, relative to the penalty without a model; a dot marks the minimum."""
     end = round(HORIZONS / (1.0 - discount))
     grid = np.unique(np.linspace(0, end, CURVE_POINTS).astype(int)).tolist()
     for error in MODEL_ERRORS:

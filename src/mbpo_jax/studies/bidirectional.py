@@ -1,6 +1,6 @@
-"""Measures how much less errors compound in rollouts that go half of the way back and half ahead.
+"""Measures how much less errors compound in rollouts that go half of the way backward and half forward.
 
-References: Lai et al. 2020 (BMPO), whose figure of compounding errors is of real sequences of actions, too.
+References: Lai et al. 2020 (BMPO), whose figure of compounding errors also uses real action sequences.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ WAYS = ("forward", "bidirectional")
 def study(
     run_dir: Path, seed: int | None = None, step: int | None = None, num_steps: int = 30, num_starts: int = 500
 ) -> Finding:
-    """Feeds real action sequences to both models of a run: all of one ahead, and half of it back and half ahead.
+    """Feeds real action sequences to both models of a run: forward in full, and half backward and half forward.
 
     Args:
       step: environment step of the checkpoint; the newest by default.
@@ -69,7 +69,7 @@ def compare(
 ) -> tuple[dict[str, np.ndarray], float]:
     """Returns the mean errors [h, starts] of paths of 2, 4, ... 2 h steps, by way, and the share that exploded.
 
-    A path of 2 n steps begins at state 0 and goes ahead, or at state h and goes n steps back and n ahead.
+    A path of 2 n steps begins at state 0 and goes forward, or at state h and goes n steps backward and n forward.
 
     Args:
       obs, action: [2 h + 1, starts, O], [2 h, starts, A], real sequences.
@@ -92,14 +92,14 @@ def compare(
 
 
 def mean_so_far(errors: np.ndarray) -> np.ndarray:
-    """Returns the mean [T, B] of errors [T, B] over each step and those before it."""
+    """Returns the running mean [T, B] of errors [T, B], over each step and those before it."""
     return np.cumsum(errors, axis=0) / np.arange(1, len(errors) + 1)[:, None]
 
 
 def _replayed(
     dynamics: Callable[[PyTree], Dynamics], state: PyTree, starts: np.ndarray, actions: np.ndarray, number: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns states [T + 1, B, O] that a model imagines for actions [T, B, A], past ends; which rows [B] exploded."""
+    """Returns states [T + 1, B, O] that a model imagines for actions [T, B, A], past terminals; which [B] exploded."""
 
     @jax.jit
     def replayed(state: PyTree, starts: Array, actions: Array) -> Trajectory:
@@ -113,7 +113,7 @@ def _replayed(
 
 
 def present(numbers: dict[str, Any]) -> Finding:
-    """Puts the numbers, as measured or as read back from their file, into a sentence and a figure."""
+    """Presents the numbers, as measured or as read back from their file, as a sentence and a figure."""
     last = {way: numbers[way]["median"][-1] for way in WAYS}
     sentence = (
         f"{numbers['env']} after {numbers['step']:,} steps: over {numbers['steps'][-1]} steps, the median of the mean "

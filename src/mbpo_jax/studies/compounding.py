@@ -23,7 +23,7 @@ from mbpo_jax.types import Array, Key, PyTree
 MOST_DIMS_DRAWN = 4
 BANDS = ((10, 90, 0.2), (25, 75, 0.3))  # percentiles of rollouts around their median, and the opacity of each band
 PERCENTILES = (10, 25, 50, 75, 90)
-DIGITS = 5  # significant ones that are kept of a state that is drawn
+DIGITS = 5  # significant digits that are kept of a plotted state
 
 
 def study(
@@ -39,7 +39,7 @@ def study(
 
     Args:
       step: environment step of the checkpoint; the newest by default.
-      fan_steps: length of the long sequence; shorter where its episode ends before.
+      fan_steps: length of the long sequence; shorter if its episode ends before.
       fan_rows: model rollouts of the long sequence; rounded up to a multiple of the number of elites.
       num_steps: length of the short sequences, at most half of the longest episode.
       num_starts: number of short sequences; rounded up to a multiple of the number of elites.
@@ -79,7 +79,7 @@ def study(
 
 
 def scale_of(obs: np.ndarray) -> np.ndarray:
-    """Returns standard deviations [O] of states [N, O]; infinite where constant, as errors have no unit there."""
+    """Returns standard deviations [O] of states [N, O]; infinite for constant dimensions, where errors have no unit."""
     return np.where(np.ptp(obs, axis=0) > 0.0, obs.std(0, dtype=np.float64), np.inf)
 
 
@@ -98,7 +98,7 @@ def _fan(trained: Trained, episode: Episode, rows: int) -> dict[str, Any]:
 
 
 def _drawn(fan: dict[str, Any]) -> list[dict[str, Any]]:
-    """Returns what the figure shows of the fan: the dimensions that vary most in relation to the spread."""
+    """Returns what the figure shows of the fan: the dimensions that vary most relative to the spread."""
     dims = np.argsort(-np.ptp(fan["real"], axis=0) / (fan["spread"].mean(0) + 1e-6))[:MOST_DIMS_DRAWN]
     return [
         {"dimension": dim, "environment": _rounded(fan["real"][:, dim])}
@@ -110,14 +110,14 @@ def _drawn(fan: dict[str, Any]) -> list[dict[str, Any]]:
 def _errors(
     trained: Trained, played: list[Episode], num_steps: int, num_starts: int, scale: np.ndarray
 ) -> tuple[np.ndarray, float]:
-    """Returns distances [num_steps, starts] of imagined from real states in units of `scale`; the exploded share."""
+    """Returns distances [num_steps, starts] between imagined and real states in units of `scale`; exploded share."""
     obs, action = windows(trained, played, num_steps, num_starts)
     imagined, exploded = _replayed(trained, obs[0], action, jax.random.key(1))
     return distances(imagined[1:], obs[1:], scale), exploded
 
 
 def windows(trained: Trained, played: list[Episode], num_steps: int, num_starts: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts pieces of `num_steps` out of episodes, anywhere: states [T + 1, starts, O] and actions [T, starts, A]."""
+    """Cuts pieces of `num_steps` from random places of episodes: states [T + 1, starts, O], actions [T, starts, A]."""
     random = np.random.default_rng(trained.seed)
     usable = [episode for episode in played if len(episode.reward) >= num_steps]
     which = random.integers(len(usable), size=imagination.whole_shares(trained, num_starts))
@@ -127,7 +127,7 @@ def windows(trained: Trained, played: list[Episode], num_steps: int, num_starts:
 
 
 def distances(imagined: np.ndarray, real: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Returns distances [...] of states [..., O] in units of `scale` [O].
+    """Returns distances [...] between states [..., O] in units of `scale` [O].
 
     A distance is the root of the mean square over the dimensions whose scale is finite; 0 if there is none.
     """
@@ -136,7 +136,7 @@ def distances(imagined: np.ndarray, real: np.ndarray, scale: np.ndarray) -> np.n
 
 
 def _piece(episode: Episode, start: int, num_steps: int) -> Episode:
-    """Cuts at most `num_steps` out of an episode."""
+    """Cuts a piece of at most `num_steps` from an episode."""
     end = start + num_steps
     return Episode(episode.obs[start : end + 1], episode.action[start:end], episode.reward[start:end], False)
 
@@ -159,7 +159,7 @@ def _replayed(trained: Trained, starts: np.ndarray, actions: np.ndarray, key: Ke
 
 
 def _growth(median: np.ndarray) -> dict[str, float | None]:
-    """Returns the first and last error, and p of error ~ steps^p by least squares on logarithms; 1: errors add up."""
+    """Returns the first and last error, and p in error ~ steps^p by least squares on logarithms; 1: errors add up."""
     steps = np.arange(1, len(median) + 1)
     exponent = float(np.polyfit(np.log(steps), np.log(median + 1e-12), 1)[0]) if len(median) > 1 else None
     return {"error_first": float(median[0]), "error_last": float(median[-1]), "exponent": exponent}
@@ -180,7 +180,7 @@ def _rounded(values: np.ndarray) -> list[float]:
 
 
 def present(numbers: dict[str, Any]) -> Finding:
-    """Puts the numbers, as measured or as read back from their file, into a sentence and a figure."""
+    """Presents the numbers, as measured or as read back from their file, as a sentence and a figure."""
     return Finding(_sentence(numbers), numbers, _figure(numbers))
 
 
@@ -198,7 +198,7 @@ def _sentence(numbers: dict[str, Any]) -> str:
 
 
 def _figure(numbers: dict[str, Any]) -> Figure:
-    """Draws the error over steps, and the fan of model rollouts as percentiles."""
+    """Draws the error against steps, and the fan of model rollouts as percentiles."""
     drawn = numbers["fan"]["drawn"]
     figure = Figure(figsize=(11.0, 2.0 + 1.5 * len(drawn)), layout="constrained")
     left, right = figure.subfigures(1, 2, squeeze=False)[0]
@@ -224,7 +224,7 @@ def _draw_errors(axes: Axes, error: dict[str, Any]) -> None:
 
 
 def _draw_fan(axes: Axes, dimension: dict[str, Any]) -> None:
-    """Draws one dimension of the state; values beyond the panel, which may be astronomical, end at its edge."""
+    """Draws one dimension of the state; values beyond the panel, which may be astronomical, are clipped to its edge."""
     real = np.asarray(dimension["environment"])
     steps = np.arange(len(real))
     beyond = np.ptp(real) + 1e-3

@@ -1,4 +1,4 @@
-"""Looks at how long the training episodes of runs were, episode by episode, as the textbook draws Dyna-Q's."""
+"""Measures how long the training episodes of runs were, episode by episode, as the textbook plots Dyna-Q's."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,14 +17,14 @@ SHOWN = (1, 2, 5, 10, 20, 50)  # episodes in the sentence
 
 
 def study(run_dirs: Sequence[Path], num_episodes: int = 50, short_steps: int = 20) -> Finding:
-    """Reads the lengths from the rows that runs kept, which must be all of them.
+    """Reads the lengths from the rows that runs kept, which must be all rows.
 
     Args:
       run_dirs: finished runs that differ in some flags.
-      num_episodes: the first ones, of every seed.
-      short_steps: fewer steps than these are a short episode.
+      num_episodes: how many of each seed's first episodes are read.
+      short_steps: an episode with fewer steps is short.
     Raises:
-      ValueError: a run has given rows away, or a seed has fewer whole episodes.
+      ValueError: a run has dropped rows, or a seed has fewer complete episodes.
       StorageFailure: a file is missing or damaged.
     """
     kept = [run_directory.read_config(path) for path in run_dirs]
@@ -39,7 +39,7 @@ def study(run_dirs: Sequence[Path], num_episodes: int = 50, short_steps: int = 2
 
 
 def whole_episodes(first: np.ndarray) -> np.ndarray:
-    """Returns the steps of each whole episode, from marks [T] of the steps that began one."""
+    """Returns the steps of each complete episode, from marks [T] of the steps that began one."""
     return np.diff(np.flatnonzero(first))
 
 
@@ -72,7 +72,7 @@ def _lengths(run_dir: Path, seed: int, rows: dict[str, Any], num_episodes: int) 
 
 
 def _names(kept: Sequence[SavedConfig]) -> list[str]:
-    """Returns for each run the knobs of its algorithm in which the runs differ."""
+    """Returns, for each run, the knobs of its algorithm that differ between the runs."""
     values = [{"algorithm": saved.run.algorithm} | options.values(saved.algorithm) for saved in kept]
     paths = list(dict.fromkeys(path for one in values for path in one))
     short = options.short_names(paths)
@@ -81,7 +81,7 @@ def _names(kept: Sequence[SavedConfig]) -> list[str]:
 
 
 def present(numbers: dict[str, Any]) -> Finding:
-    """Puts the numbers, as measured or as read back from their file, into a sentence and a figure."""
+    """Presents the numbers, as measured or as read back from their file, as a sentence and a figure."""
     runs = "; ".join(_in_words(run, numbers["short_steps"]) for run in numbers["runs"])
     return Finding(f"{numbers['env']}, mean steps of an episode: {runs}.", numbers, _figure(numbers))
 

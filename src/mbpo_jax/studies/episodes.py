@@ -1,4 +1,4 @@
-"""Real experience for studies: episodes of a policy from numbered starts, which nothing was trained on."""
+"""Real experience for studies: episodes of a policy from numbered starts, on which nothing was trained."""
 
 import contextlib
 import itertools
@@ -15,7 +15,7 @@ from mbpo_jax.driver.trained import Trained
 from mbpo_jax.types import Array, PyTree, Transition
 
 ACTION_KEY = 7  # folded into a study's key for the noise of real actions
-BEGIN_KEY = 0  # folded into the key of an action for the carry that it begins with
+BEGIN_KEY = 0  # folded into the key of an action for its initial carry
 
 
 class Episode(NamedTuple):
@@ -31,7 +31,7 @@ def open_environment(trained: Trained, steps_past_limit: int = 0) -> Environment
     """Opens the environment of a run, with the starts of its evaluations.
 
     Args:
-      steps_past_limit: how much later than in the run the time limit cuts an episode off.
+      steps_past_limit: by how many steps the time limit exceeds that of the run.
     """
     run = trained.run
     limit = most_steps(trained) + steps_past_limit if steps_past_limit else run.max_episode_steps
@@ -50,7 +50,7 @@ def deterministic_policy(
     """Returns the policy as evaluations use it: observation [O] to action [A] in [-1, 1].
 
     Args:
-      acting: from `policy.deterministic`, where it has been compiled before.
+      acting: from `policy.deterministic`, if it has already been compiled.
     """
     acting = policy.deterministic(trained.algorithm) if acting is None else acting
     actor = trained.algorithm.actor(trained.state)
@@ -58,7 +58,7 @@ def deterministic_policy(
 
 
 def exploring_policy(trained: Trained, key: jax.Array) -> Callable[[PyTree], Callable[[np.ndarray], np.ndarray]]:
-    """Returns the policy of an actor as training uses it, with noise; every action has noise of its own."""
+    """Returns a function from an actor to its policy as training uses it, with independent noise for every action."""
     algorithm, numbers = trained.algorithm, itertools.count()
 
     @jax.jit
@@ -101,7 +101,7 @@ def collect(
     """Collects exactly `num_steps` transitions [num_steps, ...] of episodes numbered from `first_number` on.
 
     Returns:
-      The transitions, and the number of the next episode that was not played.
+      The transitions, and the number of the first episode that was not played.
     """
     episodes: list[Episode] = []
     missing = num_steps

@@ -8,10 +8,10 @@ from mbpo_jax.types import Dynamics, PyTree
 
 
 def dynamics(trained: Trained) -> Dynamics:
-    """Returns what moves imagined states in a run's rollouts.
+    """Returns the dynamics that move imagined states in a run's rollouts.
 
     Raises:
-      ValueError: its algorithm learns no model, or this checkpoint has none that is whole.
+      ValueError: its algorithm learns no model, or this checkpoint has no completely fitted one.
     """
     check(trained)
     assert trained.algorithm.dynamics is not None
@@ -32,12 +32,12 @@ def check(trained: Trained) -> None:
 
 
 def ensemble(model: PyTree) -> EnsembleState:
-    """Returns the ensemble of a run's model, which may have a classifier of ends beside it."""
+    """Returns the ensemble of a run's model, which may also contain a classifier of terminals."""
     found: EnsembleState = model.world if isinstance(model, ModelWithEnds) else model
     return found
 
 
 def whole_shares(trained: Trained, num_rows: int) -> int:
-    """Returns at least so many rows, of which every elite moves as many as the others."""
+    """Returns the smallest number of rows, at least `num_rows`, that divides equally among the elites."""
     num_groups = dynamics(trained).num_groups
     return -(-num_rows // num_groups) * num_groups

@@ -23,7 +23,7 @@ def measure(
     Args:
       check: raises ValueError, with the reason, if a checkpoint lacks what is measured.
       prepare: builds the measurement from the first such checkpoint, so that it is compiled once.
-      least: number of checkpoints that are needed.
+      least: least number of checkpoints that are needed.
     Returns:
       The measurements with their `step`; the checkpoints left out, with reasons; the newest one measured.
     Raises:

@@ -30,7 +30,7 @@ NUM_BINS = 10  # of equally many rows
 def study(run_dir: Path, seed: int | None = None, step: int | None = None, num_rows: int = 2000) -> Finding:
     """Compares every penalty with the model's true error, on the data, along the policy, and under random actions.
 
-    The error of a row is the distance between the true reward and change of the observation, and the mean prediction of
+    The error of a row is the distance between the true (reward, change of the observation) and the mean prediction of
     the elites. All three kinds of rows are real: the environment is stepped for two of them.
 
     Args:
@@ -89,7 +89,7 @@ def _judge(trained: Trained, rows: Transition) -> tuple[dict[str, np.ndarray], n
 
 
 def compare(pairs: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
-    """Returns rank correlations of a penalty with the error, by kind of rows and over all, and means in bins of all.
+    """Returns rank correlations of a penalty with the error, by kind of rows and over all, and means in bins over all.
 
     Args:
       pairs: (penalty [B], error [B]) by kind of rows.
@@ -107,14 +107,14 @@ def compare(pairs: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
 
 
 def _rank_correlation(penalty: np.ndarray, error: np.ndarray) -> float | None:
-    """Returns Spearman's; None where one of them does not vary."""
+    """Returns Spearman's rank correlation; None if one of them does not vary."""
     if np.ptp(penalty) == 0 or np.ptp(error) == 0:
         return None
     return float(stats.spearmanr(penalty, error).statistic)
 
 
 def present(numbers: dict[str, Any]) -> Finding:
-    """Puts the numbers, as measured or as read back from their file, into a sentence and a figure."""
+    """Presents the numbers, as measured or as read back from their file, as a sentence and a figure."""
     correlations = {name: found["rank_correlation"]["all"] for name, found in numbers["penalties"].items()}
     listed = ", ".join(f"{name} {_shown(value)}" for name, value in correlations.items())
     sentence = (

@@ -1,8 +1,8 @@
 """Measures how a model's error grows as the policy moves away from the one that gathered its data.
 
-The data policy is a run's policy with its exploration noise. For each number of its transitions one model is fitted.
-The policy then learns from that model, and each measurement sets the model's error on the states that the current
-policy visits in the environment beside the policy's divergence from the data policy.
+The data policy is a run's policy with its exploration noise. One model is fitted for each number of its transitions.
+The policy then learns from that model, and each measurement pairs the model's error on the states that the current
+policy visits in the environment with the policy's divergence from the data policy.
 
 References: Janner et al. 2019 (MBPO), section 4.2 and Figure 1.
 """
@@ -33,9 +33,9 @@ from mbpo_jax.studies import episodes, imagination
 from mbpo_jax.studies.finding import Finding
 from mbpo_jax.types import FINISHED, OWN, Array, Key, PyTree, Transition
 
-START_ROWS = 100_000  # of a round of one-step rollouts, as many as the paper's
+START_ROWS = 100_000  # of a round of one-step rollouts, as many as in the paper
 FIT, LEARN, VISIT = 0, 1, 2  # streams of keys
-CONSTANT = 1e-12  # a target with less variance counts as constant (the reward of a pendulum that stands)
+CONSTANT = 1e-12  # a target with less variance counts as constant (the reward of an upright pendulum)
 
 
 class Measurement(NamedTuple):
@@ -60,9 +60,9 @@ def study(
 
     Args:
       step: environment step of the checkpoint whose policy gathers the data; the newest by default.
-      num_rows: numbers of transitions of the data policy; one model is fitted to each.
+      num_rows: numbers of transitions of the data policy; one model is fitted for each.
       num_measurements: measurements after the first, which is at the data policy.
-      updates_between: agent updates between measurements; use fewer where the first moves nats away (Hopper).
+      updates_between: agent updates between measurements; use fewer if the first already shift by nats (Hopper).
       visited_steps: environment steps of the current policy at each measurement.
     Raises:
       StorageFailure, ValueError: see `load_trained`; or the agent is not SAC under MBPO, or the discount is 0 or 1.
@@ -99,7 +99,7 @@ def study(
 
 
 class _Experiment:
-    """Holds what all numbers of rows share: the data, the data policy, and the compiled functions."""
+    """What the measurements for all numbers of rows share: the data, the data policy, and the compiled functions."""
 
     def __init__(self, trained: Trained, most_rows: int, visited_steps: int) -> None:
         self._trained, self._visited_steps = trained, visited_steps
@@ -119,7 +119,7 @@ class _Experiment:
         self._fits = [jax.jit(run) for run in self._world.fit.functions]
 
     def measure(self, num_rows: int, num_measurements: int, updates_between: int) -> list[Measurement]:
-        """Fits one model to the first `num_rows` transitions and measures it along the path of the policy."""
+        """Fits one model to the first `num_rows` transitions and measures it as the policy learns."""
         rows = jax.tree.map(lambda leaf: leaf[:num_rows], self._data)
         real = replay_lib.add(replay_lib.init(self._trained.spec, self._data.reward.shape[0]), rows)
         model = self._fit(real)
@@ -152,7 +152,7 @@ class _Experiment:
     def _learn_once(
         self, key: Key, agent: PyTree, model: PyTree, real: Replay, num_updates: int
     ) -> tuple[PyTree, list[Fault | None]]:
-        """Rolls the policy out for one step from the data, and updates it on mixed batches, as MBPO does."""
+        """Rolls the policy out for one step from states of the data, and updates it on mixed batches, as MBPO does."""
         key_start, key_roll, key_batch, key_update = jax.random.split(key, 4)
         config, spec = self._trained.config, self._trained.spec
         imagined, rolled = branched.roll_out(
@@ -197,10 +197,10 @@ def gaussian_kl(mean: Array, log_std: Array, other_mean: Array, other_log_std: A
 
 
 def _line(measured: Sequence[Measurement], discount: float, longest: int) -> dict[str, Any]:
-    """Returns the errors at the data policy, their growth with the policy shift, and the lengths of Theorem A.2.
+    """Returns the errors at the data policy, their growth with the policy shift, and the best lengths by Theorem A.2.
 
-    The bound asks for total variation distances of the worst state. Two proxies stand in for them: the unexplained
-    share, which is 0 for an exact model and 1 for one that predicts the mean, and the largest distance that the mean
+    The bound needs total variation distances at the worst state. Two proxies stand in for them: the unexplained share,
+    which is 0 for an exact model and 1 for one that predicts the mean, and the largest distance that the mean
     divergence allows.
 
     Args:
@@ -227,7 +227,7 @@ def _slope(x: Sequence[float], y: Sequence[float]) -> float:
 
 
 def present(numbers: dict[str, Any]) -> Finding:
-    """Puts the numbers, as measured or as read back from their file, into a sentence and a figure."""
+    """Presents the numbers, as measured or as read back from their file, as a sentence and a figure."""
     return Finding(_sentence(numbers), numbers, _figure(numbers))
 
 
@@ -248,7 +248,7 @@ def _span(lengths: Sequence[int]) -> str:
 
 
 def _figure(numbers: dict[str, Any]) -> Figure:
-    """Draws both errors of the model against the distance of the policy."""
+    """Draws both errors of the model against the distance of the policy from the data policy."""
     figure = Figure(figsize=(10.0, 4.2), layout="constrained")
     loss_axes, share_axes = figure.subplots(1, 2)
     for curve in numbers["curves"]:

@@ -26,7 +26,7 @@ def study(run_dir: Path, seed: int | None = None, num_episodes: int = 10) -> Fin
     """Compares values with discounted returns at every checkpoint of a run.
 
     A value is the minimum over critics, as in the targets. A discounted return sums the rewards and, with SAC, the
-    entropy bonuses from the next step on. Episodes go on past the run's time limit until a reward is discounted to
+    entropy bonuses from the next step on. Episodes continue past the run's time limit until a reward is discounted to
     TAIL_WEIGHT; only steps within the limit are compared. The policy acts as the critics assume: with noise under SAC,
     without under DDPG and TD3. Checkpoints from before the agent's first update, and unreadable ones, are left out and
     listed.
@@ -103,7 +103,7 @@ class _Comparison:
 
 
 def steps_of_tail(discount: float) -> int:
-    """Returns the number of steps that discounts a reward to TAIL_WEIGHT."""
+    """Returns the number of steps after which a reward is discounted to TAIL_WEIGHT."""
     return math.ceil(math.log(TAIL_WEIGHT) / math.log(discount)) if discount > 0.0 else 1
 
 
@@ -138,7 +138,7 @@ def bias(q: np.ndarray, returns: np.ndarray) -> dict[str, Any]:
 
 
 def present(numbers: dict[str, Any]) -> Finding:
-    """Puts the numbers, as measured or as read back from their file, into a sentence and a figure."""
+    """Presents the numbers, as measured or as read back from their file, as a sentence and a figure."""
     return Finding(_sentence(numbers), numbers, _figure(numbers))
 
 

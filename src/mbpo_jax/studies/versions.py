@@ -20,12 +20,12 @@ from mbpo_jax.studies.finding import Finding
 def study(
     run_dir: Path, seed: int | None = None, step: int | None = None, other_env: str = AUTO, num_episodes: int = 20
 ) -> Finding:
-    """Plays the deterministic policy in both versions, and repeats its actions in the other one.
+    """Plays the deterministic policy in both versions, and repeats the actions of the run's own version in the other.
 
     Args:
       step: environment step of the checkpoint; the newest by default.
       other_env: Gymnasium id; auto: version 4 of the run's own environment.
-      num_episodes: starts.
+      num_episodes: number of starts.
     Raises:
       StorageFailure: see `load_trained`.
       ValueError: the other environment does not exist, or its observations or actions have other sizes.
@@ -68,7 +68,7 @@ def version_4(env: str) -> str:
 
 
 def repeat(env: Environment, episode: Episode, number: int) -> Episode:
-    """Repeats the actions of an episode in `env` from the same start, until they or the environment end."""
+    """Repeats the actions of an episode in `env` from the same start, until they run out or the episode ends."""
     actions = iter(episode.action)
     return episodes.play(env, lambda obs: next(actions), number, len(episode.action))
 
@@ -91,7 +91,7 @@ def differences(here: list[Episode], repeated: list[Episode]) -> dict[str, Any]:
 
 
 def present(numbers: dict[str, Any]) -> Finding:
-    """Puts the numbers, as measured or as read back from their file, into a sentence and a figure."""
+    """Presents the numbers, as measured or as read back from their file, as a sentence and a figure."""
     return Finding(_sentence(numbers), numbers, _figure(numbers))
 
 
@@ -108,7 +108,7 @@ def _sentence(numbers: dict[str, Any]) -> str:
 
 
 def _figure(numbers: dict[str, Any]) -> Figure:
-    """Draws the return in one version against that in the other."""
+    """Draws the return in one version against the return in the other."""
     figure = Figure(figsize=(5.0, 4.6), layout="constrained")
     axes = figure.subplots()
     own, other = numbers["returns"], numbers["other_returns"]

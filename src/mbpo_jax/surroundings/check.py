@@ -1,4 +1,4 @@
-"""What the check of one part of the surroundings finds."""
+"""The result of checking one part of the surroundings."""
 
 import dataclasses
 from collections.abc import Callable
@@ -12,11 +12,11 @@ class Check:
     lines: list[str] = dataclasses.field(default_factory=list)
     fails: list[str] = dataclasses.field(default_factory=list)  # what would fail
     slow: list[str] = dataclasses.field(default_factory=list)  # what would be slow
-    lacks: list[str] = dataclasses.field(default_factory=list)  # what would not be there, though runs go on
+    lacks: list[str] = dataclasses.field(default_factory=list)  # what would not be available, though runs work
 
 
 def guarded(title: str, fill: Callable[[Check], None]) -> Check:
-    """Returns the check that `fill` fills; whatever it raises, in odd surroundings, becomes a line."""
+    """Returns the check that `fill` fills; whatever it raises, in unusual surroundings, becomes a line."""
     check = Check(title)
     try:
         fill(check)
@@ -26,5 +26,5 @@ def guarded(title: str, fill: Callable[[Check], None]) -> Check:
 
 
 def size(num_bytes: float) -> str:
-    """Returns a number of bytes as a text."""
+    """Returns a number of bytes as text."""
     return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.0f} MB"

@@ -1,4 +1,4 @@
-"""Processes that try what would fail: a tiny run, and what jax says."""
+"""Processes that try what might fail: a tiny run, and a probe of what jax sees."""
 
 import contextlib
 import json
@@ -11,7 +11,7 @@ from typing import Any
 
 from mbpo_jax.surroundings.check import Check, size
 
-SECONDS = 600  # that a child may take; they need 5 to 20 where nothing else runs
+SECONDS = 600  # that a child may take; it needs 5 to 20 if nothing else is running
 TINY_RUN = {
     "algorithm": "sac",
     "env": "InvertedPendulum-v5",
@@ -29,7 +29,7 @@ TINY_RUN = {
 
 @contextlib.contextmanager
 def started(run_dir: Path | None) -> Iterator[tuple[subprocess.Popen[str], subprocess.Popen[str]]]:
-    """Starts a tiny run and the probe, side by side; ends both."""
+    """Starts a tiny run and the probe, in parallel; ends both."""
     with tempfile.TemporaryDirectory(prefix="mbpo_jax_doctor") as folder, contextlib.ExitStack() as stack:
         flags = [f"--{name}={value}" for name, value in TINY_RUN.items()]
         run = ["mbpo_jax.main", *flags, "--quiet", f"--run_dir={folder}/run"]
@@ -93,7 +93,7 @@ def _run(check: Check, run: dict[str, Any]) -> None:
 
 
 def _outcome(process: subprocess.Popen[str]) -> tuple[str, str | None]:
-    """Returns what a child printed, and why it failed: the error in a line; None if it did not."""
+    """Returns what a child printed, and why it failed as one line; None if it did not fail."""
     try:
         out, err = process.communicate(timeout=SECONDS)
     except subprocess.TimeoutExpired:

@@ -24,7 +24,7 @@ TELLING = (
     *("HOME", "XDG_CACHE_HOME", "TMPDIR", "DISPLAY", "WAYLAND_DISPLAY", "PYOPENGL_", "LD_LIBRARY_PATH", "LD_PRELOAD"),
     *("LANG", "LC_ALL", "SLURM_JOB_ID", "NO_COLOR", "TERM"),
 )
-"""Beginnings of names of variables that change what a run does."""
+"""Prefixes of the names of variables that change what a run does."""
 LEAST_MEMORY, LEAST_DISK = 1e9, 1e9  # bytes: a run of a small task at its peak; its checkpoints, with room to write
 ENOUGH_CORES = 2
 
@@ -61,7 +61,7 @@ def processor(check: Check) -> None:
 
 
 def _cpu_quota() -> float | None:
-    """Returns how many cores' time the control group gives; None without a limit."""
+    """Returns how many cores' time the control group allows; None without a limit."""
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         return None if quota == "max" else int(quota) / int(period)
@@ -114,7 +114,7 @@ def disk(check: Check, run_dir: Path | None) -> None:
 
 
 def _existing(path: Path) -> Path:
-    """Returns the path, or the nearest folder above it that is there."""
+    """Returns the path, or the nearest folder above it that exists."""
     return next((place for place in (path, *path.absolute().parents) if place.exists()), path)
 
 
@@ -127,7 +127,7 @@ def _not_writable(path: Path) -> str | None:
 
 
 def graphics(check: Check) -> None:
-    """Checks what MuJoCo can render with; only films need it."""
+    """Checks what MuJoCo can render with; only videos need it."""
     chosen = os.environ.get(rendering.VARIABLE)
     check.lines.append(f"{rendering.VARIABLE} {'is not set' if chosen is None else f'is {chosen!r}'}")
     names = [chosen.strip().lower()] if chosen else rendering.candidates()

@@ -1,6 +1,6 @@
-"""Says what jax sees, as one line of JSON: `python -m mbpo_jax.surroundings.probe [RUN_DIR]`.
+"""Reports what jax sees, as one line of JSON: `python -m mbpo_jax.surroundings.probe [RUN_DIR]`.
 
-A process of its own, because jax may raise, hang or end the process in odd surroundings.
+Runs in a process of its own, because jax may raise, hang or end the process in unusual surroundings.
 """
 
 import json
@@ -23,7 +23,7 @@ SETTINGS = (
 
 
 def main() -> int:
-    """Prints what there is; returns 0."""
+    """Prints the report; returns 0."""
     found: dict[str, Any] = {
         "devices": [f"{device.platform} {device.id} ({device.device_kind})" for device in jax.devices()],
         "backend": jax.default_backend(),
@@ -36,7 +36,7 @@ def main() -> int:
 
 
 def _cache() -> dict[str, Any]:
-    """Returns where compiled programs are kept, and how much there is."""
+    """Returns where compiled programs are kept, and how many there are."""
     problem = compile_cache.use(AUTO)
     folder = jax.config.values["jax_compilation_cache_dir"]
     sizes = [entry.stat().st_size for entry in os.scandir(folder) if entry.is_file()] if folder and not problem else []

@@ -1,4 +1,4 @@
-"""How the policies of all seeds act: in training, with exploration, and as they are evaluated, without."""
+"""How the policies of all seeds act: with exploration in training, without it in evaluation."""
 
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
@@ -31,7 +31,7 @@ def compile_acting(
     """Lifts an algorithm's acting over the seeds; it is compiled at its first call.
 
     Args:
-      one_hot_actions: whether actions are numbers, as one-hot rows.
+      one_hot_actions: whether actions are discrete, as one-hot rows.
     """
 
     def begin(root: Key, step: Array, actor: PyTree) -> PyTree:
@@ -56,7 +56,7 @@ def compile_acting(
 class Acting:
     """Steps the environments of all seeds with the actions of their policies.
 
-    A policy's carry begins with its first action in an episode, and so after the phases that were due before it.
+    A policy's carry is initialised at its first action in an episode, and so after the phases that were due before it.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Acting:
         return step < self._algorithm.exploration_steps
 
     def first_carry(self, roots: PyTree, state: PyTree) -> PyTree:
-        """Returns a carry of all seeds, as the policies of `state` begin."""
+        """Returns the initial carry of all seeds, for the policies of `state`."""
         return compute_arrays(self._begin, roots, 0, self.actors(state))
 
     def step(self, roots: PyTree, step: int, state: PyTree, carry: PyTree) -> tuple[list[StepResult], PyTree]:
@@ -92,7 +92,7 @@ class Acting:
           step: environment steps taken before.
           carry: what the policies carry from step to step of their running episodes.
         Returns:
-          What happened to each seed, and the carry.
+          The result of each seed's step, and the carry.
         Raises:
           Diverged: an action is not finite.
           EnvironmentFailure: an environment failed more often than is allowed.
@@ -107,9 +107,9 @@ class Acting:
         return [results[i] for i in range(len(results))], carry
 
     def policies(self, state: PyTree) -> list[Policy]:
-        """Returns the policies that every seed is evaluated with."""
+        """Returns the policy that each seed is evaluated with."""
         low, high = self._spaces.action_low, self._spaces.action_high
-        # One observation at a time, for which the host's own device is the quickest, unless the policy plans.
+        # One observation at a time, for which the host's own device is the fastest, unless the policy plans.
         device = jax.local_devices()[0] if self._algorithm.acts_on_device else self._host
         actors = [jax.device_put(actor, device) for actor in self._axis.to_host(self.actors(state))]
         return [Policy(self._deterministic, actor, low, high) for actor in actors]
@@ -117,11 +117,11 @@ class Acting:
     def _actions(
         self, roots: PyTree, step: int, state: PyTree, carry: PyTree, which: Collection[int]
     ) -> tuple[list[np.ndarray], PyTree]:
-        """Returns an action [A] of every seed, on the host, and the carry, where only the seeds `which` have acted."""
+        """Returns an action [A] of every seed, on the host, and the carry, advanced for the seeds `which` only."""
         if self.explores(step):
             return self._axis.to_host(self._explore(roots, step)), carry
         actors = self.actors(state)
-        # Where exploration ends, policies come into running episodes.
+        # When exploration ends, policies take over running episodes.
         new = [i for i in which if self._envs.at_start(i) or step == self._algorithm.exploration_steps]
         if new:
             carry = self._replaced(carry, compute_arrays(self._begin, roots, step, actors), new)
@@ -138,7 +138,7 @@ class Acting:
         return self._axis.join([mine[i in which] for i, mine in enumerate(pairs)])
 
     def _check_finite(self, actions: list[np.ndarray], step: int) -> None:
-        """Raises Diverged where a policy is broken, before its environment is blamed."""
+        """Raises Diverged if a policy's action is not finite, before its environment is blamed."""
         for seed, action in zip(self._seeds, actions, strict=True):
             if not np.isfinite(action).all():
                 raise diverged(f"the policy's action is not finite at environment step {step + 1}", seed)

@@ -1,9 +1,9 @@
-"""One Gymnasium environment of one seed, checked at the door.
+"""One Gymnasium environment of one seed, with checks on everything that goes in and comes out.
 
 Actions are in [-1, 1] outside and rescaled here. Episode n of a seed is reset with a seed of its own, so that
 a running episode can be repeated from its number and its actions alone: that is what a checkpoint holds.
 
-An environment may fail. `reset` and `step` raise then; `recover` gives up the running episode and begins the next
+An environment may fail. Then `reset` and `step` raise; `recover` gives up the running episode and begins the next
 one, in a new instance if need be, as often as the limits allow. Nothing is ever learnt from a faulty step.
 """
 
@@ -21,7 +21,7 @@ TRAINING, EVALUATION = 0, 1  # streams of episode seeds
 
 
 class Limits(NamedTuple):
-    """How often an environment may fail in which way."""
+    """How often an environment may fail, by kind of failure."""
 
     nonfinite_episodes: int = 0  # --env_nonfinite_episodes
     restarts: int = 0  # --env_restarts
@@ -35,7 +35,7 @@ class Environment:
       alone: whether no environment of another seed is in this process, see `global_random`.
       renders: whether `render` will be called; in this process only.
     Raises:
-      ValueError: there is no such environment, or it does not fit.
+      ValueError: there is no such environment, or it cannot be used.
       Broken: it failed while it was made.
     """
 
@@ -63,17 +63,17 @@ class Environment:
         self.episode_return = 0.0
         self.nonfinite_episodes = 0  # given up because of a value that is not finite
         self.restarts = 0  # times that the environment was made anew
-        self.failures: list[EnvironmentFailure] = []  # those counted above that nobody has taken for reporting yet
+        self.failures: list[EnvironmentFailure] = []  # those counted above that have not been reported yet
 
     def twin(self, stream: int) -> Self:
-        """Returns an environment of another stream of episodes for the same instance, once `hand_over` gave it that."""
+        """Returns an environment with another stream of episodes, for use once `hand_over` gives it this instance."""
         twin = copy.copy(self)
         twin._stream, twin._simulator = stream, None
         twin.actions, twin.failures = [], []
         return twin
 
     def hand_over(self, other: Self) -> None:
-        """Gives the instance to a twin. The episode that runs here is over; `repeat` brings it back."""
+        """Gives the instance to a twin. The episode that runs here is lost; `repeat` restores it."""
         other._simulator, self._simulator = self._simulator, None
 
     def begin(self) -> np.ndarray:
@@ -97,10 +97,10 @@ class Environment:
                 failure = another
 
     def give_up(self, failure: EnvironmentFailure) -> None:
-        """Counts a failure and, unless it was of numbers only, closes the environment: `reset` makes it anew.
+        """Counts a failure and, unless only a value was not finite, closes the environment: `reset` makes a new one.
 
         Raises:
-          NotFinite, Broken, as the failure: the limits allow no more of them, so it is not counted. Names the flag.
+          NotFinite, Broken, like the failure: the limits allow no more of them, so it is not counted. Names the flag.
         """
         if isinstance(failure, NotFinite):
             if self.nonfinite_episodes >= (limit := self._limits.nonfinite_episodes):
@@ -117,7 +117,7 @@ class Environment:
         self.close()
 
     def reset(self, episode: int | None = None) -> np.ndarray:
-        """Begins the next episode, or that of the given number; returns its first observation [O].
+        """Begins the next episode, or the one of the given number; returns its first observation [O].
 
         Raises:
           EnvironmentFailure: as `step`.
@@ -140,7 +140,7 @@ class Environment:
         Raises:
           Diverged: the action is not finite, so that the environment is not to blame for what it would do.
           NotFinite: an observation or reward is not finite in float32.
-          Broken: it raised, exited, hung, or gave something of another form. Both name environment and step.
+          Broken: it raised, exited, hung, or returned something of the wrong form. Both name environment and step.
         """
         if not np.isfinite(action).all():
             raise Diverged(
@@ -160,7 +160,7 @@ class Environment:
         return step
 
     def repeat(self, episode: int, actions: np.ndarray, episode_return: float) -> np.ndarray:
-        """Repeats an episode from its journal [T, A]; returns the observation at its end."""
+        """Repeats an episode from its journal of actions [T, A]; returns the observation after the last of them."""
         obs = self.reset(episode)
         for action in actions:
             obs = self.step(action).next_obs
@@ -168,7 +168,7 @@ class Environment:
         return obs
 
     def render(self) -> np.ndarray:
-        """Returns a picture of what is now, uint8 [height, width, 3].
+        """Returns an image of the current state, uint8 [height, width, 3].
 
         Raises:
           Broken: it cannot be rendered; names environment and step.
@@ -182,7 +182,7 @@ class Environment:
 
     @property
     def frames_per_second(self) -> float:
-        """Returns how many steps make a second of film."""
+        """Returns how many steps make a second of video."""
         return self._simulator.frames_per_second if isinstance(self._simulator, Simulator) else 30.0
 
     def close(self) -> None:
@@ -193,7 +193,7 @@ class Environment:
 
     def _make(self) -> Simulator | SimulatorProcess:
         try:
-            # One for both streams: what is drawn while it is made is the same where it trains and where it evaluates.
+            # One for both streams: what is drawn while it is made is the same for training and evaluation.
             seed = int(np.random.SeedSequence(self._seed).generate_state(1)[0])
             if self._timeout_s:
                 return SimulatorProcess(self._env_id, self._wanted_limit, self._timeout_s, seed)
@@ -202,7 +202,7 @@ class Environment:
             raise self._broken(failure, self._at_making()) from failure
 
     def _make_anew(self) -> Simulator | SimulatorProcess:
-        """Makes the environment once more. Raises Broken, not Unfit, if it has changed: the user chose it well."""
+        """Makes the environment again. Raises Broken, not Unfit, if it has changed: the user's choice was valid."""
         try:
             simulator = self._make()
         except Unfit as unfit:
@@ -234,7 +234,7 @@ class Environment:
 
 
 def several(failure: Broken) -> Broken:
-    """Returns the error of an instance that is not the first of its run, with what that may have to do with it."""
+    """Returns the error of an instance that is not the first of its run, with a hint that this may be the cause."""
     return _broken(
         f"{failure}; it is not the first instance: a run makes two for each seed, to train and to evaluate in. If it "
         "owns what exists once, as a port, give --eval_env=shared and one seed",

@@ -1,8 +1,8 @@
 """A simulator in a process of its own, which can hang, exit or crash without taking the run with it.
 
 `SimulatorProcess` is the side of the run; `python -m mbpo_jax.driver.interaction.environment_process` is the other one.
-They speak over a pair of sockets, one reply to one request, in frames: length of the payload (4 bytes), kind (1 byte),
-payload. Payloads are raw numbers or JSON, never anything that runs when it is read.
+They communicate over a socket pair, one reply per request, in frames: length of the payload (4 bytes), kind (1 byte),
+payload. Payloads are raw numbers or JSON, never anything that is executed when read.
 
 No such process is left behind. It ends when the run closes its socket or dies, even while the environment hangs;
 on systems other than Linux a hanging one outlives a run that was killed by SIGKILL.
@@ -117,11 +117,11 @@ class SimulatorProcess:
         return f"lost its process to signal {-status} ({signal.strsignal(-status)})"
 
     def _kill(self) -> None:
-        """Kills the process, unless it has ended, with those that the environment started; waits for its end."""
+        """Kills the process and those that the environment started, unless it has ended; waits for its end."""
         if self._process.poll() is None:
             with contextlib.suppress(OSError):  # it ended just now
                 os.killpg(self._process.pid, signal.SIGKILL)
-            with contextlib.suppress(subprocess.TimeoutExpired):  # the kernel will not let go of it: a dead disk
+            with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in the kernel, on a dead disk
                 self._process.wait(CLOSE_SECONDS)
 
 
@@ -143,7 +143,7 @@ def _start(descriptor: int) -> subprocess.Popen[bytes]:
         stdin=subprocess.DEVNULL,
         stdout=STDERR,
         pass_fds=(descriptor,),
-        process_group=0,  # Ctrl-C is for the run alone, and what the environment starts is killed with it
+        process_group=0,  # Ctrl-C reaches the run alone, and what the environment starts is killed with it
     )
 
 
@@ -151,9 +151,9 @@ def _block_stop_signals() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
 
 
-# Starts all of them, for two reasons. The kernel ends a process with the *thread* that started it (_die_with), and
-# this one lasts as long as the run. And it blocks signals to stop, which the new process inherits, so that none hits
-# it before it can say that it ignores them.
+# Starts all these processes, for two reasons. The kernel ends a process with the *thread* that started it (_die_with),
+# and this thread lasts as long as the run. And it blocks the stop signals; the new process inherits that, so that none
+# hits it before it ignores them.
 _STARTER = ThreadPoolExecutor(1, "environment_starter", _block_stop_signals)
 
 
@@ -170,7 +170,7 @@ def _receive(connection: socket.socket, seconds: int | None = None) -> tuple[int
 def _read(connection: socket.socket, size: int, seconds: int | None) -> bytes:
     """Reads exactly `size` bytes.
 
-    The socket has a timeout of one second, and its timeouts are counted: where a scheduler suspends the run for hours,
+    The socket has a timeout of one second, and its timeouts are counted: if a scheduler suspends the run for hours,
     that counts as one.
 
     Raises:
@@ -196,10 +196,10 @@ def _read(connection: socket.socket, size: int, seconds: int | None) -> bytes:
 
 
 def main(arguments: list[str]) -> None:
-    """Serves one simulator to the process that started this one, until that closes the connection or dies."""
+    """Serves one simulator to the process that started this one, until that process closes the connection or dies."""
     descriptor, parent = map(int, arguments)
     _die_with(parent)
-    for number in STOP_SIGNALS:  # they are meant for the run, which decides what becomes of us
+    for number in STOP_SIGNALS:  # they are meant for the run, which decides when this process ends
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     faulthandler.enable()  # a crash prints its line on stderr
@@ -208,17 +208,17 @@ def main(arguments: list[str]) -> None:
 
 
 def _die_with(parent: int) -> None:
-    """Has the kernel kill this process when the parent dies: even if it hangs in C and lets no thread run."""
+    """Has the kernel kill this process when the parent dies, even if it hangs in C and lets no thread run."""
     if sys.platform == "linux":
         set_death_signal = 1  # PR_SET_PDEATHSIG of linux/prctl.h
         ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before we could say so
+    if os.getppid() != parent:  # it died before the call above
         sys.exit(1)
 
 
 def _serve(connection: socket.socket) -> None:
     start = json.loads(_receive(connection)[1])
-    sys.path[:] = start["path"]  # finds what the run would
+    sys.path[:] = start["path"]  # imports find what the run would find
     try:
         simulator = _make(start["env_id"], start["max_episode_steps"], start["seed"], start["registered"])
     except Unfit as unfit:

@@ -11,13 +11,13 @@ from mbpo_jax.driver.interaction.policy import Policy
 
 
 class Evaluation(NamedTuple):
-    """Returns and lengths of the episodes of one evaluation, those left out that the environment failed in."""
+    """Returns and lengths of the episodes of one evaluation, without those in which the environment failed."""
 
     returns: list[float]
     lengths: list[int]
 
     def metrics(self) -> dict[str, float]:
-        """Returns what a line of metrics says of it."""
+        """Returns the metrics of the evaluation."""
         return {
             "eval/return_mean": float(np.mean(self.returns)),
             "eval/return_std": float(np.std(self.returns)),
@@ -38,9 +38,9 @@ def evaluate(
 
     Args:
       num_episodes: 1 or more.
-      should_stop: asked before every step.
+      should_stop: called before every step.
     Returns:
-      None when stopped: the evaluation is then to be repeated, and the environment's counters are as before it.
+      None when stopped: the evaluation must then be repeated, and the environment's counters are as before it.
     Raises:
       EnvironmentFailure: it failed more often than its limits allow, or in every episode.
     """

@@ -1,4 +1,4 @@
-"""Policies that are not evaluated but collect data: uniform actions, and a trained policy with its own noise."""
+"""Policies that collect data: uniform actions, and a trained policy with its own exploration noise."""
 
 import functools
 from typing import Protocol
@@ -40,7 +40,7 @@ class Uniform:
 
 
 class Exploring:
-    """Acts as an agent does in training, with noise; it depends on the seed and the numbers of episode and step."""
+    """Acts as an agent does in training, with noise that depends on the seed, and on the episode and step numbers."""
 
     def __init__(self, algorithm: Algorithm, actor: PyTree, seed: int) -> None:
         root = jax.random.key(seed)
@@ -57,7 +57,7 @@ class Exploring:
         ) -> tuple[Array, PyTree]:
             return algorithm.act(jax.random.fold_in(keys(episode)[1], step), actor, carry, obs, True)
 
-        # One observation at a time, for which the host's own device is the quickest.
+        # One observation at a time, for which the host's own device is the fastest.
         self._actor = jax.device_put(actor, jax.local_devices(backend="cpu")[0])
         self._begin, self._act = functools.partial(compute_arrays, jax.jit(begin)), jax.jit(act)
         self.reset(0)

@@ -1,9 +1,10 @@
 """numpy's and Python's global generators, which some environments draw from although they are given a seed.
 
 They are seeded where an environment is made and where it is reset, so that what is drawn depends on seed, stream and
-episode, as the rest does. An environment that shares the process with those of other seeds finds generators of its own
-there. That costs too much to do at every step, and keeps seeds from stepping at the same time, so it is done at every
-reset, at the first steps, and at every step once the environment has been seen to draw.
+episode, like everything else. An environment that shares the process with those of other seeds gets generators of its
+own, which are swapped in while it runs. That is too costly to do at every step, and keeps seeds from stepping at the
+same time, so it is done at every reset, at the first steps, and at every step once the environment has been seen to
+draw from them.
 
 This is the only file that touches them; nothing else of this package draws from them.
 """
@@ -16,10 +17,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-WATCHED_STEPS = 100  # of an instance, in which it is looked whether it draws
+WATCHED_STEPS = 100  # first steps of an instance that are watched for draws
 
-_LOCK = threading.Lock()  # who holds it has the generators
-_OURS = np.random.MT19937(0)  # takes the place of the user's bit generator, whatever that is, where there is one seed
+_LOCK = threading.Lock()  # its holder has the generators
+_OURS = np.random.MT19937(0)  # replaces the user's bit generator, whatever that is, if there is only one seed
 
 
 class State(NamedTuple):
@@ -36,21 +37,21 @@ def state() -> State:
 
 
 def restore(saved: State) -> None:
-    """Brings both back to a state."""
+    """Restores both to a state."""
     np.random.mtrand.set_bit_generator(saved.bits)
     np.random.set_state(saved.numpy)
     random.setstate(saved.python)
 
 
 def seed(number: int, bits: np.random.MT19937 = _OURS) -> None:
-    """Seeds both; numpy's gets the bit generator `bits`, and the one that was there stays as it is."""
+    """Seeds both; numpy's gets the bit generator `bits`, and the one that was there is left unchanged."""
     np.random.mtrand.set_bit_generator(bits)
     np.random.seed(number)
     random.seed(number)
 
 
 class Apart:
-    """The global generators as one of several environments finds them, whoever else draws from them meanwhile."""
+    """The global generators as one of several environments sees them, whoever else draws from them meanwhile."""
 
     def __init__(self) -> None:
         self.draws = False  # whether the environment was seen to draw from them
@@ -59,7 +60,7 @@ class Apart:
         self._state: State | None = None
 
     def seed(self, number: int) -> None:
-        """Seeds those of this environment; the next call is watched."""
+        """Seeds the generators of this environment; its next call is watched."""
         with _LOCK:
             before = state()
             seed(number, self._bits)
@@ -69,7 +70,7 @@ class Apart:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Puts them in place while the environment runs, where it draws or is watched."""
+        """Swaps them in while the environment runs, if it draws from them or is being watched."""
         if self._state is None or not (self.draws or self._left):
             yield
             return

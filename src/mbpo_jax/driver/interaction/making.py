@@ -1,4 +1,4 @@
-"""Makes a Gymnasium environment of an id, or says what is wrong with the id or its wrappers."""
+"""Makes a Gymnasium environment from an id, or says what is wrong with the id or its wrappers."""
 
 import difflib
 import warnings
@@ -11,25 +11,25 @@ from mbpo_jax.driver.interaction import rendering
 from mbpo_jax.driver.interaction.spaces import Unfit
 
 STATISTICS = frozenset({"obs_rms", "ret_rms", "return_rms", "reward_rms"})
-"""What wrappers of Gymnasium and their kin call a running mean and variance."""
+"""Names under which wrappers of Gymnasium and of similar libraries keep a running mean and variance."""
 RENDER_MODE = "rgb_array"
 
 
 def make(env_id: str, max_episode_steps: int, renders: bool = False) -> gymnasium.Env:
-    """Makes an environment with a time limit; 0 is its own.
+    """Makes an environment with a time limit; 0 means its own.
 
     Args:
-      renders: whether it is to give pictures.
+      renders: whether it must be able to render images.
 
     Raises:
-      Unfit: there is no such environment, it has no time limit, or training and evaluation would not see the same.
+      Unfit: there is no such environment, it has no time limit, or training and evaluation would see different values.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # "a newer version exists": v4 is chosen on purpose
             warnings.filterwarnings("ignore", ".*Using the latest versioned environment", UserWarning)
             env = _make(env_id, max_episode_steps)
-            if renders:  # asked first: some that cannot render do not take the argument
+            if renders:  # checked first: some that cannot render do not accept the argument
                 _check_renders(env_id, env)
                 env.close()
                 env = _make(env_id, max_episode_steps, render_mode=RENDER_MODE)
@@ -70,7 +70,7 @@ def _check_renders(env_id: str, env: gymnasium.Env) -> None:
 
 
 def _like(env_id: str) -> list[str]:
-    """Returns the ids of that name, or else of the most similar names, but for those that Gymnasium only refuses."""
+    """Returns the ids of that name, or else of the most similar names, except those that Gymnasium always refuses."""
     wanted = env_id.rpartition(":")[2]
     name = wanted.rpartition("-v")[0] or wanted
     ids: dict[str, list[str]] = {}
@@ -82,7 +82,7 @@ def _like(env_id: str) -> list[str]:
 
 
 def _check_wrappers(env_id: str, env: gymnasium.Env) -> None:
-    """Refuses statistics that grow from step to step: training and evaluation would have their own, saved nowhere."""
+    """Refuses running statistics: training and evaluation would each have their own, saved nowhere."""
     layer: gymnasium.Env | None = env
     while layer is not None:
         if _has_statistics(layer) and getattr(layer, "update_running_mean", True):

@@ -30,7 +30,7 @@ ACTION_LOW, ACTION_HIGH, OBS_DIM = "action_low", "action_high", "obs_dim"
 class Deterministic(NamedTuple):
     """An algorithm's acting without exploration, compiled once for any number of policies.
 
-    What is drawn all the same (the candidates of a planner, ties) depends on the numbers of episode and step alone.
+    What is still drawn at random (a planner's candidates, ties) depends on the numbers of episode and step alone.
     """
 
     begin: Callable[[int, PyTree], PyTree]  # (episode, actor) -> carry
@@ -39,7 +39,7 @@ class Deterministic(NamedTuple):
 
 
 def deterministic(algorithm: Algorithm) -> Deterministic:
-    """Returns the acting of an algorithm's policies as they are evaluated."""
+    """Returns how an algorithm's policies act in evaluation."""
 
     def keys(episode: Array | int) -> tuple[Key, Key]:
         key_begin, key_act = jax.random.split(jax.random.fold_in(jax.random.key(0), episode))
@@ -55,18 +55,18 @@ def deterministic(algorithm: Algorithm) -> Deterministic:
 
 
 def compute_arrays(fn: Callable[..., Any], *args: Any) -> PyTree:
-    """Returns what a compiled function returns; compiles and runs nothing where that holds no arrays."""
+    """Returns what a compiled function returns; compiles and runs nothing if that holds no arrays."""
     shapes = jax.eval_shape(fn, *args)
     return fn(*args) if jax.tree.leaves(shapes) else shapes
 
 
 class Policy:
-    """Acts deterministically, in the environment's action bounds. Call `reset` where an episode begins.
+    """Acts deterministically, in the environment's action bounds. Call `reset` when an episode begins.
 
     Args:
       low, high: bounds of actions, in the shape and dtype of the actions that are returned.
-      obs_dim: numbers in an observation; None: what is given is not checked.
-      spaces: of its environment, by which numbers of Discrete ones are given and returned; None: they are Boxes.
+      obs_dim: numbers in an observation; None: observations are not checked.
+      spaces: those of its environment; observations and actions of Discrete ones are whole numbers. None: Boxes.
     """
 
     def __init__(
@@ -87,13 +87,13 @@ class Policy:
         """Begins an episode: drops what was carried over from the steps before.
 
         Args:
-          episode: its number, by which a stochastic planner repeats its draws; that after the last one by default.
+          episode: its number, from which a stochastic planner draws; the next one by default.
         """
         self._episode, self._step = self._episode + 1 if episode is None else episode, 0
         self._carry = self._acting.begin(self._episode, self.actor)
 
     def trace(self, obs_dim: int) -> None:
-        """Raises now what acting would raise when it is compiled; computes nothing."""
+        """Raises now what acting would raise when compiled; computes nothing."""
         obs = np.zeros(obs_dim, np.float32)
         jax.eval_shape(self._acting.act, self._episode, self._step, self.actor, self._carry, obs)
 
@@ -165,13 +165,13 @@ def load_policy(
 ) -> Policy:
     """Loads a policy that a run saved, on any device; imports and runs no code from the directory.
 
-    So it does not import what a run's `--termination_fn=module:function` and `--reward_fn` name either. A policy that
-    plans with these functions is given them here; others need none, and those of `mbpo_jax.rewards` are known.
+    Nor does it import what a run's `--termination_fn=module:function` and `--reward_fn` name. A policy that plans with
+    these functions must be given them here; other policies need none, and those of `mbpo_jax.rewards` are known.
 
     Args:
       seed: which agent; the run's first seed by default.
       best: the policy of the best evaluation instead of the newest.
-      termination_fn, reward_fn: take the place of the run's own.
+      termination_fn, reward_fn: used in place of the run's own.
     Raises:
       StorageFailure: names the file that is missing or does not fit.
       ValueError: the policy plans with the run's own termination or reward function, which was not given.
@@ -223,7 +223,7 @@ def _check_arrays(expected: dict[str, Any], members: dict[str, "_Member"]) -> No
 
 
 class _Member(NamedTuple):
-    """An array as its archive describes it, once the size of the file agrees."""
+    """An array as its archive describes it, checked against the size of the file."""
 
     info: zipfile.ZipInfo
     shape: tuple[int, ...]
@@ -272,7 +272,7 @@ def _read(archive: zipfile.ZipFile, member: _Member) -> np.ndarray:
 
 
 def _spec(archive: zipfile.ZipFile, members: dict[str, _Member], saved: run_directory.SavedConfig) -> Spec:
-    """Returns the sizes that `config.json` keeps, once the archive agrees; those of the archive for an older run."""
+    """Returns the sizes in `config.json`, checked against the archive; for an older run, those in the archive."""
     low, high, obs_dim = members[ACTION_LOW], members[ACTION_HIGH], members[OBS_DIM]
     if len(low.shape) != 1 or low.shape != high.shape:
         raise ValueError(f"the action bounds are {low.shape} and {high.shape}")

@@ -24,19 +24,19 @@ context.free()
 
 
 def choose_gl() -> str | None:
-    """Returns the value of MUJOCO_GL with which a picture can be rendered in a window that nobody sees.
+    """Returns the value of MUJOCO_GL with which images can be rendered offscreen.
 
-    A user's own choice is the only one that is tried. Each trial is a process of its own, which may crash, and takes a
-    second or two. To be set before MuJoCo is imported.
+    If the user has set one, only that is tried. Each trial is a process of its own, which may crash, and takes a
+    second or two. Must be set before MuJoCo is imported.
     Returns:
-      egl, osmesa or glfw (or the user's own word); None where nothing renders.
+      egl, osmesa or glfw (or the user's own value); None where nothing renders.
     """
     own = os.environ.get(VARIABLE, "").strip().lower()
     return next((name for name in ([own] if own else candidates()) if renders(name)), None)
 
 
 def candidates() -> tuple[str, ...]:
-    """Returns the values of MUJOCO_GL that this system may have."""
+    """Returns the values of MUJOCO_GL that may work on this system."""
     return OFFSCREEN if sys.platform == "linux" else ("glfw",)
 
 
@@ -53,14 +53,15 @@ def renders(name: str) -> bool:
 
 
 def needs(name: str | None) -> str:
-    """Returns what a backend needs of the machine; where none of that name is known, what any of them does."""
+    """Returns what a backend needs from the machine; if the name is unknown, what each of the known ones needs."""
     return NEEDS.get((name or "").strip().lower()) or " or ".join(NEEDS.values())
 
 
 def problem() -> str | None:
-    """Returns why MuJoCo cannot be imported with the user's own MUJOCO_GL; None if it can, or if there is no choice.
+    """Returns why MuJoCo cannot be imported with the user's own MUJOCO_GL; None if it can.
 
-    Imports MuJoCo, so it is to be asked only where an environment could not be made.
+    None as well if MUJOCO_GL is not set or MuJoCo is not installed. Imports MuJoCo, so call it only after an
+    environment could not be made.
     """
     own = os.environ.get(VARIABLE)
     if not own or importlib.util.find_spec("mujoco") is None:

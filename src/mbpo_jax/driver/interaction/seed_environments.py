@@ -1,7 +1,7 @@
 """The environments of all seeds of a run: stepped and evaluated together, in threads.
 
 An environment is made, reset, stepped and closed by one thread, since it may own what belongs to a thread: a database
-connection, a drawing context, a loop of events. One seed stays in the thread of the run.
+connection, a rendering context, an event loop. A single seed stays in the thread of the run.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,26 +28,26 @@ class StepResult(NamedTuple):
 
     row: Transition  # a batch of one, on the host
     first: np.ndarray  # [1], bool: whether the step began an episode
-    next_start: np.ndarray  # [O], to go on from: of the next episode if this one ended
+    next_start: np.ndarray  # [O], where the next step begins: in the next episode if this one ended
     ended: bool
     episode_return: float  # so far
 
 
 class FailedStep(NamedTuple):
-    """A step that the environment failed in. Its episode is given up, and nothing of the step is stored."""
+    """A step in which the environment failed. Its episode is given up, and nothing of the step is stored."""
 
     next_start: np.ndarray  # [O], of the next episode
 
 
 class SeedEnvironments:
-    """An environment to train in and one to evaluate in for every seed. `obs[i]` is where seed number i stands.
+    """A training and an evaluation environment for every seed. `obs[i]` is the current observation of seed number i.
 
-    Offline there are those to evaluate in alone, or none.
+    Offline there are only the evaluation environments, or none.
     """
 
     def __init__(self, run: RunConfig, stack: ExitStack) -> None:
-        """Opens them; `stack` closes them, and gives back the global generators that they draw from."""
-        # MuJoCo lets go of the interpreter while it steps.
+        """Opens them; `stack` closes them, and restores the global generators that they draw from."""
+        # MuJoCo releases the GIL while it steps.
         workers = min(len(run.seeds), num_cores())
         self._threads = [stack.enter_context(ThreadPoolExecutor(1)) for _ in range(workers if workers > 1 else 0)]
         self._alone = len(run.seeds) == 1
@@ -72,7 +72,7 @@ class SeedEnvironments:
         return not self._training[i].actions
 
     def step(self, which: Sequence[int], actions: Sequence[np.ndarray]) -> list[StepResult | FailedStep]:
-        """Steps the seeds `which` with actions [A] in [-1, 1]; where an episode ended the next one begins.
+        """Steps the seeds `which` with actions [A] in [-1, 1]; where an episode ends, the next one begins.
 
         Raises:
           EnvironmentFailure: an environment failed more often than is allowed.
@@ -86,7 +86,7 @@ class SeedEnvironments:
     def evaluate(
         self, policies: Sequence[Policy], num_episodes: int, should_stop: Callable[[], bool]
     ) -> list[evaluations.Evaluation] | None:
-        """Evaluates every seed; returns None if that was stopped."""
+        """Evaluates every seed; returns None if stopped."""
         seeds = range(len(self._evaluation))
         outcomes = self._together(
             seeds, self._evaluate, seeds, policies, [num_episodes] * len(seeds), [should_stop] * len(seeds)
@@ -97,7 +97,7 @@ class SeedEnvironments:
     def _evaluate(
         self, i: int, policy: Policy, num_episodes: int, should_stop: Callable[[], bool]
     ) -> evaluations.Evaluation | None:
-        """Evaluates seed number `i`; the episode that it trains in goes on as if there had been no evaluation."""
+        """Evaluates seed number `i`; its training episode continues as if there had been no evaluation."""
         evaluation = self._evaluation[i]
         drawing = global_random.state() if self._alone else None
         if not self._shared:
@@ -109,7 +109,7 @@ class SeedEnvironments:
             outcome = evaluations.evaluate(policy, evaluation, 0, num_episodes, should_stop)
             evaluation.hand_over(training)
             self._not_repeated[i] = not self._repeat(i, episode, actions, episode_return, self.obs[i])
-        if drawing is not None and not self._shared:  # one that was shared has drawn all of it again
+        if drawing is not None and not self._shared:  # a shared one has repeated all its draws
             global_random.restore(drawing)
         return outcome
 
@@ -135,12 +135,12 @@ class SeedEnvironments:
         return made
 
     def _together(self, which: Sequence[int], fn: Callable[..., Any], *arguments: Sequence[Any]) -> list[Any]:
-        """Returns `fn` of the arguments of each of the seeds `which`, computed at the same time."""
+        """Returns `fn` of the arguments of each of the seeds `which`, computed concurrently."""
         if not self._threads:
             return list(map(fn, *arguments))
         given = zip(which, *arguments, strict=True)
         futures = [self._threads[i % len(self._threads)].submit(fn, *mine) for i, *mine in given]
-        while wait(futures, SIGNAL_CHECK_S).not_done:  # a signal that came to another thread is handled at each turn
+        while wait(futures, SIGNAL_CHECK_S).not_done:  # each turn handles signals that reached another thread
             pass
         return [future.result() for future in futures]
 
@@ -154,7 +154,7 @@ class SeedEnvironments:
         return counts
 
     def take_failures(self) -> list[EnvironmentFailure]:
-        """Returns the failures that episodes were given up for since the last call."""
+        """Returns the failures for which episodes were given up since the last call."""
         failures = []
         for env in (*self._training, *self._evaluation):
             failures += env.failures
@@ -162,7 +162,7 @@ class SeedEnvironments:
         return failures
 
     def take_notices(self) -> list[str]:
-        """Returns what else the user is to know since the last call."""
+        """Returns what else the user should know, since the last call."""
         lost = [seed for seed, not_repeated in zip(self._run.seeds, self._not_repeated) if not_repeated]
         self._not_repeated = [False for _ in self._not_repeated]
         return [
@@ -172,7 +172,7 @@ class SeedEnvironments:
         ]
 
     def arrays(self, i: int) -> dict[str, np.ndarray]:
-        """Returns what a checkpoint holds of seed number `i`: where it stands, and the actions that led there."""
+        """Returns what a checkpoint holds for seed number `i`: its observation, and the actions that led there."""
         if not self._training:
             return {}
         env = self._training[i]
@@ -193,7 +193,7 @@ class SeedEnvironments:
         }
 
     def restore(self, i: int, arrays: dict[str, np.ndarray], record: dict[str, Any]) -> bool:
-        """Brings seed number `i` back to where it stood; returns False if its episode does not repeat: a new one began.
+        """Restores seed number `i`; returns False if its episode could not be repeated and a new one began.
 
         Args:
           record: what `to_json` returned.
@@ -209,7 +209,7 @@ class SeedEnvironments:
         return bool(repeated)
 
     def _repeat(self, i: int, episode: int, actions: np.ndarray, episode_return: float, obs: np.ndarray) -> bool:
-        """Brings an episode back from its journal, to `obs`; returns False if it does not repeat: a new one began."""
+        """Repeats an episode from its journal, up to `obs`; returns False if that fails and a new one began."""
         env = self._training[i]
         try:
             self.obs[i] = env.repeat(episode, actions, episode_return)

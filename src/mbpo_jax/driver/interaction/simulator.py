@@ -1,7 +1,7 @@
-"""A Gymnasium environment whose form is checked: the part of `Environment` that may run in a process of its own.
+"""A Gymnasium environment, checked for form: the part of `Environment` that may run in a process of its own.
 
-Imports no jax, so that such a process starts quickly. Values may be anything, form may not: numbers, of the
-shape that the spaces promise. Whatever else happens is a `Failure`, which says what and keeps the traceback.
+Imports no jax, so that such a process starts quickly. Values may be anything, but they must be numbers, of the
+shape that the spaces promise. Anything else is a `Failure`, which says what happened and keeps the traceback.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ NOTHING = contextlib.nullcontext()
 
 
 class Step(NamedTuple):
-    """One step. `terminal` ends the MDP; `truncated` ends the clock only."""
+    """One step. `terminal`: the MDP ended; `truncated`: only the episode did, as at a time limit."""
 
     next_obs: np.ndarray  # [O], float32
     reward: float
@@ -29,7 +29,7 @@ class Step(NamedTuple):
 
 
 class Failure(Exception):
-    """`reason` goes after the environment's name in a sentence; `traceback` is the environment's own, if any."""
+    """`reason` follows the environment's name in a sentence; `traceback` is the environment's own, if any."""
 
     def __init__(self, reason: str, traceback: str | None = None) -> None:
         super().__init__(reason)
@@ -39,19 +39,19 @@ class Failure(Exception):
 class Simulator:
     """A Gymnasium environment in this process.
 
-    Raises, in all of its functions but `close`:
-      Failure: the environment raised, or gave something of another form. KeyboardInterrupt passes through.
-    And where it is made:
-      Unfit: there is no such environment, or it is not one with vectors for observations and actions.
+    Raises, in all of its methods but `close`:
+      Failure: the environment raised, or returned something of the wrong form. KeyboardInterrupt passes through.
+    And on construction:
+      Unfit: there is no such environment, or its spaces are not supported.
     """
 
     def __init__(
         self, env_id: str, max_episode_steps: int, seed: int = 0, alone: bool = True, renders: bool = False
     ) -> None:
-        """Makes the environment, and refuses spaces that cannot be served.
+        """Makes the environment, and refuses spaces that are not supported.
 
         Args:
-          seed: of the global generators, for what it draws from them while it is made.
+          seed: seed of the global generators, for what it draws from them while it is made.
           alone: whether they are its own, because nothing of another seed runs in this process.
           renders: whether `render` will be called.
         """
@@ -94,7 +94,7 @@ class Simulator:
             return Step(self._observation(obs), _number("reward", reward), *flags)
 
     def render(self) -> np.ndarray:
-        """Returns a picture of what is now, uint8 [height, width, 3]; only where it was made with `renders`."""
+        """Returns an image of the current state, uint8 [height, width, 3]; only if made with `renders`."""
         with _blaming():
             picture = np.asarray(self._env.render())
             if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
@@ -103,11 +103,11 @@ class Simulator:
 
     @property
     def frames_per_second(self) -> float:
-        """Returns how many steps make a second of film, as far as the environment says."""
+        """Returns how many steps make a second of video: what the environment says, else 30."""
         return float(self._env.metadata.get("render_fps") or 30)
 
     def close(self) -> None:
-        """Frees what the environment holds. It is no longer used, so nothing that it raises matters."""
+        """Frees what the environment holds. It is no longer used, so whatever it raises does not matter."""
         with contextlib.suppress(Exception, SystemExit):
             self._env.close()
 
@@ -115,7 +115,7 @@ class Simulator:
         (self._apart or global_random).seed(seed)
 
     def _generators(self) -> AbstractContextManager[None]:
-        """Returns the context in which the environment runs, whose global generators are its own."""
+        """Returns the context in which the environment runs, with global generators of its own."""
         return NOTHING if self._apart is None else self._apart.running()
 
     def _check_spaces(self) -> None:
@@ -125,7 +125,7 @@ class Simulator:
                 raise Failure(f"changed a space in reset, from {before} to {space},")
 
     def _seed_spaces(self, seed: int) -> None:
-        """Seeds what an environment may sample from, which its own seed does not reach."""
+        """Seeds the spaces, from which an environment may sample and which its own seed does not reach."""
         layers = (self._env, self._env.unwrapped)
         names = ("action_space", "observation_space")
         found = {id(space): space for layer in layers for name in names if (space := getattr(layer, name, None))}
@@ -174,7 +174,7 @@ def _below_this_package(trace: TracebackType | None) -> TracebackType | None:
 
 
 def _unpacking_failure(error: ValueError) -> Failure | None:
-    """Returns what to say where Gymnasium or we found another number of values than step returns."""
+    """Returns the failure to report if Gymnasium or we unpacked the wrong number of values from step; else None."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

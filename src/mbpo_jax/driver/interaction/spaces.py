@@ -1,4 +1,4 @@
-"""Spaces of observations and actions: which are served, and how actions in [-1, 1] become the environment's own.
+"""Spaces of observations and actions: which are supported, and how actions in [-1, 1] become the environment's own.
 
 Numbers of a Discrete space are one-hot rows everywhere but in the environment itself and in what a user gives a policy.
 Imports no jax, so that an environment in a process of its own starts quickly.
@@ -28,7 +28,7 @@ class Spaces(NamedTuple):
     action_low: np.ndarray  # [A], of the action space's dtype
     action_high: np.ndarray
     max_episode_steps: int  # the one in force, the environment's own or the run's
-    action_shape: tuple[int, ...] | None = None  # of A numbers, as the environment takes them; None: not known
+    action_shape: tuple[int, ...] | None = None  # of A numbers, as the environment takes them; None: unknown
     obs_start: int | None = None  # smallest observation of a Discrete space of O numbers; None: it is a Box
     action_start: int | None = None  # the same of actions; their bounds are then those of one-hot rows, 0 and 1
 
@@ -46,7 +46,7 @@ class Spaces(NamedTuple):
         """Returns the one-hot row [O], float32, of an observation of a Discrete space.
 
         Raises:
-          ValueError: it is none; says what it must be.
+          ValueError: it is not one; says what it must be.
         """
         first = self.obs_start or 0
         last = first + self.obs_dim - 1
@@ -56,7 +56,7 @@ class Spaces(NamedTuple):
         return (np.arange(first, last + 1) == number).astype(np.float32)
 
     def in_words(self) -> tuple[str, str]:
-        """Returns what observations and actions are, each as a space."""
+        """Returns the spaces of observations and of actions, in words."""
         return _in_words(self.obs_dim, self.obs_start), _in_words(self.action_low.size, self.action_start)
 
 
@@ -78,7 +78,7 @@ def _in_words(size: int, start: int | None) -> str:
 
 
 def spaces_to_json(spaces: Spaces) -> dict[str, Any]:
-    """Returns spaces as `config.json` keeps them, and as they travel between processes.
+    """Returns spaces as `config.json` keeps them, and as they are sent between processes.
 
     The shape of actions is left out where it is [A], as it was in older versions.
     """
@@ -102,7 +102,7 @@ def spaces_from_json(value: Mapping[str, Any]) -> Spaces:
     """Returns the spaces that `spaces_to_json` wrote down.
 
     Raises:
-      ValueError, KeyError, TypeError: it is something else.
+      ValueError, KeyError, TypeError: `value` is something else.
     """
     dtype = np.dtype(str(value["action_dtype"]))
     low, high = (np.asarray(value[name], dtype) for name in ("action_low", "action_high"))
@@ -121,18 +121,18 @@ def spaces_from_json(value: Mapping[str, Any]) -> Spaces:
 
 
 def same(spaces: Spaces, others: Spaces) -> bool:
-    """Returns whether both have equal sizes, bounds and types; the time limit is the caller's."""
+    """Returns whether both have equal sizes, bounds and types; the time limit is left to the caller."""
     (ours, theirs) = (spaces_to_json(one) | {"max_episode_steps": None} for one in (spaces, others))
     return ours == theirs
 
 
 def rescale(action: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Returns an action in [-1, 1] in the environment's own bounds, inside of them and in their dtype.
+    """Returns an action in [-1, 1] rescaled to the environment's own bounds, never outside them, in their dtype.
 
     Whole numbers share [-1, 1] equally, so that a uniform action is a uniform whole number.
 
     Args:
-      action, low, high: of one shape.
+      action, low, high: all of the same shape.
     """
     unit = np.minimum(np.maximum(0.5 * (np.asarray(action, np.float64) + 1.0), 0.0), 1.0)
     if low.dtype.kind in WHOLE_KINDS:
@@ -140,14 +140,14 @@ def rescale(action: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray
         chosen = np.minimum(np.floor(unit * (last + 1)), last).astype(np.int64)
         return (low.astype(np.int64) + chosen).astype(low.dtype)
     scaled = (low + unit * (np.asarray(high, np.float64) - low)).astype(low.dtype)
-    return np.minimum(np.maximum(scaled, low), high)  # a rounding may lie outside
+    return np.minimum(np.maximum(scaled, low), high)  # rounding may lead outside
 
 
 def check(env_id: str, env: gymnasium.Env) -> tuple[Box, Box] | tuple[Discrete, Discrete]:
-    """Returns the spaces of observations and actions; which of the two kinds an algorithm takes is not asked here.
+    """Returns the spaces of observations and actions; which of the two kinds an algorithm takes is not checked here.
 
     Raises:
-      Unfit: they are none that can be served; names the environment and the space.
+      Unfit: they are not supported; names the environment and the space.
     """
     observations, actions = (_space(env_id, env, name) for name in ("observation_space", "action_space"))
     if isinstance(observations, Discrete) and isinstance(actions, Discrete):

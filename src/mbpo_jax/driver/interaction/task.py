@@ -1,6 +1,6 @@
 """The task of a run: its spaces and the rules that a learnt model cannot know, resolved here and nowhere else.
 
-`config.json` keeps the spaces, so that whoever opens a run directory later guesses nothing and opens no environment.
+`config.json` keeps the spaces, so that whoever opens a run directory later need not guess or open an environment.
 """
 
 import importlib
@@ -17,7 +17,7 @@ from mbpo_jax.driver.interaction.spaces import Spaces
 from mbpo_jax.types import Algorithm, Array, RewardFn, Spec, TerminationFn
 
 MOST_DISAGREEMENT = 0.001  # share of real rows on which a rule and its environment may differ by rounding
-MOST_LEARNT_DISAGREEMENT = 0.01  # and one that was learnt
+MOST_LEARNT_DISAGREEMENT = 0.01  # the same for a rule that was learnt
 
 
 class Task(NamedTuple):
@@ -28,10 +28,10 @@ class Task(NamedTuple):
 
 
 def resolve(env_id: str, spaces: Spaces, config: Any) -> Task:
-    """Returns the task that an algorithm's knobs make of an environment.
+    """Returns the task that results from an environment and an algorithm's knobs.
 
     Raises:
-      ValueError: what `--termination_fn` or `--reward_fn` names cannot be imported, or is no such function.
+      ValueError: what `--termination_fn` or `--reward_fn` names cannot be imported, or is not such a function.
     """
     spec = with_rules(spec_of(spaces)._replace(max_episode_steps=spaces.max_episode_steps), config, env_id)
     if spec.termination_fn is not None:
@@ -42,7 +42,7 @@ def resolve(env_id: str, spaces: Spaces, config: Any) -> Task:
 
 
 def with_rules(spec: Spec, config: Any, env_id: str) -> Spec:
-    """Returns the spec with the rules that an algorithm's knobs name, as far as it has such knobs.
+    """Returns the spec with the rules that an algorithm's knobs name, if it has such knobs.
 
     Raises:
       ValueError: one of them cannot be imported.
@@ -58,7 +58,7 @@ def build(run: RunConfig, config: Any, spec: Spec) -> Algorithm:
     """Builds the algorithm of a run.
 
     Raises:
-      ValueError: it needs what is not known of the environment; names that.
+      ValueError: it needs something that is not known about the environment; names it.
     """
     try:
         return REGISTRY[run.algorithm].build(config, spec)
@@ -125,7 +125,7 @@ def _learnt_badly(env_id: str, fraction: float) -> str:
 
 
 def named_function(name: str) -> Callable[..., Any]:
-    """Returns what `package.module:function` names. Raises whatever its module raises; TypeError: it is no function."""
+    """Returns what `package.module:function` names. Raises what its module raises; TypeError: it is not a function."""
     module, _, function = name.partition(":")
     found = getattr(importlib.import_module(module), function)
     if not callable(found):
@@ -147,7 +147,7 @@ def resolve_termination_fn(name: str | None, env_id: str) -> TerminationFn | Non
 
 
 def check_termination_fn(termination_fn: TerminationFn, name: str, spec: Spec) -> None:
-    """Tries a termination function on the shapes that it will get.
+    """Tries a termination function on the shapes that it will receive.
 
     Args:
       name: what `--termination_fn` was.
@@ -183,7 +183,7 @@ def _imported(knob: str, name: str, others: str) -> Callable[..., Any]:
 
 
 def saved_termination_fn(run: RunConfig, config: Any) -> TerminationFn | None:
-    """Returns the rule that the run ended imagined episodes by; one that raises ValueError if it would be imported."""
+    """Returns the rule by which the run ended imagined episodes; one that raises ValueError if it must be imported."""
     name = rule_name(config)
 
     def not_imported(obs: Array, action: Array, next_obs: Array) -> Array:
@@ -193,7 +193,7 @@ def saved_termination_fn(run: RunConfig, config: Any) -> TerminationFn | None:
 
 
 def saved_reward_fn(config: Any) -> RewardFn | None:
-    """Returns the rule that the run paid imagined steps by; one that raises ValueError if it would be imported."""
+    """Returns the rule by which the run rewarded imagined steps; one that raises ValueError if it must be imported."""
     name = getattr(config, "reward_fn", terminations.LEARNED)
 
     def not_imported(obs: Array, action: Array, next_obs: Array) -> Array:

@@ -1,7 +1,7 @@
-"""Many small arrays as few large ones, and back.
+"""Packs many small arrays into a few large ones, and unpacks them.
 
-Storage spends about a millisecond on every array, and keeps some memory of each for ever (tensorstore's specs leak a
-few hundred bytes): a state has hundreds of arrays, and a run saves thousands of times.
+Storage spends about a millisecond on every array, and never frees some memory of each (tensorstore's specs leak a few
+hundred bytes): a state has hundreds of arrays, and a run saves thousands of times.
 """
 
 import math
@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import empty_node, flatten_dict, unflatten_dict
 
-LARGE_BYTES = 2**20  # such arrays stay as they are
+LARGE_BYTES = 2**20  # arrays of at least this size are not bundled
 
 
 def bundle(tree: dict[str, Any]) -> tuple[dict[str, np.ndarray], list[list[Any]]]:
     """Returns a flat dict with one vector for all small arrays of a type, and every large array by itself.
 
     Args:
-      tree: nested dicts of arrays; dicts may be empty, arrays may not all be.
+      tree: nested dicts of arrays; dicts may be empty, and arrays too, but not all of them.
     Returns:
       The dict, and the layout, which is JSON: [path, type, shape] of every array, type None for an empty dict.
     """

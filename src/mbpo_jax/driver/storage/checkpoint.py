@@ -1,8 +1,8 @@
 """Checkpoints: everything that the next step reads, as plain host arrays through orbax and JSON, verified twice.
 
 A checkpoint is a folder `checkpoints/<step>`, or `<step>.<n>` where a step was saved again. It is written under another
-name, read back, compared with memory and given a manifest of checksums, and only then renamed: what has its final name
-was whole once. When restoring, whatever is not whole any more is passed over, with a warning.
+name, read back, compared with memory and given a manifest of checksums, and only then renamed: whatever has its final
+name was intact once. When restoring, whatever is no longer intact is passed over, with a warning.
 """
 
 import functools
@@ -36,11 +36,11 @@ class Saved(NamedTuple):
 
 
 def accept(record: dict[str, Any]) -> None:
-    """Accepts any record, as `fits` of `restore_latest`."""
+    """Accepts any record: the default `fits` of `restore_latest`."""
 
 
 class Checkpoints:
-    """The checkpoints of a run directory, which nobody else writes meanwhile (`lock.locked`)."""
+    """The checkpoints of a run directory, which no other process writes meanwhile (`lock.locked`)."""
 
     def __init__(
         self,
@@ -49,20 +49,20 @@ class Checkpoints:
         identity: dict[str, Any] | None = None,
         defaults: Mapping[str, Any] = types.MappingProxyType({}),
     ) -> None:
-        """Opens the folder, and clears away what a process that was killed left half written or half deleted.
+        """Opens the folder, and removes what a killed process left half written or half deleted.
 
         Args:
-          keep: newest checkpoints that are kept; the one of the best score is kept besides.
+          keep: number of newest checkpoints to keep; the one with the best score is kept as well.
           identity: JSON that says which run this is; checkpoints of another are passed over. None: any will do.
-          defaults: parts of an identity that checkpoints may lack, for they are older than these.
+          defaults: values for parts of the identity that older checkpoints may lack.
         Raises:
           StorageFailure: the folder cannot be used.
         """
         self._keep, self._identity, self._defaults = keep, identity, defaults
         self._directory = (run_dir / FOLDER).resolve()  # orbax wants absolute paths
-        # By name, of the checkpoints of this run that are not known to be damaged.
+        # By name, for the checkpoints of this run that are not known to be damaged.
         self._scores: dict[str, float | None] = {}
-        self.passed_over: list[str] = []  # why what was newer was not restored, one line each
+        self.passed_over: list[str] = []  # why newer checkpoints were not restored, one line each
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             for path in self._directory.iterdir():
@@ -72,10 +72,10 @@ class Checkpoints:
             raise StorageFailure(f"cannot use {self._directory}: {error}") from error
 
     def save(self, step: int, arrays: dict[str, Any], record: dict[str, Any], score: float | None = None) -> None:
-        """Writes a checkpoint, whole or not at all; returns once it is on disk and was read back.
+        """Writes a checkpoint, whole or not at all; returns once it is on disk and has been read back.
 
         Args:
-          score: what the best checkpoint has most of; None: this one is no candidate.
+          score: highest for the best checkpoint; None: this one is not a candidate.
         Raises:
           StorageFailure: names the directory; older checkpoints are intact.
         """
@@ -101,7 +101,7 @@ class Checkpoints:
         self._delete_old()
 
     def restore_latest(self, fits: Callable[[dict[str, Any]], None] = accept) -> Saved | None:
-        """Returns the newest sound checkpoint; None if there is none at all. `passed_over` says why not a newer one.
+        """Returns the newest sound checkpoint; None if there are none at all. `passed_over` says why not a newer one.
 
         Args:
           fits: raises ValueError or OSError if the rest of the run directory does not fit a record.
@@ -111,7 +111,7 @@ class Checkpoints:
         self.passed_over, found = [], None
         for name in _names(self._directory):
             try:
-                # Of what is not restored only the manifest is read: thousands of files may have been kept.
+                # For those that are not restored, only the manifest is read: thousands of files may have been kept.
                 content = _checked(self._directory, name, with_files=found is None)
                 self._check_identity(content["identity"])
                 if found is None:
@@ -138,7 +138,7 @@ class Checkpoints:
         return f"{step}.{max(used) + 1}" if used else str(step)
 
     def _delete_old(self) -> None:
-        """Deletes sound checkpoints that are neither new nor best, each renamed first, so that none is half there."""
+        """Deletes sound checkpoints that are neither new nor best; renames each first, so that none is half deleted."""
         newest_first = sorted(self._scores, key=_place, reverse=True)
         scored = [name for name in reversed(newest_first) if self._scores[name] is not None]
         best = max(scored, key=lambda name: self._scores[name] or 0.0, default=None)
@@ -213,7 +213,7 @@ def _place(name: str) -> tuple[int, int]:
 
 @functools.cache
 def _checkpointer() -> ocp.Checkpointer:
-    # Compressed, noise (which parameters and rows are) takes twice as long and is hardly smaller.
+    # Parameters and rows are noise: compressed, they take twice as long and are hardly smaller.
     return ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_compression=False))
 
 
@@ -232,7 +232,7 @@ def _silence() -> Iterator[None]:
 
 
 def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Writes arrays one by one: where several are written at once, one that fails leaves the others hanging."""
+    """Writes arrays one by one: if several are written at once, one that fails leaves the others hanging."""
     path.mkdir()
     with _silence():
         for name, array in arrays.items():
@@ -246,7 +246,7 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def _check_room(directory: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Raises OSError if the arrays cannot fit: a full disk is easier to explain before than in the middle."""
+    """Raises OSError if the arrays cannot fit: a full disk is easier to explain before writing than during it."""
     needed = sum(array.nbytes for array in arrays.values())
     free = shutil.disk_usage(directory).free
     if free < needed:
@@ -254,7 +254,7 @@ def _check_room(directory: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def _compare(read: dict[str, np.ndarray], written: dict[str, np.ndarray]) -> None:
-    """Raises if arrays are not equal to the last bit."""
+    """Raises ValueError if arrays are not equal bit for bit."""
     for name, array in written.items():
         back = read.get(name, np.zeros(0))
         if (back.dtype, back.shape) != (array.dtype, array.shape) or not np.array_equal(_bytes(back), _bytes(array)):

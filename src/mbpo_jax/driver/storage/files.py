@@ -1,4 +1,4 @@
-"""Reading files that may be anything, and writing files that are never half there."""
+"""Reads files that may be anything, and writes files that are never left half written."""
 
 import os
 import re
@@ -16,7 +16,7 @@ def local_path(text: str) -> Path:
     """Returns the path that a user gave, with `~` and `~user` as their home directories.
 
     Raises:
-      ValueError: it is a URL, or begins with a home directory that is not known; begins with "must be".
+      ValueError: it is a URL, or its home directory is not known; the message begins with "must be".
     """
     if SCHEME.match(text) or "\0" in text:
         raise ValueError(f"must be a path on this machine, got {text!r}")
@@ -27,10 +27,10 @@ def local_path(text: str) -> Path:
 
 
 def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
-    """Opens a file for reading and nothing else: a pipe, which would be waited for, or a device, which has no end.
+    """Opens a regular file for reading, and nothing else: a pipe would block, and a device has no end.
 
     Raises:
-      ValueError: it is something else than a file.
+      ValueError: it is not a regular file.
       OSError: it cannot be opened.
     """
     file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
@@ -44,7 +44,7 @@ def read_text(path: str | os.PathLike[str], most_bytes: int) -> str:
     """Reads the text of a file.
 
     Raises:
-      ValueError: it has more bytes than any file of its kind, or is no text.
+      ValueError: it has more bytes than any file of its kind, or is not text.
       OSError: it cannot be read.
     """
     with open_regular(path) as file:
@@ -54,12 +54,12 @@ def read_text(path: str | os.PathLike[str], most_bytes: int) -> str:
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Writes a file beside its place with `write`, and moves it there once it is on the disk.
+    """Writes a temporary file next to `path` with `write`, and renames it to `path` once it is on the disk.
 
     Raises:
-      OSError: it could not be written; what was there before is as it was.
+      OSError: it could not be written; what was there before is unchanged.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # its own, where two processes write one file
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # one per process, in case two write the same file
     try:
         with temporary.open("wb") as file:
             write(file)

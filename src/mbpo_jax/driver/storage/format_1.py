@@ -1,4 +1,4 @@
-"""Checkpoints of format 1 (version 0.1.0 up to commit 9276b23), as those of today."""
+"""Converts checkpoints of format 1 (version 0.1.0 up to commit 9276b23) to today's format."""
 
 from typing import Any
 
@@ -10,9 +10,9 @@ Arrays = dict[str, Any]  # nested
 def upgrade(arrays: Arrays) -> Arrays:
     """Returns the arrays of one seed in today's layout.
 
-    Optimisers had a counter of their own, the temperature a name, and the state of a model the loss of its last
-    minibatch; MBPO's had what a round of rollouts reported of its starts. Which rows began an episode was not saved:
-    none is marked.
+    In format 1, optimisers had a counter of their own, the temperature a name, and the state of a model the loss of its
+    last minibatch; MBPO's state had what a round of rollouts reported about its starts. Which rows began an episode was
+    not saved, so none is marked.
     """
     replay = arrays["replay"]
     state = {name: value for name, value in arrays["state"].items() if name != "starts"}

@@ -16,7 +16,7 @@ _HELD: set[int] = set()  # descriptors
 
 @contextmanager
 def locked(run_dir: Path) -> Iterator[str | None]:
-    """Holds the directory; the system lets go of it when the process ends, however it ends.
+    """Locks the directory; the system releases the lock when the process ends, however it ends.
 
     Yields:
       Why there is no lock, where the file system has none; None if all is well.
@@ -56,7 +56,7 @@ def _take(fd: int, run_dir: Path) -> str | None:
 
 
 def _let_go_in_child() -> None:
-    """Closes them in a forked child, as of an environment: one that outlives the run would keep the directory."""
+    """Closes them in a forked child, such as an environment's: one that outlives the run would keep the lock."""
     while _HELD:
         os.close(_HELD.pop())
 

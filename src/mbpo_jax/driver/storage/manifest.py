@@ -1,6 +1,6 @@
 """The manifest of a checkpoint: its counters, and size and SHA-256 of every file in it.
 
-Storage libraries restore a flipped bit without a word; so no file is read as data before its checksum was compared.
+Storage libraries silently restore a flipped bit, so no file is read as data before its checksum has been compared.
 """
 
 import hashlib
@@ -15,11 +15,11 @@ from mbpo_jax.driver.storage import files
 FILE_NAME = "manifest.json"
 FORMAT = 2  # of checkpoints
 READABLE = (1, 2)  # see `format_1`
-MOST_BYTES = 100 * 2**20  # of a manifest: more is no manifest
+MOST_BYTES = 100 * 2**20  # a larger file is not a manifest
 
 
 def write(directory: Path, content: dict[str, Any]) -> None:
-    """Writes the manifest of all files that are there now, and makes everything survive a power cut."""
+    """Writes the manifest of all files that are there now, and syncs everything so that it survives a power cut."""
     whole = content | {"format": FORMAT, "files": _checksums(directory)}
     text = json.dumps({"sha256": _digest(whole), "content": whole}, indent=1)
     (directory / FILE_NAME).write_text(text)
@@ -28,7 +28,7 @@ def write(directory: Path, content: dict[str, Any]) -> None:
 
 
 def read(directory: Path, with_files: bool = True) -> dict[str, Any]:
-    """Reads the content of a manifest, once its own checksum and those of the files were found to be right.
+    """Reads the content of a manifest, after checking its own checksum and those of the files.
 
     Args:
       with_files: whether the files are read and checked, every byte of them.
@@ -72,7 +72,7 @@ def _digest(content: dict[str, Any]) -> str:
 
 
 def _checksums(directory: Path) -> dict[str, list[Any]]:
-    """Returns [bytes, SHA-256] of every file below, the manifest aside.
+    """Returns [bytes, SHA-256] of every file below, except the manifest.
 
     Raises:
       ValueError: something is neither a plain file nor a folder, so it could lead elsewhere.

@@ -1,7 +1,7 @@
-"""The metrics of a run: one strict JSON object a line in `metrics.jsonl`, and TensorBoard on request.
+"""The metrics of a run: one strict JSON object per line in `metrics.jsonl`, and TensorBoard on request.
 
-A line that cannot be written whole is taken back; only a kill or a power cut can leave a part of one, at the end, which
-is read as no line. A resumed run cuts the file back to its length at the checkpoint, so no step is in it twice. The
+A line that cannot be written whole is removed again; only a kill or a power cut can leave a part of one, at the end,
+which readers ignore. A resumed run cuts the file back to its length at the checkpoint, so no step is in it twice. The
 module does not import jax: reports read run directories without it.
 """
 
@@ -33,8 +33,8 @@ class MetricsWriter:
         """Opens the file and cuts it to `offset` bytes.
 
         Args:
-          run_dir: directory of the run, made when missing.
-          offset: bytes to keep, as `offset` said when the checkpoint was saved; None or 0 starts empty.
+          run_dir: directory of the run, created if missing.
+          offset: bytes to keep: the value of `offset` when the checkpoint was saved; None or 0 starts empty.
           tensorboard: also write scalars to `<run_dir>/tensorboard/seed_<n>`.
         Raises:
           ValueError: the file is shorter than `offset`, or no line ends there, or tensorboardX is missing.
@@ -63,7 +63,7 @@ class MetricsWriter:
           values: name -> Python number, numpy or jax scalar, or 1-D array (becomes a list).
         Raises:
           ValueError: a value is none of these, or is named 'step' or 'seed', or the writer is closed.
-          OSError: the line could not be written; the file is as before the call.
+          OSError: the line could not be written; the file is as it was before the call.
         """
         if self._fd is None:
             raise ValueError(f"the metrics of {self._run_dir} are closed")
@@ -108,8 +108,8 @@ def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """Reads a metrics file.
 
     Returns:
-      One dict a line, in the order written, with 'step', 'seed' and the metrics; all floats are floats again. A last
-      line without its end is no line.
+      One dict per line, in the order written, with 'step', 'seed' and the metrics; all floats are floats again. A last
+      line without its newline is ignored.
     Raises:
       ValueError: names the file and the number of the first line that is damaged.
       FileNotFoundError: there is no such file.
@@ -149,10 +149,10 @@ def last_step(run_dir: str | os.PathLike[str]) -> int:
 
 
 class _Summaries:
-    """TensorBoard event files, one folder a seed.
+    """TensorBoard event files, one folder per seed.
 
-    tensorboardX's own `SummaryWriter` has a thread that writes. Where it cannot (a full disk), the thread ends and
-    the next call waits for it for ever, so events are written here, by the caller.
+    tensorboardX's own `SummaryWriter` writes in a thread. If writing fails (a full disk), the thread ends and the next
+    call waits for it forever, so here events are written by the caller.
     """
 
     def __init__(self, root: Path) -> None:
@@ -166,7 +166,7 @@ class _Summaries:
         self._writers: dict[int, Any] = {}
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Writes the numbers of a line, whole lists aside. Raises OSError where they cannot be written."""
+        """Writes the numbers of a line, except lists. Raises OSError if they cannot be written."""
         step, seed = record["step"], record["seed"]
         writer = self._writers.get(seed) or self._opened(seed, step)
         for name, value in record.items():
@@ -181,7 +181,7 @@ class _Summaries:
         self._writers = {}
 
     def _opened(self, seed: int, step: int) -> Any:
-        """Opens a file of events, which hides what an interrupted run wrote from this step on."""
+        """Opens an event file, which hides what an interrupted run wrote from this step on."""
         folder = self._root / f"seed_{seed}"
         folder.mkdir(parents=True, exist_ok=True)
         writer = self._writers[seed] = self._open(str(folder / "events"), f".{os.getpid()}")

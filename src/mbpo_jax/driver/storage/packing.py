@@ -1,7 +1,7 @@
-"""The state of one seed as nested dicts of host arrays, as checkpoints hold it, and back.
+"""Converts the state of one seed to nested dicts of host arrays, as checkpoints hold it, and back.
 
-Buffers are written by age, oldest first, and only the rows in force; so files stay small, load on any device,
-and fit a buffer of another capacity.
+Buffers are written by age, oldest first, and only their valid rows, so files stay small, load on any device, and fit a
+buffer of another capacity.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ from mbpo_jax.types import PyTree
 
 
 def pack(tree: PyTree) -> dict[str, Any]:
-    """Returns the arrays of one seed as nested dicts on the host, buffers cut to the rows in force."""
+    """Returns the arrays of one seed as nested dicts on the host, with buffers cut to their valid rows."""
     return jax.tree.map(np.asarray, without_none(flax.serialization.to_state_dict(_with_contents(tree))))
 
 
@@ -42,10 +42,10 @@ def unpack(template: PyTree, packed: dict[str, Any]) -> PyTree:
 
 
 def finite(tree: PyTree) -> dict[str, bool]:
-    """Returns whether each array of numbers is finite throughout, by its path in what `pack` makes of a tree."""
+    """Returns whether each array of floats is finite throughout, by its path in what `pack` makes of a tree."""
     flat = flax.traverse_util.flatten_dict(flax.serialization.to_state_dict(tree), sep="/")
     arrays = {name: np.asarray(leaf) for name, leaf in flat.items() if leaf is not None}
-    # Extremes, since nan spreads to both: no copy of the size of a buffer is made.
+    # By extremes, since nan spreads to both: this makes no copy of the size of a buffer.
     return {
         name: bool(np.isfinite(array.min()) and np.isfinite(array.max()))
         for name, array in arrays.items()
@@ -59,7 +59,7 @@ def without_buffers(tree: PyTree) -> PyTree:
 
 
 def without_none(tree: Any) -> Any:
-    """Leaves out what is None: it is no array."""
+    """Drops entries that are None, which are not arrays."""
     if not isinstance(tree, dict):
         return tree
     return {name: without_none(value) for name, value in tree.items() if value is not None}
@@ -74,7 +74,7 @@ def with_none(like: Any, packed: Any) -> Any:
 
 
 def _put(value: np.ndarray, like: Any) -> Any:
-    """Puts it where `like` lies, bound to the device only if `like` is: else every program would be compiled again."""
+    """Puts a value where `like` lies, committed only if `like` is: else every program would be recompiled."""
     return jax.device_put(value, like.sharding if getattr(like, "committed", False) else None)  # shapes have none
 
 
@@ -84,7 +84,7 @@ def _with_contents(tree: PyTree) -> PyTree:
 
 
 def _contents(buffer: Replay) -> dict[str, Any]:
-    """Returns the rows in force, oldest first; one row stands for none, which is part of the format."""
+    """Returns the valid rows, oldest first; if there are none, one row stands in, which is part of the format."""
     size, head, num_slots = int(buffer.size), int(buffer.head), replay_lib.capacity(buffer)
     slots = np.arange(head - max(size, 1), head) % num_slots
     rows, first = jax.tree.map(lambda leaf: np.asarray(leaf)[slots], (buffer.rows, buffer.first))

@@ -1,6 +1,6 @@
 """The JSON files of a run directory: `config.json`, written at the start, and `summary.json`, at the end.
 
-Files are written beside their place and renamed, so that none is ever half there.
+Files are written under temporary names and renamed, so that none is ever left half written.
 """
 
 import importlib.metadata
@@ -18,7 +18,7 @@ from mbpo_jax.driver.config import RESUMABLE_CHANGES, RunConfig, StorageFailure
 from mbpo_jax.driver.storage import files
 
 CONFIG, SUMMARY = files.CONFIG, files.SUMMARY
-MOST_CONFIG_BYTES = 2**20  # more is no config
+MOST_CONFIG_BYTES = 2**20  # a larger file is not a config
 UNREMARKABLE = frozenset({"run_dir", "quiet"})  # changes of these need no notice
 SETTINGS = ("jax_default_prng_impl", "jax_threefry_partitionable", "jax_default_matmul_precision")
 """Settings of jax that a run's numbers depend on; kept with the versions."""
@@ -30,7 +30,7 @@ class SavedConfig(NamedTuple):
     run: RunConfig
     algorithm: Any
     versions: dict[str, str] | None = None  # of the software; None: not known
-    task: dict[str, Any] | None = None  # as `interaction.task` made it; None: not known, the run is of an older version
+    task: dict[str, Any] | None = None  # as `interaction.task` made it; None: not known, from an older version
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -75,12 +75,12 @@ def read_config(run_dir: Path) -> SavedConfig:
 
 
 def check_same(saved: SavedConfig, run: RunConfig, algorithm: Any) -> list[str]:
-    """Refuses to resume with knobs that would change what the run has been.
+    """Refuses to resume with knobs that would make it a different run.
 
     Returns:
-      What else differs, a notice each.
+      A notice for each of the other differences.
     Raises:
-      ValueError: lists each difference, old and new.
+      ValueError: lists each difference, with old and new value.
     """
     old, new = _knobs(saved.run, saved.algorithm), _knobs(run, algorithm)
     differ = options.differences(old, new)
@@ -107,10 +107,10 @@ def identity(run: RunConfig, algorithm: Any) -> dict[str, Any]:
 
 
 def default_identity(run: RunConfig, algorithm: Any) -> dict[str, Any]:
-    """Returns what an older version, which did not know some of the knobs of `identity`, had in their place.
+    """Returns values for the knobs of `identity` that an older version did not have.
 
-    These are their defaults, or what `option(before=...)` says, in the sections that `algorithm` has; and where it does
-    not say which section was chosen, the one that the algorithm has by default.
+    These are their defaults, or what `option(before=...)` says, in the sections that `algorithm` has; and where a
+    section was not yet a choice, the one that the algorithm has by default.
     """
     default = REGISTRY[run.algorithm].default_config()
     same_sections = options.replace(default, options.choices(algorithm))
@@ -129,14 +129,14 @@ def _lasting(knobs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _from_json(default: Any, value: dict[str, Any]) -> Any:
-    """Returns the config that was written; what an older version did not know is as in `default`, or `before`."""
+    """Returns the config that was written; knobs that an older version lacked are as in `default`, or `before`."""
     known = {path: tuple(item) if isinstance(item, list) else item for path, item in options.flat(value).items()}
     with_sections = options.replace(default, {name: known[name] for name in options.choices(default) if name in known})
     return options.replace(with_sections, options.values_before(with_sections) | known)
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions of what computes, and the settings of jax that numbers depend on."""
+    """Returns the versions of the software that computes, and the settings of jax that numbers depend on."""
     packages = (
         "mbpo-jax",
         "jax",

@@ -1,4 +1,4 @@
-"""The run directory of a run that trains: held by this process, compared with what is asked for, and resumed."""
+"""The run directory of a run that trains: locked by this process, compared with the requested run, and resumed."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,16 +12,16 @@ FOLLOW_FROM_THE_HASH = {"dataset_rows", "dataset_return_mean"}
 
 
 class RunFiles:
-    """What a run finds in its directory. `notes` and `warnings` are for the user, who may have asked for quiet."""
+    """What a run finds in its directory. `notes` and `warnings` are for the user; a quiet run prints warnings only."""
 
     def __init__(self, run: RunConfig, config: Any, task: dict[str, Any], stack: ExitStack) -> None:
-        """Makes the directory if there is none, and holds it until `stack` ends.
+        """Creates the directory if there is none, and locks it until `stack` closes.
 
         Args:
           task: the environment's spaces, as `config.json` keeps them.
         Raises:
-          ValueError: another run is there; lists each difference, old and new.
-          StorageFailure: another process is there, or the directory cannot be used.
+          ValueError: the directory holds another run; lists each difference, with old and new value.
+          StorageFailure: another process uses the directory, or it cannot be used.
         """
         self.notes: list[str] = []
         self.warnings: list[str] = []
@@ -41,10 +41,10 @@ class RunFiles:
         self.checkpoints = checkpoint.Checkpoints(self.run_dir, run.checkpoints_kept, identity, defaults)
 
     def newest(self) -> checkpoint.Saved | None:
-        """Returns the newest sound checkpoint that fits the rest of the directory; None where a run begins.
+        """Returns the newest sound checkpoint that fits the rest of the directory; None for a new run.
 
         Raises:
-          StorageFailure: there are checkpoints, but none that can be used; or metrics.jsonl says that there were.
+          StorageFailure: there are checkpoints, but none can be used; or metrics.jsonl shows that there were some.
         """
         saved = self.checkpoints.restore_latest(self._fits)
         self.warnings += self.checkpoints.passed_over
@@ -55,16 +55,16 @@ class RunFiles:
         return saved
 
     def _compare(self, run: RunConfig, config: Any, task: dict[str, Any]) -> None:
-        """Reads what config.json says of the run that is there, and refuses another one."""
+        """Reads what config.json says about the run that is there, and refuses a different one."""
         if not (self.run_dir / run_directory.CONFIG).exists():
             return
         try:
             saved = run_directory.read_config(self.run_dir)
-        except StorageFailure as problem:  # checkpoints know, too, which run they belong to
+        except StorageFailure as problem:  # checkpoints also know which run they belong to
             self._config_problem = problem
             return
         self.notes += run_directory.check_same(saved, run, config)
-        kept = saved.task or {}  # older versions knew less of it, or nothing
+        kept = saved.task or {}  # older versions kept less of it, or nothing
         compared = (kept.keys() & task.keys()) - FOLLOW_FROM_THE_HASH
         before, now = ({name: one[name] for name in compared} for one in (kept, task))
         changed = options.differences(before, now)
@@ -79,7 +79,7 @@ class RunFiles:
         metrics.check_prefix(self.run_dir, record["metrics_offset"], record["metrics_crc32"])
 
     def _check_begins_here(self) -> None:
-        """Refuses to begin where a run has been that lost its checkpoints: it would be overwritten."""
+        """Refuses to begin where an earlier run has lost its checkpoints: it would be overwritten."""
         if self._config_problem is not None:
             raise self._config_problem
         last_step = metrics.last_step(self.run_dir)
@@ -91,7 +91,7 @@ class RunFiles:
 
 
 def _check_letters(run_dir: Path) -> None:
-    """Refuses a path that C++ cannot be given, before anything is trained that could not be saved there."""
+    """Refuses a path that cannot be passed to C++, before anything is trained that could not be saved there."""
     try:
         str(run_dir.absolute()).encode()
     except UnicodeEncodeError as error:
