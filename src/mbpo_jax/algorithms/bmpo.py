@@ -237,7 +237,7 @@ def backward_dynamics(parts: Parts, state: BmpoState) -> Dynamics:
 
 
 def imagined_rows_limit(config: BmpoConfig, length: Array | int) -> Array | int:
-    """Returns the number of rows in `retain_epochs` epochs of rollouts of `length` steps, both directions together."""
+    """Returns the rows in `retain_epochs` epochs, one round at least, of rollouts of `length` steps both ways."""
     rows_per_step = config.rollout_batch * config.epoch_steps * config.retain_epochs // config.fit_every_steps
     return length * max(rows_per_step, config.rollout_batch)
 

@@ -94,7 +94,7 @@ def num_real_rows(config: MbpoConfig) -> int:
 
 
 def imagined_rows_limit(config: MbpoConfig, length: Array | int) -> Array | int:
-    """Returns the number of rows in `retain_epochs` epochs of rollouts of this length: the most to keep for now."""
+    """Returns the number of rows in `retain_epochs` epochs of rollouts of this length, one round at least."""
     rows_per_step = config.rollout_batch * config.epoch_steps * config.retain_epochs // config.fit_every_steps
     return length * max(rows_per_step, config.rollout_batch)
 

@@ -99,7 +99,7 @@ def bounds(low: np.ndarray, high: np.ndarray, action_dim: int) -> None:
 
 
 def to_unit(action: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Returns actions [N, A] scaled from their bounds to [-1, 1]; bit for bit unchanged if the bounds are -1 and 1.
+    """Returns actions [N, A] scaled from their bounds to [-1, 1]; real ones within -1 and 1 are unchanged, bit for bit.
 
     Whole numbers share [-1, 1] equally, and each becomes the middle of its share.
     """

@@ -29,7 +29,8 @@ def has_successor(data_set: DataSet) -> np.ndarray:
     """Returns whether `next_obs` was recorded [N], bool; a model of the dynamics may learn from these rows only.
 
     The last row before a terminal has none in files that store no next observations. It is kept, with `next_obs` equal
-    to `obs`, since a value needs only its reward and the fact that it is terminal.
+    to `obs`, since a value needs only its reward and the fact that it is terminal. A recorded end that leaves the
+    observation as it was cannot be told from these.
     """
     same = (data_set.next_obs == data_set.obs).all(axis=1)
     return ~(same & (data_set.terminal > 0))

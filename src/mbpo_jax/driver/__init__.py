@@ -1,4 +1,4 @@
-"""The only part with clocks, files, signals and environments.
+"""Trains: steps environments, runs the phases that are due, and saves what they change.
 
 * A run: `loop` (training), `setup` (what it works with), `save_restore` (its checkpoints), `phase_runner` (learning),
   `seeds` (several in one process), `evaluation`, `config`, `stop`, `compile_cache`, `jax_settings`.

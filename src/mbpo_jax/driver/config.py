@@ -221,7 +221,7 @@ def resolve_algorithm_config(run: RunConfig, config: Any = None) -> Any:
 
 
 def check_source(run: RunConfig, config: Any) -> None:
-    """Checks that a run names what its algorithm learns from: an environment or a data set.
+    """Checks that a run names what its algorithm learns from, an environment or a data set, and its number of steps.
 
     Args:
       config: the algorithm's knobs.

@@ -64,7 +64,7 @@ def prepared() -> Iterator[None]:
 
 @contextlib.contextmanager
 def neutral() -> Iterator[None]:
-    """Allows what jax can be set to forbid: mixing ranks and dtypes, and moving arrays between devices."""
+    """Allows what jax can be set to forbid: mixing ranks and dtypes, moving arrays between devices, reusing keys."""
     with (
         jax.numpy_rank_promotion("allow"),
         jax.numpy_dtype_promotion("standard"),
@@ -78,7 +78,8 @@ def start_devices() -> None:
     """Starts jax's devices.
 
     Raises:
-      ValueError: the chosen platform is not available; names the variable, and the platforms that are.
+      ValueError: jax finds no device, or the chosen platform is not available; names the variable, and the platforms
+        that are.
     """
     try:
         jax.devices()

@@ -69,7 +69,7 @@ def predict(state: PyTree, replay: PyTree, num_saved: int, program: int) -> Pred
 
 
 def check_room(init: Callable[[Key], PyTree], num_seeds: int) -> None:
-    """Refuses, before anything is allocated, arrays that do not fit into the memory that this process may use.
+    """Refuses, on the CPU, before anything is allocated, arrays that do not fit into the memory this process may use.
 
     Args:
       init: makes the arrays of one seed; only traced.

@@ -1,4 +1,4 @@
-"""Stops on request: the first SIGINT, SIGTERM or SIGHUP asks, a second SIGINT or SIGTERM ends the process at once.
+"""Stops on request: the first SIGINT, SIGTERM or SIGHUP asks, a second SIGINT or a second SIGTERM ends the process.
 
 A closing terminal may send several SIGHUPs; under nohup they are ignored.
 

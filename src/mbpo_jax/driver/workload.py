@@ -14,7 +14,7 @@ from mbpo_jax.types import Algorithm
 
 EXPLORE, ACT, EVALUATE, CHECKPOINT, UPDATE = "explore", "act", "evaluate", "checkpoint", "update_agent"
 MINOR = (EVALUATE, CHECKPOINT)  # kinds that take little of a run's time
-FEW_UPDATES = 1000  # fewer teach no agent anything: README's pendulum needs 20,000
+FEW_UPDATES = 1000  # fewer teach no agent anything: experiments/inverted_pendulum.flags has 40,000
 
 
 def num_left(run: RunConfig, algorithm: Algorithm) -> dict[str, Callable[[int], int]]:

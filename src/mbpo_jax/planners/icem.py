@@ -55,7 +55,7 @@ def num_drawn(config: IcemConfig, iteration: int) -> int:
 def build(config: IcemConfig, horizon: int, action_dim: int) -> Planner:
     """Builds a planner whose plan is the mean [H, A] and the elites [K, H, A] with which its next search starts.
 
-    In the first search of an episode, sequences of zeros take the elites' place.
+    In the first search of an episode, sequences of zeros, the last action drawn, take the elites' place.
     """
     shape = (horizon, action_dim)
     return Planner(

@@ -74,7 +74,10 @@ def repeat(env: Environment, episode: Episode, number: int) -> Episode:
 
 
 def differences(here: list[Episode], repeated: list[Episode]) -> dict[str, Any]:
-    """Returns the largest differences in states and rewards under the same actions, over the steps that both took."""
+    """Returns the largest differences in states and rewards under the same actions, over the steps that both took.
+
+    Rewards leave out the last of these.
+    """
     state = reward = 0.0
     last = []
     for one, two in zip(here, repeated, strict=True):

@@ -42,7 +42,7 @@ class SimulatorProcess:
     """The interface of `Simulator`, and its numbers bit for bit, from another process.
 
     Raises, besides what `Simulator` does:
-      Failure: no reply within `timeout_s` (making it may take START_SECONDS), or the process ended.
+      Failure: no reply within `timeout_s` (making it may take START_SECONDS at least), or the process ended.
     """
 
     def __init__(self, env_id: str, max_episode_steps: int, timeout_s: int, seed: int = 0) -> None:

@@ -40,7 +40,8 @@ def evaluate(
       num_episodes: 1 or more.
       should_stop: called before every step.
     Returns:
-      None when stopped: the evaluation must then be repeated, and the environment's counters are as before it.
+      The returns and lengths of the episodes; None when stopped: the evaluation must then be repeated, and the
+      environment's counters are as before it.
     Raises:
       EnvironmentFailure: it failed more often than its limits allow, or in every episode.
     """

@@ -134,7 +134,7 @@ def named_function(name: str) -> Callable[..., Any]:
 
 
 def resolve_termination_fn(name: str | None, env_id: str) -> TerminationFn | None:
-    """Returns the termination function of that name; None without a name, or where 'auto' knows none.
+    """Returns the termination function of that name; None without one, if 'auto' knows none, or if it is to be learnt.
 
     Raises:
       ValueError: it cannot be imported.
