@@ -22,7 +22,8 @@ from mbpo_jax.driver.phase_runner import PhaseRunner
 from mbpo_jax.driver.seeds import SeedAxis, use_cores
 from mbpo_jax.launch import flags
 from mbpo_jax.types import Phase, Programs, Spec
-from phases import EXPERIMENTS, Work, agent_layers, full_buffer, machine, measure, products
+from phases import EXPERIMENTS, agent_layers, full_buffer
+from timing import Work, machine, measure, products
 
 FIT_STEPS = 200  # gradient steps of the fit that is timed, moments and held-out passes included
 

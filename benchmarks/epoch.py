@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import phases
+import timing
 from mbpo_jax.driver.storage import metrics
 from mbpo_jax.launch import flags
 from mbpo_jax.launch.processes import train
@@ -48,8 +49,8 @@ def main() -> None:
         run, config = flags.parse([*start, *(f"--{name}={value}" for name, value in argv.items())])
         summary = train(run, config).summary
         lines = [line for line in metrics.read(Path(directory) / "metrics.jsonl") if line["seed"] == run.seeds[0]]
-    product = phases.large_product()
-    gflops = statistics.median(2 * phases.PRODUCT_SIZE**3 / phases.elapsed(product) for _ in range(10)) / 1e9
+    product = timing.large_product()
+    gflops = statistics.median(2 * timing.PRODUCT_SIZE**3 / timing.elapsed(product) for _ in range(10)) / 1e9
     at = {line["step"]: line for line in lines if "seconds/env_step" in line}
     windows = [
         window(at[first - 1 + i * WINDOW], at[first - 1 + (i + 1) * WINDOW], lines) for i in range(1, given.windows + 1)
@@ -67,7 +68,7 @@ def main() -> None:
         "predicted_memory_mb": round(summary["predicted_memory_bytes"] / 1e6),
         "compilations": summary["compilations"],
     }
-    print(json.dumps(total | phases.machine()))
+    print(json.dumps(total | timing.machine()))
 
 
 def window(before: dict[str, Any], after: dict[str, Any], lines: list[dict[str, Any]]) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from mbpo_jax.driver.phase_runner import PhaseRunner
 from mbpo_jax.driver.seeds import SeedAxis
 from mbpo_jax.launch import flags
 from mbpo_jax.types import Spec
-from phases import EXPERIMENTS, Case, Work, full_buffer, machine, measure, update
+from phases import EXPERIMENTS, Case, full_buffer, update
+from timing import Work, machine, measure
 
 
 def main() -> None:

@@ -11,7 +11,6 @@ phase has a process of its own, so that its memory is its own.
 import argparse
 import itertools
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,25 +25,24 @@ import numpy as np
 
 from mbpo_jax import backends, replay, terminations
 from mbpo_jax.algorithms import mbpo, pets
-from mbpo_jax.driver import memory
 from mbpo_jax.driver.compile_counter import CompileCounter
 from mbpo_jax.driver.config import AUTO, RunConfig
 from mbpo_jax.driver.interaction import task
 from mbpo_jax.driver.interaction.environment import Environment
 from mbpo_jax.driver.phase_runner import PhaseRunner
-from mbpo_jax.driver.seeds import SeedAxis, num_cores, use_cores
+from mbpo_jax.driver.seeds import SeedAxis, use_cores
 from mbpo_jax.driver.storage import packing
 from mbpo_jax.driver.storage.checkpoint import Checkpoints
 from mbpo_jax.launch import flags
 from mbpo_jax.launch.processes import train
 from mbpo_jax.replay import Replay
 from mbpo_jax.types import Algorithm, PyTree, Spec, Transition
+from timing import Work, adam_bytes, machine, measure, parameters, products
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 PHASES = ("model_fit", "model_rollout", "sac_update", "env_step", "checkpoint")
 PLAN = "plan"  # of experiments with --algorithm=pets, which have no other phase here
 FIT_STEPS = 400  # gradient steps of the fit that is timed, moments and held-out passes included
-PRODUCT_SIZE = 3000  # of the square float32 product that stands for what the machine can do
 
 
 class Case(NamedTuple):
@@ -57,17 +55,6 @@ class Case(NamedTuple):
     rollout_length: int = 0
     num_members: int = 0
     compiler_options: str = AUTO
-
-
-class Work(NamedTuple):
-    """A phase made ready: what one call does, and how much of it."""
-
-    call: Callable[[], Any]  # runs once, to the end
-    units: float  # units of `unit` that a call does, of all seeds
-    unit: str
-    flops: float | None = None  # floating-point operations in matrix products per unit
-    parameter_bytes: float | None = None  # per unit: parameters and Adam's moments, read and written once
-    own_clock: bool = False  # the call returns the seconds that count
 
 
 def main() -> None:
@@ -101,60 +88,6 @@ def main() -> None:
     (result,) = measure([work], given.seconds)
     shown = {name: value for name, value in case._asdict().items() if value != Case._field_defaults[name]}
     print(json.dumps({"phase": phases[0], "experiment": case.experiment} | shown | result | started | machine()))
-
-
-def machine() -> dict[str, Any]:
-    """What the numbers depend on."""
-    return {
-        "peak_memory_mb": round(memory.peak() / 1e6),
-        "backend": jax.default_backend(),
-        "devices": len(jax.local_devices()),
-        "cores": num_cores(),
-        "jax": jax.__version__,
-    }
-
-
-def measure(works: list[Work], seconds: float, calls: int = 5) -> list[dict[str, Any]]:
-    """Rates of each work and of the large product, all measured in turn, so many times at least."""
-    product = large_product()
-    times: list[list[float]] = [[] for _ in works]
-    product_times = []
-    while min(map(sum, times)) < seconds or len(times[0]) < calls:
-        for work, mine in zip(works, times, strict=True):
-            mine.append(work.call() if work.own_clock else elapsed(work.call))
-        product_times.append(elapsed(product))
-    limit = statistics.median(2 * PRODUCT_SIZE**3 / t for t in product_times)
-    return [summary(work, mine, limit) for work, mine in zip(works, times, strict=True)]
-
-
-def summary(work: Work, times: list[float], limit: float) -> dict[str, Any]:
-    rates = [work.units / t for t in times]
-    rate = statistics.median(rates)
-    return {
-        "rate": round(rate, 1),
-        "unit": work.unit,
-        "limit_fraction": None if work.flops is None else round(rate * work.flops / limit, 3),
-        "rate_min": round(min(rates), 1),
-        "rate_max": round(max(rates), 1),
-        "calls": len(times),
-        "units_per_call": round(work.units, 1),
-        "flops_per_unit": work.flops,
-        "parameter_bytes_per_unit": work.parameter_bytes,
-        "large_product_gflops": round(limit / 1e9, 1),
-    }
-
-
-def elapsed(call: Callable[[], Any]) -> float:
-    began = time.perf_counter()
-    jax.block_until_ready(call())
-    return time.perf_counter() - began
-
-
-def large_product() -> Callable[[], Any]:
-    product = jax.jit(lambda x: jnp.matmul(x, x, precision=jax.lax.Precision.HIGHEST))
-    x = jnp.ones((PRODUCT_SIZE, PRODUCT_SIZE), jnp.float32)
-    jax.block_until_ready(product(x))
-    return lambda: product(x)
 
 
 def prepare(phase: str, case: Case) -> Work:
@@ -350,20 +283,6 @@ def plan(case: Case) -> Work:
     units, hidden = config.model.model_hidden_units, len(config.model.model_weight_decays) - 1
     layers = [(inputs, units), *[(units, units)] * (hidden - 1), *[(units, 1 + spec.obs_dim)] * 2]
     return Work(lambda: act(roots, actor, carry, obs)[0], case.seeds * rows, "model_rows/s", products(layers))
-
-
-def products(layers: list[tuple[int, int]]) -> float:
-    """Operations per row of one product with each of these (inputs, outputs) layers."""
-    return sum(2.0 * inputs * outputs for inputs, outputs in layers)
-
-
-def parameters(layers: list[tuple[int, int]]) -> float:
-    return sum((inputs + 1.0) * outputs for inputs, outputs in layers)
-
-
-def adam_bytes(layers: list[tuple[int, int]]) -> float:
-    """Traffic of one step of Adam: parameters, gradient and two moments read, all but the gradient written."""
-    return 7 * 4 * parameters(layers)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import sys
 import jax
 
 import phases
+import timing
 from mbpo_jax.driver.seeds import use_cores
 
 AXES = {  # axis: the phases it may touch, its points
@@ -46,7 +47,7 @@ def main() -> None:
     works = [phases.prepare(phase, case(axis, point)) for point in points]
     for work in works:
         jax.block_until_ready(work.call())
-    results = phases.measure(works, given.seconds, calls=3)
+    results = timing.measure(works, given.seconds, calls=3)
     for point, result in zip(points, results, strict=True):
         relative = round(results[0]["rate"] / result["rate"], 3)
         names = ("rate", "unit", "limit_fraction", "rate_min", "rate_max", "calls")

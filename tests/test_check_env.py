@@ -1,17 +1,61 @@
 """Faults are planted in a small world, one each; each is found, and nothing is found where there is none."""
 
-import threading
-
 import gymnasium
 import jax.numpy as jnp
-import numpy as np
 import pytest
-from gymnasium.spaces import Box, Discrete
-from gymnasium.wrappers import NormalizeObservation, NormalizeReward
 
+from faulty_episodes import (
+    ChangesAction,
+    ClockInInfo,
+    ClockTerminates,
+    ClockTerminatesToo,
+    DeafToActions,
+    EndsAtOnce,
+    Fails,
+    FailsWhenMade,
+    GlobalDraws,
+    GlobalSeeds,
+    HugeReward,
+    IgnoresSeed,
+    NanReward,
+    NoReward,
+    NoSeed,
+    NumberFlag,
+    OldReset,
+    OldStep,
+    OneInstance,
+    OneThread,
+    OtherShape,
+    OwnClock,
+    RefusesBounds,
+    Remembers,
+    SharedArray,
+    Swapped,
+    TextReward,
+    TinyReward,
+)
+from faulty_spaces import (
+    Blind,
+    ConstantDim,
+    DiscreteActions,
+    HugeObs,
+    Images,
+    LargeObs,
+    LostInFloat32,
+    NanObs,
+    Nothing,
+    OneAction,
+    OtherDtype,
+    Outside,
+    OwnStatistics,
+    Unbounded,
+    with_normalised_observations,
+    with_normalised_rewards,
+)
 from mbpo_jax import check_env
 from mbpo_jax.environment_check.examination import examine
 from mbpo_jax.environment_check.finding import numbers
+from sound_walk import NoisyReward, Walk, Wide
 
 LIMIT = 50
 
@@ -27,339 +71,6 @@ def always(obs, action, next_obs):
 def reads_the_action(obs, action, next_obs):
     """As `outside`, if actions are in [-1, 1]."""
     return outside(obs, action, next_obs) & (jnp.abs(action[..., 0]) <= 1.0)
-
-
-class Walk(gymnasium.Env):
-    """A random walk that ends beyond 1. Observes position and last action. Nothing is wrong with it."""
-
-    low, high = -1.0, 1.0
-
-    def __init__(self):
-        self.observation_space = Box(-10.0, 10.0, (2,))
-        self.action_space = Box(self.low, self.high, (1,))
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.time, self.position, self.action = 0, self.draw(), 0.0
-        return self.observe(), {}
-
-    def step(self, action):
-        self.time, self.action = self.time + 1, float(action[0])
-        self.position += 0.3 * self.action / abs(self.high if np.isfinite(self.high) else 1.0)
-        return self.observe(), -(self.position**2), bool(abs(self.position) > 1.0), False, {}
-
-    def draw(self):
-        return float(self.np_random.uniform(-0.5, 0.5))
-
-    def observe(self):
-        return np.float32([self.position, self.action])
-
-
-class Wide(Walk):
-    low, high = -3.0, 3.0
-
-
-class HugeObs(Walk):
-    def observe(self):
-        return np.float64([self.position * 1e39, self.action])
-
-
-class LargeObs(Walk):
-    def __init__(self):
-        super().__init__()
-        self.observation_space = Box(-np.inf, np.inf, (2,))
-
-    def observe(self):
-        return np.float32([self.position * 1e5, self.action])
-
-
-class LostInFloat32(LargeObs):
-    def observe(self):
-        return np.float64([1e3 + 1e-5 * self.position, self.action])
-
-
-class OtherDtype(Walk):
-    def observe(self):
-        return np.float64([self.position, self.action])
-
-
-class Outside(Walk):
-    def observe(self):
-        return np.float32([20.0 * self.position, self.action])
-
-
-class NanObs(Walk):
-    def observe(self):
-        return np.float32([self.position, np.nan if self.time == 7 else self.action])
-
-
-class NanReward(Walk):
-    def step(self, action):
-        obs, reward, *rest = super().step(action)
-        return obs, np.inf if self.time == 7 else reward, *rest
-
-
-class ConstantDim(Walk):
-    def __init__(self):
-        super().__init__()
-        self.observation_space = Box(-10.0, 10.0, (5,))
-
-    def observe(self):
-        return np.float32([self.position, 0.0, 7.0, self.action, self.position])
-
-
-class Blind(Walk):
-    def observe(self):
-        return np.float32([1.0, 2.0])
-
-
-class Unbounded(Walk):
-    low, high = -np.inf, np.inf
-
-
-class OneAction(Walk):
-    def __init__(self):
-        super().__init__()
-        self.action_space = Box(np.float32([-1.0, 2.0]), np.float32([1.0, 2.0]))
-
-
-class DiscreteActions(Walk):
-    def __init__(self):
-        super().__init__()
-        self.action_space = Discrete(3)
-
-
-class Images(Walk):
-    def __init__(self):
-        super().__init__()
-        self.observation_space = Box(0, 255, (16, 16, 3), np.uint8)
-
-    def observe(self):
-        return np.full((16, 16, 3), 100 + int(20 * self.position), np.uint8)
-
-
-class Nothing(Walk):
-    def __init__(self):
-        super().__init__()
-        self.observation_space = Box(-1.0, 1.0, (0,))
-
-
-class ClockTerminates(Walk):
-    def step(self, action):
-        obs, reward, *_ = super().step(0.1 * action)
-        return obs, reward, self.time == 20, False, {}
-
-
-class ClockTerminatesToo(Walk):
-    def step(self, action):
-        obs, reward, terminated, *_ = super().step(action)
-        return obs, reward, terminated or self.time == 20, False, {}
-
-
-class ClockInInfo(Walk):
-    def step(self, action):
-        obs, reward, terminated, *_ = super().step(action)
-        return obs, reward, terminated or self.time == 40, False, {"TimeLimit.truncated": self.time == 40}
-
-
-class Swapped(Walk):
-    def step(self, action):
-        obs, reward, terminated, truncated, info = super().step(action)
-        return obs, reward, truncated, terminated, info
-
-
-class EndsAtOnce(Walk):
-    def step(self, action):
-        obs, reward, *_ = super().step(action)
-        return obs, reward, True, False, {}
-
-
-class OwnClock(Walk):
-    """Time goes on between episodes: the same seed begins elsewhere."""
-
-    made = 0
-
-    def __init__(self):
-        super().__init__()
-        OwnClock.made += 1
-        self.offset = 0.01 * OwnClock.made
-
-    def draw(self):
-        return self.offset + super().draw()
-
-
-class IgnoresSeed(Walk):
-    def __init__(self):
-        super().__init__()
-        self.own = np.random.default_rng(3)
-
-    def draw(self):
-        return float(self.own.uniform(-0.5, 0.5))
-
-
-class Remembers(Walk):
-    episodes = 0
-
-    def draw(self):
-        self.episodes += 1
-        return super().draw() + 0.001 * self.episodes
-
-
-class GlobalDraws(Walk):
-    def draw(self):
-        return float(np.random.uniform(-0.5, 0.5))  # noqa: NPY002
-
-
-class GlobalSeeds(Walk):
-    def draw(self):
-        np.random.seed(int(self.np_random.integers(1000)))  # noqa: NPY002
-        return float(np.random.uniform(-0.5, 0.5))  # noqa: NPY002
-
-
-class NoisyReward(Walk):
-    def step(self, action):
-        obs, reward, *rest = super().step(action)
-        return obs, reward + float(self.np_random.normal()), *rest
-
-
-class HugeReward(Walk):
-    def step(self, action):
-        obs, reward, *rest = super().step(action)
-        return obs, 1e9 * reward, *rest
-
-
-class TinyReward(Walk):
-    def step(self, action):
-        obs, reward, *rest = super().step(action)
-        return obs, 1e-9 * reward, *rest
-
-
-class NoReward(Walk):
-    def step(self, action):
-        obs, _, *rest = super().step(action)
-        return obs, 0.0, *rest
-
-
-class OldStep(Walk):
-    def step(self, action):
-        obs, reward, terminated, _, info = super().step(action)
-        return obs, reward, terminated, info
-
-
-class OldReset(Walk):
-    def reset(self, *, seed=None, options=None):
-        return super().reset(seed=seed)[0]
-
-
-class NoSeed(Walk):
-    def reset(self):
-        return super().reset()
-
-
-class NumberFlag(Walk):
-    def step(self, action):
-        obs, reward, terminated, *rest = super().step(action)
-        return obs, reward, int(terminated), *rest
-
-
-class TextReward(Walk):
-    def step(self, action):
-        obs, reward, *rest = super().step(action)
-        return obs, str(reward), *rest
-
-
-class OtherShape(Walk):
-    def observe(self):
-        return np.zeros(3, np.float32)
-
-
-class SharedArray(Walk):
-    def observe(self):
-        self.array = getattr(self, "array", np.zeros(2, np.float32))
-        self.array[:] = self.position, self.action
-        return self.array
-
-
-class ChangesAction(Walk):
-    def step(self, action):
-        result = super().step(action)
-        action *= 0.5
-        return result
-
-
-class DeafToActions(Walk):
-    def step(self, action):
-        return super().step(np.float32([0.05]) * (-1) ** (self.time // 7))
-
-
-class RefusesBounds(Walk):
-    def step(self, action):
-        assert abs(action[0]) < 1.0, "out of bounds"
-        return super().step(action)
-
-
-class OneThread(Walk):
-    def __init__(self):
-        super().__init__()
-        self.owner = threading.get_ident()
-
-    def reset(self, *, seed=None, options=None):
-        if threading.get_ident() != self.owner:
-            raise RuntimeError("created in another thread")
-        return super().reset(seed=seed)
-
-
-class OneInstance(Walk):
-    free = True
-
-    def __init__(self):
-        super().__init__()
-        if not OneInstance.free:
-            raise OSError(98, "Address already in use")
-        OneInstance.free = False
-
-    def close(self):
-        OneInstance.free = True
-
-
-class Fails(Walk):
-    def step(self, action):
-        if self.time == 3 and self.position > 0.2:
-            raise RuntimeError("the gripper\nis stuck")
-        return super().step(action)
-
-
-class FailsWhenMade(Walk):
-    def __init__(self):
-        raise RuntimeError("no robot")
-
-
-def with_normalised_observations():
-    return NormalizeObservation(Walk())
-
-
-def with_normalised_rewards():
-    return NormalizeReward(Walk())
-
-
-class OwnStatistics(gymnasium.Wrapper):
-    """A wrapper of a user's own that does the same under another name."""
-
-    def __init__(self):
-        super().__init__(Walk())
-        self.history, self.observation_space = [0.0], Box(-np.inf, np.inf, (2,))
-
-    def reset(self, **options):
-        obs, info = self.env.reset(**options)
-        return self.scaled(obs), info
-
-    def step(self, action):
-        obs, *rest = self.env.step(action)
-        return self.scaled(obs), *rest
-
-    def scaled(self, obs):
-        self.history.append(float(obs[0]))
-        return obs - np.float32(np.mean(self.history))
 
 
 PROBLEMS = {

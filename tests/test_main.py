@@ -1,61 +1,18 @@
+"""What a run leaves and prints, and the status and the line with which a wrong or failing one ends."""
+
 import json
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import threading
-import time
 from pathlib import Path
 
-import jax
 import pytest
 
 import mbpo_jax
-from mbpo_jax.driver import setup
+from main_calls import arguments, python
 from mbpo_jax.driver.config import Broken
 from mbpo_jax.driver.loop import Result
-from mbpo_jax.driver.storage import metrics
 from mbpo_jax.launch import flags
 from mbpo_jax.main import main, summary_text
-
-TINY = {
-    "algorithm": "sac",
-    "env": "Hopper-v5",
-    "max_episode_steps": 5,
-    "num_steps": 100,
-    "exploration_steps": 60,
-    "replay_capacity": 1000,
-    "updates_per_step": 1,
-    "batch_size": 16,
-    "hidden_units": 8,
-    "num_hidden_layers": 1,
-    "log_every_steps": 20,
-    "eval_every_steps": 40,
-    "eval_episodes": 2,
-    "checkpoint_every_steps": 40,
-    "seeds": "1,2",
-}
-
-
-def arguments(run_dir, **changes):
-    return [f"--{name}={value}" for name, value in (TINY | changes | {"run_dir": run_dir}).items()]
-
-
-def python(*words):
-    """A process of its own, in which a warning is an error."""
-    environment = dict(os.environ)
-    if jax.config.jax_compilation_cache_dir:  # other tests have compiled the same programs
-        environment["JAX_COMPILATION_CACHE_DIR"] = jax.config.jax_compilation_cache_dir
-        environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-    return subprocess.Popen(
-        [sys.executable, "-W", "error", *map(str, words)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -225,126 +182,6 @@ def test_a_directory_that_cannot_be_used_ends_with_6(capsys, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text("{}")
     assert "cannot read " in refusal(capsys, arguments(tmp_path / "run"), status=6)
-
-
-# -- stopping ----------------------------------------------------------------------------------------------------
-
-
-def test_an_interrupt_saves_and_the_same_command_continues(tmp_path, capsys):
-    process = python("-m", "mbpo_jax.main", *arguments(tmp_path, num_steps=10**6, checkpoint_every_steps=10**6))
-    try:
-        path, deadline = tmp_path / "metrics.jsonl", time.monotonic() + 240.0
-        while not (path.exists() and '"step": 60' in path.read_text()):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=120)
-    finally:
-        process.kill()
-    assert process.returncode == 3
-    assert err.endswith("mbpo_jax: stopped and saved; the same command continues\n")
-    assert "Traceback" not in err
-    (step,) = [int(saved.name) for saved in (tmp_path / "checkpoints").iterdir()]
-    assert f"sac on Hopper-v5: {step:,} of 1,000,000 steps per seed\n" in out
-    assert main(arguments(tmp_path, num_steps=step + 20, checkpoint_every_steps=10**6)) == 0
-    places = [(line["step"], line["seed"]) for line in metrics.read(path) if "replay/rows" in line]
-    wanted = sorted({*range(20, step + 20, 20), step + 20})
-    assert places == [(at, seed) for at in wanted for seed in (1, 2)]  # none twice, none missing
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("delay", [0.0, 0.5])
-def test_a_signal_before_training_begins_is_one_line_too(tmp_path, number, delay):
-    process = python("-m", "mbpo_jax.main", *arguments(tmp_path / "run"))
-    try:
-        assert process.stderr.readline() == "mbpo_jax: starting\n"
-        time.sleep(delay)  # imports take longer
-        process.send_signal(number)
-        out, err = process.communicate(timeout=120)
-    finally:
-        process.kill()
-    assert (process.returncode, out) == (3, "")
-    assert err == "mbpo_jax: stopped before training began; the same command starts or continues it\n"
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("where", ["parse", "train"])
-def test_a_signal_stops_where_nothing_can_crash(tmp_path, capsys, monkeypatch, number, where):
-    """It interrupts nothing: exceptions in the middle of compilers and imports crash them."""
-    parse, build, passed = flags.parse, setup.SeedEnvironments, []
-
-    def interrupted(function):
-        def hit(*given):
-            signal.raise_signal(number)
-            passed.append(True)
-            return function(*given)
-
-        return hit
-
-    monkeypatch.setattr(flags, "parse", interrupted(parse) if where == "parse" else parse)
-    monkeypatch.setattr(setup, "SeedEnvironments", interrupted(build) if where == "train" else build)
-    assert main([*arguments(tmp_path), "--quiet"]) == 3
-    assert passed == [True]
-    line = "mbpo_jax: stopped before training began; the same command starts or continues it\n"
-    assert capsys.readouterr() == ("", line)
-    assert not (tmp_path / "metrics.jsonl").exists()
-
-
-def test_signals_do_afterwards_what_they_did_before(tmp_path, capsys, monkeypatch):
-    mine = [0]
-    before = signal.signal(signal.SIGTERM, lambda number, frame: mine.append(number))
-    try:
-        parse = flags.parse
-        monkeypatch.setattr(flags, "parse", lambda argv: signal.raise_signal(signal.SIGTERM) or parse(argv))
-        assert main([*arguments(tmp_path), "--quiet"]) == 3
-        assert mine == [0]
-        signal.raise_signal(signal.SIGTERM)
-        assert mine == [0, signal.SIGTERM]
-        assert main(["--help"]) == 0
-        signal.raise_signal(signal.SIGTERM)
-        assert mine == [0, signal.SIGTERM, signal.SIGTERM]
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    stopped = "mbpo_jax: stopped before training began; the same command starts or continues it\n"
-    assert capsys.readouterr().err == stopped
-
-
-def test_the_second_signal_ends_a_process_that_ignores_the_first():
-    process = python("-c", STUBBORN)
-    try:
-        assert process.stdout.readline() == "waiting\n"
-        process.send_signal(signal.SIGTERM)
-        time.sleep(0.5)
-        assert process.poll() is None
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=120) == -signal.SIGTERM
-    finally:
-        process.kill()
-        process.communicate()
-
-
-STUBBORN = """
-import time
-from mbpo_jax.launch import flags
-from mbpo_jax.main import main, summary_text
-
-def wait(argv):
-    print("waiting", flush=True)
-    time.sleep(100)
-
-flags.parse = wait
-main(["--quiet"])
-"""
-
-
-def test_a_thread_may_call_it_although_only_the_main_one_handles_signals(capsys):
-    statuses = []
-    thread = threading.Thread(target=lambda: statuses.append(main(["--nonsense=1", "--quiet"])))
-    thread.start()
-    thread.join(60)
-    assert statuses == [2]
-    assert "'nonsense'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("trace", ["Traceback (most recent call last):\n  its own\nOSError: it broke\n", None])

@@ -10,6 +10,8 @@ from minari.dataset.minari_storage import MinariStorage
 
 OBS_DIM, ACTION_DIM = 3, 2
 LENGTHS = (40, 30, 50)  # the ends are a terminal, a time limit, and the end of the file
+ENDS = np.cumsum(LENGTHS) - 1
+STARTS = np.cumsum([0, *LENGTHS[:-1]])
 
 
 def columns(lengths=LENGTHS, ends="tlf", seed=0):
@@ -78,3 +80,15 @@ def minari_set(folder, arrays, lengths=LENGTHS, action_space=None, observation_s
             ]
         )
     return str(folder)
+
+
+WRITERS = {"D4RL HDF5": (hdf5, "x.hdf5"), "npz": (npz, "x.npz"), "Minari": (minari_set, "x")}
+
+
+def written(kind, tmp_path, arrays, **more):
+    write, name = WRITERS[kind]
+    return write(tmp_path / name, arrays, **more)
+
+
+def marks(rows):
+    return np.isin(np.arange(sum(LENGTHS)), rows)

@@ -12,7 +12,7 @@ import gymnasium
 import numpy as np
 import odd_worlds
 import pytest
-from test_environment import assert_healthy, assert_same, play, random_actions, walk
+from walked import assert_healthy, assert_same, play, random_actions, walk
 
 from mbpo_jax.driver.config import Broken, NotFinite
 from mbpo_jax.driver.interaction import environment_process
