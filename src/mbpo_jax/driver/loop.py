@@ -9,15 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from mbpo_jax import health
-from mbpo_jax.driver import (
-    compile_cache,
-    divergence_advice,
-    evaluation,
-    jax_settings,
-    memory,
-    metric_warnings,
-    workload,
-)
+from mbpo_jax.driver import compile_cache, divergence, evaluation, jax_settings, memory, metric_warnings, workload
 from mbpo_jax.driver import setup as setups
 from mbpo_jax.driver.config import Diverged, RunConfig, check_source, diverged, resolve_algorithm_config
 from mbpo_jax.driver.evaluation import SeedEvaluation
@@ -164,7 +156,7 @@ class _Trainer:
 
     def advice(self) -> str | None:
         """Returns advice if real rewards or observations are so large that they may have made learning diverge."""
-        return divergence_advice.advice([real.rows for real in setups.distinct_rows(self.setup, self.arrays.replay)])
+        return divergence.advice([real.rows for real in setups.distinct_rows(self.setup, self.arrays.replay)])
 
     def _step(self) -> None:
         """Steps the environments, if the run has any to learn from."""
