@@ -139,7 +139,7 @@ def test_steps_of_a_fit_fall_to_nothing_during_its_last_part():
 
 
 def test_steps_that_fall_need_an_end_to_fall_to():
-    with pytest.raises(ValueError, match=r"fit_decay_fraction 0.5 needs fit_max_gradient_steps, which is 0"):
+    with pytest.raises(ValueError, match="fit_decay_fraction must be 0 where fit_max_gradient_steps is 0, got 0.5"):
         gaussian.GaussianConfig(fit_decay_fraction=0.5, fit_max_gradient_steps=0)
 
 

@@ -33,8 +33,7 @@ class GaussianConfig:
     max_holdout_rows: int = option(5000, "Maximum number of real rows held out of a fit.", minimum=1)
     fixed_holdout: bool = option(
         False,
-        "Hold the same rows out of every fit, one in so many; without it they are drawn anew, and most of them were "
-        "learnt from before.",
+        "Hold the same rows out of every fit, one in so many, instead of drawing them anew.",
         before=False,
     )
     fit_patience_epochs: int = option(
@@ -75,7 +74,9 @@ class GaussianConfig:
                 f"got {self.holdout_fraction}"
             )
         if self.fit_decay_fraction and not self.fit_max_gradient_steps:
-            raise ValueError(f"fit_decay_fraction {self.fit_decay_fraction} needs fit_max_gradient_steps, which is 0")
+            raise ValueError(
+                f"fit_decay_fraction must be 0 where fit_max_gradient_steps is 0, got {self.fit_decay_fraction}"
+            )
         if self.num_elites > self.num_members:
             raise ValueError(f"num_elites must be at most num_members ({self.num_members}), got {self.num_elites}")
 
