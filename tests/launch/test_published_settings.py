@@ -1,0 +1,90 @@
+"""Each flagfile of experiments/ against the values that its paper publishes, and ablations against their task."""
+
+from pathlib import Path
+
+import pytest
+from mbpo_settings import PAPER, TASKS
+from parsed_flags import flat
+from published_settings import OTHERS
+
+from mbpo_jax.driver.config import RunConfig
+from mbpo_jax.launch import flags
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+
+
+def test_every_flagfile_has_its_row_here():
+    own = {path.stem for path in EXPERIMENTS.glob("*.flags")} - {"paper", "mopo"}  # what they share
+    assert own == TASKS.keys() | OTHERS.keys()
+
+
+ABLATIONS = {
+    "length_1": {"rollout_length_schedule": (0, 1, 1, 1)},
+    "length_15": {"rollout_length_schedule": (0, 1, 15, 15)},
+    "length_200": {"rollout_length_schedule": (0, 1, 200, 200), "rollout_batch": 7500},
+    "no_model": {"real_fraction": 1.0},
+    "no_model_1_update": {"real_fraction": 1.0, "updates_per_step": 1},
+    "real_0": {"real_fraction": 0.0},
+    "real_50": {"real_fraction": 0.5},
+}
+"""What each differs in from the flagfile of its task, and in nothing else."""
+
+
+@pytest.mark.parametrize("path", sorted((EXPERIMENTS / "ablations").glob("*.flags")), ids=lambda path: path.stem)
+def test_an_ablation_is_its_task_with_one_change(path, monkeypatch):
+    monkeypatch.chdir(EXPERIMENTS.parent)  # they read the flagfile of their task
+    task = "inverted_pendulum" if path.stem.startswith("inverted_pendulum") else "hopper"
+    whole, ablated = (
+        flat(run) | flat(config)
+        for run, config in (flags.parse([f"--flagfile={file}"]) for file in (EXPERIMENTS / f"{task}.flags", path))
+    )
+    change = ABLATIONS[path.stem.removeprefix(f"{task}_")]
+    assert ablated == whole | change
+    assert ablated != whole
+
+
+def test_every_ablation_has_a_flagfile_on_hopper():
+    names = {path.stem for path in (EXPERIMENTS / "ablations").glob("hopper_*.flags")}
+    assert names == {f"hopper_{change}" for change in ABLATIONS}
+
+
+ONE_NETWORK = {"num_members": 1, "num_elites": 1}
+PLANNING = {
+    "d": ONE_NETWORK | {"member": "deterministic"},
+    "p": ONE_NETWORK,
+    "de_ts1": {"member": "deterministic", "propagation": "ts1"},
+    "de_tsinf": {"member": "deterministic"},
+    "pe_ts1": {"propagation": "ts1"},
+    "pe_tsinf": {},
+    "gp": {"member": "gp", "inducing_rows": 100, "propagation": "expectation", "num_particles": 1},
+}
+"""What each differs in from `planning/shared.flags`; what networks have is left alone by processes."""
+
+
+def test_the_models_of_pets_are_compared_with_nothing_else_changed(monkeypatch):
+    monkeypatch.chdir(EXPERIMENTS.parent)  # they read other flagfiles
+    files = {path.stem: path for path in (EXPERIMENTS / "planning").glob("*.flags")}
+    known = {
+        name: flat(run) | flat(config)
+        for name, (run, config) in ((name, flags.parse([f"--flagfile={path}"])) for name, path in files.items())
+    }
+    shared = known.pop("shared")
+    assert known.keys() == {f"continuous_cartpole_{name}" for name in PLANNING}
+    networks = {"model_hidden_units", "model_learning_rate", "model_weight_decays", "model_batch_size"}
+    for name, change in PLANNING.items():
+        unread = networks | {"fit_max_gradient_steps"} if name == "gp" else set()
+        wanted = {knob: value for knob, value in (shared | change).items() if knob not in unread}
+        found = known[f"continuous_cartpole_{name}"]
+        assert {knob: found[knob] for knob in wanted} == wanted
+    assert (shared["num_steps"], shared["exploration_steps"], shared["eval_every_steps"]) == (600, 100, 100)
+
+
+@pytest.mark.parametrize("name", sorted(TASKS | OTHERS))
+def test_a_flagfile_holds_the_published_settings(name):
+    run, config = flags.parse([f"--flagfile={EXPERIMENTS / f'{name}.flags'}"])
+    expected = PAPER | TASKS[name] if name in TASKS else OTHERS[name]
+    actual = flat(run) | flat(config)
+    assert {key: actual[key] for key in expected} == expected
+    # and no flagfile says where files go, or hides what happens
+    defaults = RunConfig()
+    assert (run.run_dir, run.quiet, run.seed_lifting) == (defaults.run_dir, False, defaults.seed_lifting)
