@@ -47,6 +47,26 @@ def test_a_row_once_learnt_from_is_never_held_out_of_a_later_fit(capacity):
     assert held_out.tolist() == list(range(904, 1000, 5))  # the newest that may be held out
 
 
+def test_a_share_that_is_rounded_up_holds_out_no_row_that_there_is_not():
+    """0.3334 counts as one in 3, of which 5,000 rows have 1,666; the share itself would be 1,667."""
+    config = gaussian.GaussianConfig(fixed_holdout=True, holdout_fraction=0.3334)
+    split = split_rows(jax.random.key(0), 5000, config)
+    held_out = np.asarray(split.holdout(jnp.arange(split.num_holdout)))
+    learnt = np.asarray(split.train(jnp.arange(split.num_train)))
+    assert held_out.tolist() == list(range(2, 5000, 3))
+    assert sorted([*held_out, *learnt]) == list(range(5000))
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_where_no_row_is_held_out_all_of_them_are_scored(fixed):
+    """A fit is then judged by its training rows, each once; ages beyond the newest row's are of no row at all."""
+    config = gaussian.GaussianConfig(fixed_holdout=fixed, holdout_fraction=0.01)
+    split = split_rows(jax.random.key(3), 60, config, num_added=170)  # the oldest have given way
+    assert int(split.num_holdout) == 0
+    scored = split.holdout(jnp.arange(split.num_train))
+    assert sorted(np.asarray(scored).tolist()) == list(range(60))
+
+
 @pytest.mark.parametrize("fraction", [0.0, 0.3, 0.9])
 def test_a_fixed_split_holds_out_one_in_so_many(fraction):
     with pytest.raises(ValueError, match=rf"needs a holdout_fraction of one in so many rows: .*; got {fraction}"):

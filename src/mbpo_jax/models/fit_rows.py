@@ -37,9 +37,9 @@ class Split(struct.PyTreeNode, kw_only=True):
         return self.num_rows - self.num_holdout
 
     def holdout(self, index: Array) -> Array:
-        """Returns the ages in the buffer of the held-out rows with these indices [...]."""
+        """Returns the ages in the buffer of the held-out rows with these indices [...]; of all rows if none is."""
         if self.first is not None:
-            return self.first + self.one_in * index
+            return jnp.where(self.num_holdout > 0, self.first + self.one_in * index, index)
         assert self.order is not None
         return permutation.shuffled(self.order, index, self.num_rows)
 
@@ -53,9 +53,16 @@ class Split(struct.PyTreeNode, kw_only=True):
 
 
 def num_holdout_rows(num_rows: Array, config: GaussianConfig) -> Array:
-    """Returns min(holdout_fraction * N, max_holdout_rows)."""
-    num_holdout = jnp.floor(config.holdout_fraction * num_rows).astype(jnp.int32)
+    """Returns min(holdout_fraction * N, max_holdout_rows), rounded down; of a fixed split, of one in so many rows."""
+    if config.fixed_holdout:
+        num_holdout = num_rows // _one_in(config)
+    else:
+        num_holdout = jnp.floor(config.holdout_fraction * num_rows).astype(jnp.int32)
     return jnp.minimum(num_holdout, config.max_holdout_rows)
+
+
+def _one_in(config: GaussianConfig) -> int:
+    return round(1.0 / config.holdout_fraction)
 
 
 def split_rows(key: Key, num_rows: Array, num_added: Array, config: GaussianConfig) -> Split:
@@ -71,7 +78,7 @@ def split_rows(key: Key, num_rows: Array, num_added: Array, config: GaussianConf
     num_holdout = num_holdout_rows(num_rows, config)
     if not config.fixed_holdout:
         return Split(num_rows=num_rows, num_holdout=num_holdout, order=permutation.round_keys(key))
-    one_in = round(1.0 / config.holdout_fraction)
+    one_in = _one_in(config)
     newest = num_rows - 1 - num_added % one_in  # age of the newest row with the number one_in * i - 1
     first = jnp.where(num_holdout > 0, newest - one_in * (num_holdout - 1), num_rows)
     return Split(num_rows=num_rows, num_holdout=num_holdout, first=first, one_in=one_in)
