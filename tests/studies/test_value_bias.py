@@ -1,9 +1,13 @@
+import types
+
+import jax
 import numpy as np
 import pytest
 import tiny_runs
 
 from mbpo_jax import agents
-from mbpo_jax.driver.trained import load_trained
+from mbpo_jax.algorithms import REGISTRY, planned
+from mbpo_jax.driver.trained import Trained, load_trained
 from mbpo_jax.studies import value_bias
 
 
@@ -151,6 +155,24 @@ def test_without_entropy_the_policy_acts_without_noise_and_gets_no_bonus(td3_run
     assert all(np.isfinite(point["bias_mean"]) for point in first["points"])
     monkeypatch.setattr(value_bias.episodes, "exploring_policy", lambda trained, key: None)
     assert value_bias.study(td3_run, num_episodes=2).numbers == first
+
+
+def test_returns_are_of_the_agents_own_policy_and_not_of_a_plan(monkeypatch):
+    """BMPO looks ahead in training, to choose among its agent's actions; its critics are of the agent alone."""
+    entry, algorithm = REGISTRY["bmpo"], tiny_runs.build("bmpo")
+    state = jax.eval_shape(algorithm.init, jax.random.key(0))
+    assert isinstance(algorithm.actor(state), planned.Actor)
+    run = types.SimpleNamespace(algorithm="bmpo", max_episode_steps=5)
+    trained = Trained(run, entry.tiny_config(), 0, 80, entry.spec, algorithm, state, None)
+    monkeypatch.setattr(value_bias.episodes, "open_environment", lambda *arguments: None)
+    monkeypatch.setattr(value_bias.episodes, "most_steps", lambda trained: 5)
+    monkeypatch.setattr(value_bias.episodes, "exploring_policy", lambda trained, key: lambda *actor: (trained, *actor))
+    comparison, played = value_bias._Comparison(trained, 1), []
+    monkeypatch.setattr(value_bias.episodes, "play", lambda env, choose, *numbers: played.append(choose) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        comparison(trained)
+    ((acting, actor),) = played
+    assert acting.algorithm.actor(state) is actor is state.agent.actor.params
 
 
 def test_a_run_without_discount_is_refused(tmp_path):

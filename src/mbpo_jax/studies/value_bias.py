@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
+from mbpo_jax import options
+from mbpo_jax.algorithms import REGISTRY
 from mbpo_jax.driver.interaction import policy
 from mbpo_jax.driver.trained import Trained
 from mbpo_jax.studies import episodes, over_training
@@ -28,8 +30,8 @@ def study(run_dir: Path, seed: int | None = None, num_episodes: int = 10) -> Fin
     A value is the minimum over critics, as in the targets. A discounted return sums the rewards and, with SAC, the
     entropy bonuses from the next step on. Episodes continue past the run's time limit until a reward is discounted to
     TAIL_WEIGHT; only steps within the limit are compared. The policy acts as the critics assume: with noise under SAC,
-    without under DDPG and TD3. Checkpoints from before the agent's first update, and unreadable ones, are left out and
-    listed.
+    without under DDPG and TD3, and never by planning, as BMPO does in training. Checkpoints from before the agent's
+    first update, and unreadable ones, are left out and listed.
 
     Args:
       num_episodes: episodes per checkpoint, each from a start of its own.
@@ -60,10 +62,19 @@ def _check(trained: Trained) -> None:
         raise ValueError(f"the agent has its first update at step {first}")
 
 
+def _by_itself(trained: Trained) -> Trained:
+    """Returns the run with an algorithm whose agent chooses its actions by itself: the critics are of that policy."""
+    if not getattr(trained.config, "planning_steps", 0):
+        return trained
+    config = options.replace(trained.config, {"planning_steps": 0})
+    return trained._replace(algorithm=REGISTRY[trained.run.algorithm].build(config, trained.spec))
+
+
 class _Comparison:
     """Measures checkpoints with functions that are compiled once."""
 
     def __init__(self, trained: Trained, num_episodes: int) -> None:
+        trained = _by_itself(trained)
         self._num_episodes, self._discount = num_episodes, trained.config.agent.discount
         self._limit = episodes.most_steps(trained)
         self._tail = steps_of_tail(self._discount)
@@ -77,6 +88,7 @@ class _Comparison:
         self._exploring = episodes.exploring_policy(trained, jax.random.key(trained.seed))
 
     def __call__(self, trained: Trained) -> dict[str, Any]:
+        trained = _by_itself(trained)
         if not self._has_entropy:
             choose = episodes.deterministic_policy(trained, self._env, self._acting)
         else:
