@@ -57,6 +57,21 @@ def test_rollouts_that_explode_are_told():
     assert exploded == 1.0
 
 
+@pytest.mark.parametrize(("num_rows", "running", "why"), [(0, False, "none had been fitted"), (60, True, "under way")])
+def test_a_backward_model_that_is_not_fitted_is_refused(num_rows, running, why, monkeypatch):
+    """It is fitted after the forward one, and a run can be stopped and saved in between."""
+    ahead = SimpleNamespace(fit=SimpleNamespace(num_rows=60, running=False))
+    back = SimpleNamespace(fit=SimpleNamespace(num_rows=num_rows, running=running))
+    trained = SimpleNamespace(
+        algorithm=SimpleNamespace(dynamics=print, backward_dynamics=print),
+        state=SimpleNamespace(model=ahead, backward_model=back),
+        step=80,
+    )
+    monkeypatch.setattr(bidirectional, "load_trained", lambda *which: trained)
+    with pytest.raises(ValueError, match=f"at step 80 .*{why}"):
+        bidirectional.study("run")
+
+
 def test_a_run_without_a_backward_model_is_refused(monkeypatch):
     trained = SimpleNamespace(algorithm=SimpleNamespace(backward_dynamics=None), run=SimpleNamespace(algorithm="mbpo"))
     monkeypatch.setattr(bidirectional, "load_trained", lambda *which: trained)

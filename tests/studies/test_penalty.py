@@ -1,11 +1,16 @@
 import json
+import types
 
+import jax
 import numpy as np
 import pytest
 import tiny_runs
 
 from mbpo_jax import study as command
+from mbpo_jax.algorithms import REGISTRY
+from mbpo_jax.driver.trained import Trained
 from mbpo_jax.studies import penalty
+from mbpo_jax.types import Transition
 
 
 def test_correlations_by_hand():
@@ -18,6 +23,23 @@ def test_correlations_by_hand():
     assert [one["penalty"] for one in found["bins"]] == pytest.approx([2 * k + 0.5 for k in range(10)])
     assert found["share_above_error"] == 0.5  # all of those that fall, none of those that rise
     assert penalty.compare({"data": (np.ones(20), np.arange(20.0))})["rank_correlation"]["data"] is None
+
+
+@pytest.mark.parametrize("row", ["double_horizon", "sac_svg"])
+def test_a_model_of_another_kind_is_refused(row, tmp_path, monkeypatch):
+    """One has a variance that is the same for all rows, the other none."""
+    entry, algorithm = REGISTRY[row], tiny_runs.build(row)
+    shapes = jax.eval_shape(algorithm.init, jax.random.key(0))
+    state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    run = types.SimpleNamespace(algorithm=row, env="Pendulum-v1", dataset="")
+    trained = Trained(run, entry.tiny_config(), 0, 80, entry.spec, algorithm, state, None)
+    rows = Transition(**{name: np.zeros((20, 4)) for name in ("obs", "next_obs")}, action=np.zeros((20, 2)),
+                      reward=np.zeros(20), terminal=np.zeros(20))  # fmt: skip
+    monkeypatch.setattr(penalty, "load_trained", lambda *arguments: trained)
+    monkeypatch.setattr(penalty.imagination, "check", lambda trained: None)
+    monkeypatch.setattr(penalty, "_rows", lambda *arguments: {"data": rows})
+    with pytest.raises(ValueError, match=f"must have a model as MBPO has, got another of --algorithm={row}"):
+        penalty.study(tmp_path)
 
 
 def test_a_run_on_data_is_judged_by_real_rows(tmp_path, capsys):

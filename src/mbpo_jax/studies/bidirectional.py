@@ -38,6 +38,7 @@ def study(
     imagination.check(trained)
     if trained.algorithm.backward_dynamics is None:
         raise ValueError(f"the run must have a backward model (--algorithm=bmpo), got {trained.run.algorithm}")
+    imagination.check_fitted(trained, trained.state.backward_model)
     env = episodes.open_environment(trained)
     choose = episodes.deterministic_policy(trained, env)
     played = [episodes.play(env, choose, number, env.max_episode_steps) for number in range(10)]

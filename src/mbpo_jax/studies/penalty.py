@@ -19,10 +19,11 @@ from mbpo_jax.driver.config import NO_ENVIRONMENT
 from mbpo_jax.driver.trained import Trained, load_trained
 from mbpo_jax.models import gaussian
 from mbpo_jax.models.encoding import forward
+from mbpo_jax.models.state import GaussianConfig
 from mbpo_jax.rollouts.penalties import PENALTIES
 from mbpo_jax.studies import episodes, imagination
 from mbpo_jax.studies.finding import Finding
-from mbpo_jax.types import Array, Transition
+from mbpo_jax.types import Array, PyTree, Transition, WorldModel
 
 NUM_BINS = 10  # of equally many rows
 
@@ -36,14 +37,15 @@ def study(run_dir: Path, seed: int | None = None, step: int | None = None, num_r
     Args:
       num_rows: transitions of each kind.
     Raises:
-      StorageFailure, ValueError: see `load_trained`; or the run has no model or no environment.
+      StorageFailure, ValueError: see `load_trained`; or the run has no environment, or no model of MBPO's kind.
     """
     trained = load_trained(run_dir, seed, step)
     imagination.check(trained)
+    world = _world(trained)
     if trained.run.env == NO_ENVIRONMENT:
         raise ValueError("the run must have an environment, got --env=none")
     kinds = _rows(trained, num_rows)
-    judged = {kind: _judge(trained, rows) for kind, rows in kinds.items()}
+    judged = {kind: _judge(trained, world, rows) for kind, rows in kinds.items()}
     pairs = {name: {kind: (found[name], error) for kind, (found, error) in judged.items()} for name in PENALTIES}
     numbers = {
         "env": trained.run.env,
@@ -71,16 +73,32 @@ def _rows(trained: Trained, num_rows: int) -> dict[str, Transition]:
     return {"data": data, "policy": along, "random actions": random}
 
 
-def _judge(trained: Trained, rows: Transition) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Returns every penalty [B] by name, and the error [B], of transitions."""
+def _world(trained: Trained) -> WorldModel:
+    """Returns the run's model, an ensemble as in MBPO.
+
+    Raises:
+      ValueError: it is of another kind, whose state has other arrays.
+    """
     config, spec = trained.config, trained.spec
-    world = phases.with_ends(gaussian.build(config.model, spec), spec, config.termination_fn)
+    if isinstance(config.model, GaussianConfig):
+        world = phases.with_ends(gaussian.build(config.model, spec), spec, config.termination_fn)
+        if _shapes(jax.eval_shape(world.init, jax.random.key(0))) == _shapes(trained.state.model):
+            return world
+    raise ValueError(f"the run must have a model as MBPO has, got another of --algorithm={trained.run.algorithm}")
+
+
+def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
+    return {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree.leaves_with_path(tree)}
+
+
+def _judge(trained: Trained, world: WorldModel, rows: Transition) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Returns every penalty [B] by name, and the error [B], of transitions."""
 
     @jax.jit
     def judge(model: Any, rows: Transition) -> tuple[dict[str, Array], Array]:
         belief = world.belief(model)
         mean, log_var = world.predict(belief, rows.obs, rows.action)
-        _, target = forward(spec).examples(rows)
+        _, target = forward(trained.spec).examples(rows)
         error = jnp.linalg.norm(jnp.mean(mean[imagination.ensemble(model).elites], axis=0) - target, axis=-1)
         return {name: penalty(mean, log_var) for name, penalty in PENALTIES.items()}, error
 
