@@ -102,7 +102,7 @@ def test_replay_is_what_the_agent_had_seen(mbpo_run, tmp_path, capsys):
     np.testing.assert_array_equal(begins[1:], np.flatnonzero(buffer["first"][1:]) + 1)
     assert all(e.truncations[-1] != e.terminations[-1] for e in episodes)
     assert (own["policy"], own["agent_seed"], own["run_dir"]) == ("replay", 1, str(mbpo_run))
-    assert own["notes"] == ["the oldest 60 rows of seed 1 had given way"]
+    assert own["notes"] == ["the oldest 60 rows of seed 1 had been replaced"]
 
 
 @pytest.mark.parametrize("which", ["last", "best"])
@@ -146,7 +146,7 @@ def test_a_mixture_is_one_after_the_other(mbpo_run, tmp_path, capsys):
     assert own["sources"] == [{"name": str(p), "rows": 100, "sha256": read(str(p)).sha256} for p in parts]
     collected(capsys, tmp_path / "other-v0", "--policy=random", "--env=odd/World-v0", "--num_steps=100")
     status, _, err = run(capsys, "--mix", parts[0], tmp_path / "other-v0", f"--out={tmp_path / 'no-v0'}")
-    assert status == 2 and "--mix must be of one environment, got the" in err
+    assert status == 2 and "--mix must name data sets of one environment, got the" in err
 
 
 def sum_of(obs, action, next_obs):
@@ -170,7 +170,7 @@ def test_a_data_set_gets_another_reward(tmp_path, capsys, monkeypatch):
 
 
 def test_the_first_rows_of_a_part_begin_an_episode(mbpo_run, tmp_path, capsys):
-    """The oldest rows of this run had given way, in the middle of an episode."""
+    """The oldest rows of this run had been replaced, in the middle of an episode."""
     mixed, _ = collected(capsys, tmp_path / "mixed-v0", "--mix", mbpo_run, mbpo_run)
     begins = np.cumsum([0, *map(len, mixed)])
     assert {0, 100, 200, 300, 400, 500, 600} <= set(begins.tolist())
@@ -191,17 +191,15 @@ def test_a_data_set_is_replaced_only_where_it_is_said(tmp_path, capsys):
     before = contents(out)
     status, _, err = run(capsys, *RANDOM, "--seed=1", f"--out={out}")
     assert status == 2 and contents(out) == before
-    assert (
-        err
-        == f"mbpo_jax: error: --out must be a new folder, got '{out}', where a data set is; --overwrite replaces it\n"
-    )
+    refused = f"--out must be a new folder, got '{out}', where a data set exists; --overwrite replaces it"
+    assert err == f"mbpo_jax: error: {refused}\n"
     collected(capsys, out, *RANDOM, "--seed=1", "--overwrite")
     assert contents(out) != before
     assert [path.name for path in tmp_path.iterdir()] == ["random-v0"]
     (tmp_path / "mine-v0").mkdir()
     (tmp_path / "mine-v0/thesis.txt").write_text("all of it")
     status, _, err = run(capsys, *RANDOM, f"--out={tmp_path / 'mine-v0'}", "--overwrite")
-    assert status == 2 and "where something else than a data set is" in err
+    assert status == 2 and "which holds something other than a data set" in err
     assert (tmp_path / "mine-v0/thesis.txt").read_text() == "all of it"
 
 

@@ -35,7 +35,7 @@ def test_a_sound_machine_and_run(mbpo_run, tmp_path, monkeypatch, capsys):
         "JAX_DEFAULT_MATMUL_PRECISION=highest",
         "compile cache: ",
         "run: mbpo on InvertedPendulum-v5, seeds [0, 1, 2], checkpoints at ",
-        "a run of a few steps ended well",
+        "a run of a few steps succeeded",
         "would not work: mbpo_jax evaluate --video of MuJoCo's environments",
         " cores may be used",
         "the machine ",
@@ -82,7 +82,7 @@ def test_too_little_of_anything_is_said(tmp_path, monkeypatch):
 def test_a_folder_that_is_gone_is_a_line(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "getcwd", lambda: (_ for _ in ()).throw(FileNotFoundError(2, "No such file")))
     check = guarded("disk", lambda check: host.disk(check, None))
-    assert check.lines == ["could not be looked at (FileNotFoundError: [Errno 2] No such file)"]
+    assert check.lines == ["could not be checked (FileNotFoundError: [Errno 2] No such file)"]
 
 
 def test_wrong_flags_are_one_line(capsys):

@@ -59,8 +59,8 @@ def test_the_table(mbpo_run, capsys):
     assert status == 0
     assert lines[0] == f"InvertedPendulum-v5: the newest policy of seed 0 of {mbpo_run}"
     assert len(lines) == 7 and lines[5].startswith("return: mean ") and "over 3 episodes" in lines[5]
-    assert lines[6].startswith("95 % interval of the mean: ") and "Student t over episodes" in lines[6]
-    assert "it needs two episodes" in run(capsys, mbpo_run, "--episodes=1")[1]
+    assert lines[6].startswith("95 % interval of the mean: ") and "Student's t over episodes" in lines[6]
+    assert "it needs two or more episodes" in run(capsys, mbpo_run, "--episodes=1")[1]
 
 
 def test_another_environment_of_the_same_sizes(mbpo_run, capsys):
@@ -91,7 +91,7 @@ def test_wrong_flags_are_one_line(words, message, mbpo_run, tmp_path, monkeypatc
 
 def test_no_run_no_policy_and_an_environment_that_is_gone(mbpo_run, tmp_path, capsys):
     status, _, err = run(capsys, tmp_path / "none")
-    assert status == 2 and err.endswith("none', which is no directory\n")
+    assert status == 2 and err.endswith("none', which is not a directory\n")
     status, _, err = run(capsys, tmp_path)
     assert status == 2 and err.endswith("where there is no config.json\n")
     config = (mbpo_run / "config.json").read_text()

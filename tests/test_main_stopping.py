@@ -26,7 +26,7 @@ def test_an_interrupt_saves_and_the_same_command_continues(tmp_path, capsys):
     finally:
         process.kill()
     assert process.returncode == 3
-    assert err.endswith("mbpo_jax: stopped and saved; the same command continues\n")
+    assert err.endswith("mbpo_jax: stopped and saved; run the same command again to continue\n")
     assert "Traceback" not in err
     (step,) = [int(saved.name) for saved in (tmp_path / "checkpoints").iterdir()]
     assert f"sac on Hopper-v5: {step:,} of 1,000,000 steps per seed\n" in out

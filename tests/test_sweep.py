@@ -152,7 +152,7 @@ def test_a_job_that_is_stopped_and_preempted_ends_as_if_it_had_not_been(finished
             status, out, err = ended(launcher)
         finally:
             launcher.kill()
-        assert (status, out) == (3, ["stopped   sweep/tiny/seeds_1  stopped; the same command continues"])
+        assert (status, out) == (3, ["stopped   sweep/tiny/seeds_1  stopped; run the same command again to continue"])
         assert err == ["mbpo_jax: 0 of 2 jobs finished"]
         assert not (tmp_path / "sweep/tiny/seeds_2").exists()
         step, before = json.loads((run_dir / "summary.json").read_text())["step"], step
@@ -160,7 +160,7 @@ def test_a_job_that_is_stopped_and_preempted_ends_as_if_it_had_not_been(finished
         step -= step % 20  # there are lines of every 20 steps, and of the step where it stopped
 
     log = tmp_path / "sweep/jobs/tiny.seeds_1.log"
-    times = [log.read_text().count(f"mbpo_jax: {what}") for what in ("stopped and saved; the same", "starting")]
+    times = [log.read_text().count(f"mbpo_jax: {what}") for what in ("stopped and saved; run the same", "starting")]
     assert times == [2, 2]
     launcher = launch(tmp_path, "--seeds=1", *words[1:])
     try:
@@ -170,7 +170,7 @@ def test_a_job_that_is_stopped_and_preempted_ends_as_if_it_had_not_been(finished
     finally:
         launcher.kill()
     assert (status, out) == (0, [line for line in finished[2] if "seeds_1 " in line])
-    times = [log.read_text().count(f"mbpo_jax: {what}") for what in ("stopped and saved; the same", "starting")]
+    times = [log.read_text().count(f"mbpo_jax: {what}") for what in ("stopped and saved; run the same", "starting")]
     assert times == [3, 4]
     logs = [path.read_text() for path in (tmp_path / "sweep/jobs").glob("*_0_log.out")]
     assert ["Requeued job" in text for text in logs].count(True) == 1

@@ -1,6 +1,7 @@
-"""The entry point of all commands: `mbpo_jax COMMAND ...`, or `python -m mbpo_jax COMMAND ...`.
+"""Runs a command: `mbpo_jax COMMAND ...`, or `python -m mbpo_jax COMMAND ...`.
 
-A command's module is imported only when called, so that help is instant. Each is also `python -m mbpo_jax.MODULE`.
+A command's module is imported only when the command is called, so that --help is instant. Each command can also be
+called as `python -m mbpo_jax.MODULE`.
 """
 
 import contextlib
@@ -26,13 +27,13 @@ class Command(NamedTuple):
 COMMANDS = {
     "train": Command("main", "train agents, or continue a run that was stopped"),
     "evaluate": Command("evaluate", "play episodes with a run's policy; --video films them"),
-    "collect": Command("collect", "write a data set, of a run or a policy, in Minari's format"),
-    "plot": Command("plot", "draw a run's learning curve again"),
-    "study": Command("study", "small experiments on trained runs"),
+    "collect": Command("collect", "write a data set in Minari's format, from a run or a policy"),
+    "plot": Command("plot", "redraw a run's learning curve"),
+    "study": Command("study", "run small experiments on trained runs"),
     "sweep": Command("sweep", "launch many runs"),
-    "reproduce": Command("reproduce", "run what is missing and set it beside the published results"),
-    "check_env": Command("check_env", "try an environment with random actions and say what would go wrong"),
-    "doctor": Command("doctor", "look at this machine and say what would go wrong"),
+    "reproduce": Command("reproduce", "train what is missing and compare it with the published results"),
+    "check_env": Command("check_env", "check an environment with random actions and report what would go wrong"),
+    "doctor": Command("doctor", "check this machine and report what would go wrong"),
 }
 
 
@@ -55,8 +56,8 @@ def main(argv: list[str] | None = None) -> int:
 def console() -> int:
     """Runs a command, as the console script.
 
-    Modules in the working directory can be named, as in `--env=my_env:MyEnv-v0`, just as under `python -m`. They come
-    last on the path: a file there with the name of another module does not take its place.
+    Modules in the working directory can be named, as in `--env=my_env:MyEnv-v0`, just as under `python -m`. The
+    directory comes last on the path, so that a file in it cannot replace an installed module of the same name.
     """
     if not sys.flags.safe_path:
         with contextlib.suppress(OSError):  # the working directory is gone

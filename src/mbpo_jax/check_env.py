@@ -1,8 +1,8 @@
-"""Tries an environment before a run is spent on it: `python -m mbpo_jax.check_env ENV [--termination_fn=RULE]`.
+"""Checks an environment before you spend a run on it: `python -m mbpo_jax.check_env ENV [--termination_fn=RULE]`.
 
-Takes --num_steps random steps in ENV, a Gymnasium id, and some more in a second instance. Prints what the environment
-is like, and a line for each finding: `problem` where a run would fail or learn something wrong, with what to do, and
-`note` where it is only good to know.
+Takes --num_steps random steps in ENV, a Gymnasium id, and some more in a second instance. Prints a summary of the
+environment and one line for each finding: `problem` if a run would fail or learn something wrong, with advice, and
+`note` if it is only worth knowing.
 """
 
 if __name__ == "__main__":  # before the imports, because jax may fail in them
@@ -26,11 +26,15 @@ def main(argv: list[str] | None = None) -> int:
     """
     parser = Parser(prog=as_called("python -m mbpo_jax.check_env"), description=as_called(__doc__), allow_abbrev=False)
     add = parser.add_argument
-    add("env", nargs="?", metavar="ENV", help="Gymnasium id; module:Id imports first.")
-    add("--env", dest="named_env", metavar="ENV", help="The same.")
-    add("--termination_fn", default=AUTO, help="Rule to compare with: never, module:function, or auto. Default: auto.")
+    add("env", nargs="?", metavar="ENV", help="Gymnasium id; with module:Id, the module is imported first.")
+    add("--env", dest="named_env", metavar="ENV", help="The same, as a flag.")
+    add(
+        "--termination_fn",
+        default=AUTO,
+        help="Termination rule to test: never, module:function, or auto. Default: auto.",
+    )
     add("--num_steps", type=positive, default=1000, help="Random steps. Default: 1000.")
-    add("--seed", type=count, default=0, help="Of actions and episodes. Default: 0.")
+    add("--seed", type=count, default=0, help="Seed of actions and episodes. Default: 0.")
     add("--max_episode_steps", type=count, default=0, help="Time limit of an episode. Default: the environment's own.")
     try:
         arguments = parser.parse_args(argv)

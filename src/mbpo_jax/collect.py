@@ -1,20 +1,21 @@
-"""Writes a data set in Minari's format, of a policy or of what a run has seen: `python -m mbpo_jax.collect`.
+"""Writes a data set in Minari's format, from a policy, a run or other data sets.
 
-uniform actions:
+from uniformly random actions:
   python -m mbpo_jax.collect --policy=random --env=ENV --num_steps=N --out=DIR
-the policy of a checkpoint, or of the best evaluation, with its own noise:
+from the policy of a checkpoint or of the best evaluation, with its exploration noise:
   python -m mbpo_jax.collect RUN_DIR --policy=last --num_steps=N --out=DIR
   python -m mbpo_jax.collect RUN_DIR --policy=best --num_steps=N --out=DIR
-the real rows that a run had seen until a checkpoint:
+from the real rows that a run had collected up to a checkpoint:
   python -m mbpo_jax.collect RUN_DIR --policy=replay --out=DIR
-data sets, one after another; also one alone, with another reward:
+from other data sets, joined one after another; or from one alone, with another reward:
   python -m mbpo_jax.collect --mix DATA_SET DATA_SET --out=DIR
   python -m mbpo_jax.collect --mix DATA_SET --reward_fn=package.module:function --out=DIR
 
-DIR is a new folder whose name ends in a version, as medium-v0; below MINARI_DATASETS_PATH
-minari finds it by its id. The versions of everything, the policy and its mean return are in
-the metadata. The run's environment is imported where it is given as module:Id, so collect
-only from runs that you trust. Needs pip install 'mbpo_jax[offline]'.
+DIR is a new folder whose name ends in a version, such as medium-v0. If it lies below
+MINARI_DATASETS_PATH, minari finds it by its id. The metadata record the command, the versions
+of the packages, the policy and its mean return. If the run's environment is given as module:Id,
+that module is imported, so collect only from runs that you trust. Needs
+pip install 'mbpo_jax[offline]'.
 """
 
 import argparse
@@ -57,7 +58,7 @@ from mbpo_jax.launch.command import (
 from mbpo_jax.launch.program import as_called
 
 TOLD_EVERY_S = 30
-COLLECTION = 2  # stream of episode seeds, besides those of training and evaluation
+COLLECTION = 2  # stream of episode seeds, separate from those of training and evaluation
 RANDOM, LAST, BEST, REPLAY = "random", "last", "best", "replay"
 POLICIES = (RANDOM, LAST, BEST, REPLAY)
 READS = {
@@ -67,7 +68,7 @@ READS = {
     REPLAY: {"run_dir", "agent_seed", "step"},
     None: {"mix", "reward_fn"},
 }
-"""The flags that each policy reads, None being a mixture; --out and --overwrite go with all."""
+"""The flags that each policy reads; None stands for --mix. --out and --overwrite are read with all of them."""
 NEEDS = {"env", "num_steps", "run_dir", "mix"}
 EXPERIENCED = ("mujoco", "gymnasium")  # what the numbers of an environment depend on
 
@@ -76,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
     """Collects and writes a data set, and prints a description of it; returns the exit status.
 
     0 done, 2 wrong flags or a run that does not fit, 3 stopped, 4 a policy's action is not finite, 5 the environment
-    failed, 6 files failed.
+    failed, 6 a file could not be read or written.
     """
     words = sys.argv[1:] if argv is None else argv
     try:
@@ -94,7 +95,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def collect(arguments: argparse.Namespace) -> tuple[DataSet, dict[str, Any]]:
-    """Returns the data set, and the metadata that say where it comes from."""
+    """Returns the data set, and metadata that record its origin."""
     if arguments.mix:
         mixed, source = _mixed(arguments.mix)
         return (mixed, source) if arguments.reward_fn is None else relabelled(mixed, source, arguments.reward_fn)
@@ -126,7 +127,7 @@ def collect(arguments: argparse.Namespace) -> tuple[DataSet, dict[str, Any]]:
 
 
 def play(env: Environment, acts: Acts, num_steps: int, env_id: str) -> DataSet:
-    """Plays episodes, from number 0 on, for exactly `num_steps` steps; the last one is cut off there."""
+    """Plays episodes, numbered from 0, for exactly `num_steps` steps; the last episode is cut off there."""
     _check_boxes(env.spaces, env_id)
     obs, next_obs = (np.zeros((num_steps, env.obs_dim), np.float32) for _ in range(2))
     action, reward = np.zeros((num_steps, env.action_dim), np.float32), np.zeros(num_steps, np.float32)
@@ -194,7 +195,7 @@ def metadata(data_set: DataSet, source: dict[str, Any], command: str) -> dict[st
 
 
 def _mixed(names: Sequence[str]) -> tuple[DataSet, dict[str, Any]]:
-    """Returns data sets concatenated; the first row of each begins an episode."""
+    """Concatenates data sets; the first row of each begins an episode."""
     parts = [reading.read(name) for name in names]
     one = parts[0]
     for other in parts[1:]:
@@ -202,10 +203,10 @@ def _mixed(names: Sequence[str]) -> tuple[DataSet, dict[str, Any]]:
             ("observations", one.obs.shape[1:], other.obs.shape[1:]),
             ("action bounds", one.action_low.tolist(), other.action_low.tolist()),
             ("action bounds", one.action_high.tolist(), other.action_high.tolist()),
-            ("environment", one.env_id, other.env_id),
+            ("environments", one.env_id, other.env_id),
         ):
             if mine != theirs:
-                raise ValueError(f"--mix must be of one environment, got the {what} {mine} and {theirs}")
+                raise ValueError(f"--mix must name data sets of one environment, got the {what} {mine} and {theirs}")
     columns: dict[str, Any] = {
         name: np.concatenate([getattr(part, name) for part in parts])
         for name in ("obs", "action", "reward", "next_obs", "terminal", "truncated", "first")
@@ -219,9 +220,9 @@ def _mixed(names: Sequence[str]) -> tuple[DataSet, dict[str, Any]]:
 
 
 def relabelled(data_set: DataSet, source: dict[str, Any], name: str) -> tuple[DataSet, dict[str, Any]]:
-    """Returns a data set with the rewards of a function of (obs, action, next_obs), by rows.
+    """Replaces the rewards of a data set by those of a function of (obs, action, next_obs), row by row.
 
-    The function gets actions in the environment's own bounds.
+    The function receives actions in the environment's own bounds.
 
     Raises:
       ValueError: the function cannot be imported, raises, or does not return a finite number for every row.
@@ -233,11 +234,13 @@ def relabelled(data_set: DataSet, source: dict[str, Any], name: str) -> tuple[Da
         reward = np.asarray(named_function(name)(data_set.obs, action, data_set.next_obs), np.float32)
     except Exception as error:  # whatever a user's module or function raises
         raise ValueError(f"{must}, got {name!r} ({type(error).__name__}: {error})") from error
-    if reward.shape != data_set.reward.shape or not np.isfinite(reward).all():
-        raise ValueError(f"{must}, finite, got {list(reward.shape)} of {name!r}")
-    kept = has_successor(data_set)  # the next state of the others is unknown, so their reward is, too
+    if reward.shape != data_set.reward.shape:
+        raise ValueError(f"{must}, got shape {list(reward.shape)} from {name!r}")
+    if not (finite := np.isfinite(reward)).all():
+        raise ValueError(f"{must}, all finite, got {np.sum(~finite):,} rewards that are not finite from {name!r}")
+    kept = has_successor(data_set)  # the next state of the others is unknown, and so is their reward
     changed = np.where(kept, reward, data_set.reward)
-    notes = () if kept.all() else (f"{np.sum(~kept):,} rewards as recorded, for their next state is not known",)
+    notes = () if kept.all() else (f"{np.sum(~kept):,} rewards kept as recorded: their next state is not known",)
     return data_set._replace(reward=changed, notes=(*data_set.notes, *notes)), source | {"reward_fn": name}
 
 
@@ -253,18 +256,18 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("run_dir", nargs="?", type=path, metavar="RUN_DIR", help="Directory of the run.")
-    add("--policy", choices=POLICIES, help="Whose actions: see above.")
-    add("--mix", nargs="+", metavar="DATA_SET", help="What is mixed: anything that --dataset takes.")
-    add("--reward_fn", help="New rewards, for --mix: package.module:function of (obs, action, next_obs), by rows.")
-    add("--env", help="Gymnasium id, for --policy=random.")
-    add("--out", type=path, required=True, metavar="DIR", help="Folder of the data set.")
+    add("--policy", choices=POLICIES, help="Where the data come from; see above.")
+    add("--mix", nargs="+", metavar="DATA_SET", help="Data sets to join; anything that --dataset of a run accepts.")
+    add("--reward_fn", help="New rewards, with --mix: package.module:function of (obs, action, next_obs), row by row.")
+    add("--env", help="Gymnasium id, with --policy=random.")
+    add("--out", type=path, required=True, metavar="DIR", help="New folder for the data set.")
     add("--num_steps", type=positive, help="Steps to collect; the last episode is cut off there.")
-    add("--seed", type=count, help="Of starts and draws. Default: 0.")
-    add("--agent_seed", type=count, help="Seed of the run's agent. Default: the run's first.")
+    add("--seed", type=count, help="Seed of episode starts and of random actions or noise. Default: 0.")
+    add("--agent_seed", type=count, help="Seed of the agent in the run. Default: the run's first seed.")
     add("--step", type=count, help="Environment step of the checkpoint. Default: the newest.")
     add("--deterministic", action="store_true", default=None, help="Act without noise.")
-    add("--max_episode_steps", type=count, help="Time limit of --env. Default: its own.")
-    add("--overwrite", action="store_true", help="Replace a data set that is there.")
+    add("--max_episode_steps", type=count, help="Time limit of an episode of --env. Default: the environment's own.")
+    add("--overwrite", action="store_true", help="Replace an existing data set.")
     arguments = parser.parse_args(argv)
     _check(arguments)
     arguments.seed, arguments.max_episode_steps = arguments.seed or 0, arguments.max_episode_steps or 0

@@ -1,7 +1,8 @@
-"""Looks at this machine and the surroundings, and says what would go wrong: `python -m mbpo_jax.doctor`.
+"""Checks this machine and its settings, and reports what would go wrong: `python -m mbpo_jax.doctor`.
 
-Tries a run of a few steps and each OpenGL back end, in processes of their own; takes some ten seconds. With --run_dir
-it looks at that run and its folder, too. Nothing is left behind but compiled programs in their cache.
+Starts a training run of a few steps and tests the OpenGL back ends, each in a process of its own. This takes about ten
+seconds. With --run_dir it also checks that run and its folder. Nothing is left behind except compiled programs in their
+cache.
 """
 
 if __name__ == "__main__":  # before the imports, because jax may fail in them
@@ -25,13 +26,13 @@ def main(argv: list[str] | None = None) -> int:
     0 nothing would fail, 1 something would, 2 wrong flags, 3 stopped.
     """
     parser = Parser(prog=as_called("python -m mbpo_jax.doctor"), description=as_called(__doc__), allow_abbrev=False)
-    parser.add_argument("--run_dir", type=path, help="Directory of a run to look at, begun or not.")
+    parser.add_argument("--run_dir", type=path, help="Directory of a run to check, even if the run has not begun.")
     try:
         arguments = parser.parse_args(argv)
     except (ValueError, OSError) as error:
         return report_error(error)
     run_dir = arguments.run_dir.expanduser() if arguments.run_dir else None
-    complain("mbpo_jax: looking, which takes some ten seconds")
+    complain("mbpo_jax: checking, which takes about ten seconds")
     checks = run_checks(run_dir)
     say(text(checks))
     return 1 if any(check.fails for check in checks) else 0
@@ -53,7 +54,7 @@ def run_checks(run_dir: Path | None) -> list[Check]:
             checks.append(guarded("trial", functools.partial(children.tiny_run, process=run)))
             checks.append(guarded("graphics", host.graphics))
     except OSError as error:  # no temporary folder, no room for another process
-        checks.append(Check("trial", [f"cannot be made: {error}"], [f"training: {error}"]))
+        checks.append(Check("trial", [f"could not be started: {error}"], [f"training: {error}"]))
     return checks
 
 

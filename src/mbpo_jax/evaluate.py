@@ -1,9 +1,9 @@
 """Plays episodes with a run's policy: `python -m mbpo_jax.evaluate RUN_DIR [--video=FILE.mp4] [--json]`.
 
-Prints the return, the length and the end of every episode, and their mean, standard deviation and 95 % interval. The
-policy acts without exploration. Episodes begin as those of the run's own evaluations do, numbered from
---first_episode on. With --video the first of them are filmed while they are played (pip install 'mbpo-jax[video]').
-The run's environment is imported where it is given as module:Id, so evaluate only runs that you trust.
+Prints the return, length and end of every episode, and the mean, standard deviation and 95 % confidence interval of
+the returns. The policy acts without exploration. Episodes start as in the run's own evaluations, numbered from
+--first_episode on. --video films the first of them while they are played (pip install 'mbpo-jax[video]'). If the run's
+environment is given as module:Id, that module is imported, so evaluate only runs that you trust.
 """
 
 if __name__ == "__main__":  # before the imports, because jax may fail in them
@@ -46,7 +46,8 @@ class Episode(NamedTuple):
 def main(argv: list[str] | None = None) -> int:
     """Plays episodes and prints the results; returns the exit status.
 
-    0 done, 2 wrong flags or a run that does not fit, 3 stopped, 5 the environment failed, 6 files failed.
+    0 done, 2 wrong flags or a run that does not fit, 3 stopped, 5 the environment failed, 6 a file could not be read
+    or written.
     """
     try:
         arguments = _parse(argv)
@@ -94,14 +95,14 @@ def text(result: dict[str, Any]) -> str:
     spread = f", sd {result['return_std']:.3f}" if number > 1 else ""
     lines.append(f"return: mean {result['return_mean']:.3f}{spread} over {number:,} episode{'s' * (number > 1)}")
     if interval is None:
-        lines.append("no interval of the mean: it needs two episodes or more")
+        lines.append("no interval of the mean: it needs two or more episodes")
     else:
         lines.append(
-            f"95 % interval of the mean: {interval[0]:.3f} to {interval[1]:.3f} (Student t over episodes; it says "
-            "nothing of other seeds)"
+            f"95 % interval of the mean: {interval[0]:.3f} to {interval[1]:.3f} (Student's t over episodes; it says "
+            "nothing about other seeds)"
         )
     if result["failed_episodes"]:
-        lines.append(f"left out: {result['failed_episodes']:,} episodes that the environment failed in")
+        lines.append(f"left out: {result['failed_episodes']:,} episodes in which the environment failed")
     return "\n".join([*lines, *([f"video: {result['video']}"] if result["video"] else [])])
 
 
@@ -112,15 +113,20 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(prog=as_called("python -m mbpo_jax.evaluate"), description=as_called(__doc__), allow_abbrev=False)
     add = parser.add_argument
     add("run_dir", nargs="?", type=path, metavar="RUN_DIR", help="Directory of the run.")
-    add("--run_dir", type=path, dest="named_run_dir", metavar="RUN_DIR", help="The same.")
+    add("--run_dir", type=path, dest="named_run_dir", metavar="RUN_DIR", help="The same, as a flag.")
     add("--seed", type=count, help="Seed of the agent. Default: the run's first.")
-    add("--best", action="store_true", help="The policy of the best evaluation. Default: the newest.")
+    add("--best", action="store_true", help="Play the policy of the best evaluation, not the newest.")
     add("--episodes", type=positive, default=10, help="Episodes to play. Default: 10.")
-    add("--first_episode", type=count, default=0, help="Number of the first; others begin elsewhere. Default: 0.")
-    add("--env", help="Gymnasium id of another environment of the same sizes. Default: the run's.")
-    add("--video", type=path, metavar="FILE.mp4", help="Film the first episodes, whole, into this file.")
+    add(
+        "--first_episode",
+        type=count,
+        default=0,
+        help="Number of the first episode; it determines the start. Default: 0.",
+    )
+    add("--env", help="Gymnasium id of another environment whose spaces have the same sizes. Default: the run's.")
+    add("--video", type=path, metavar="FILE.mp4", help="Film the first episodes, in full, into this file.")
     add("--video_episodes", type=positive, help="Episodes to film. Default: 1.")
-    add("--json", action="store_true", help="Print JSON.")
+    add("--json", action="store_true", help="Print the results as JSON.")
     arguments = parser.parse_args(argv)
     given = [path for path in (arguments.run_dir, arguments.named_run_dir) if path is not None]
     if len(given) != 1:
@@ -151,7 +157,7 @@ def _check_video(arguments: argparse.Namespace) -> None:
 
 def _saved(run_dir: Path) -> run_directory.SavedConfig:
     if not (run_dir / files.CONFIG).exists():
-        why = f"where there is no {files.CONFIG}" if run_dir.is_dir() else "which is no directory"
+        why = f"where there is no {files.CONFIG}" if run_dir.is_dir() else "which is not a directory"
         raise ValueError(f"RUN_DIR must be the directory of a run, got '{run_dir}', {why}")
     return run_directory.read_config(run_dir)
 
@@ -166,7 +172,7 @@ def _policy(run_dir: Path, seed: int, best: bool, eval_every_steps: int) -> Poli
     if not policy_path(run_dir, seed, best).exists():
         raise ValueError(
             f"RUN_DIR must have a {'best ' * best}policy of seed {seed}, got '{run_dir}', where none is saved yet: the "
-            f"first is at the first evaluation (--eval_every_steps={eval_every_steps})"
+            f"first is saved at the first evaluation (--eval_every_steps={eval_every_steps})"
         )
     return load_policy(run_dir, seed, best)
 

@@ -1,4 +1,4 @@
-"""The command: `python -m mbpo_jax.main --flagfile=experiments/halfcheetah.flags`."""
+"""Trains agents, or continues a run: `python -m mbpo_jax.main --flagfile=experiments/halfcheetah.flags`."""
 
 import sys
 import time
@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Parses flags, trains, prints a summary; returns the exit status.
+    """Parses the flags, trains, and prints a summary; returns the exit status.
 
-    0 done, 2 wrong flags, 3 stopped on request, 4 diverged, 5 the environment failed, 6 files failed.
+    0 done, 2 wrong flags, 3 stopped on request, 4 diverged, 5 the environment failed, 6 a file could not be read or
+    written.
     """
     try:
         with StopRequest() as stop:
@@ -59,13 +60,13 @@ def _run(argv: list[str]) -> int:
     if not run.quiet:
         say(summary_text(result, time.monotonic() - began))
     if not result.finished:
-        complain("mbpo_jax: stopped and saved; the same command continues")
+        complain("mbpo_jax: stopped and saved; run the same command again to continue")
         return EXIT_STOPPED
     return 0
 
 
 def summary_text(result: "Result", seconds: float) -> str:
-    """Returns the lines that a run prints at its end: each seed's returns, and where the time went."""
+    """Returns the lines that a run prints at its end: the returns of each seed, and the time of each phase."""
     summary = result.summary
     steps = f"{summary['step']:,} of {summary['num_steps']:,} steps per seed"
     lines = [f"{summary['algorithm']} on {summary['env']}: {steps}"]
@@ -84,7 +85,7 @@ def summary_text(result: "Result", seconds: float) -> str:
 
 
 def _saved_text(result: "Result") -> str:
-    """Returns what the run left behind, and where; names only what exists."""
+    """Returns a line that names the files that the run left behind; names only files that exist."""
     if any(outcome["final"] for outcome in result.summary["seeds"].values()):
         return f"curve {result.run_dir / 'curves.png'}, policies {result.run_dir / 'policies'}"
     left = [result.run_dir / name for name in ("policies", "checkpoints")]

@@ -1,7 +1,7 @@
-"""Draws a run's learning curve again: `python -m mbpo_jax.plot --run_dir=DIR [--reference=CSV] [--output=PNG]`.
+"""Redraws a run's learning curve: `python -m mbpo_jax.plot --run_dir=DIR [--reference=CSV] [--output=PNG]`.
 
-A reference is a CSV of published evaluations with the columns step, time, reward and seed; its mean and standard
-deviation over seeds are drawn behind the run.
+A reference is a CSV of published evaluations with the columns step, time, reward and seed. Its mean and standard
+deviation over seeds are drawn behind the run's curve.
 """
 
 if __name__ == "__main__":  # before the imports, because jax may fail in them
@@ -23,10 +23,10 @@ def main(argv: list[str] | None = None) -> int:
     parser = command.Parser(prog=as_called("python -m mbpo_jax.plot"), description=as_called(__doc__))
     parser.add_argument("--run_dir", required=True, type=command.path, help="Directory of the run.")
     parser.add_argument(
-        "--reference", type=command.path, help="CSV of published evaluations: step, time, reward, seed."
+        "--reference", type=command.path, help="CSV of published evaluations, with columns step, time, reward, seed."
     )
     parser.add_argument(
-        "--output", type=command.path, help="Where the picture goes; curves.png of the run if left out."
+        "--output", type=command.path, help="Picture to write. Default: curves.png in the run's directory."
     )
     try:
         arguments = parser.parse_args(argv)

@@ -1,12 +1,13 @@
-"""From flagfiles and seeds to the table that sets our runs beside the published ones.
+"""Trains what is missing and compares our runs with the published ones in a table and a figure.
 
-`python -m mbpo_jax.reproduce --flagfiles=A,B --seeds=0,1 --report_dir=DIR --sweep_dir=RUNS [-- --flag=value ...]`
+  python -m mbpo_jax.reproduce --flagfiles=A,B --seeds=0,1 --report_dir=DIR --sweep_dir=RUNS
+    [-- --flag=value ...]
 
-Runs what is missing, as `python -m mbpo_jax.sweep` with the same flags would, keeps every curve in
-`DIR/curves/<flagfile>/seed_<seed>.json`, and writes `NAME.md`, `NAME.json` and `NAME.png` there, NAME being
---report_name, so that several reports can share their curves. A seed whose curve reaches num_steps is not run again.
-With --report_only nothing is run, and the curves in DIR are enough. Curves of other flags than those that are asked for
-are refused.
+Trains what is missing, as `python -m mbpo_jax.sweep` with the same flags would. Keeps every curve
+in `DIR/curves/<flagfile>/seed_<seed>.json`, and writes `NAME.md`, `NAME.json` and `NAME.png` to
+DIR, where NAME is --report_name; several reports can share the curves in DIR. A seed whose curve
+reaches num_steps is not run again. With --report_only nothing is run, and the curves in DIR are
+enough. Curves made with flags other than those requested are refused.
 """
 
 if __name__ == "__main__":  # before the imports, because jax may fail in them
@@ -32,21 +33,25 @@ REPORT_FLAGS = ("flagfile", "flagfiles", "seeds", "report_dir", "report_name", "
 def main(argv: list[str] | None = None) -> int:
     """Runs what is missing and reports; returns the exit status.
 
-    0 done, 1 some jobs failed (the report has what there is), 2 wrong flags or damaged files, 3 stopped, 6 files
-    failed.
+    0 done, 1 some jobs failed (the report has the curves that exist), 2 wrong flags or damaged files, 3 stopped, 6 a
+    file could not be read or written.
     """
     given = sys.argv[1:] if argv is None else argv
     try:
         arguments, added = sweep_flags.parse(given, parser())
         if arguments.sweep_dir is None and not arguments.report_only:
-            raise ValueError("--sweep_dir must be the directory of the runs, got none; only --report_only needs none")
+            raise ValueError(
+                "--sweep_dir must be the directory of the runs, got none; it may be left out only with --report_only"
+            )
         requests = [read_request(flagfile, added) for flagfile in arguments.flagfiles]
         make_writable(arguments.report_dir, "report_dir")
         status = 0 if arguments.report_only else missing_runs.launch(arguments, added, requests)
         experiments = [kept_curves.collect(arguments, request) for request in requests]
         if arguments.report_only and not any(experiment.curves for experiment in experiments):
             places = " or ".join(str(path) for path in (arguments.sweep_dir, arguments.report_dir) if path)
-            raise ValueError(f"--report_only needs curves, and there are none of these flagfiles and seeds in {places}")
+            raise ValueError(
+                f"--report_only needs curves, but there are none for these flagfiles and seeds in {places}"
+            )
         say(str(comparison_files.write(experiments, arguments.report_dir, arguments.report_name, _command(given))))
         return status
     except (ValueError, OSError) as error:
@@ -58,16 +63,16 @@ def parser() -> Parser:
     parser = sweep_flags.build_parser(
         as_called("python -m mbpo_jax.reproduce"), as_called(__doc__), sweep_dir_required=False
     )
-    parser.add_argument("--report_dir", required=True, type=path, help="Directory of the report and its curves.")
+    parser.add_argument("--report_dir", required=True, type=path, help="Directory of the report and the curves.")
     parser.add_argument(
         "--report_name", type=_file_stem, default="report", help="Name of the report's files. Default: report."
     )
     parser.add_argument(
         "--last_step",
         type=positive,
-        help="Report evaluations up to this environment step only, to compare experiments that ran differently far.",
+        help="Report evaluations up to this environment step only, to compare runs of different lengths.",
     )
-    parser.add_argument("--report_only", action="store_true", help="Run nothing.")
+    parser.add_argument("--report_only", action="store_true", help="Run nothing; report the curves that exist.")
     return parser
 
 

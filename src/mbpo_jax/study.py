@@ -1,6 +1,7 @@
-"""Small experiments on trained runs: `python -m mbpo_jax.study NAME --run_dir=RUN --output_dir=DIR`.
+"""Runs small experiments on trained runs: `python -m mbpo_jax.study NAME --run_dir=RUN --output_dir=DIR`.
 
-Each prints its finding in a sentence, and writes NAME.json, the numbers, and NAME.png into the output directory.
+Each prints its finding in a sentence or two, and writes its numbers to NAME.json and a figure to NAME.png in the output
+directory.
 """
 
 if __name__ == "__main__":  # before the imports, because jax may fail in them
@@ -37,61 +38,68 @@ from mbpo_jax.studies.finding import Finding
 
 
 class Study(NamedTuple):
-    """A study: its function, whose parameters become the flags, and its line in --help."""
+    """A study: its function, whose parameters become flags, and its line in --help."""
 
     run: Callable[..., Finding]
     summary: str
 
 
 STUDIES = {
-    "exploitation": Study(exploitation.study, "returns in the model beside real ones, at every checkpoint of a run"),
+    "exploitation": Study(
+        exploitation.study, "returns in the model against real returns, at every checkpoint of a run"
+    ),
     "compounding": Study(
         compounding.study, "error against steps in the model, and percentiles of many rollouts of one action sequence"
     ),
     "bidirectional": Study(
-        bidirectional.study, "error of rollouts back and ahead against those of the same length ahead alone (BMPO)"
+        bidirectional.study,
+        "error of rollouts half backward, half forward against forward ones of the same length (BMPO)",
     ),
     "value_bias": Study(
-        value_bias.study, "the critics' values beside discounted returns, at every checkpoint of a run"
+        value_bias.study, "the critics' values against discounted returns, at every checkpoint of a run"
     ),
     "policy_shift": Study(policy_shift.study, "model error against the policy's distance from the data policy"),
     "penalty": Study(penalty.study, "MOPO's penalties against the true error of a run's model"),
     "versions": Study(versions.study, "a policy's returns in another version of its environment"),
     "episode_lengths": Study(
-        episode_lengths.study, "steps of each training episode, of runs that kept all their rows (Dyna-Q's figure)"
+        episode_lengths.study, "length of each training episode, for runs that kept all their rows (Dyna-Q's figure)"
     ),
     "actor_gradient": Study(
-        actor_gradient.study, "the actor's gradient through a wrong model and critic (MAAC's lemma); needs no run"
+        actor_gradient.study,
+        "error of the actor's gradient through a wrong model and critic (MAAC's lemma); needs no run",
     ),
-    "best_length": Study(best_length.study, "the best rollout length over model error and policy shift; needs no run"),
+    "best_length": Study(
+        best_length.study, "the best rollout length for each model error and policy shift; needs no run"
+    ),
 }
 HELP = {
     "run_dir": "Directory of the run.",
     "run_dirs": "Directories of runs, separated by commas.",
     "seed": "Seed of the agent. Default: the run's first.",
     "step": "Environment step of the checkpoint. Default: the newest.",
-    "num_episodes": "Starts of episodes; of episode_lengths, the first episodes of every seed.",
-    "short_steps": "Fewer steps than these are a short episode.",
+    "num_episodes": "Episodes, each from its own start; episode_lengths: the first episodes of every seed.",
+    "short_steps": "An episode with fewer steps than this counts as short.",
     "other_env": "Gymnasium id of the other version; auto: version 4 of the run's own.",
     "rows_per_start": "Imagined trajectories from each start.",
-    "fan_steps": "Length of the action sequence of the fan.",
-    "fan_rows": "Model rollouts of that sequence.",
-    "num_steps": "Most steps in the model of the error curve.",
-    "num_starts": "Starts of the error curve.",
-    "num_rows": "Transitions: of each kind (penalty), or that a model is fitted to (several, separated by commas).",
-    "num_measurements": "Measurements after the one at the data policy.",
-    "updates_between": "Agent updates between measurements; fewer where the first moves nats away (20 on Hopper).",
-    "visited_steps": "Environment steps of the moving policy at each measurement.",
-    "discount": "Discount of the bound.",
+    "fan_steps": "Length of the action sequence that all rollouts of the fan follow, in steps.",
+    "fan_rows": "Model rollouts in the fan.",
+    "num_steps": "Largest number of steps in the model on the error curve.",
+    "num_starts": "Number of action sequences behind the error curve, each from its own start.",
+    "num_rows": "Transitions: of each kind (penalty); to fit a model to (policy_shift: several, separated by commas).",
+    "num_measurements": "Measurements after the first, which is at the data policy.",
+    "updates_between": "Agent updates between measurements; use fewer if the first shift is already nats (Hopper: 20).",
+    "visited_steps": "Environment steps of the current policy at each measurement.",
+    "discount": "Reward discount per environment step in the bound, in (0, 1).",
     "model_error": "Added to the coefficients of the dynamics in the model.",
-    "critic_error": "Share by which the critic takes later costs for higher than they are.",
+    "critic_error": "Share by which the critic overestimates later costs.",
 }
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs a study, and prints its finding and its files; returns the exit status.
 
-    0 done, 2 wrong flags or a run that does not fit, 4 learning diverged, 5 the environment failed, 6 files failed.
+    0 done, 2 wrong flags or a run that does not fit, 4 learning diverged, 5 the environment failed, 6 a file could not
+    be read or written.
     """
     try:
         arguments = vars(_parser().parse_args(argv))
@@ -114,7 +122,7 @@ def _parser() -> Parser:
     for name, study in STUDIES.items():
         flags = studies.add_parser(name, help=study.summary, description=study.summary, allow_abbrev=False)
         flags.add_argument(
-            "--output_dir", required=True, type=command.path, help="Where the numbers and the picture go."
+            "--output_dir", required=True, type=command.path, help="Directory for the numbers and the figure."
         )
         for parameter in inspect.signature(study.run).parameters.values():
             _add_flag(flags, parameter)

@@ -1,8 +1,11 @@
-"""Launches a sweep: `python -m mbpo_jax.sweep --flagfiles=A,B --seeds=0,1,2 --sweep_dir=DIR [-- --flag=value ...]`.
+"""Launches a sweep of many runs.
 
-Each flagfile and group of seeds is one job: the command line that a person would type, with the run directory
-`DIR/<flagfile>/seeds_<seed>[_<seed>...]`. What follows `--` is added to every one of them. A job that is preempted, or
-that reaches its time limit, saves, is requeued and continues; the same sweep command continues what has not ended.
+  python -m mbpo_jax.sweep --flagfiles=A,B --seeds=0,1,2 --sweep_dir=DIR [-- --flag=value ...]
+
+Each flagfile and group of seeds is one job: an ordinary training command with the run directory
+`DIR/<flagfile>/seeds_<seed>[_<seed>...]`. Flags after `--` are added to every job. A job that is
+preempted, or that reaches its time limit, saves, is requeued and continues. The same sweep command
+continues jobs that have not finished.
 """
 
 if __name__ == "__main__":  # before the imports, because jax may fail in them
@@ -20,7 +23,8 @@ from mbpo_jax.launch.program import as_called
 def main(argv: list[str] | None = None) -> int:
     """Submits the jobs, waits for them, and prints a line as each ends; returns the exit status.
 
-    0 all finished (or, with --detach, were submitted), 1 some failed, 2 wrong flags, 3 stopped, 6 files failed.
+    0 all finished (or, with --detach, were submitted), 1 some failed, 2 wrong flags, 3 stopped, 6 a file could not be
+    read or written.
     """
     try:
         arguments, added = sweep_flags.parse(sys.argv[1:] if argv is None else argv, parser())

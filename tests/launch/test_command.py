@@ -61,7 +61,7 @@ def run(main, stdout, code="from mbpo_jax.main import main", unbuffered=""):
 
 HELP = "lambda: main(['--help'])"
 PLOT_HELP = "from mbpo_jax.plot import main"
-CLOSED = "mbpo_jax: error: standard output is closed; let it go to /dev/null if nobody is to read it\n"
+CLOSED = "mbpo_jax: error: standard output is closed; redirect it to /dev/null if nobody is to read it\n"
 FULL = "mbpo_jax: error: standard output cannot be written to: [Errno 28] No space left on device\n"
 
 

@@ -60,7 +60,7 @@ def test_the_full_path_of_a_knob_is_a_flag_too(tmp_path):
 
 
 def test_one_flag_under_two_names_is_refused():
-    wanted = "--agent.discount and --discount are one flag; leave one of them out"
+    wanted = "--agent.discount and --discount are the same flag; leave one of them out"
     assert refusal("--discount=0.5", "--agent.discount=0.5") == wanted
 
 

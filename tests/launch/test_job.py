@@ -85,7 +85,7 @@ def test_a_command_that_does_not_save_in_time_is_killed(job, tmp_path):
 def test_sigterm_ends_a_local_job_and_lets_one_on_slurm_go_on_until_it_is_killed(job, tmp_path, is_local):
     script = 'test -e $0/stopped && exit 0; trap "touch $0/stopped; exit 3" INT; kill -TERM $PPID; sleep 5 & wait'
     if is_local:
-        with pytest.raises(JobFailed, match="the same command continues"):
+        with pytest.raises(JobFailed, match="run the same command again to continue"):
             job(script, is_local)()
     else:
         job(script, is_local)()
@@ -102,7 +102,7 @@ def test_a_signal_while_the_command_is_being_started_is_not_lost(job, monkeypatc
 
     monkeypatch.setattr(subprocess, "Popen", start_and_hit)
     began = time.monotonic()
-    with pytest.raises(JobFailed, match="the same command continues"):
+    with pytest.raises(JobFailed, match="run the same command again to continue"):
         dataclasses.replace(job(""), command=("sleep", "5"))()
     assert time.monotonic() - began < 2.0
 

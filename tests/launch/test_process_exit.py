@@ -20,7 +20,7 @@ def test_a_command_ends_whatever_an_environment_leaves(tmp_path):
     assert time.monotonic() - began < 200
     assert "sac on odd_worlds:odd/Forks-v0: 3 of 3 steps" in process.stdout
     (line,) = [line for line in process.stderr.splitlines() if "left running" in line]
-    assert "mbpo_jax: ends what the environment left running: process " in line
+    assert "mbpo_jax: ending what the environment left running: process " in line
     assert "thread endless" in line
     assert sys.platform != "linux" or not _running(int(line.partition("process ")[2].split(",")[0]))
 
@@ -38,7 +38,7 @@ def test_a_command_does_not_wait_for_a_program_that_an_environment_started(tmp_p
         finally:
             process.kill()
     if sys.platform == "linux":
-        assert line.startswith("mbpo_jax: ends; what was started meanwhile goes on")
+        assert line.startswith("mbpo_jax: exiting; these processes were started meanwhile and keep running")
         assert line.endswith(" (sleep 1000)")
         number = int(re.search(r"process (\d+)", line)[1])
         assert _running(number)

@@ -155,8 +155,8 @@ def test_a_stopped_process_leaves_the_other_alone_and_both_continue(tmp_path, on
     first, second = page_commands(run_dir)
     (ok, _, err), (stopped, _, reason) = run_together([first, ["-c", STOPPED_AT_100, *second[2:]]])
     assert (ok, stopped) == (0, 3), (err, reason)
-    assert f"this part is finished; the process that finishes last gathers all in {run_dir}\n" in err
-    assert reason.endswith("mbpo_jax: stopped and saved; the same command continues\n")
+    assert f"this part is finished; the process that finishes last gathers all parts in {run_dir}\n" in err
+    assert reason.endswith("mbpo_jax: stopped and saved; run the same command again to continue\n")
     assert {path.name for path in run_dir.iterdir()} == {"part_0_of_2", "part_1_of_2", "config.json"}
     assert json.loads((run_dir / "part_1_of_2" / "summary.json").read_text())["step"] == 100
     # The same run, as a job of SLURM: the place of each process is found in its environment.
@@ -220,7 +220,7 @@ def test_a_port_that_is_taken_is_refused(capsys, tmp_path):
     with socket.create_server(("", 0)) as server:
         knobs = LAUNCH | {"coordinator": f"127.0.0.1:{server.getsockname()[1]}"}
         line = refusal(capsys, *tiny_runs.argv(tmp_path / "run", seeds="0,1,2", **knobs))
-    assert "coordinator must be host:port with a port that is free, got '127.0.0.1:" in line
+    assert "coordinator must be host:port with a free port, got '127.0.0.1:" in line
 
 
 def test_no_launch_and_another_number_of_processes_are_refused(shared):

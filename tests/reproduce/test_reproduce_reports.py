@@ -79,9 +79,9 @@ def test_a_kept_curve_of_other_flags_is_refused(here, launched, capsys, words):
     out, err = capsys.readouterr()
     assert (out, launched, report()) == ("", [], {})
     assert err == (
-        f"mbpo_jax: error: {path} was made with other flags than tiny.flags and what follows -- ask for: "
+        f"mbpo_jax: error: {path} was made with flags other than those of tiny.flags and after --: "
         "learning_rate was 0.0003, is 0.1; updates_per_step was 1, is 2. Give the old values, or other directories to "
-        "start anew\n"
+        "start again\n"
     )
     assert call(*words, "--", "--num_steps=5000") == 0
     assert launched == []

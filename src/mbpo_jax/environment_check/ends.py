@@ -6,14 +6,14 @@ from mbpo_jax.environment_check.finding import Finding, note, problem
 from mbpo_jax.environment_check.playing import Trace
 from mbpo_jax.types import TerminationFn
 
-CLOCK_ADVICE = "return truncated where a clock ends the episode: terminated says that nothing comes after"
+CLOCK_ADVICE = "return truncated where a time limit ends the episode: terminated means that nothing comes after"
 CLOCK_SHARE, CLOCK_STEPS = 0.2, 20  # if this share of episodes ends at one step, this late, a clock ends them
 MISSED_SHARE = 0.05  # of the terminated steps
 FALSE_SHARE = 0.002  # of all steps
 
 
 def check_ends(trace: Trace, limit: int | None) -> list[Finding]:
-    """Returns the findings about the ends of episodes.
+    """Checks how episodes end; returns the findings.
 
     Args:
       limit: the time limit of an episode in steps, if there is one.
@@ -24,22 +24,23 @@ def check_ends(trace: Trace, limit: int | None) -> list[Finding]:
     if trace.limit_in_info:
         found.append(
             problem(
-                f"{trace.limit_in_info:,} steps are terminated and their info says TimeLimit.truncated", CLOCK_ADVICE
+                f"{trace.limit_in_info:,} steps are terminated although their info says TimeLimit.truncated",
+                CLOCK_ADVICE,
             )
         )
     elif terminated and (clock := _clock(terminated, len(trace.lengths))):
-        found.append(problem(f"{clock} terminated", CLOCK_ADVICE))
+        found.append(problem(f"{clock} as terminated", CLOCK_ADVICE))
     early = [length for length in truncated if limit is None or length < limit]
     if len(early) > 2 and len(set(early)) > 1:
         found.append(
             problem(
                 f"{len(early):,} episodes are truncated before the time limit, after {min(early):,} to {max(early):,} "
                 "steps",
-                "return terminated where the task ends them: what is truncated counts as if it went on",
+                "return terminated where the task ends: a truncated episode counts as if it went on",
             )
         )
     if len(trace.lengths) > 4 and all(length == 1 for length, _, _ in trace.lengths):
-        found.append(problem("every episode ends at its first step", "see whether it is reset well"))
+        found.append(problem("every episode ends at its first step", "check the states that reset begins with"))
     if not trace.lengths:
         found.append(note(f"no episode ended in {len(trace):,} steps"))
     return found
@@ -50,14 +51,14 @@ def _clock(terminated: list[int], num_episodes: int) -> str | None:
     longest = max(terminated)
     at_longest = terminated.count(longest)
     if longest > 1 and at_longest == num_episodes > 1:
-        return f"all {num_episodes:,} episodes end after {longest:,} steps by"
+        return f"all {num_episodes:,} episodes end after {longest:,} steps"
     if longest >= CLOCK_STEPS and at_longest > 2 and at_longest >= CLOCK_SHARE * num_episodes:
-        return f"{at_longest:,} of {num_episodes:,} episodes end after {longest:,} steps, and none later, by"
+        return f"{at_longest:,} of {num_episodes:,} episodes end after {longest:,} steps, none later,"
     return None
 
 
 def check_rule(rule: TerminationFn, name: str, trace: Trace, low: np.ndarray, high: np.ndarray) -> list[Finding]:
-    """Returns where a termination rule and the environment disagree.
+    """Compares a termination rule with the environment; returns where they disagree.
 
     Args:
       name: what the rule is called in messages.
@@ -76,11 +77,11 @@ def check_rule(rule: TerminationFn, name: str, trace: Trace, low: np.ndarray, hi
     where = int(np.flatnonzero(by_rule != ends)[0])
     text = (
         f"the rule {name} disagrees with the environment in {missed + false:,} of {len(ends):,} steps: it misses "
-        f"{missed:,} of {int(ends.sum()):,} ends and sees {false:,} where there is none (first at step {where + 1}, "
+        f"{missed:,} of {int(ends.sum()):,} ends and reports {false:,} where there is none (first at step {where + 1}, "
         f"next_obs {_short(trace.next_obs[whole][where])})"
     )
     if missed > MISSED_SHARE * ends.sum() or false > FALSE_SHARE * len(ends):
-        return [problem(text, "mend the rule: imagined episodes would end where it says")]
+        return [problem(text, "correct the rule: imagined episodes would end where it says")]
     return [note(text)]
 
 

@@ -19,7 +19,7 @@ SLOW_STEPS_PER_SECOND = 100
 
 
 class Examination(NamedTuple):
-    """What an environment is like, and what was found."""
+    """Facts about an environment, and the findings."""
 
     facts: dict[str, str]  # one line each, keyed by what it is about
     findings: list[Finding]
@@ -89,7 +89,7 @@ def _check_trace(
     rate = len(trace) / max(trace.seconds, 1e-9)
     facts["speed"] = f"{rate:,.0f} steps/s"
     if rate < SLOW_STEPS_PER_SECOND:
-        found.append(note(f"its step takes {1000 / rate:.0f} ms; 100,000 steps take {1e5 / rate / 3600:.1f} h"))
+        found.append(note(f"one step takes {1000 / rate:.0f} ms; 100,000 steps take {1e5 / rate / 3600:.1f} h"))
     return found
 
 
@@ -98,7 +98,7 @@ def _check_rule(
 ) -> list[Finding]:
     """Compares the termination function with what was played; adds to the facts."""
     if isinstance(env.action_space, Discrete):
-        facts["rule"] = "none is needed: a tabular model keeps which steps end an episode"
+        facts["rule"] = "none is needed: a tabular model records which steps end an episode"
         return []
     low, high = (np.asarray(bound, np.float64).reshape(-1) for bound in (env.action_space.low, env.action_space.high))
     spec = Spec(trace.obs.shape[1], trace.action.shape[1])
@@ -129,7 +129,7 @@ def _again(
         found.append(
             problem(
                 f"a second instance cannot be made while one is open ({other.text})",
-                "a run has one for training and one for evaluation, of each seed: let each have what it holds",
+                "a run has one for training and one for evaluation, for each seed: give each resources of its own",
             )
         )
         facts["instances"] = "one at a time"
@@ -142,7 +142,7 @@ def _again(
     found += repeats.check_actions(env, seed)
     if not isinstance(other, Finding):
         in_thread = repeats.check_thread(other, seed)
-        facts["threads"] = "the one that made it" if in_thread else "any"
+        facts["threads"] = "only the one that made it" if in_thread else "any"
         found += in_thread
     return found
 
@@ -157,6 +157,6 @@ def _episodes(trace: Trace, limit: int | None) -> str:
     terminated = sum(ends for _, ends, _ in trace.lengths)
     shown = f", {min(lengths):,} to {max(lengths):,} steps long" if lengths else ""
     return (
-        f"{len(lengths):,} whole ones{shown}; {terminated:,} ended by terminated, {len(lengths) - terminated:,} by "
+        f"{len(lengths):,} complete{shown}; {terminated:,} ended by terminated, {len(lengths) - terminated:,} by "
         f"truncated; time limit {'none' if limit is None else f'{limit:,}'}"
     )

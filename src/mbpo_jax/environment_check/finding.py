@@ -1,11 +1,11 @@
-"""What a check finds: one line each."""
+"""The findings of a check, one line each."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 
 class Finding(NamedTuple):
-    """What was found and what to do about it, in one line."""
+    """What was found, and what to do about it, in one line."""
 
     matters: bool  # whether a run would fail or learn something wrong
     text: str
@@ -17,7 +17,7 @@ def problem(found: str, advice: str) -> Finding:
 
 
 def note(text: str) -> Finding:
-    """Returns a finding that is good to know."""
+    """Returns a finding that is only worth knowing."""
     return Finding(False, text)
 
 

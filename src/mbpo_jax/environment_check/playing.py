@@ -13,12 +13,12 @@ from gymnasium.spaces import Discrete
 import mbpo_jax.environments  # noqa: F401  (registers the project's own ids)
 from mbpo_jax.environment_check.finding import Finding, note, one_line, problem
 
-STEP_RETURNS = "step is to return (obs, reward, terminated, truncated, info)"
+STEP_RETURNS = "step must return (obs, reward, terminated, truncated, info)"
 NUMBER_KINDS = "fiub"  # of dtype.kind: floats, integers, booleans
 
 
 class Malformed(Exception):
-    """The environment returned something in a form other than Gymnasium requires."""
+    """The environment returned something in a form that Gymnasium does not allow."""
 
     def __init__(self, found: str, advice: str) -> None:
         super().__init__(found)
@@ -27,7 +27,7 @@ class Malformed(Exception):
 
 @dataclasses.dataclass
 class Trace:
-    """The steps that were played, T of them, in complete or unfinished episodes."""
+    """The T steps that were played, in complete or unfinished episodes."""
 
     obs: np.ndarray  # [T, O], float64, before the step
     action: np.ndarray  # [T, A], in the environment's bounds
@@ -55,7 +55,7 @@ def make(env_id: str, max_episode_steps: int) -> gymnasium.Env:
     """Makes an environment as Gymnasium does, without Gymnasium's checker.
 
     Raises:
-      ValueError: there is none of that id. Anything else that its constructor raises propagates.
+      ValueError: no environment has this id. Anything else that its constructor raises propagates.
     """
     try:
         with warnings.catch_warnings():
@@ -115,7 +115,7 @@ class _Recorder:
             size = f" of {len(result)} values" if isinstance(result, tuple | list) else ""
             raise Malformed(f"step returned a {type(result).__name__}{size}", STEP_RETURNS)
         if not np.array_equal(given, action):
-            self._once(note("step changes the array of the action that it is given; runs give it one of its own"))
+            self._once(note("step modifies the action array that it receives; runs give it a copy"))
         obs, reward, terminated, truncated, info = result
         next_obs = self._observation(obs)
         row = (self._obs, action, next_obs, _number(reward), _flag("terminated", terminated))
@@ -154,7 +154,7 @@ class _Recorder:
         self.doing = f"reset(seed={seed}) of episode {self._episode}"
         result = self._env.reset(seed=seed)
         if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
-            raise Malformed(f"reset returned a {type(result).__name__}", "return (obs, info), info a dict")
+            raise Malformed(f"reset returned a {type(result).__name__}", "return (obs, info), where info is a dict")
         self._given = None
         return self._observation(result[0])
 
@@ -162,16 +162,17 @@ class _Recorder:
         array = np.asarray(obs)
         if array.dtype.kind not in NUMBER_KINDS:
             raise Malformed(
-                f"{self.doing} gave an observation that is no array of numbers, {array.dtype}", "return an array"
+                f"{self.doing} returned an observation that is not an array of numbers, {array.dtype}",
+                "return an array",
             )
         if array.shape != self._env.observation_space.shape:
             raise Malformed(
-                f"{self.doing} gave an observation of shape {array.shape} where its space has "
+                f"{self.doing} returned an observation of shape {array.shape} where its space has "
                 f"{self._env.observation_space.shape}",
                 "make them the same",
             )
         if self._given is not None and isinstance(obs, np.ndarray) and np.shares_memory(obs, self._given):
-            self._once(note("every observation comes in the same array; runs copy it, other code may not"))
+            self._once(note("every observation is returned in the same array; runs copy it, other code may not"))
         self._given = obs if isinstance(obs, np.ndarray) else None
         if str(array.dtype) not in self._dtypes:
             self._dtypes.append(str(array.dtype))
@@ -185,12 +186,14 @@ class _Recorder:
 def _number(value: Any) -> float:
     array = np.asarray(value)
     if array.dtype.kind not in NUMBER_KINDS or array.size != 1:
-        raise Malformed(f"step gave a reward that is no number, {type(value).__name__}", "return a float")
+        raise Malformed(f"step returned a reward that is not a number, {type(value).__name__}", "return a float")
     return float(array.reshape(())[()])
 
 
 def _flag(name: str, value: Any) -> bool:
     array = np.asarray(value)
     if array.dtype != np.bool_ or array.size != 1:
-        raise Malformed(f"step gave a flag {name} that is no boolean, {type(value).__name__} {value}", "return a bool")
+        raise Malformed(
+            f"step returned a flag {name} that is not a boolean, {type(value).__name__} {value}", "return a bool"
+        )
     return bool(array.reshape(())[()])

@@ -1,4 +1,4 @@
-"""Checks what should be the same: under a seed, in a second instance, after another reset, in another thread."""
+"""Checks what should stay the same: with the same seed, in a second instance, after a reset, in another thread."""
 
 import random
 import threading
@@ -32,7 +32,7 @@ def check_seeds(fresh: gymnasium.Env | None, used: gymnasium.Env, trace: Trace, 
         found.append(
             problem(
                 f"the same seed and actions gave other numbers in a second instance ({which})",
-                "draw everything from self.np_random, and keep nothing outside the instance",
+                "draw all random numbers from self.np_random, and keep no state outside the instance",
             )
         )
     again = play(used, actions, seed)
@@ -40,13 +40,13 @@ def check_seeds(fresh: gymnasium.Env | None, used: gymnasium.Env, trace: Trace, 
         found.append(
             problem(
                 f"reset(seed=...) does not repeat an episode of the same instance ({which})",
-                "pass the seed to super().reset, draw from self.np_random, and keep nothing from episode to episode",
+                "pass the seed to super().reset, draw from self.np_random, and carry no state from episode to episode",
             )
         )
     if _global_generators() != before:
         found.append(
             problem(
-                "it uses a global generator (np.random or random), which other seeds and instances use too",
+                "it uses a global random generator (np.random or random), which other seeds and instances use, too",
                 "draw from self.np_random",
             )
         )
@@ -92,9 +92,9 @@ def measure_noise(env: gymnasium.Env, trace: Trace, seed: int) -> str:
     except Exception as error:  # an environment without such a generator, or one that fails
         return f"unknown ({one_line(error)})"
     if not (np.any(obs) or np.any(rewards)):
-        return "none seen (one step, the same start and action, another generator)"
+        return "none seen (one step from the same start with the same action, but another generator)"
     noise = float(np.std(rewards) / np.sqrt(2.0))
-    return f"sd {noise:.2g} of one step's reward, observations differ by up to {max(obs):.2g}, from the same start"
+    return f"from the same start, one step's reward has sd {noise:.2g}, and observations differ by up to {max(obs):.2g}"
 
 
 def _one_step(env: gymnasium.Env, action: np.ndarray, seed: int, noise: int | None) -> tuple[np.ndarray, float]:
@@ -116,12 +116,15 @@ def check_actions(env: gymnasium.Env, seed: int) -> list[Finding]:
         if len(traces[name]) < PROBED_STEPS:
             why = traces[name].findings[-1].text
             return [
-                problem(f"the {name} action {action.tolist()} was not taken ({why})", "take it, or change the space")
+                problem(
+                    f"the {name} action {action.tolist()} was not accepted ({why})", "accept it, or change the space"
+                )
             ]
     if _difference(traces["lowest"], traces["highest"], PROBED_STEPS) is None:
         return [
             problem(
-                f"the lowest and the highest action do the same for {PROBED_STEPS} steps", "see whether actions arrive"
+                f"the lowest and the highest action have the same effect for {PROBED_STEPS} steps",
+                "check that actions arrive",
             )
         ]
     return []
@@ -150,6 +153,4 @@ def check_thread(env: gymnasium.Env, seed: int) -> list[Finding]:
     thread.join()
     if not failures:
         return []
-    return [
-        note(f"only the thread that made it can use it ({one_line(failures[0])}); runs call it from that one alone")
-    ]
+    return [note(f"only the thread that made it can use it ({one_line(failures[0])}); runs use it in that thread only")]

@@ -12,7 +12,7 @@ STATISTICS = "RunningMeanStd"  # the class that they and others keep them in
 
 
 def check(env: gymnasium.Env) -> tuple[list[Finding], bool]:
-    """Returns the findings, and whether the environment can be stepped with random actions nevertheless."""
+    """Returns the findings, and whether the environment can still be stepped with random actions."""
     observations, actions = env.observation_space, env.action_space
     if isinstance(observations, Discrete) and isinstance(actions, Discrete):
         return _check_limit(env) + _check_wrappers(env), True
@@ -26,9 +26,9 @@ def check(env: gymnasium.Env) -> tuple[list[Finding], bool]:
     if found:
         return found, False
     if observations.shape and np.prod(observations.shape) == 0:
-        return [problem(f"the observation space {observations} is empty", "observe something")], False
+        return [problem(f"the observation space {observations} is empty", "return at least one number")], False
     if np.prod(actions.shape) == 0:
-        return [problem(f"the action space {actions} is empty", "runs need one number or more")], False
+        return [problem(f"the action space {actions} is empty", "runs need at least one number")], False
     found += _check_actions(actions)
     if len(observations.shape) > 2 or np.prod(observations.shape) > MOST_VECTOR_NUMBERS:
         found.append(problem(f"observations look like images {observations.shape}", "return features instead"))
@@ -43,18 +43,18 @@ def _check_actions(actions: Box) -> list[Finding]:
         found.append(
             problem(
                 f"actions {numbers(open_ends)} have no bounds",
-                "give them some; actions of runs are in [-1, 1], rescaled to the bounds",
+                "give them bounds; a run's actions lie in [-1, 1] and are rescaled to the bounds",
             )
         )
     if fixed := np.flatnonzero(low >= high).tolist():
-        found.append(problem(f"actions {numbers(fixed)} have one value only", "leave them out of the action space"))
+        found.append(problem(f"actions {numbers(fixed)} can take only one value", "leave them out of the action space"))
     return found
 
 
 def _check_limit(env: gymnasium.Env) -> list[Finding]:
     if env.spec is not None and env.spec.max_episode_steps is not None:
         return []
-    advice = "register it with max_episode_steps, or give runs (and this check) --max_episode_steps"
+    advice = "register it with max_episode_steps, or pass --max_episode_steps to runs (and to this check)"
     return [problem("it has no time limit", advice)]
 
 
@@ -68,8 +68,8 @@ def _check_wrappers(env: gymnasium.Env) -> list[Finding]:
             found.append(
                 problem(
                     f"{name} has running statistics",
-                    "training and evaluation have an instance each, whose statistics would differ; fix them, or leave "
-                    "them out (the model normalises its own inputs)",
+                    "training and evaluation have an instance each, whose statistics would differ; use constants, or "
+                    "leave the wrapper out (the model normalises its own inputs)",
                 )
             )
         if not isinstance(layer, gymnasium.Wrapper):

@@ -15,7 +15,7 @@ MOST_FLOAT32 = float(np.finfo(np.float32).max)
 
 
 def check_observations(space: Box | Discrete, trace: Trace) -> list[Finding]:
-    """Returns the findings about the observations of a trace."""
+    """Checks the observations of a trace; returns the findings."""
     if isinstance(space, Discrete):
         return _check_states(space, trace)
     obs = np.concatenate([trace.obs, trace.next_obs])
@@ -24,30 +24,32 @@ def check_observations(space: Box | Discrete, trace: Trace) -> list[Finding]:
         dims = np.flatnonzero(~finite.all(axis=0)).tolist()
         rows = int((~np.isfinite(trace.next_obs).all(axis=1)).sum())
         return [
-            problem(f"observations {numbers(dims)} are not finite in {rows:,} of {len(trace):,} steps", "mend them")
+            problem(
+                f"observations {numbers(dims)} are not finite in {rows:,} of {len(trace):,} steps", "make them finite"
+            )
         ]
     found = []
     if dims := np.flatnonzero((np.abs(obs) > MOST_FLOAT32).any(axis=0)).tolist():
-        return [problem(f"observations {numbers(dims)} go beyond float32, which runs keep them in", "scale them")]
+        return [problem(f"observations {numbers(dims)} exceed float32, in which runs store them", "scale them")]
     spread, size = np.ptp(obs, axis=0), np.abs(obs).max(axis=0)
     constant = spread <= CONSTANT * size
     rounding = np.abs(obs - obs.astype(np.float32)).max(axis=0)
     if dims := np.flatnonzero(~constant & (rounding > LOST * spread)).tolist():
         found.append(
             problem(
-                f"observations {numbers(dims)} vary by less than float32, which runs keep them in, can show",
-                "subtract what does not change",
+                f"observations {numbers(dims)} vary by less than float32, in which runs store them, can resolve",
+                "subtract the part that does not change",
             )
         )
     if constant.all():
-        found.append(problem("no observation ever changes", "observe something that actions move"))
+        found.append(problem("no observation ever changes", "return something that actions change"))
     elif dims := np.flatnonzero(constant).tolist():
-        found.append(note(f"observations {numbers(dims)} never change; they do no harm"))
+        found.append(note(f"observations {numbers(dims)} never change; this does no harm"))
     if dims := np.flatnonzero(size > HUGE_OBS).tolist():
         found.append(
             problem(
                 f"observations {numbers(dims)} are as large as {size.max():.2g}",
-                "scale them: models do it themselves, agents see them as they are",
+                "scale them: models scale their inputs themselves, agents see them as they are",
             )
         )
     return found + _equal_columns(obs, constant) + _outside(space, obs) + _dtypes(space, trace)
@@ -57,8 +59,10 @@ def _check_states(space: Discrete, trace: Trace) -> list[Finding]:
     states = np.unique(np.concatenate([trace.obs, trace.next_obs]))
     outside = [number for number in states.tolist() if not (number.is_integer() and space.contains(int(number)))]
     if outside:
-        return [problem(f"observations leave their space, {space} ({outside[0]:g})", "observe what the space promises")]
-    return [] if states.size > 1 else [problem("no observation ever changes", "observe something that actions move")]
+        return [
+            problem(f"observations leave their space, {space} ({outside[0]:g})", "return only numbers of the space")
+        ]
+    return [] if states.size > 1 else [problem("no observation ever changes", "return something that actions change")]
 
 
 def _equal_columns(obs: np.ndarray, constant: np.ndarray) -> list[Finding]:
@@ -67,9 +71,9 @@ def _equal_columns(obs: np.ndarray, constant: np.ndarray) -> list[Finding]:
     for index in np.flatnonzero(~constant).tolist():
         column = obs[:, index].tobytes()
         if column in first:
-            twins.append(f"{index} as {first[column]}")
+            twins.append(f"{index} of {first[column]}")
         first.setdefault(column, index)
-    return [note(f"observations that are others' doubles: {', '.join(twins)}")] if twins else []
+    return [note(f"observations that are copies of others: {', '.join(twins)}")] if twins else []
 
 
 def _outside(space: Box, obs: np.ndarray) -> list[Finding]:
@@ -95,15 +99,15 @@ def _dtypes(space: Box, trace: Trace) -> list[Finding]:
     others = [name for name in trace.dtypes if name != str(space.dtype)]
     if not others:
         return []
-    return [note(f"observations are {', '.join(others)} where their space is {space.dtype}; runs keep float32")]
+    return [note(f"observations are {', '.join(others)} but their space is {space.dtype}; runs store float32")]
 
 
 def check_rewards(trace: Trace) -> list[Finding]:
-    """Returns the findings about the rewards of a trace."""
+    """Checks the rewards of a trace; returns the findings."""
     reward = trace.reward
     if not np.isfinite(reward).all():
         rows = int((~np.isfinite(reward)).sum())
-        return [problem(f"rewards are not finite in {rows:,} of {len(trace):,} steps", "mend them")]
+        return [problem(f"rewards are not finite in {rows:,} of {len(trace):,} steps", "make them finite")]
     scale = float(np.sqrt(np.mean(np.square(np.clip(reward, -1e150, 1e150)))))
     if scale > HUGE_REWARD:
         return [
@@ -113,7 +117,7 @@ def check_rewards(trace: Trace) -> list[Finding]:
             )
         ]
     if np.ptp(reward) == 0.0:
-        return [note(f"every reward was {reward[0]:g}; nothing but the end of episodes could be learnt from it")]
+        return [note(f"every reward was {reward[0]:g}; all that could be learnt from it is when episodes end")]
     if scale < TINY_REWARD:
         return [
             problem(

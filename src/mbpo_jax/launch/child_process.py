@@ -15,7 +15,7 @@ PREEMPTION = getattr(signal, "SIG" + os.environ.get("SUBMITIT_PREEMPT_SIGNAL", "
 
 
 class ChildProcess:
-    """A running command. No method takes a lock, so a signal handler may `wait` while another `wait` is interrupted.
+    """A running command. No method takes a lock, so a signal handler may `wait` while it interrupts another `wait`.
 
     (`Popen.wait` takes a lock: a handler that called it inside an interrupted call would wait forever.)
     """

@@ -1,4 +1,4 @@
-"""What all commands share: exit statuses, printing, the line that reports an error, and the parser of flags."""
+"""Provides what all commands share: exit statuses, printing, the line that reports an error, and the parser."""
 
 import argparse
 import contextlib
@@ -17,7 +17,7 @@ EXIT_USAGE, EXIT_STORAGE = 2, 6  # the errors of `driver.config` have their own
 
 
 def say(text: str) -> None:
-    """Prints to standard output, unbuffered. A reader that has gone away, as `head` does, is not an error.
+    """Prints to standard output, unbuffered. A reader that has closed its end, as `head` does, is not an error.
 
     Raises:
       OSError: it is closed, or full.
@@ -39,7 +39,7 @@ def check_output() -> None:
       OSError: it was closed before the process began.
     """
     if sys.stdout is None:
-        raise OSError("standard output is closed; let it go to /dev/null if nobody is to read it")
+        raise OSError("standard output is closed; redirect it to /dev/null if nobody is to read it")
 
 
 def complain(text: str, stream: IO[str] | None = None) -> None:
@@ -79,8 +79,8 @@ def with_dashes(message: str, flags: Iterable[str]) -> str:
 def run(module: str, argv: list[str] | None = None) -> int:
     """Imports the module of a command, mbpo_jax.MODULE, and calls its `main`; returns the exit status.
 
-    The import is part of the command: if jax cannot parse a variable JAX_..., importing it fails, which is reported in
-    one line, too.
+    The import is part of the command: it fails if jax cannot parse a variable JAX_..., and this, too, is reported in
+    one line.
     """
     try:
         main = importlib.import_module(f"mbpo_jax.{module}").main
@@ -192,6 +192,6 @@ def make_writable(directory: Path, flag: str) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"--{flag} must be a directory that can be made: {error}") from error
+        raise ValueError(f"--{flag} must be a directory that can be created: {error}") from error
     if not os.access(directory, os.W_OK):
         raise ValueError(f"--{flag} must be a directory that can be written to, got '{directory}'")

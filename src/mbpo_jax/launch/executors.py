@@ -1,8 +1,8 @@
-"""submitit's executors: where the jobs of a sweep run, this machine or SLURM.
+"""Builds submitit's executors, which run the jobs of a sweep on this machine or on SLURM.
 
-submitit rather than Ray: it launches plain command lines, needs no daemon, has SLURM requeue preempted jobs, and its
-local executor has the same interface. It keeps pickled files in `DIR/jobs`; ours hold nothing but command lines, but
-never load such files from strangers: a pickle runs code.
+We use submitit rather than Ray because it launches plain command lines, needs no daemon, has SLURM requeue preempted
+jobs, and has a local executor with the same interface. It keeps pickled files in `DIR/jobs`. Ours hold nothing but
+command lines, but never load such files from strangers: loading a pickle runs code.
 """
 
 import argparse
@@ -14,7 +14,7 @@ MAX_TIMEOUTS = 100  # a job that reaches its time limit saves and is requeued up
 
 
 def build(arguments: argparse.Namespace) -> Any:
-    """Returns the executor that the flags of a sweep ask for.
+    """Builds the executor that the flags of a sweep ask for.
 
     Raises:
       ValueError: submitit or SLURM is not installed.

@@ -1,9 +1,9 @@
-"""Command-line flags, generated from the frozen config dataclasses: a flag for each knob.
+"""Generates the command-line flags from the frozen config dataclasses: a flag for each knob.
 
 A flag is named after its knob if no other knob of the algorithm has that name (`--discount`), and otherwise after its
-full path (`--backward_model.num_members`); the full path always works. What a flag means depends on the chosen
-algorithm and sections, `--algorithm` and `--agent`: absl reads every value as text, which is then parsed as the knob of
-that algorithm says.
+full path (`--backward_model.num_members`); the full path always works. What a flag means depends on the algorithm and
+its sections (`--algorithm`, `--agent`, ...): absl reads every value as text, which is then parsed as the type of that
+algorithm's knob.
 """
 
 import functools
@@ -18,7 +18,7 @@ from mbpo_jax.driver.config import AUTO, RunConfig
 from mbpo_jax.launch import flagfiles
 from mbpo_jax.options import Knob
 
-FLAGFILE = "Read more flags from this file, one a line; a path, or the name of one that comes with mbpo_jax."
+FLAGFILE = "Read more flags from a file, one per line: a path, or a flagfile that comes with mbpo_jax."
 HELP = "Show this help."
 OWN_FLAGS = ("flagfile", "help", "h")
 
@@ -56,7 +56,9 @@ def parse(argv: list[str]) -> tuple[RunConfig, Any]:
     found = define()
     rest = _read(found, argv)
     if found["help"].value:
-        raise FlagsError("--help stands alone on the command line, got it in a flagfile or from Python")
+        raise FlagsError(
+            "--help must be given on the command line, without a value, got it with one, in a flagfile or from Python"
+        )
     if rest:
         raise FlagsError(f"every argument must be a --flag=value, got {rest[0]!r}")
     try:
@@ -71,7 +73,7 @@ def _read(found: flags.FlagValues, argv: list[str]) -> list[str]:
         arguments = flagfiles.expand(argv)
         # absl silently ignores this one, and a run would begin without what its caller meant.
         if any(argument.partition("=")[0].lstrip("-") == "undefok" for argument in arguments):
-            raise FlagsError("--undefok is not a flag; --help lists them")
+            raise FlagsError("--undefok is not a flag; --help lists the flags")
         return found(["mbpo_jax", *arguments])[1:]
     except FlagsError:
         raise
@@ -108,7 +110,9 @@ def _configs(given: dict[str, list[str]]) -> tuple[RunConfig, Any]:
         if not paths:
             raise ValueError(f"{name}={texts[-1]} is not read by {reader}{_why(algorithm, name)}; leave it out")
         if paths[0] in changes:
-            raise ValueError(f"{name} and --{options.short_names(knobs)[paths[0]]} are one flag; leave one of them out")
+            raise ValueError(
+                f"{name} and --{options.short_names(knobs)[paths[0]]} are the same flag; leave one of them out"
+            )
         changes[paths[0]] = [_value(knobs[paths[0]], name, text) for text in texts][-1]
     run = options.replace(RunConfig(), {path: value for path, value in changes.items() if path in run_knobs})
     try:

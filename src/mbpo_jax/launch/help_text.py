@@ -1,4 +1,4 @@
-"""What --help prints: alone, an overview; with an algorithm or a flagfile, every flag that such a run reads."""
+"""Writes the text of --help: alone, an overview; with an algorithm or a flagfile, every flag of such a run."""
 
 import re
 import textwrap
@@ -44,8 +44,8 @@ def overview() -> str:
             *(f"  {name:{width}}{entry.summary}" for name, entry in REGISTRY.items()),
             "",
             *_wrapped(
-                "--algorithm=NAME --help lists all flags of an algorithm, such as --rollout_batch of mbpo, with its "
-                "defaults; --flagfile=NAME --help those of a flagfile, with its values.",
+                "--algorithm=NAME --help lists all flags of an algorithm with their defaults, for example "
+                "--rollout_batch of mbpo; --flagfile=NAME --help lists them with the values of a flagfile.",
                 "",
             ),
             "",

@@ -1,4 +1,4 @@
-"""One job of a sweep: runs a command line to its end, across stops and preemptions."""
+"""Runs one job of a sweep: a command line, to its end, across stops and preemptions."""
 
 import dataclasses
 import fcntl
@@ -53,7 +53,7 @@ class TrainingJob:
                 if status not in STOPPED:
                     break
                 if self._cancelled:
-                    raise JobFailed("stopped; the same command continues")
+                    raise JobFailed("stopped; run the same command again to continue")
         raise JobFailed(f"exit status {status}; the last lines of {self.log}:\n{last_lines(self.log, start)}")
 
     def checkpoint(self) -> Any:
@@ -92,6 +92,8 @@ class TrainingJob:
                 if self._cancelled or time.monotonic() > deadline:
                     raise JobFailed(f"another job is running in {self.run_dir}") from None
             except OSError as error:  # some network file systems have no locks
-                print(f"mbpo_jax: {self.log} cannot be locked ({error}); start no other sweep here", file=sys.stderr)
+                print(
+                    f"mbpo_jax: {self.log} cannot be locked ({error}); do not start another sweep here", file=sys.stderr
+                )
                 return None
             time.sleep(POLL_SECONDS)

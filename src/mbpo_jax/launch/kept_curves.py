@@ -1,4 +1,4 @@
-"""Collects the curves of a reproduction, from runs and from the report's directory, where they are kept."""
+"""Collects the curves of a reproduction from its runs and from the report's directory, where curves are kept."""
 
 import argparse
 import dataclasses

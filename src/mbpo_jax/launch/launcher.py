@@ -19,7 +19,9 @@ SLURM_POLL_SECONDS = 1.0
 
 
 def launch(arguments: argparse.Namespace, jobs: list[TrainingJob]) -> int:
-    """Submits jobs, waits, and prints a line as each ends; returns the exit status: 0, 1 (some failed), 3 (stopped).
+    """Submits jobs, waits for them, and prints a line as each ends; returns the exit status.
+
+    0 all finished (or, with --detach, were submitted), 1 some failed, 3 stopped.
 
     Args:
       arguments: the flags of a sweep.
@@ -45,7 +47,7 @@ def _run(arguments: argparse.Namespace, executor: Any, jobs: list[TrainingJob], 
     while waiting or running:
         if stop.requested:
             if not arguments.is_local:
-                complain("mbpo_jax: jobs that were submitted go on; scancel ends them")
+                complain("mbpo_jax: submitted jobs continue; scancel ends them")
                 return EXIT_STOPPED
             waiting = []
             for _, submitted in running:  # repeatedly: a job that has just begun does not handle the signal yet

@@ -1,4 +1,4 @@
-"""The parts of a shared run: each process's run directory, and how they are merged into one."""
+"""Defines the parts of a shared run, one run directory per process, and merges them into one."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ from mbpo_jax.reports import curves
 
 
 def part_config(run: RunConfig, index: int) -> RunConfig:
-    """Returns the run of one process: its seeds, in its part of the directory, without the other processes.
+    """Returns the run of one process: its own seeds, in its own part of the run directory.
 
     Args:
       run: the whole run, with `num_processes` known.

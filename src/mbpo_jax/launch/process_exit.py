@@ -1,4 +1,4 @@
-"""Ends a command, whatever an environment has left behind.
+"""Ends a command, even if an environment has left threads or processes behind.
 
 At exit, Python waits for the threads and the `multiprocessing` processes that somebody started, forever if they do not
 end themselves. It leaves other processes alone, and so do we: they may be meant to go on.
@@ -43,7 +43,7 @@ def _end_late(status: int) -> None:
     if not children and not threads:  # Python is ending by itself, if slowly
         return
     names = [f"process {child.pid}" for child in children] + [f"thread {thread.name}" for thread in threads]
-    complain(f"mbpo_jax: ends what the environment left running: {', '.join(names)}")
+    complain(f"mbpo_jax: ending what the environment left running: {', '.join(names)}")
     for child in children:
         with suppress(OSError):
             os.kill(child.pid, signal.SIGKILL)
@@ -58,7 +58,8 @@ def _tell_what_stays() -> None:
     if staying:
         names = ", ".join(f"process {number} ({command})" for number, command in sorted(staying.items()))
         complain(
-            f"mbpo_jax: ends; what was started meanwhile goes on, with its hold on our output if it has one: {names}"
+            f"mbpo_jax: exiting; these processes were started meanwhile and keep running, and may keep our output "
+            f"open: {names}"
         )
 
 

@@ -25,8 +25,8 @@ def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = 
     """Trains as `loop.train` does, with the seeds shared between processes if `run.distributed`.
 
     Returns:
-      The result of the whole run in the process that finished last and gathered the parts; that of its own part in the
-      other processes, and if a stop was requested. Running all commands again continues.
+      The result of the whole run in the process that finished last and gathered the parts. In the other processes, and
+      if a stop was requested, the result of the process's own part; running all commands again continues the run.
     Raises:
       ValueError, EnvironmentFailure, Diverged, StorageFailure: as `loop.train`.
     """
@@ -35,7 +35,7 @@ def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = 
         _start_backend(len(run.seeds))
         return loop.train(run, config, stream)
     notify = functools.partial(_notify, run, stream)
-    notify("waits for the other processes of this launch")
+    notify("waiting for the other processes of this launch")
     share = rendezvous.join(run)
     _start_backend(len(share.seeds))
     notify(f"process {share.index} of {share.count} trains seeds {', '.join(map(str, share.seeds))}")
@@ -47,7 +47,7 @@ def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = 
         return result
     summary = parts.gather(whole, config)
     if summary is None:
-        notify(f"this part is finished; the process that finishes last gathers all in {run.directory}")
+        notify(f"this part is finished; the process that finishes last gathers all parts in {run.directory}")
         return result
     return loop.Result(Path(run.directory), summary, True)
 
@@ -63,8 +63,8 @@ def _start_backend(num_seeds: int) -> None:
     jax_settings.prepare()
     if jax.process_count() > 1:
         raise ValueError(
-            f"distributed must not make one jax of {jax.process_count()} processes: leave out "
-            "jax.distributed.initialize, and on a TPU pod set TPU_PROCESS_BOUNDS=1,1,1 and "
+            f"distributed needs a jax that does not span processes, got one of {jax.process_count()} processes: leave "
+            "out jax.distributed.initialize, and on a TPU pod set TPU_PROCESS_BOUNDS=1,1,1 and "
             "TPU_CHIPS_PER_PROCESS_BOUNDS to the chips of one host (docs/clusters.md)"
         )
 

@@ -1,4 +1,4 @@
-"""How a command was called, for commands in its messages: `mbpo_jax plot` or `python -m mbpo_jax.plot`."""
+"""Writes commands in messages as the user called them: `mbpo_jax plot` or `python -m mbpo_jax.plot`."""
 
 import re
 import sys

@@ -31,7 +31,7 @@ class Share:
 
 
 def join(run: RunConfig) -> Share:
-    """Meets the other processes and returns this one's share of the seeds; once in the life of a process.
+    """Meets the other processes and returns this one's share of the seeds; possible once in the life of a process.
 
     Must be called before jax computes anything. Waits until all processes are there; jax ends the process if they are
     not within five minutes.
@@ -60,7 +60,7 @@ def _meet(coordinator: str, num_processes: int, process_id: int) -> tuple[int, i
                 jax.distributed.initialize()
     except ValueError as error:
         raise ValueError(
-            "distributed must come with coordinator, num_processes and process_id where no launch of SLURM, Open MPI "
+            "distributed must come with coordinator, num_processes and process_id if no launch of SLURM, Open MPI "
             f"or a TPU pod is detected, got none of them ({error})"
         ) from error
     except RuntimeError as error:
@@ -93,9 +93,7 @@ def _check_free(coordinator: str) -> None:
     try:
         socket.create_server(("", int(coordinator.rpartition(":")[2]))).close()
     except OSError as error:
-        raise ValueError(
-            f"coordinator must be host:port with a port that is free, got {coordinator!r} ({error})"
-        ) from error
+        raise ValueError(f"coordinator must be host:port with a free port, got {coordinator!r} ({error})") from error
 
 
 def _check_enough(seeds: Sequence[int], num_processes: int) -> None:

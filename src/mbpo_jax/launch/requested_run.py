@@ -1,4 +1,4 @@
-"""What a reproduction requests: the run of each flagfile, and the knobs that its curves must have been made with."""
+"""Reads what a reproduction requests: the run of each flagfile, and the knobs that its curves must have."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -66,8 +66,8 @@ def check_curve(curve: LearningCurve, place: str, requested: RequestedRun) -> No
     differ = options.differences(requested.default_flags | known, requested.flags)
     if differ:
         raise ValueError(
-            f"{place} was made with other flags than {requested.flagfile} and what follows -- ask for: "
-            f"{'; '.join(differ.values())}. Give the old values, or other directories to start anew"
+            f"{place} was made with flags other than those of {requested.flagfile} and after --: "
+            f"{'; '.join(differ.values())}. Give the old values, or other directories to start again"
         )
 
 

@@ -1,4 +1,4 @@
-"""The flags of a sweep: what it launches, and how."""
+"""Defines and checks the flags of a sweep: what it launches, and how."""
 
 import argparse
 from pathlib import Path
@@ -11,38 +11,48 @@ SET_BY_SWEEP = ("seeds", "run_dir")  # on every command line that the sweep runs
 
 
 def build_parser(prog: str, description: str | None, sweep_dir_required: bool = True) -> Parser:
-    """Returns a parser that knows the flags of a sweep; a command may add flags of its own."""
+    """Builds a parser of the flags of a sweep, to which a command may add flags of its own."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = Parser(prog=prog, description=description, formatter_class=raw, allow_abbrev=False)
     add = parser.add_argument
-    add("--flagfile", help="Read more of these flags from this file, one a line.")
+    add("--flagfile", help="Read more of these flags from this file, one per line.")
     add(
         "--flagfiles",
         required=True,
         action="extend",
         type=_paths,
-        help="Flagfiles of what is trained, paths or names, separated by commas; given again, it adds more.",
+        help="Flagfiles to train, by path or name, separated by commas; may be given several times.",
     )
     add("--seeds", type=_seeds, default=[0], help="Seeds, separated by commas. Default: 0.")
-    add("--seeds_per_job", type=positive, default=1, help="Seeds that share a job and its process. Default: 1.")
+    add("--seeds_per_job", type=positive, default=1, help="Seeds trained in one job and process. Default: 1.")
     add(
         "--sweep_dir",
         required=sweep_dir_required,
         type=path,
-        help="Directory of the runs; shared by all machines of a cluster.",
+        help="Directory of the runs; on a cluster, one that all nodes see.",
     )
-    add("--executor", choices=("local", "slurm"), default="local", help="Where jobs run. Default: local.")
-    limit_help = "Time limit of a job until it is requeued. Default: 1440."
+    add(
+        "--executor",
+        choices=("local", "slurm"),
+        default="local",
+        help="Where jobs run: on this machine (local) or on SLURM. Default: local.",
+    )
+    limit_help = "Time limit of a job in minutes, after which it is requeued. Default: 1440."
     add("--timeout_minutes", type=positive, default=1440, help=limit_help)
-    save_help = "What is left of it when a job begins to save. Default: 120."
+    save_help = "Seconds before the time limit at which a job begins to save. Default: 120."
     add("--save_seconds", type=positive, default=120, help=save_help)
-    add("--cpus_per_job", type=positive, default=2, help="Cores of a job. Default: 2.")
-    add("--gpus_per_job", type=count, default=0, help="GPUs of a job; with any, one local job runs at a time.")
-    add("--memory_gb_per_job", type=positive, help="Memory of a job, on SLURM. Default: the partition's.")
-    add("--slurm_partition", help="Default: the cluster's.")
-    add("--slurm_account", help="Default: yours.")
-    add("--slurm_qos", help="Default: the cluster's.")
-    add("--detach", action="store_true", help="Return after submission to SLURM.")
+    add("--cpus_per_job", type=positive, default=2, help="Cores per job. Default: 2.")
+    add(
+        "--gpus_per_job",
+        type=count,
+        default=0,
+        help="GPUs per job; with any, one local job runs at a time. Default: 0.",
+    )
+    add("--memory_gb_per_job", type=positive, help="Memory per job in GB, on SLURM. Default: the partition's.")
+    add("--slurm_partition", help="SLURM's partition. Default: the cluster's.")
+    add("--slurm_account", help="SLURM's account. Default: yours.")
+    add("--slurm_qos", help="SLURM's quality of service. Default: the cluster's.")
+    add("--detach", action="store_true", help="Return once the jobs are submitted, on SLURM.")
     return parser
 
 
@@ -63,7 +73,7 @@ def parse(argv: list[str], parser: Parser) -> tuple[argparse.Namespace, list[str
     _check(arguments)
     for argument in added:
         if argument.partition("=")[0].lstrip("-") in SET_BY_SWEEP:
-            raise ValueError(f"what follows -- must not be --seeds or --run_dir, which the sweep sets, got {argument}")
+            raise ValueError(f"flags after -- must not be --seeds or --run_dir, which the sweep sets, got {argument}")
     return arguments, added
 
 
@@ -73,12 +83,12 @@ def _check(arguments: argparse.Namespace) -> None:
             raise ValueError(f"--{name} must differ from one another, got {','.join(map(str, values))}")
     if 60 * arguments.timeout_minutes <= arguments.save_seconds:
         raise ValueError(
-            f"--save_seconds must be less than --timeout_minutes={arguments.timeout_minutes} (in seconds: "
-            f"{60 * arguments.timeout_minutes}), got {arguments.save_seconds}"
+            f"--save_seconds must be less than --timeout_minutes={arguments.timeout_minutes} ("
+            f"{60 * arguments.timeout_minutes} s), got {arguments.save_seconds}"
         )
     for name in SLURM_ONLY:
         if arguments.is_local and getattr(arguments, name):
-            raise ValueError(f"--{name} is not read by --executor=local; leave it out")
+            raise ValueError(f"--{name} is not read by --executor=local, got {getattr(arguments, name)}; leave it out")
 
 
 def _paths(text: str) -> list[Path]:
@@ -95,5 +105,7 @@ def _seeds(text: str) -> list[int]:
     except ValueError:
         seeds = [-1]
     if not all(0 <= seed <= 2**31 - 1 for seed in seeds):
-        raise argparse.ArgumentTypeError(f"must be whole numbers of 0 or more separated by commas, got {text!r}")
+        raise argparse.ArgumentTypeError(
+            f"must be whole numbers in [0, {2**31 - 1}], separated by commas, got {text!r}"
+        )
     return seeds

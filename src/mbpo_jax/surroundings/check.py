@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 @dataclasses.dataclass
 class Check:
-    """Lines about one part, and what would go wrong there."""
+    """What was found out about one part, as lines, and what would go wrong there."""
 
     title: str
     lines: list[str] = dataclasses.field(default_factory=list)
@@ -16,12 +16,12 @@ class Check:
 
 
 def guarded(title: str, fill: Callable[[Check], None]) -> Check:
-    """Returns the check that `fill` fills; whatever it raises, in unusual surroundings, becomes a line."""
+    """Returns the check that `fill` fills; if it raises, in unusual surroundings, the error becomes a line."""
     check = Check(title)
     try:
         fill(check)
     except Exception as error:
-        check.lines.append(f"could not be looked at ({type(error).__name__}: {' '.join(str(error).split())})")
+        check.lines.append(f"could not be checked ({type(error).__name__}: {' '.join(str(error).split())})")
     return check
 
 

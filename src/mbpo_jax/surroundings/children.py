@@ -1,4 +1,4 @@
-"""Processes that try what might fail: a tiny run, and a probe of what jax sees."""
+"""Starts processes that try what might fail: a tiny run, and a probe of what jax sees."""
 
 import contextlib
 import json
@@ -57,7 +57,7 @@ def _child(arguments: list[str]) -> Iterator[subprocess.Popen[str]]:
 def tiny_run(check: Check, process: subprocess.Popen[str]) -> None:
     """Checks how a run of a few steps ended."""
     _, why = _outcome(process)
-    check.lines.append("a run of a few steps ended well" if why is None else f"a run of a few steps failed: {why}")
+    check.lines.append("a run of a few steps succeeded" if why is None else f"a run of a few steps failed: {why}")
     if why is not None:
         check.fails.append(f"training: {why}")
 
@@ -67,7 +67,7 @@ def jax_and_files(check: Check, process: subprocess.Popen[str]) -> None:
     out, why = _outcome(process)
     if why is not None:
         check.lines.append(f"jax does not start: {why}")
-        check.fails.append(f"everything that computes: jax does not start: {why}")
+        check.fails.append(f"all computation: jax does not start: {why}")
         return
     found: dict[str, Any] = json.loads(out.splitlines()[-1])
     check.lines.append(f"devices: {', '.join(found['devices'])}")

@@ -1,4 +1,4 @@
-"""Checks of software, processor, memory, disk, graphics and variables, without jax or mujoco in this process."""
+"""Checks software, processor, memory, disk, graphics and variables, without jax or mujoco in this process."""
 
 import importlib.metadata
 import os
@@ -51,11 +51,11 @@ def processor(check: Check) -> None:
     present = os.cpu_count() or 1
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else present
     quota = _cpu_quota()
-    share = "" if quota is None else f", {quota:.2g} of them by its control group"
+    share = "" if quota is None else f"; its control group allows {quota:.2g}"
     check.lines.append(f"{usable} of {present} cores may be used{share}")
     cores = usable if quota is None else min(usable, quota)
     if cores < ENOUGH_CORES:
-        check.slow.append(f"training: {cores:.2g} cores may be used, and the times in the documents are of two or more")
+        check.slow.append(f"training: {cores:.2g} cores may be used, and the benchmarks had two")
     if quota is not None and quota < usable:
         check.slow.append(f"training: jax starts {usable} threads for {quota:.2g} cores (taskset limits both)")
 
@@ -82,7 +82,7 @@ def memory(check: Check) -> None:
     if free is not None:
         check.lines.append(f"{size(free)} free now")
         if free < LEAST_MEMORY:
-            check.slow.append(f"training: {size(free)} of memory are free now")
+            check.slow.append(f"training: only {size(free)} of memory is free now")
 
 
 def _free_memory() -> int | None:
@@ -106,7 +106,9 @@ def disk(check: Check, run_dir: Path | None) -> None:
         if name != "HOME" and why:
             check.fails.append(f"training into {path}: {why}; --run_dir names another folder")
         elif name != "HOME" and free < LEAST_DISK:
-            check.fails.append(f"training into {path}: {size(free)} are free, and checkpoints take up to {size(1e9)}")
+            check.fails.append(
+                f"training into {path}: only {size(free)} is free, and checkpoints take up to {size(1e9)}"
+            )
     if home == "~":
         check.lines.append("HOME: none")
     if run_dir and not (run_dir / CONFIG).exists():
@@ -135,8 +137,8 @@ def graphics(check: Check) -> None:
     check.lines += [f"{name}: {'renders' if renders else 'does not render'}" for name, renders in works.items()]
     if not any(works.values()):
         check.lacks.append(
-            "mbpo_jax evaluate --video of MuJoCo's environments: no OpenGL back end renders (Debian: libegl1, or "
-            "libosmesa6, or a display); training needs none"
+            "mbpo_jax evaluate --video of MuJoCo's environments: no OpenGL back end renders (on Debian, install "
+            "libegl1 or libosmesa6, or use a display); training needs none"
         )
 
 
