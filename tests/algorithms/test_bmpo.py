@@ -185,5 +185,5 @@ def test_planning_beyond_the_end_of_an_episode_is_refused():
 
 def test_a_rule_of_ends_is_needed_and_cannot_be_learnt():
     for spec, rule in ((SPEC._replace(termination_fn=None), "auto"), (SPEC, "learned")):
-        with pytest.raises(ValueError, match="termination_fn must be a rule here, got "):
+        with pytest.raises(ValueError, match="termination_fn must be a rule for this algorithm, got "):
             bmpo.build(dataclasses.replace(TINY, termination_fn=rule), spec)

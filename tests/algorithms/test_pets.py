@@ -213,12 +213,18 @@ def test_gaussian_processes_act_with_every_propagation_that_moves_particles_toge
         ("--member=bayesian", "--member must be one of gaussian, deterministic, gp, got 'bayesian'"),
         ("--planner=lqr", "--planner must be one of random_shooting, cem, icem, mppi, got 'lqr'"),
         ("--propagation=ts2", "--propagation must be one of ts1, tsinf, expectation, ds, mm, got 'ts2'"),
-        ("--num_elites=3", "--num_elites must be num_members (5), for every member plans, got 3"),
+        ("--num_elites=3", "--num_elites must be num_members (5), because every member plans, got 3"),
         ("--num_particles=7", "--num_particles must be a multiple of num_members (5) with propagation=tsinf, got 7"),
-        ("--angles=1,x", "--angles must be none, or different whole numbers from 0 on, got '1,x'"),
-        ("--angles=1,1", "--angles must be none, or different whole numbers from 0 on, got '1,1'"),
-        ("--absolute_targets=-1", "--absolute_targets must be none, or different whole numbers from 0 on, got '-1'"),
-        ("--absolute_targets=0,1 --angles=1", "--absolute_targets must be no angles, got '0,1' with '1'"),
+        ("--angles=1,x", "--angles must be none, or distinct whole numbers from 0 on, separated by commas, got '1,x'"),
+        ("--angles=1,1", "--angles must be none, or distinct whole numbers from 0 on, separated by commas, got '1,1'"),
+        (
+            "--absolute_targets=-1",
+            "--absolute_targets must be none, or distinct whole numbers from 0 on, separated by commas, got '-1'",
+        ),
+        (
+            "--absolute_targets=0,1 --angles=1",
+            "--absolute_targets must not be angles, got absolute_targets=0,1 with angles=1",
+        ),
         ("--planner=mppi --elite_candidates=3", "elite_candidates=3 is not read by --algorithm=pets --planner=mppi"),
     ],
 )
@@ -232,7 +238,7 @@ def test_plans_longer_than_episodes_and_angles_that_are_no_observations_are_refu
     with pytest.raises(ValueError, match=r"horizon must be at most the steps of an episode \(1\), got 2"):
         pets.build(TINY, SPEC._replace(max_episode_steps=1))
     pets.build(TINY, SPEC._replace(max_episode_steps=2))
-    with pytest.raises(ValueError, match="angles must be numbers of observations, 0 to 1, got '2'"):
+    with pytest.raises(ValueError, match="angles must be indices of observations, 0 to 1, got '2'"):
         pets.build(dataclasses.replace(TINY, angles="2"), SPEC)
-    with pytest.raises(ValueError, match="absolute_targets must be numbers of observations, 0 to 1, got '0,5'"):
+    with pytest.raises(ValueError, match="absolute_targets must be indices of observations, 0 to 1, got '0,5'"):
         pets.build(dataclasses.replace(TINY, absolute_targets="0,5"), SPEC)

@@ -109,5 +109,5 @@ def test_the_temperature_follows_the_target_entropy_of_the_moment():
 def test_without_a_rule_of_ends_it_is_refused_in_one_line():
     config = ENTRY.tiny_config()
     for spec, name in ((SPEC._replace(termination_fn=None), "auto"), (SPEC, "learned")):
-        with pytest.raises(ValueError, match=f"termination_fn must be a rule here, got '{name}'"):
+        with pytest.raises(ValueError, match=f"termination_fn must be a rule for this algorithm, got '{name}'"):
             sac_svg.build(dataclasses.replace(config, termination_fn=name), spec)

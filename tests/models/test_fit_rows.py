@@ -69,7 +69,7 @@ def test_where_no_row_is_held_out_all_of_them_are_scored(fixed):
 
 @pytest.mark.parametrize("fraction", [0.0, 0.3, 0.9])
 def test_a_fixed_split_holds_out_one_in_so_many(fraction):
-    with pytest.raises(ValueError, match=rf"needs a holdout_fraction of one in so many rows: .*; got {fraction}"):
+    with pytest.raises(ValueError, match=rf"needs a holdout_fraction of 1/n for a whole number n: .*; got {fraction}"):
         gaussian.GaussianConfig(fixed_holdout=True, holdout_fraction=fraction)
 
 

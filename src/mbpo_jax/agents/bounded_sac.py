@@ -34,17 +34,22 @@ class BoundedSacConfig(ActorCriticConfig):
 
     discount: float = option(0.995, "Reward discount per environment step.", minimum=0.0, maximum=0.9999)
     num_hidden_layers: int = option(3, "Hidden layers of actor and critics.", minimum=1, maximum=100)
-    num_critics: int = option(5, "Critics; the actor climbs the mean of their values.", minimum=1, maximum=100)
+    num_critics: int = option(
+        5, "Number of critics; the actor maximises the mean of their values.", minimum=1, maximum=100
+    )
     num_target_critics: int = option(
-        2, "Critics, drawn at random, of which targets take the smallest value.", minimum=1, maximum=100
+        2, "Critics drawn at random for targets, which use the smallest of their values.", minimum=1, maximum=100
     )
     target_entropy: float | None = option(
         None,
-        "Entropy, in nats, that the temperature holds the policy to; auto: minus the action dimensions.",
+        "Entropy of the policy, in nats, that the temperature aims at; auto: minus the action dimensions.",
     )
     initial_temperature: float = option(0.1, "Entropy temperature before the first update.", minimum=1e-6)
     return_range_rate: float = option(
-        3e-4, "Share of a batch's range of returns that moves into the range of the critics.", minimum=0.0, maximum=1.0
+        3e-4,
+        "Share of the way by which an update moves the critics' range of returns to a batch's.",
+        minimum=0.0,
+        maximum=1.0,
     )
 
     def __post_init__(self) -> None:

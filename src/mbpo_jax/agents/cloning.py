@@ -30,7 +30,7 @@ class CloningConfig:
     learning_rate: float = option(3e-4, "Adam step size of the actor.", minimum=0.0, maximum=1.0)
     exploration_noise_std: float = option(
         0.1,
-        "Standard deviation of the Gaussian noise on actions that explore, as a share of half the action range.",
+        "Standard deviation of the Gaussian exploration noise, as a share of half the action range.",
         minimum=0.0,
     )
 

@@ -28,13 +28,13 @@ class ActorCriticConfig:
     discount: float = option(0.99, "Reward discount per environment step.", minimum=0.0, maximum=1.0)
     hidden_units: int = option(256, "Units of each hidden layer of actor and critics.", minimum=1, maximum=2**16)
     num_hidden_layers: int = option(2, "Hidden layers of actor and critics.", minimum=1, maximum=100)
-    num_critics: int = option(2, "Critics; targets take the smallest of their values.", minimum=1, maximum=100)
+    num_critics: int = option(2, "Number of critics; targets use the smallest of their values.", minimum=1, maximum=100)
     learning_rate: float = option(
         3e-4, "Adam step size of actor and critics, and of SAC's log-temperature.", minimum=0.0, maximum=1.0
     )
     target_update_rate: float = option(
         0.005,
-        "Share of the critics (DDPG, TD3: and of the actor) that moves into their targets whenever these move.",
+        "Share of the critics (DDPG, TD3: also of the actor) that moves into their targets at a target update.",
         minimum=0.0,
         maximum=1.0,
     )

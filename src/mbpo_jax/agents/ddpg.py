@@ -20,7 +20,7 @@ from mbpo_jax.types import Agent, Spec
 class DdpgConfig(td3.DeterministicConfig):
     """Knobs of the agent."""
 
-    num_critics: int = option(1, "Critics; targets take the smallest of their values.", minimum=1, maximum=100)
+    num_critics: int = option(1, "Number of critics; targets use the smallest of their values.", minimum=1, maximum=100)
 
 
 def build(config: DdpgConfig, spec: Spec) -> Agent:

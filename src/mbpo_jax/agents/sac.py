@@ -44,7 +44,7 @@ class SacConfig(ActorCriticConfig):
 
     target_entropy: float | None = option(
         None,
-        "Entropy, in nats, that the temperature holds the policy to; auto: minus the action dimensions.",
+        "Entropy of the policy, in nats, that the temperature aims at; auto: minus the action dimensions.",
     )
     initial_temperature: float = option(1.0, "Entropy temperature before the first update.", minimum=1e-6)
 

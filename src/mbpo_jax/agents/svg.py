@@ -36,9 +36,11 @@ class SvgAgentConfig:
     hidden_units: int = option(256, "Units of each hidden layer of actor and critic.", minimum=1, maximum=2**16)
     num_hidden_layers: int = option(2, "Hidden layers of actor and critic.", minimum=1, maximum=100)
     learning_rate: float = option(3e-4, "Adam step size of actor and critic.", minimum=0.0, maximum=1.0)
-    actor_gradient_norm: float = option(10.0, "Longest gradient of the actor; longer ones are cut.", minimum=1e-6)
+    actor_gradient_norm: float = option(
+        10.0, "Largest norm of the actor's gradient; larger gradients are scaled down to it.", minimum=1e-6
+    )
     least_std: float = option(
-        0.2, "Least standard deviation of the policy's noise, before its tanh.", minimum=1e-3, maximum=10.0
+        0.2, "Smallest standard deviation of the policy's noise, before the tanh.", minimum=1e-3, maximum=10.0
     )
     target_update_rate: float = option(
         0.005, "Share of the critic that moves into its target at every update.", minimum=0.0, maximum=1.0
@@ -47,7 +49,9 @@ class SvgAgentConfig:
         0, "Updates between copies of the critic into its target; 0: a share moves at every update.", minimum=0
     )
 
-    largest_weight: float = option(10.0, "Largest importance weight of a row; larger ones are cut.", minimum=1.0)
+    largest_weight: float = option(
+        10.0, "Largest importance weight of a row; larger ones are reduced to it.", minimum=1.0
+    )
 
     def __post_init__(self) -> None:
         check(self)

@@ -45,8 +45,8 @@ class DeterministicConfig(ActorCriticConfig):
 
     exploration_noise_std: float = option(
         0.1,
-        "Standard deviation of the Gaussian noise on actions that explore, imagined ones too, as a share of half the "
-        "action range.",
+        "Standard deviation of the Gaussian exploration noise, in imagined steps, too, as a share of half the action "
+        "range.",
         minimum=0.0,
     )
 

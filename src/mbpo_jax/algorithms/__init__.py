@@ -77,7 +77,7 @@ REGISTRY: dict[str, Entry] = {
     "bmpo": Entry(
         bmpo.BmpoConfig,
         bmpo.build,
-        "MBPO whose rollouts go backwards, too, from states of high value (Lai et al. 2020)",
+        "MBPO with rollouts in both directions from states of high value (Lai et al. 2020)",
         bmpo.TINY,
         published=("MBPO",),
     ),
@@ -115,7 +115,7 @@ REGISTRY: dict[str, Entry] = {
     "sac_svg": Entry(
         sac_svg.SacSvgConfig,
         sac_svg.build,
-        "SAC whose actor climbs a deterministic model, then its critics (Amos et al. 2021)",
+        "SAC whose actor maximises model rewards, then critic values (Amos et al. 2021)",
         sac_svg.TINY,
     ),
     "pets": Entry(
@@ -181,7 +181,7 @@ REGISTRY: dict[str, Entry] = {
     "td3_bc": Entry(
         td3_bc.Td3BcConfig,
         td3_bc.build,
-        "TD3 on a data set, held near its actions (Fujimoto & Gu 2021)",
+        "TD3 on a data set, kept close to its actions (Fujimoto & Gu 2021)",
         td3_bc.TINY,
         offline=True,
     ),

@@ -19,7 +19,7 @@ class CloningRunConfig:
     updates_per_call: int = option(50, "Agent updates in one compiled call.", minimum=1)
     batch_size: int = option(256, "Rows of an agent update.", minimum=1)
     obs_scaling: str = option(
-        scaled.NONE, "How observations are scaled for the agent, by the data.", choices=scaled.SCALINGS
+        scaled.NONE, "How the agent's observations are scaled, by statistics of the data.", choices=scaled.SCALINGS
     )
     agent: CloningConfig = CloningConfig()
 

@@ -48,43 +48,47 @@ class BmpoConfig:
     """Knobs of BMPO. The defaults are for tasks without tuned settings; the paper's are in experiments/."""
 
     exploration_steps: int = option(500, "Environment steps of uniformly random actions before learning.", minimum=1)
-    min_replay_rows: int = option(500, "Real rows that the agent's updates wait for.", minimum=1)
-    replay_capacity: int = option(1_000_000, "Maximum number of real rows kept; the oldest give way.", minimum=1)
+    min_replay_rows: int = option(500, "Real rows needed before the agent's first update.", minimum=1)
+    replay_capacity: int = option(
+        1_000_000, "Maximum number of real rows kept; new rows replace the oldest.", minimum=1
+    )
     epoch_steps: int = option(250, "Environment steps of an epoch, the unit of schedules.", minimum=1)
     fit_every_steps: int = option(250, "Environment steps between model fits, and between rollouts.", minimum=1)
-    rollout_batch: int = option(10_000, "Start states, drawn from the real rows, of a round of rollouts.", minimum=1)
+    rollout_batch: int = option(10_000, "Start states of a round of rollouts, drawn from the real rows.", minimum=1)
     rollout_length_schedule: tuple[int, ...] = option(
         (20, 150, 1, 1),
-        "Forward steps from each start: first epoch, last epoch, steps at first, steps at last.",
+        "Schedule of forward steps from each start: first epoch, last epoch, first steps, last steps.",
         minimum=0,
     )
     backward_length_schedule: tuple[int, ...] = option(
-        (20, 150, 1, 1), "Backward steps from each start, likewise; they may be 0.", minimum=0
+        (20, 150, 1, 1), "Schedule of backward steps from each start, in the same form; they may be 0.", minimum=0
     )
     beta_schedule: tuple[float, ...] = option(
         (0.0, 1.0, 0.01, 0.01),
-        "Weight beta of values in the draw of starts, likewise: p ~ exp(beta * value); 0: uniform.",
+        "Schedule, in the same form, of beta; starts are drawn with p ~ exp(beta * value), 0: uniformly.",
         minimum=0.0,
     )
     backward_epochs: int = option(
-        10, "Newest epochs, whose rows the policy of backward steps learns from.", minimum=1, maximum=1_000_000
+        10, "Newest epochs, from whose rows the backward policy learns.", minimum=1, maximum=1_000_000
     )
     backward_policy: str = option(
         "likelihood",
-        "How the policy of backward steps learns.",
+        "How the backward policy learns.",
         choices=tuple(BACKWARD_POLICIES),
     )
     backward_variance: float | None = option(
-        0.01, "Variance of the actions of backward steps; auto: as it was learnt.", minimum=0.0
+        0.01, "Variance of the backward policy's actions in rollouts; auto: the learnt one.", minimum=0.0
     )
     retain_epochs: int = option(1, "Epochs for which imagined rows are kept.", minimum=1)
     updates_per_step: int = option(10, "Agent updates per environment step.", minimum=1)
     batch_size: int = option(256, "Rows of an agent update.", minimum=2)
     real_fraction: float = option(0.05, "Share of real rows in an agent update.", minimum=0.0, maximum=1.0)
     planning_steps: int = option(
-        0, "Imagined steps by which actions in training are chosen; 0: they are the agent's.", minimum=0
+        0, "Imagined steps used to choose actions in training; 0: the agent acts alone.", minimum=0
     )
-    planning_candidates: int = option(1000, "Actions of the agent from which one is chosen so.", minimum=1)
+    planning_candidates: int = option(
+        1000, "Actions drawn from the agent, of which planning takes the best.", minimum=1
+    )
     termination_fn: str = option("auto", phases.RULE_HELP)
     model: GaussianConfig = GaussianConfig()
     agent: agents.AgentConfig = chosen_section(SacConfig(), "Agent that acts and learns.", agents.CONFIG_CLASSES)

@@ -61,7 +61,9 @@ class DoubleHorizonConfig:
     """Knobs of the double-horizon agent. One setting is meant for all tasks."""
 
     exploration_steps: int = option(5000, "Environment steps of uniformly random actions before learning.", minimum=1)
-    replay_capacity: int = option(1_000_000, "Maximum number of real rows kept; the oldest give way.", minimum=1)
+    replay_capacity: int = option(
+        1_000_000, "Maximum number of real rows kept; new rows replace the oldest.", minimum=1
+    )
     fit_every_steps: int = option(
         1000, "Environment steps between model fits, and between bursts of agent updates.", minimum=1
     )
@@ -70,10 +72,10 @@ class DoubleHorizonConfig:
         250, "Updates of the critics alone at the beginning of a burst, rounded up to whole rollouts.", minimum=0
     )
     updates_per_rollout: int = option(20, "Updates between rollouts of the policy, in one compiled call.", minimum=1)
-    rollout_batch: int = option(256, "Start states, drawn from the real rows, of such a rollout.", minimum=1)
+    rollout_batch: int = option(256, "Start states of such a rollout, drawn from the real rows.", minimum=1)
     rollout_length: int = option(20, "Steps of such a rollout.", minimum=1)
-    retain_rounds: int = option(10, "Rollouts whose states are kept, where no row ends early; else more.", minimum=1)
-    horizon: int = option(5, "Imagined steps in targets, and that the actor's gradient goes through.", minimum=1)
+    retain_rounds: int = option(10, "Rollouts whose states are kept; more if rows end early.", minimum=1)
+    horizon: int = option(5, "Imagined steps in the targets and in the actor's gradient.", minimum=1)
     batch_size: int = option(256, "States of an agent update.", minimum=1)
     termination_fn: str = option("auto", phases.TERMINATION_HELP)
     reward_fn: str = option("learned", phases.REWARD_HELP)

@@ -18,12 +18,14 @@ class DynaQConfig:
     planning_updates: int = option(5, "Q updates from the model per environment step; 0: Q-learning.", minimum=0)
     epsilon: float = option(0.1, "Share of uniformly random actions in training.", minimum=0.0, maximum=1.0)
     prioritised_sweeping: bool = option(
-        False, "Plan where Q is furthest from its target, and then before it; Q learns from the model alone."
+        False, "Plan where Q is furthest from its target, then at predecessors; Q learns from the model alone."
     )
     priority_threshold: float = option(
-        1e-4, "Distance from its target, of reward, above which prioritised sweeping updates Q.", minimum=0.0
+        1e-4,
+        "Distance of Q from its target, in units of reward, above which prioritised sweeping updates it.",
+        minimum=0.0,
     )
-    replay_capacity: int = option(1000, "Real rows kept; only the newest is learnt from.", minimum=1)
+    replay_capacity: int = option(1000, "Real rows kept; learning uses only the newest.", minimum=1)
     table: TableConfig = TableConfig()
 
     def __post_init__(self) -> None:

@@ -28,16 +28,14 @@ class MaacConfig:
     """Knobs of MAAC. The defaults are for tasks without tuned settings."""
 
     exploration_steps: int = option(500, "Environment steps of uniformly random actions before learning.", minimum=1)
-    replay_capacity: int = option(1_000_000, "Maximum number of real rows kept; the oldest give way.", minimum=1)
+    replay_capacity: int = option(
+        1_000_000, "Maximum number of real rows kept; new rows replace the oldest.", minimum=1
+    )
     fit_every_steps: int = option(250, "Environment steps between model fits, and between rollouts.", minimum=1)
-    rollout_batch: int = option(10_000, "Start states, drawn from the real rows, of a round of rollouts.", minimum=1)
-    horizon: int = option(
-        3, "Imagined steps that the actor's gradient goes through, and that rounds of rollouts have.", minimum=1
-    )
-    rollout_block_rows: int = option(
-        0, "Imagined rows worked on together; 0: chosen for the kind of device.", minimum=0
-    )
-    retain_rounds: int = option(4, "Rounds for which imagined rows are kept.", minimum=1)
+    rollout_batch: int = option(10_000, "Start states of a round of rollouts, drawn from the real rows.", minimum=1)
+    horizon: int = option(3, "Imagined steps in the actor's gradient and in each rollout.", minimum=1)
+    rollout_block_rows: int = option(0, "Imagined rows computed together; 0: chosen for the kind of device.", minimum=0)
+    retain_rounds: int = option(4, "Rounds of rollouts for which imagined rows are kept.", minimum=1)
     updates_per_step: int = option(4, "Agent updates per environment step.", minimum=1)
     batch_size: int = option(256, "Rows of an agent update.", minimum=1)
     real_fraction: float = option(0.05, "Share of real rows in an agent update.", minimum=0.0, maximum=1.0)

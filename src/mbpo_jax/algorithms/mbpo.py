@@ -28,19 +28,19 @@ class MbpoConfig:
     """Knobs of MBPO. The defaults are for tasks without tuned settings; the paper's are in experiments/paper.flags."""
 
     exploration_steps: int = option(500, "Environment steps of uniformly random actions before learning.", minimum=1)
-    min_replay_rows: int = option(500, "Real rows that the agent's updates wait for.", minimum=1)
-    replay_capacity: int = option(1_000_000, "Maximum number of real rows kept; the oldest give way.", minimum=1)
+    min_replay_rows: int = option(500, "Real rows needed before the agent's first update.", minimum=1)
+    replay_capacity: int = option(
+        1_000_000, "Maximum number of real rows kept; new rows replace the oldest.", minimum=1
+    )
     epoch_steps: int = option(250, "Environment steps of an epoch, the unit of schedules.", minimum=1)
     fit_every_steps: int = option(250, "Environment steps between model fits, and between rollouts.", minimum=1)
-    rollout_batch: int = option(10_000, "Start states, drawn from the real rows, of a round of rollouts.", minimum=1)
+    rollout_batch: int = option(10_000, "Start states of a round of rollouts, drawn from the real rows.", minimum=1)
     rollout_length_schedule: tuple[int, ...] = option(
         (20, 150, 1, 1),
-        "Rollout length: first epoch, last epoch, length at first, length at last.",
+        "Schedule of the rollout length: first epoch, last epoch, first length, last length.",
         minimum=0,
     )
-    rollout_block_rows: int = option(
-        0, "Imagined rows worked on together; 0: chosen for the kind of device.", minimum=0
-    )
+    rollout_block_rows: int = option(0, "Imagined rows computed together; 0: chosen for the kind of device.", minimum=0)
     retain_epochs: int = option(4, "Epochs for which imagined rows are kept.", minimum=1)
     updates_per_step: int = option(10, "Agent updates per environment step.", minimum=1)
     batch_size: int = option(256, "Rows of an agent update.", minimum=1)
@@ -48,7 +48,7 @@ class MbpoConfig:
         0.05, "Share of real rows in an agent update; 1 is the paper's 'no model'.", minimum=0.0, maximum=1.0
     )
     expansion_steps: int = option(
-        0, "Imagined steps in the critics' targets, which is value expansion on top of MBPO; 0: none.", minimum=0
+        0, "Imagined steps in the critics' targets (value expansion on top of MBPO); 0: none.", minimum=0
     )
     termination_fn: str = option("auto", phases.TERMINATION_HELP)
     model: GaussianConfig = GaussianConfig()

@@ -20,7 +20,9 @@ class ModelFreeConfig:
     """Knobs of an agent as an algorithm of its own. The defaults are for tasks without tuned settings."""
 
     exploration_steps: int = option(1000, "Environment steps of uniformly random actions before learning.", minimum=1)
-    replay_capacity: int = option(1_000_000, "Maximum number of real rows kept; the oldest give way.", minimum=1)
+    replay_capacity: int = option(
+        1_000_000, "Maximum number of real rows kept; new rows replace the oldest.", minimum=1
+    )
     updates_per_step: int = option(1, "Agent updates per environment step.", minimum=1)
     batch_size: int = option(256, "Rows of an agent update.", minimum=1)
     agent: agents.AgentConfig = chosen_section(SacConfig(), "Agent that acts and learns.", agents.CONFIG_CLASSES)

@@ -45,17 +45,17 @@ class MopoConfig:
     )
     penalty_weight: float = option(1.0, "Factor of the penalty, the paper's lambda.", minimum=0.0)
     rollout_length: int = option(5, "Steps of an imagined rollout, the paper's h.", minimum=1, maximum=10_000)
-    rollout_batch: int = option(50_000, "Start states, drawn from the data, of a round of rollouts.", minimum=1)
+    rollout_batch: int = option(50_000, "Start states of a round of rollouts, drawn from the data.", minimum=1)
     rollout_every_updates: int = option(1000, "Agent updates between rounds of rollouts.", minimum=1)
-    rollout_block_rows: int = option(
-        0, "Imagined rows worked on together; 0: chosen for the kind of device.", minimum=0
-    )
+    rollout_block_rows: int = option(0, "Imagined rows computed together; 0: chosen for the kind of device.", minimum=0)
     retain_rounds: int = option(5, "Newest rounds of rollouts that are kept.", minimum=1, maximum=1000)
     updates_per_call: int = option(50, "Agent updates in one compiled call.", minimum=1)
     batch_size: int = option(256, "Rows of an agent update.", minimum=2)
-    real_fraction: float = option(0.05, "Share of rows of the data in an agent update.", minimum=0.0, maximum=1.0)
+    real_fraction: float = option(
+        0.05, "Share of an agent update's rows that come from the data.", minimum=0.0, maximum=1.0
+    )
     obs_scaling: str = option(
-        scaled.NONE, "How observations are scaled for the agent, by the data.", choices=scaled.SCALINGS
+        scaled.NONE, "How the agent's observations are scaled, by statistics of the data.", choices=scaled.SCALINGS
     )
     termination_fn: str = option("auto", phases.TERMINATION_HELP)
     model: GaussianConfig = GaussianConfig(max_holdout_rows=1000, fit_epoch_minibatches=1, fit_max_gradient_steps=0)

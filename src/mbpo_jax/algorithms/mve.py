@@ -23,13 +23,15 @@ class MveConfig:
     """Knobs of value expansion. The defaults are for tasks without tuned settings."""
 
     exploration_steps: int = option(500, "Environment steps of uniformly random actions before learning.", minimum=1)
-    replay_capacity: int = option(1_000_000, "Maximum number of real rows kept; the oldest give way.", minimum=1)
+    replay_capacity: int = option(
+        1_000_000, "Maximum number of real rows kept; new rows replace the oldest.", minimum=1
+    )
     fit_every_steps: int = option(250, "Environment steps between model fits.", minimum=1)
     updates_per_step: int = option(4, "Agent updates per environment step.", minimum=1)
     batch_size: int = option(256, "Rows of an agent update.", minimum=1)
     expansion_steps: int = option(3, "Imagined steps in the critics' targets.", minimum=1)
     regress_on_imagined: bool = option(
-        True, "Critics regress on the imagined steps, too (TD-k), and not on the real rows alone."
+        True, "Regress the critics on the imagined steps, too (TD-k), not only on the real rows."
     )
     termination_fn: str = option("auto", phases.TERMINATION_HELP)
     reward_fn: str = option("learned", phases.REWARD_HELP)

@@ -34,27 +34,30 @@ class PetsConfig:
     """Knobs of PETS. The defaults are for tasks without tuned settings; the paper's are in experiments/."""
 
     exploration_steps: int = option(200, "Environment steps of uniformly random actions before planning.", minimum=1)
-    replay_capacity: int = option(100_000, "Maximum number of real rows kept; the oldest give way.", minimum=1)
+    replay_capacity: int = option(100_000, "Maximum number of real rows kept; new rows replace the oldest.", minimum=1)
     fit_every_steps: int = option(200, "Environment steps between model fits.", minimum=1)
-    horizon: int = option(25, "Steps that are planned ahead.", minimum=1)
+    horizon: int = option(25, "Steps planned ahead.", minimum=1)
     num_particles: int = option(20, "Imagined trajectories of each candidate.", minimum=1)
     member: str = option(
-        "gaussian", "Networks of the ensemble; or gp, one Gaussian process for each target.", choices=(*MEMBERS, GP)
+        "gaussian",
+        "Kind of networks in the ensemble; or gp, one Gaussian process for each target.",
+        choices=(*MEMBERS, GP),
     )
     propagation: str = option(
         particle_propagation.TSINF,
-        "How particles move: one member each, at each step (ts1) or for good (tsinf); all members' mean (expectation, "
-        "one particle is enough), a draw from all (ds), or one drawn anew from the particles' moments (mm).",
+        "How particles move: by one member each, new at each step (ts1) or always the same (tsinf); by the mean of all "
+        "members (expectation; one particle is enough); by a draw from the moments of all members (ds), or of all "
+        "particles of a candidate (mm).",
         choices=particle_propagation.KINDS,
     )
     angles: str = option(
         NO_NUMBERS,
-        "Observations that are angles, by number from 0 and separated by commas: the model sees their sine and cosine.",
+        "Observations that are angles, as indices from 0, separated by commas: the model sees their sine and cosine.",
     )
     absolute_targets: str = option(
         NO_NUMBERS,
-        "Observations, likewise, that the model predicts as they are and not as a change, and does not see: "
-        "a speed that is found from two positions, for example.",
+        "Observations, in the same form, that the model predicts directly, not as a change, and does not see: for "
+        "example a speed computed from two positions.",
     )
     termination_fn: str = option("auto", phases.TERMINATION_HELP)
     reward_fn: str = option("learned", phases.REWARD_HELP)
@@ -71,7 +74,7 @@ class PetsConfig:
         check_member(self)
         if self.model.num_elites != self.model.num_members:
             raise ValueError(
-                f"model.num_elites must be num_members ({self.model.num_members}), for every member plans, got "
+                f"model.num_elites must be num_members ({self.model.num_members}), because every member plans, got "
                 f"{self.model.num_elites}"
             )
         if self.propagation in particle_propagation.SAMPLED and self.num_particles % self.model.num_members:
@@ -131,14 +134,17 @@ def observation_numbers(config: PetsConfig) -> dict[str, tuple[int, ...]]:
     numbers = {name: _numbers(name, getattr(config, name)) for name in ("angles", "absolute_targets")}
     both = set(numbers["angles"]) & set(numbers["absolute_targets"])
     if both:
-        raise ValueError(f"absolute_targets must be no angles, got {config.absolute_targets!r} with {config.angles!r}")
+        raise ValueError(
+            f"absolute_targets must not be angles, got absolute_targets={config.absolute_targets} with "
+            f"angles={config.angles}"
+        )
     return numbers
 
 
 def _numbers(name: str, text: str) -> tuple[int, ...]:
     numbers = [] if text == NO_NUMBERS else text.split(",")
     if not all(number.strip().isdecimal() for number in numbers) or len(set(map(int, numbers))) < len(numbers):
-        raise ValueError(f"{name} must be none, or different whole numbers from 0 on, got {text!r}")
+        raise ValueError(f"{name} must be none, or distinct whole numbers from 0 on, separated by commas, got {text!r}")
     return tuple(map(int, numbers))
 
 
@@ -200,7 +206,7 @@ def encoding_of(config: PetsConfig, spec: Spec) -> Encoding:
     for name, those in numbers.items():
         if max(those, default=0) >= spec.obs_dim:
             raise ValueError(
-                f"{name} must be numbers of observations, 0 to {spec.obs_dim - 1}, got {getattr(config, name)!r}"
+                f"{name} must be indices of observations, 0 to {spec.obs_dim - 1}, got {getattr(config, name)!r}"
             )
     encoding, angles, absolute = forward(spec), numbers["angles"], numbers["absolute_targets"]
     return encode_observations(encoding, angles, absolute) if angles or absolute else encoding

@@ -40,11 +40,11 @@ ONCE = 2**31 - 1  # `Phase.every` of a phase that runs at its first step and nev
 
 TERMINATION_HELP = (
     "When imagined episodes end: package.module:function of (obs, action, next_obs) [B, ...] -> bool [B]; 'never'; "
-    "'learned', to learn it; or 'auto' for the environments that are known."
+    "'learned', to learn it; or 'auto', for environments with a known rule."
 )
 RULE_HELP = (
     "When imagined episodes end: package.module:function of (obs, action, next_obs) [B, ...] -> bool [B]; 'never'; or "
-    "'auto' for the environments that are known."
+    "'auto', for environments with a known rule."
 )
 REWARD_HELP = (
     "Reward of imagined steps: 'learned', or package.module:function of (obs, action in [-1, 1], next_obs) [B, ...] -> "
@@ -111,7 +111,7 @@ def check_rule(spec: Spec, termination_fn: str) -> None:
     """
     if termination_fn == terminations.LEARNED or spec.termination_fn is None:
         raise ValueError(
-            f"termination_fn must be a rule here, got {termination_fn!r} and none is known: pass "
+            f"termination_fn must be a rule for this algorithm, got {termination_fn!r}, and none is known: pass "
             "--termination_fn=package.module:function, a function of (obs, action, next_obs), each [B, ...], to bool "
             "[B]; or --termination_fn=never if episodes only end by time limit"
         )

@@ -19,9 +19,9 @@ class QPlanningConfig:
 
     planning_updates: int = option(50, "Q updates from the model per environment step.", minimum=1)
     epsilon: float = option(
-        1.0, "Share of uniformly random actions in training; 1: experience owes nothing to Q.", minimum=0.0, maximum=1.0
+        1.0, "Share of uniformly random actions in training; 1: actions do not depend on Q.", minimum=0.0, maximum=1.0
     )
-    replay_capacity: int = option(1000, "Real rows kept; only the newest is learnt from.", minimum=1)
+    replay_capacity: int = option(1000, "Real rows kept; learning uses only the newest.", minimum=1)
     table: TableConfig = TableConfig()
 
     def __post_init__(self) -> None:

@@ -34,9 +34,11 @@ class SacSvgConfig:
 
     exploration_steps: int = option(500, "Environment steps of uniformly random actions before learning.", minimum=1)
     warmup_steps: int = option(
-        1000, "Environment steps, those of exploration included, before the actor climbs the model.", minimum=0
+        1000, "Environment steps, exploration included, before the actor's loss uses the model.", minimum=0
     )
-    replay_capacity: int = option(1_000_000, "Maximum number of real rows kept; the oldest give way.", minimum=1)
+    replay_capacity: int = option(
+        1_000_000, "Maximum number of real rows kept; new rows replace the oldest.", minimum=1
+    )
     horizon: int = option(
         2, "Imagined steps that the actor's gradient goes through; the paper counts one more.", minimum=1
     )
@@ -46,13 +48,13 @@ class SacSvgConfig:
     updates_per_step: int = option(1, "Agent updates per environment step.", minimum=1)
     batch_size: int = option(256, "Rows of an agent update.", minimum=1)
     first_target_entropy: float | None = option(
-        None, "Target entropy, in nats, from which it goes to target_entropy; auto is the same: it stays."
+        None, "First target entropy, in nats, which moves to target_entropy; auto: target_entropy from the start."
     )
     entropy_decay_steps: int = option(
-        100_000, "Environment steps in which the target entropy reaches its last value.", minimum=1
+        100_000, "Environment steps until the target entropy reaches its last value.", minimum=1
     )
     entropy_decay_power: float = option(
-        1.0, "Power p of (1 - t / T)^p, by which the target entropy goes to its last value.", minimum=0.0
+        1.0, "Power p of (1 - t / T)^p, with which the target entropy approaches its last value.", minimum=0.0
     )
     termination_fn: str = option("auto", phases.RULE_HELP)
     reward_fn: str = option("learned", phases.REWARD_HELP)

@@ -50,12 +50,14 @@ class SvgConfig:
 
     svg_steps: str = option(ONE, "Steps of the model that the gradient goes through.", choices=(NONE, ONE, ALL))
     exploration_steps: int = option(500, "Environment steps of uniformly random actions before learning.", minimum=1)
-    replay_capacity: int = option(1_000_000, "Maximum number of real rows kept; the oldest give way.", minimum=1)
+    replay_capacity: int = option(
+        1_000_000, "Maximum number of real rows kept; new rows replace the oldest.", minimum=1
+    )
     fit_every_steps: int = option(250, "Environment steps between model fits.", minimum=1)
     updates_per_step: int = option(4, "Agent updates per environment step; svg_steps=inf: per episode.", minimum=1)
     batch_size: int = option(256, "Rows of an agent update; none with svg_steps=inf.", minimum=1)
     longest_episode: int = option(
-        1000, "Steps of an episode that svg_steps=inf looks at; later ones are left.", minimum=1
+        1000, "Steps of an episode that svg_steps=inf learns from; later ones are ignored.", minimum=1
     )
     reward_fn: str = option("learned", phases.REWARD_HELP)
     model: GaussianConfig = GaussianConfig(num_members=1, num_elites=1)

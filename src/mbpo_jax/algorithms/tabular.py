@@ -24,11 +24,13 @@ from mbpo_jax.types import Algorithm, Array, Key, Phase, Programs, PyTree, Repor
 class TableConfig:
     """Knobs of a Q table and of its model. The defaults are the textbook's for its maze."""
 
-    learning_rate: float = option(0.1, "Share of the way to its target that a Q update goes.", minimum=0.0, maximum=1.0)
+    learning_rate: float = option(
+        0.1, "Share of the distance to its target by which a Q update moves Q.", minimum=0.0, maximum=1.0
+    )
     discount: float = option(0.95, "Reward discount per environment step.", minimum=0.0, maximum=1.0)
     table_model: str = option(
         tables.DETERMINISTIC,
-        "What the model keeps of a state and action: the newest outcome, or counts of all, for stochastic tasks.",
+        "What the model keeps for a state and action: the newest outcome; or counts of all, for stochastic tasks.",
         choices=(tables.DETERMINISTIC, tables.COUNTING),
     )
 

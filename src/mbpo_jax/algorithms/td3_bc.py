@@ -23,12 +23,14 @@ class Td3BcConfig:
     """Knobs of TD3+BC; the defaults are the paper's."""
 
     value_weight: float = option(
-        2.5, "Weight of the critic's value, scaled to a mean size of 1, against the squared distance.", minimum=0.0
+        2.5,
+        "Weight of the critic's value, scaled to a mean size of 1, against the squared distance to the data's action.",
+        minimum=0.0,
     )
     updates_per_call: int = option(50, "Agent updates in one compiled call.", minimum=1)
     batch_size: int = option(256, "Rows of an agent update.", minimum=1)
     obs_scaling: str = option(
-        scaled.STANDARD, "How observations are scaled for the agent, by the data.", choices=scaled.SCALINGS
+        scaled.STANDARD, "How the agent's observations are scaled, by statistics of the data.", choices=scaled.SCALINGS
     )
     agent: Td3Config = Td3Config()
 

@@ -67,22 +67,25 @@ class RunConfig:
     algorithm: str = option("mbpo", "Algorithm to train.", choices=REGISTRY)
     env: str = option(
         "InvertedPendulum-v5",
-        "Gymnasium id with Box observations and actions, Discrete ones for tables; module:Id imports first. With "
-        "--dataset, where policies are evaluated: none, if they are not.",
+        "Gymnasium id with Box observations and actions, or Discrete ones for tabular algorithms; with module:Id, the "
+        "module is imported first. With --dataset, the environment of evaluations, or none.",
     )
     dataset: str = option(
         "",
-        "What an offline algorithm learns from: a Minari id or folder, an HDF5 file in D4RL's layout, an .npz or a run "
-        "directory.",
+        "What an offline algorithm learns from: a Minari id or folder, an HDF5 file in D4RL's layout, an .npz file or "
+        "a run directory.",
     )
     seeds: tuple[int, ...] = option(
-        (0,), "Seeds; one independent agent each, in one process unless --distributed.", minimum=0, maximum=2**31 - 1
+        (0,),
+        "Seeds, separated by commas: an independent agent for each, in one process unless --distributed.",
+        minimum=0,
+        maximum=2**31 - 1,
     )
     num_steps: int = option(
         5000, "Environment steps per seed, exploration included; offline: agent updates.", minimum=1, maximum=2**31 - 1
     )
     run_dir: str = option(
-        AUTO, "Directory of the run's files; an existing one is resumed. auto: runs/<env>-<algorithm>."
+        AUTO, "Directory of the run's files; an existing run is resumed. auto: runs/<env>-<algorithm>."
     )
     max_episode_steps: int = option(
         0, "Time limit of an episode in environment steps; 0: the environment's own.", minimum=0
@@ -91,48 +94,49 @@ class RunConfig:
     eval_episodes: int = option(5, "Deterministic episodes per evaluation.", minimum=1)
     eval_env: str = option(
         OWN,
-        "Where a seed is evaluated: in an instance of its own, or in the one that it trains in (shared), for "
-        "environments that own what exists once, as a port. Its running episode is repeated afterwards.",
+        "Where a seed is evaluated: in a separate instance (own), or in the one that it trains in (shared), for "
+        "environments that hold something that exists only once, such as a port. With shared, the running episode is "
+        "replayed afterwards.",
         choices=(OWN, SHARED),
     )
     log_every_steps: int = option(250, "Environment steps between lines of metrics; offline: updates.", minimum=1)
     checkpoint_every_steps: int = option(1000, "Environment steps between checkpoints; offline: updates.", minimum=1)
     checkpoints_kept: int = option(
-        2, "Newest checkpoints kept; that of the best evaluation is kept besides.", minimum=1
+        2, "Newest checkpoints to keep; the one of the best evaluation is kept as well.", minimum=1
     )
     env_nonfinite_episodes: int = option(
         10,
-        "Episodes, per seed, that may be given up because the environment gave a value that is not finite, in training "
-        "and as many in evaluation; nothing of that step is stored.",
+        "Episodes per seed that may be given up because the environment returned a value that is not finite, "
+        "counted separately in training and in evaluation. The step is not stored.",
         minimum=0,
     )
     env_timeout_s: int = option(
         0,
-        "Seconds that a reset or step of the environment may take before it counts as hung; every environment then "
-        "runs in a process of its own. 0: no limit, and no such process.",
+        "Seconds after which a reset or step of the environment counts as hung; with a limit, every environment runs "
+        "in a process of its own. 0: no limit.",
         minimum=0,
     )
     env_restarts: int = option(
         0,
-        "Times, per seed, that an environment which raised, exited, hung or changed shape is made anew, in training "
-        "and as often in evaluation.",
+        "Times per seed that an environment is made again after it has raised, exited, hung or changed shape, "
+        "counted separately in training and in evaluation.",
         minimum=0,
     )
     deterministic: bool = option(
-        False, "Same numbers in every run on a GPU, too, by slower kernels; a CPU gives them anyway."
+        False, "Ask for the same numbers in every run on a GPU, with slower kernels; a CPU gives them anyway."
     )
     seed_lifting: str = option(
         AUTO,
-        "How several seeds are computed: each (a program of its own per seed, spread over local devices), vmap "
+        "How several seeds are computed: each (one execution per seed, spread over local devices), vmap "
         "(batched), or auto (each on CPU, vmap elsewhere).",
         choices=(AUTO, "each", "vmap"),
     )
     compiler_options: str = option(
         AUTO,
-        "XLA options of phases, as phase:name=value,...; none; or auto, those measured to be good for the device.",
+        "XLA options of phases, as phase:name=value,...; none; or auto: measured choices on CPU, elsewhere none.",
     )
     compile_cache: str = option(
-        AUTO, "Folder that keeps compiled programs between processes; off; or auto, the user's cache folder."
+        AUTO, "Folder that keeps compiled programs for later runs; off; or auto: the user's cache folder."
     )
     profile: int = option(
         0, "Environment steps to trace into <run_dir>/profile, once every phase has run; 0: none.", minimum=0
@@ -145,7 +149,7 @@ class RunConfig:
         "pods are detected.",
     )
     coordinator: str = option(
-        "", "host:port of process 0; with --num_processes and --process_id, where nothing is detected."
+        "", "host:port of process 0; with --num_processes and --process_id, if no launch is detected."
     )
     num_processes: int = option(0, "Processes that share the seeds; 0: detected.", minimum=0)
     process_id: int = option(-1, "Index of this process among --num_processes, from 0; -1: detected.", minimum=-1)
@@ -231,15 +235,17 @@ def check_source(run: RunConfig, config: Any) -> None:
     offline = REGISTRY[run.algorithm].offline
     if offline and not run.dataset:
         raise ValueError(
-            f"dataset must name what {run.algorithm} learns from: a Minari id or folder, an HDF5 file, an .npz or a "
-            "run directory, got ''"
+            f"dataset must name what {run.algorithm} learns from: a Minari id or folder, an HDF5 file, an .npz file or "
+            "a run directory, got ''"
         )
     if run.dataset and not offline:
         names = ", ".join(name for name, entry in REGISTRY.items() if entry.offline)
-        raise ValueError(f"dataset is for {names}; {run.algorithm} learns from its environment, got {run.dataset!r}")
+        raise ValueError(
+            f"dataset is read by {names} only; {run.algorithm} learns from its environment, got {run.dataset!r}"
+        )
     if run.env == NO_ENVIRONMENT and not offline:
         raise ValueError(
-            f"env must be a Gymnasium id, for {run.algorithm} learns from its environment, got {run.env!r}"
+            f"env must be a Gymnasium id, because {run.algorithm} learns from its environment, got {run.env!r}"
         )
     if offline and run.num_steps % config.updates_per_call:
         raise ValueError(

@@ -18,10 +18,13 @@ class GpConfig:
     """Knobs of the processes and of their fit."""
 
     inducing_rows: int = option(
-        200, "Rows that predictions go by, drawn among all; up to so many rows are all taken.", minimum=1, maximum=1000
+        200,
+        "Rows on which predictions are based, drawn from all rows; with no more rows than this, all are used.",
+        minimum=1,
+        maximum=1000,
     )
     fit_max_iterations: int = option(
-        100, "Iterations of L-BFGS on the evidence in a fit, at most; rounded up to whole compiled calls.", minimum=1
+        100, "Most iterations of L-BFGS on the evidence in a fit; rounded up to whole compiled calls.", minimum=1
     )
     fit_slice_iterations: int = option(
         5, "Iterations per compiled call; a fit ends after a call in which no evidence has risen.", minimum=1

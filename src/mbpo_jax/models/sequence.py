@@ -33,14 +33,18 @@ class SequenceConfig:
     """Knobs of the model and of its fit."""
 
     dynamics: str = option(
-        MLP, "Whether dynamics look at observation and action alone, or remember what came before.", choices=(MLP, GRU)
+        MLP,
+        "Network of the dynamics: feed-forward (mlp), or recurrent (gru), which remembers earlier steps.",
+        choices=(MLP, GRU),
     )
     model_hidden_units: int = option(256, "Units of each layer of the model.", minimum=1, maximum=2**16)
     model_hidden_layers: int = option(2, "Hidden layers of the model.", minimum=1, maximum=100)
     model_learning_rate: float = option(1e-3, "Adam step size of the model.", minimum=0.0, maximum=1.0)
     model_batch_size: int = option(256, "Sequences in a minibatch of the fit.", minimum=1)
-    fit_minibatches: int = option(4, "Minibatches of a fit, of which there is one per environment step.", minimum=1)
-    fit_gradient_norm: float = option(1.0, "Longest gradient of the dynamics; longer ones are cut.", minimum=1e-6)
+    fit_minibatches: int = option(4, "Minibatches of a fit; there is one fit per environment step.", minimum=1)
+    fit_gradient_norm: float = option(
+        1.0, "Largest norm of the dynamics' gradient; larger gradients are scaled down to it.", minimum=1e-6
+    )
 
     def __post_init__(self) -> None:
         check(self)

@@ -23,7 +23,7 @@ class GaussianConfig:
     model_batch_size: int = option(256, "Rows per member in a minibatch of the fit.", minimum=1)
     model_weight_decays: tuple[float, ...] = option(
         (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4),
-        "Weight decay of each layer, the output last; one fewer hidden layers than values.",
+        "Weight decay of each layer, output layer last; there is one hidden layer fewer than values.",
         minimum=0.0,
     )
     scale_targets: bool = option(
@@ -33,15 +33,15 @@ class GaussianConfig:
     max_holdout_rows: int = option(5000, "Maximum number of real rows held out of a fit.", minimum=1)
     fixed_holdout: bool = option(
         False,
-        "Hold the same rows out of every fit, one in so many, instead of drawing them anew.",
+        "Hold the same rows out of every fit, every n-th with holdout_fraction=1/n, instead of drawing them anew.",
         before=False,
     )
     fit_patience_epochs: int = option(
-        5, "A fit stops after more epochs than this without any member improving.", minimum=0
+        5, "A fit stops once no member has improved for more epochs than this.", minimum=0
     )
     fit_epoch_minibatches: int = option(
         50,
-        "Minibatches of an epoch of the fit at least: with few rows, an epoch passes over them several times. 1: an "
+        "Fewest minibatches in an epoch of the fit: with few rows, an epoch passes over them several times. 1: an "
         "epoch is one pass.",
         minimum=1,
         before=1,
@@ -54,14 +54,14 @@ class GaussianConfig:
     )
     fit_decay_fraction: float = option(
         0.0,
-        "Share of fit_max_gradient_steps, its last, during which the step size falls to 0.",
+        "Last share of fit_max_gradient_steps, over which the step size falls to 0.",
         minimum=0.0,
         maximum=1.0,
         before=0.0,
     )
     fit_slice_minibatches: int = option(
         16,
-        "Minibatches per compiled call of a fit; with more, progress shows and Ctrl-C acts later.",
+        "Minibatches per compiled call of a fit; with more, progress and Ctrl-C respond later.",
         minimum=1,
     )
 
@@ -70,7 +70,7 @@ class GaussianConfig:
         one_in = 1.0 / self.holdout_fraction if self.holdout_fraction else 0.0
         if self.fixed_holdout and (one_in < 2.0 or abs(one_in - round(one_in)) > 1e-3):
             raise ValueError(
-                "fixed_holdout needs a holdout_fraction of one in so many rows: 0.5, 0.25, 0.2, 0.1, ...; "
+                "fixed_holdout needs a holdout_fraction of 1/n for a whole number n: 0.5, 0.25, 0.2, 0.1, ...; "
                 f"got {self.holdout_fraction}"
             )
         if self.fit_decay_fraction and not self.fit_max_gradient_steps:

@@ -22,13 +22,13 @@ TRUNCATION = 2.0  # standard deviations beyond which nothing is drawn
 class CemConfig:
     """Knobs of the cross-entropy method; the defaults are those of PETS's cart-pole."""
 
-    num_candidates: int = option(400, "Sequences of actions that an iteration draws.", minimum=1)
-    elite_candidates: int = option(40, "Best candidates, which the next iteration is drawn around.", minimum=1)
-    iterations: int = option(5, "Iterations of a search at most.", minimum=1)
+    num_candidates: int = option(400, "Action sequences that an iteration draws.", minimum=1)
+    elite_candidates: int = option(40, "Best candidates (elites), around which the next iteration is drawn.", minimum=1)
+    iterations: int = option(5, "Most iterations of a search.", minimum=1)
     smoothing: float = option(
         0.1, "Share of the old mean and variance in the new ones, PETS's alpha.", minimum=0.0, maximum=1.0
     )
-    stop_variance: float = option(1e-3, "Largest variance of an action at which a search stops.", minimum=0.0)
+    stop_variance: float = option(1e-3, "A search stops once no action has a larger variance than this.", minimum=0.0)
 
     def __post_init__(self) -> None:
         check(self)

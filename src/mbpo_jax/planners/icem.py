@@ -21,13 +21,16 @@ from mbpo_jax.types import Array, Key
 class IcemConfig:
     """Knobs of iCEM."""
 
-    num_candidates: int = option(128, "Sequences of actions that the first iteration draws.", minimum=1)
+    num_candidates: int = option(128, "Action sequences that the first iteration draws.", minimum=1)
     candidate_decay: float = option(
-        1.25, "Factor by which each iteration draws fewer; twice the elites at least.", minimum=1.0, maximum=100.0
+        1.25,
+        "Factor by which each iteration draws fewer candidates, down to twice the elites.",
+        minimum=1.0,
+        maximum=100.0,
     )
-    elite_candidates: int = option(10, "Best candidates, which the next iteration is drawn around.", minimum=1)
+    elite_candidates: int = option(10, "Best candidates (elites), around which the next iteration is drawn.", minimum=1)
     kept_fraction: float = option(
-        0.3, "Share of the elites that are tried again, in the next iteration and step.", minimum=0.0, maximum=1.0
+        0.3, "Share of the elites that the next iteration, or the next step, tries again.", minimum=0.0, maximum=1.0
     )
     iterations: int = option(3, "Iterations of a search.", minimum=1, maximum=100)
     noise_exponent: float = option(

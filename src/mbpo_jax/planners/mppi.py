@@ -19,13 +19,13 @@ from mbpo_jax.types import Array, Key
 class MppiConfig:
     """Knobs of MPPI."""
 
-    num_candidates: int = option(500, "Sequences of actions that an iteration draws.", minimum=1)
+    num_candidates: int = option(500, "Action sequences that an iteration draws.", minimum=1)
     iterations: int = option(5, "Iterations of a search.", minimum=1)
     noise_std: float = option(0.9, "Standard deviation of the noise before it is filtered.", minimum=0.0, maximum=10.0)
     noise_smoothing: float = option(
-        0.9, "Share of new noise in that of each action, PDDM's beta; 1: white noise.", minimum=0.0, maximum=1.0
+        0.9, "Share of new noise in each action's noise, PDDM's beta; 1: white noise.", minimum=0.0, maximum=1.0
     )
-    temperature: float = option(1.0, "Difference of scores by which a weight falls to 1/e.", minimum=1e-6)
+    temperature: float = option(1.0, "Difference in score at which a weight falls to 1/e.", minimum=1e-6)
 
     def __post_init__(self) -> None:
         check(self)

@@ -18,7 +18,7 @@ from mbpo_jax.types import Array, Key
 class RandomShootingConfig:
     """Knobs of random shooting."""
 
-    num_candidates: int = option(2000, "Sequences of actions that are tried.", minimum=1)
+    num_candidates: int = option(2000, "Action sequences that are tried.", minimum=1)
 
     def __post_init__(self) -> None:
         check(self)
