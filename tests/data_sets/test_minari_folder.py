@@ -57,7 +57,7 @@ def test_metadata_without_spaces_would_import_what_a_stranger_wrote(tmp_path, mo
     [
         (gymnasium.spaces.Discrete(2), r"must have continuous \(Box\) actions, got Discrete\(2\)"),
         (gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32), "actions must have finite bounds"),
-        (gymnasium.spaces.Box(-0.5, 0.5, (2,), np.float32), "actions must lie in their bounds"),
+        (gymnasium.spaces.Box(-0.5, 0.5, (2,), np.float32), "actions must lie within their bounds"),
     ],
 )
 def test_actions_that_are_not_served(space, reason, tmp_path):
@@ -72,7 +72,7 @@ def test_other_bounds_than_the_data_sets_may_be_given(tmp_path):
     name = minari_set(tmp_path / "x", columns(), action_space=infinite)
     two = np.full(2, 2.0, np.float32)
     np.testing.assert_allclose(read(name, -two, two).action, columns()["actions"] / 2, atol=1e-6)
-    with pytest.raises(ValueError, match="actions must be of 3 numbers, as their bounds are, got 2"):
+    with pytest.raises(ValueError, match="actions must have 3 numbers, like their bounds, got 2"):
         read(name, -np.ones(3), np.ones(3))
 
 

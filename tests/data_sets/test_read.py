@@ -159,7 +159,7 @@ def put(row, value):
 
 
 WRONG = {
-    "a missing array": (lambda a: without(a, "rewards"), "must have the arrays .*, got none of the name rewards"),
+    "a missing array": (lambda a: without(a, "rewards"), "must have the arrays .*, got none named rewards"),
     "no ends by time": (lambda a: without(a, "timeouts", "next_observations"), "must have timeouts or next_obs"),
     "two rewards": (change(rewards=lambda r: np.stack([r, r], 1)), r"rewards must be \[120\] or .*got \[120, 2\]"),
     "a reward too few": (change(rewards=lambda r: r[1:]), r"rewards must be \[120\] or .*got \[119\]"),
@@ -176,10 +176,13 @@ WRONG = {
     ),
     "half a terminal": (change(terminals=lambda t: t * 0.5), "terminals must be 0 or 1 everywhere, got 0.5 in row 39"),
     "nan for a flag": (change(timeouts=lambda t: np.where(t, np.nan, 0.0)), "timeouts must be finite"),
-    "other successors": (change(next_observations=lambda o: o[:, :2]), r"must be \[120, 3\], as observations, got"),
-    "no rows": (lambda a: {name: values[:0] for name, values in a.items()}, "must have a row"),
+    "other successors": (change(next_observations=lambda o: o[:, :2]), r"must be \[120, 3\], like observations, got"),
+    "no rows": (
+        lambda a: {name: values[:0] for name, values in a.items()},
+        "must have at least one row and one column",
+    ),
     "few rows": (lambda a: {name: values[:30] for name, values in a.items()}, "got 30 rows of 1"),
-    "raw actions": (change(actions=lambda a: 3 * a), "actions must lie in their bounds, got .* numbers outside"),
+    "raw actions": (change(actions=lambda a: 3 * a), "actions must lie within their bounds, got .* numbers outside"),
 }
 
 
@@ -226,7 +229,7 @@ def test_what_is_larger_than_memory_is_refused_before_it_is_read(kind, tmp_path,
     monkeypatch.setattr("mbpo_jax.driver.memory_limits.smallest", lambda: (5000, "ulimit -v"))
     for reader in ("numpy.lib.format.read_array", "h5py.Dataset.__getitem__"):
         monkeypatch.setattr(reader, lambda *args, **named: pytest.fail("it was read"))
-    with pytest.raises(ValueError, match=r"needs 0.00\d+ MB .* 120 rows, and must fit the 0.005 MB that ulimit -v"):
+    with pytest.raises(ValueError, match=r"needs 0.00\d+ MB .* 120 rows, which must fit the 0.005 MB that ulimit -v"):
         read(name)
 
 

@@ -22,7 +22,7 @@ def test_the_rows_of_all_seeds_are_those_of_the_newest_checkpoint(mbpo_run):
     assert (data_set.kind, data_set.env_id, data_set.max_episode_steps) == ("run directory", "InvertedPendulum-v5", 5)
     np.testing.assert_array_equal([data_set.action_low, data_set.action_high], [[-3], [3]])
     assert data_set.notes == (
-        *(f"the oldest 60 rows of seed {seed} had given way" for seed in range(3)),
+        *(f"the oldest 60 rows of seed {seed} had been replaced" for seed in range(3)),
         "seeds 0, 1, 2, one after another",
     )
 
@@ -83,7 +83,7 @@ def test_bounds_of_another_environment_are_those_of_other_actions(mbpo_run, tmp_
     np.testing.assert_array_equal(same.action, own.action)
     wider = reading.read(str(mbpo_run), np.float32([-6]), np.float32([6]))
     np.testing.assert_allclose(wider.action, own.action / 2, atol=1e-6)
-    with pytest.raises(ValueError, match="actions must lie in their bounds"):
+    with pytest.raises(ValueError, match="actions must lie within their bounds"):
         reading.read(str(mbpo_run), np.float32([-1]), np.float32([1]))
     copy = shutil.copytree(mbpo_run, tmp_path / "copy")
     config = json.loads((copy / "config.json").read_text())

@@ -84,7 +84,7 @@ def test_numbers_become_rows_and_rows_numbers():
 def test_an_observation_outside_of_its_space_is_the_environments_failure(name, why):
     env = Environment(f"discrete/{name}-v0", seed=0)
     env.reset()
-    with pytest.raises(Broken, match=f"gave an observation that is not of its space: .*{why}"):
+    with pytest.raises(Broken, match=f"returned an observation outside its space: .*{why}"):
         env.step(np.float32([1, 0, 0]))
 
 
@@ -274,7 +274,7 @@ def test_the_study_of_lengths_counts_the_episodes_that_the_run_counted(whole, tm
         return
     (num_episodes,) = tiny_runs.saved(run_dir).record["environments"]["episodes"]
     assert study.main([*command, f"--num_episodes={num_episodes + 1}"]) == 2
-    assert f"must be at most {num_episodes}, the whole episodes of seed 0" in capsys.readouterr().err
+    assert f"must be at most {num_episodes}, the number of complete episodes of seed 0" in capsys.readouterr().err
     assert study.main([*command, f"--num_episodes={num_episodes}"]) == 0
     (run,) = json.loads((tmp_path / "episode_lengths.json").read_text())["runs"]
     assert run["name"] == "algorithm=q_planning"

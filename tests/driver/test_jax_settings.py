@@ -16,9 +16,9 @@ START = "import sys\nfrom mbpo_jax.main import main\nsys.exit(main(['--quiet', '
 @pytest.mark.parametrize(
     ("variable", "value", "wanted"),
     [
-        ("JAX_PLATFORMS", "cuda", "JAX_PLATFORMS must name platforms that are here: cpu; got 'cuda'"),
-        ("JAX_PLATFORMS", "nonsense", "JAX_PLATFORMS must name platforms that are here: cpu; got 'nonsense' ("),
-        ("JAX_PLATFORM_NAME", "cuda", "JAX_PLATFORM_NAME must name platforms that are here: cpu; got 'cuda' ("),
+        ("JAX_PLATFORMS", "cuda", "JAX_PLATFORMS must name platforms that are available: cpu; got 'cuda'"),
+        ("JAX_PLATFORMS", "nonsense", "JAX_PLATFORMS must name platforms that are available: cpu; got 'nonsense' ("),
+        ("JAX_PLATFORM_NAME", "cuda", "JAX_PLATFORM_NAME must name platforms that are available: cpu; got 'cuda' ("),
         ("JAX_ENABLE_X64", "maybe", "invalid truth value 'maybe' for environment 'JAX_ENABLE_X64'"),
         ("JAX_DEFAULT_PRNG_IMPL", "nonsense", 'Invalid value "nonsense" for JAX flag jax_default_prng_impl'),
         ("JAX_ENABLE_X64", "1", "JAX_ENABLE_X64 must be off (everything here is computed in 32 bits), got True"),
@@ -124,9 +124,9 @@ def test_a_run_has_them_in_its_config(tmp_path):
         ("--xla_cpu_use_fusion_emitters=true --xla_nonsense=1 -xla_more", "got --xla_nonsense, --xla_more"),
         (
             "no_such_file",
-            "must be flags, each with --, or a file of them, got 'no_such_file' (No such file or directory)",
+            "must be flags, each starting with --, or a file of them, got 'no_such_file' (No such file or directory)",
         ),
-        ("--xla_dump_to='a", "must have its quotes closed"),
+        ("--xla_dump_to='a", "must have matching quotes"),
     ],
 )
 def test_flags_that_would_end_the_process_are_refused(monkeypatch, text, wanted):

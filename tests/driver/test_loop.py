@@ -152,7 +152,7 @@ def test_a_run_that_is_stopped_and_killed_ends_like_one_that_is_not(mbpo_run, tm
             patched.setattr(owner, name, getattr(owner, name))  # as it was, afterwards
         words = tiny_runs.argv(tmp_path, seeds="0,1,2")
         assert tiny_runs.main(["fit:60", "SIGINT", *words]) == EXIT_STOPPED
-    assert capsys.readouterr() == ("", "mbpo_jax: stopped and saved; the same command continues\n")
+    assert capsys.readouterr() == ("", "mbpo_jax: stopped and saved; run the same command again to continue\n")
     saved = tiny_runs.saved(tmp_path)
     assert (saved.record["step"], saved.record["phase"]) == (60, 0)
     assert saved.record["phase_done"] == [False, False, False]

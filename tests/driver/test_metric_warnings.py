@@ -5,7 +5,7 @@ from mbpo_jax.driver.metric_warnings import explains_little, find
 
 def test_a_model_that_explains_little_is_named_with_its_worst_target():
     text = explains_little({"explained_share_per_target": np.float32([0.9, -3.0, 0.3])})
-    assert text.startswith("the model explains 40 % of the variance of what it predicts, and least of observation 0")
+    assert text.startswith("the model explains 40 % of the variance of what it predicts, least that of observation 0")
     assert "least of the reward" in explains_little({"explained_share_per_target": np.float32([0.1, 0.2])})
 
 
@@ -22,7 +22,7 @@ def test_a_rule_that_was_learnt_may_be_wrong_more_often_and_is_not_called_the_us
     assert find([slightly], "learned", "Hopper-v5") == {}
     assert list(find([slightly], "auto", "Hopper-v5")) == ["rule"]
     text = find([badly], "learned", "Hopper-v5")["rule"]
-    assert text.startswith("what --termination_fn=learned learnt and env Hopper-v5 disagree on 2 %")
+    assert text.startswith("the rule that --termination_fn=learned learnt and env Hopper-v5 disagree on 2 %")
 
 
 def test_nothing_is_said_of_a_good_model_or_of_other_phases():

@@ -127,7 +127,7 @@ def test_a_run_without_an_environment_learns_and_says_that_it_knows_no_returns(t
     result = tiny_runs.train(run_dir, knobs)
     assert result.finished
     assert result.summary["seeds"]["0"]["final"] is None
-    assert "no environment, so nothing is known of returns" in capsys.readouterr().err
+    assert "no environment, so returns are unknown" in capsys.readouterr().err
     logged = {key for line in tiny_runs.lines(run_dir) for key in line}
     assert "eval/start_value_mean" in logged and "eval/return_mean" not in logged
     assert load_policy(run_dir)(np.zeros(4, np.float32)).shape == (1,)
@@ -143,7 +143,10 @@ def test_a_run_without_an_environment_learns_and_says_that_it_knows_no_returns(t
     ("changes", "message"),
     [
         ({"algorithm": "bc"}, r"^dataset must name what bc learns from: .* got ''"),
-        ({"algorithm": "sac", "dataset": "x.npz"}, r"^dataset is for mopo, .*; sac learns from its .*, got 'x.npz'"),
+        (
+            {"algorithm": "sac", "dataset": "x.npz"},
+            r"^dataset is read by mopo, .* only; sac learns from its .*, got 'x.npz'",
+        ),
         ({"algorithm": "sac", "env": "none"}, r"^env must be a Gymnasium id, .*, got 'none'"),
         (
             {"algorithm": "bc", "dataset": "x.npz", "num_steps": "51"},
@@ -160,7 +163,7 @@ def test_what_does_not_go_together_is_refused(changes, message, tmp_path):
 def test_data_of_another_environment_is_refused(tmp_path):
     odd = tiny_runs.write_data_set(tmp_path / "odd.npz", obs_dim=5)
     with pytest.raises(
-        ValueError, match=r"^dataset must be of env 'InvertedPendulum-v5', with 4 observations, got .* 5"
+        ValueError, match=r"^dataset must have the 4 observations of env 'InvertedPendulum-v5', got .* 5"
     ):
         tiny_runs.train(tmp_path / "run", tiny_runs.OFFLINE_ROWS["bc"], dataset=odd)
 

@@ -152,7 +152,7 @@ def test_a_file_that_says_the_same_is_left_alone(tmp_path):
         ({"steps": [1000, 1000]}, "steps must increase"),
         ({"steps": [1000]}, "differ in length"),
         ({"stds": [1.0]}, "differ in length"),
-        ({"steps": [], "returns": []}, "there must be one"),
+        ({"steps": [], "returns": []}, "there must be at least one"),
         ({"returns": [1.0, "many"]}, "returns is"),
         ({"returns": [1.0, [2.0]]}, "returns is"),
         ({"returns": None}, "returns is"),

@@ -136,7 +136,7 @@ def test_values_are_of_a_step_and_bonuses_of_the_state_after_it(run_dir, monkeyp
 
 def test_checkpoints_from_before_learning_are_left_out_and_named(finding):
     assert [point["step"] for point in finding.numbers["points"]] == [80, 120, 160]
-    assert finding.numbers["left_out"] == ["step 40: the agent has its first update at step 60"]
+    assert finding.numbers["left_out"] == ["step 40: the agent's first update is at step 60"]
 
 
 @pytest.fixture(scope="module")

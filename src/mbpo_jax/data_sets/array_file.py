@@ -53,11 +53,11 @@ def _check(headers: Mapping[str, Header]) -> None:
     """Refuses what the headers alone show to be wrong, before any array is read."""
     missing = [name for name in NEEDED if name not in headers]
     if missing:
-        raise Refused(f"it must have the arrays {', '.join(NEEDED)}, got none of the name {', '.join(missing)}")
+        raise Refused(f"it must have the arrays {', '.join(NEEDED)}, got none named {', '.join(missing)}")
     if "timeouts" not in headers and "next_observations" not in headers:
         raise Refused(
             "it must have timeouts or next_observations, got neither: where a time limit ended an episode, the next "
-            "row is another's; add timeouts, all 0 if no episode ended so"
+            "row belongs to another; add timeouts, all 0 if no episode ended that way"
         )
     for name, header in headers.items():
         checks.numbers(name, header.dtype)
@@ -65,14 +65,16 @@ def _check(headers: Mapping[str, Header]) -> None:
         checks.matrix(name, headers[name].shape, headers[name].dtype)
     num_rows = headers["observations"].shape[0]
     if headers["actions"].shape[0] != num_rows:
-        raise Refused(f"actions must be [{num_rows}, A], as there are observations, got {_shape(headers['actions'])}")
+        raise Refused(
+            f"actions must be [{num_rows}, A], with a row for each observation, got {_shape(headers['actions'])}"
+        )
     for name in ("rewards", "terminals", "timeouts"):
         if name in headers:
             checks.column(name, headers[name].shape, num_rows)
     successors = headers.get("next_observations", headers["observations"])
     if successors.shape != headers["observations"].shape:
         raise Refused(
-            f"next_observations must be {_shape(headers['observations'])}, as observations, got {_shape(successors)}"
+            f"next_observations must be {_shape(headers['observations'])}, like observations, got {_shape(successors)}"
         )
     stored = max(int(np.prod(header.shape)) * header.dtype.itemsize for header in headers.values())
     checks.check_room(num_rows, headers["observations"].shape[1], headers["actions"].shape[1], stored)

@@ -24,7 +24,7 @@ def check_room(num_rows: int, obs_dim: int, action_dim: int, largest_array: int 
     limit = memory_limits.smallest()
     if limit is not None and needed > limit[0]:
         raise Refused(
-            f"it needs {_size(needed)} of memory for {num_rows:,} rows, and must fit the {_size(limit[0])} that "
+            f"it needs {_size(needed)} of memory for {num_rows:,} rows, which must fit the {_size(limit[0])} that "
             f"{limit[1]} allows"
         )
 
@@ -37,7 +37,7 @@ def matrix(name: str, shape: Sequence[int], dtype: np.dtype) -> None:
         hint = f"; numbers of one dimension are [N, 1], with {letter} = 1" if len(shape) == 1 else ""
         raise Refused(f"{name} must be [N, {letter}], got {list(shape)}{hint}")
     if 0 in shape:
-        raise Refused(f"{name} must have a row and a column at least, got {list(shape)}")
+        raise Refused(f"{name} must have at least one row and one column, got {list(shape)}")
 
 
 def numbers(name: str, dtype: np.dtype) -> None:
@@ -49,7 +49,7 @@ def numbers(name: str, dtype: np.dtype) -> None:
 def column(name: str, shape: Sequence[int], num_rows: int) -> None:
     """Refuses a shape that is neither [N] nor [N, 1]."""
     if tuple(shape) not in ((num_rows,), (num_rows, 1)):
-        raise Refused(f"{name} must be [{num_rows}] or [{num_rows}, 1], as there are observations, got {list(shape)}")
+        raise Refused(f"{name} must be [{num_rows}] or [{num_rows}, 1], one for each observation, got {list(shape)}")
 
 
 def flags(name: str, values: np.ndarray) -> np.ndarray:
@@ -83,17 +83,17 @@ def finite(recorded: Recorded) -> None:
 def enough(num_rows: int, num_episodes: int) -> None:
     """Refuses a data set from which nothing can be learnt."""
     if num_rows == 0:
-        raise Refused("it must have rows, got none that has a successor or a terminal")
+        raise Refused("it must have rows with a next observation or a terminal, got none")
     if num_rows < FEWEST_ROWS and num_episodes < FEWEST_EPISODES:
         raise Refused(
-            f"it must have {FEWEST_ROWS} rows or {FEWEST_EPISODES} episodes, got {num_rows} rows of {num_episodes}"
+            f"it must have at least {FEWEST_ROWS} rows or {FEWEST_EPISODES} episodes, got {num_rows} and {num_episodes}"
         )
 
 
 def bounds(low: np.ndarray, high: np.ndarray, action_dim: int) -> None:
     """Refuses bounds with which actions [N, A] cannot be scaled."""
     if low.shape != (action_dim,) or high.shape != (action_dim,):
-        raise Refused(f"actions must be of {low.size} numbers, as their bounds are, got {action_dim}")
+        raise Refused(f"actions must have {low.size} numbers, like their bounds, got {action_dim}")
     if not (np.isfinite(low).all() and np.isfinite(high).all() and (low <= high).all()):
         raise Refused(f"actions must have finite bounds, got {low.tolist()} and {high.tolist()}; give the environment")
 
@@ -140,7 +140,7 @@ def _check_inside(action: np.ndarray, low: np.ndarray, high: np.ndarray) -> None
     if outside:
         i, bottom, top = allowed
         raise Refused(
-            f"actions must lie in their bounds, got {outside:,} numbers outside; the largest is {value:g} in row "
+            f"actions must lie within their bounds, got {outside:,} numbers outside; the largest is {value:g} in row "
             f"{where:,}, where action {i} must be from {bottom:g} to {top:g}"
         )
 

@@ -98,7 +98,7 @@ def _path(name: str) -> Path:
     near = difflib.get_close_matches(name, minari_folder.known_ids(), n=3)
     close = f"; there are {', '.join(near)}" if near else ""
     raise Refused(
-        "it must be a file, a folder, or the id of a Minari data set on this machine, got none of that path and none "
+        "it must be a file, a folder, or the id of a Minari data set on this machine, got none at that path and none "
         f"in '{minari_folder.root()}' ({minari_folder.ROOT_VARIABLE}){close}"
     )
 

@@ -34,14 +34,16 @@ def read(run_dir: Path, step: int | None = None, seed: int | None = None) -> Rec
     if seed is not None and str(seed) not in saved.arrays:
         raise Refused(f"seed must be one of the run's, {', '.join(sorted(saved.arrays, key=int))}, got {seed}")
     if config["run"].get("dataset"):
-        raise Refused(f"it learnt from a data set and holds no rows of its own: give {config['run']['dataset']!r}")
+        raise Refused(
+            f"it learnt from a data set and holds no rows of its own: give that data set, {config['run']['dataset']!r}"
+        )
     buffers = [saved.arrays[seed]["replay"] for seed in seeds]
     if not any(int(buffer["size"]) for buffer in buffers):
         raise Refused(f"its checkpoint of step {saved.record['step']} must have rows, got none")
     columns, begins, ends = _joined(buffers)
     for name, buffer in zip(seeds, buffers):
         gone = int(buffer["num_added"]) - int(buffer["size"])
-        notes += [f"the oldest {gone:,} rows of seed {name} had given way"] if gone else []
+        notes += [f"the oldest {gone:,} rows of seed {name} had been replaced"] if gone else []
     if len(seeds) > 1:
         notes.append(f"seeds {', '.join(seeds)}, one after another")
     return Recorded(

@@ -38,9 +38,9 @@ def check_free(folder: Path, overwrite: bool) -> None:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if minari_folder.data_folder(folder) != folder / "data":
-        raise ValueError(f"out must be a new folder, got '{folder}', where something else than a data set is")
+        raise ValueError(f"out must be a new folder, got '{folder}', which holds something other than a data set")
     if not overwrite:
-        raise ValueError(f"out must be a new folder, got '{folder}', where a data set is; --overwrite replaces it")
+        raise ValueError(f"out must be a new folder, got '{folder}', where a data set exists; --overwrite replaces it")
 
 
 def dataset_id(folder: Path) -> str:
@@ -124,7 +124,7 @@ def _episodes(data_set: DataSet) -> Iterator[Any]:
         obs, next_obs = data_set.obs[rows], data_set.next_obs[rows]
         if not np.array_equal(obs[1:], next_obs[:-1]):
             raise ValueError(
-                f"rows {start:,} to {stop - 1:,} of {data_set.name!r} must follow each other in an episode"
+                f"rows {start:,} to {stop - 1:,} of {data_set.name!r} must follow one another in an episode"
             )
         yield EpisodeBuffer(
             observations=np.concatenate([obs, next_obs[-1:]]),

@@ -25,5 +25,5 @@ def advice(rows: Sequence[Transition]) -> str | None:
     wrappers = " and ".join(f"Transform{name.capitalize()}" for name in large)
     return (
         f"The environment's {which} are too large to learn from: scale them to about 1 where the environment is "
-        f"registered (gymnasium.wrappers.{wrappers}), and begin in another --run_dir"
+        f"registered (gymnasium.wrappers.{wrappers}), and start again in another --run_dir"
     )

@@ -28,7 +28,7 @@ class SeedEvaluation(NamedTuple):
         if not self.values:
             return "policy saved; its return is not known without an environment"
         value = self.values["eval/start_value_mean"]
-        return f"value {value:.1f} at the first states of the data, as the critics say; no environment, so no return"
+        return f"the critics' value is {value:.1f} at the first states of the data; no environment, so no return"
 
 
 def evaluate_seeds(setup: Setup, state: PyTree, should_stop: Callable[[], bool]) -> list[SeedEvaluation] | None:

@@ -87,11 +87,11 @@ def start_devices() -> None:
         chosen = next((name for name in PLATFORMS if jax.config.values[name]), None)
         reason = " ".join(str(error).split())
         if chosen is None:
-            raise ValueError(f"jax must find a device, but: {reason}") from error
+            raise ValueError(f"jax must find a device, but it found none: {reason}") from error
         value, here = jax.config.values[chosen], ", ".join(_platforms_here())
         because = f" ({reason})" if reason else ""
         raise ValueError(
-            f"{chosen.upper()} must name platforms that are here: {here}; got {value!r}{because}"
+            f"{chosen.upper()} must name platforms that are available: {here}; got {value!r}{because}"
         ) from error
 
 
@@ -124,12 +124,12 @@ def check_xla_flags() -> None:
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise ValueError(
-                f"{XLA_FLAGS} must be flags, each with --, or a file of them, got {text!r} ({reason})"
+                f"{XLA_FLAGS} must be flags, each starting with --, or a file of them, got {text!r} ({reason})"
             ) from error
     try:
         names = [word.partition("=")[0].lstrip("-") for word in shlex.split(text) if word.startswith("-")]
     except ValueError as error:
-        raise ValueError(f"{XLA_FLAGS} must have its quotes closed, got {text!r}") from error
+        raise ValueError(f"{XLA_FLAGS} must have matching quotes, got {text!r}") from error
     unknown = [name for name in names if not _is_known(name)]
     if unknown:
         raise ValueError(f"{XLA_FLAGS} must be flags of the installed XLA, got --{', --'.join(unknown)}")

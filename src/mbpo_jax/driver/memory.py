@@ -82,7 +82,7 @@ def check_room(init: Callable[[Key], PyTree], num_seeds: int) -> None:
     if available is not None and jax.default_backend() == "cpu" and needed > available:
         raise ValueError(
             "replay_capacity, rollout_batch, rollout_length_schedule, hidden_units and seeds must fit the memory: they "
-            f"ask for {needed / 1e9:.1f} GB, got {available / 1e9:.1f} GB{_set_by(available)}"
+            f"need {needed / 1e9:.1f} GB, got {available / 1e9:.1f} GB{_set_by(available)}"
         )
 
 

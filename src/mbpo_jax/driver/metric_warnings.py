@@ -37,7 +37,7 @@ def explains_little(metrics: Mapping[str, Any]) -> str | None:
     worst = int(np.argmin(shares))
     name = "the reward" if worst == 0 else f"observation {worst - 1}"
     return (
-        f"the model explains {100 * mean:.0f} % of the variance of what it predicts, and least of {name}: what is "
-        "learnt from it may be worth little. fit_model/explained_share_per_target has all; more real rows "
+        f"the model explains {100 * mean:.0f} % of the variance of what it predicts, least that of {name}: what "
+        "is learnt from it may be worth little. fit_model/explained_share_per_target lists all; more real rows "
         "(--exploration_steps, or a larger data set) or longer fits (--fit_max_gradient_steps) may help"
     )

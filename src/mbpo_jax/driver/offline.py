@@ -31,11 +31,11 @@ def read(run: RunConfig, environment: Spaces | None) -> DataSet:
         return reading.read(run.dataset)
     low, high = environment.action_low, environment.action_high
     if low.dtype.kind in WHOLE_KINDS:
-        raise ValueError(f"env must have actions of floats to learn offline, got {run.env!r} with {low.dtype}")
+        raise ValueError(f"env must have floating-point actions to learn offline, got {run.env!r} with {low.dtype}")
     data_set = reading.read(run.dataset, low, high)
     if data_set.obs.shape[1] != environment.obs_dim:
         raise ValueError(
-            f"dataset must be of env {run.env!r}, with {environment.obs_dim} observations, got {run.dataset!r} with "
+            f"dataset must have the {environment.obs_dim} observations of env {run.env!r}, got {run.dataset!r} with "
             f"{data_set.obs.shape[1]}"
         )
     return data_set
@@ -58,7 +58,7 @@ def usable(data_set: DataSet, algorithm: Algorithm, rule: str | None = None) -> 
             f"dataset must have next_observations for --termination_fn={LEARNED}, got {data_set.name!r}, where none of "
             f"the {np.sum(~known):,} rows that ended an episode has one"
         )
-    note = f"{np.sum(~known):,} of them left out, for a model must know the successor"
+    note = f"{np.sum(~known):,} of them left out, because a model must know the successor"
     kept = {name: getattr(data_set, name)[known] for name in columns}
     return data_set._replace(**kept, notes=(*data_set.notes, note))
 

@@ -59,7 +59,7 @@ def num_updates(run: RunConfig, algorithm: Algorithm, config: Any) -> int:
 def describe(run: RunConfig, task: Task, algorithm: Algorithm, config: Any) -> list[str]:
     """Returns what a reader wants to know before the first step, as lines: spaces, termination function, and work."""
     spaces = task.spaces
-    where = run.env if run.env != NO_ENVIRONMENT else "no environment, so nothing is known of returns"
+    where = run.env if run.env != NO_ENVIRONMENT else "no environment, so returns are unknown"
     lines = [f"{where}: {_describe_spaces(spaces)}; at most {spaces.max_episode_steps:,} steps an episode"]
     if algorithm.dynamics is not None:
         name = tasks.rule_name(config)

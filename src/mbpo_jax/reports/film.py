@@ -92,7 +92,7 @@ def _ffmpeg() -> str:
         path: str = imageio_ffmpeg.get_ffmpeg_exe()
     except RuntimeError as error:
         raise ValueError(
-            "--video needs ffmpeg, and this imageio-ffmpeg came without: install ffmpeg, or name it in "
-            "IMAGEIO_FFMPEG_EXE"
+            "--video needs ffmpeg, and this imageio-ffmpeg came without it: install ffmpeg, or set "
+            "IMAGEIO_FFMPEG_EXE to its path"
         ) from error
     return path

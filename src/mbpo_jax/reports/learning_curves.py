@@ -238,7 +238,7 @@ def _from_json(value: dict[str, Any], path: str | os.PathLike[str]) -> LearningC
     if returns is None or any(len(column) != len(steps) for column in (returns, stds) if column is not None):
         raise ValueError(f"{path} is damaged: steps, returns and stds differ in length")
     if not steps or any(next_step <= step for step, next_step in itertools.pairwise(steps)):
-        raise ValueError(f"{path} is damaged: steps must increase, and there must be one")
+        raise ValueError(f"{path} is damaged: steps must increase, and there must be at least one")
     devices = value["devices"] if value["devices"] is None else tuple(value["devices"])
     return LearningCurve(**value | {"steps": tuple(steps), "returns": returns, "stds": stds, "devices": devices})
 

@@ -1,10 +1,10 @@
-"""How far is an actor's gradient through a wrong model and a wrong critic from the true one, over steps in the model?
+"""Measures how far an actor's gradient through a wrong model and critic is from the true one, over steps in the model.
 
-The setting is a linear system with quadratic costs, where the critic is known exactly and the true gradient by Monte
-Carlo: rewards of long real rollouts take the place of the critic.
+The setting is a linear system with quadratic costs. There the critic is known exactly, and the true gradient is found
+by Monte Carlo: rewards of long real rollouts take the place of the critic.
 
-References: Clavera et al. 2020 (MAAC), whose Lemma 4.1 bounds this error by one term that grows with the model's error
-and the steps, and one that falls with the steps and grows with the critic's error.
+References: Clavera et al. 2020 (MAAC), whose Lemma 4.1 bounds this error by the sum of a term that grows with the
+model's error and the number of steps, and a term that grows with the critic's error and falls with the steps.
 """
 
 import functools

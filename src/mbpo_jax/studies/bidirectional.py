@@ -1,4 +1,4 @@
-"""Measures how much less errors compound in rollouts that go half of the way backward and half forward.
+"""Measures how much less errors compound in rollouts that go half the way backward and half forward.
 
 References: Lai et al. 2020 (BMPO), whose figure of compounding errors also uses real action sequences.
 """
@@ -45,7 +45,7 @@ def study(
     longest = max(len(episode.reward) for episode in played)
     half = max(1, min(num_steps, longest // 2) // 2)
     if longest < 2 * half:
-        raise ValueError(f"an episode must have 2 steps at least, got {longest}")
+        raise ValueError(f"an episode must have at least 2 steps, got {longest}")
     scale = compounding.scale_of(np.asarray(trained.replay.rows.obs[: int(trained.replay.size)]))
     obs, action = compounding.windows(trained, played, 2 * half, num_starts)
     errors, exploded = compare(trained, obs, action, scale)

@@ -1,4 +1,4 @@
-"""Measures how long the training episodes of runs were, episode by episode, as the textbook plots Dyna-Q's."""
+"""Measures the length of each training episode of runs, as the textbook plots it for Dyna-Q."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -59,14 +59,14 @@ def _lengths(run_dir: Path, seed: int, rows: dict[str, Any], num_episodes: int) 
     size, added = int(rows["size"]), int(rows["num_added"])
     if added > size:
         raise ValueError(
-            f"run_dirs must be of runs that kept every row, got {run_dir} with {added} steps and "
+            f"run_dirs must be directories of runs that kept every row, got {run_dir} with {added} steps and "
             f"--replay_capacity={size}"
         )
     lengths = whole_episodes(np.asarray(rows["first"][:size]))
     if len(lengths) < num_episodes:
         raise ValueError(
-            f"num_episodes must be at most {len(lengths)}, the whole episodes of seed {seed} in {run_dir}, got "
-            f"{num_episodes}"
+            f"num_episodes must be at most {len(lengths)}, the number of complete episodes of seed {seed} in "
+            f"{run_dir}, got {num_episodes}"
         )
     return lengths[:num_episodes]
 

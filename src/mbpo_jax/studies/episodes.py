@@ -1,4 +1,4 @@
-"""Real experience for studies: episodes of a policy from numbered starts, on which nothing was trained."""
+"""Plays real episodes for studies, with numbered starts; no run was trained on them."""
 
 import contextlib
 import itertools

@@ -1,4 +1,4 @@
-"""The model of a run, checked before a study reads it."""
+"""Provides the model of a run, checked before a study reads it."""
 
 from mbpo_jax.algorithms import REGISTRY, Entry
 from mbpo_jax.driver.trained import Trained

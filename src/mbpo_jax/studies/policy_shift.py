@@ -74,12 +74,14 @@ def study(
         raise ValueError(f"the run must have SAC as its agent (--algorithm=mbpo), got {trained.run.algorithm}")
     if not isinstance(trained.config, mbpo.MbpoConfig) or not isinstance(trained.state.model, EnsembleState):
         raise ValueError(
-            "the run must be of MBPO with a rule of ends (not --termination_fn=learned), got "
+            "the run must be of MBPO with a termination rule (not --termination_fn=learned), got "
             f"--algorithm={trained.run.algorithm}"
         )
     discount, longest = trained.config.agent.discount, episodes.most_steps(trained)
     if not 0.0 < discount < 1.0:
-        raise ValueError(f"--discount of the run must lie between 0 and 1, got {discount:g}: the bound has no meaning")
+        raise ValueError(
+            f"--discount of the run must lie between 0 and 1, got {discount:g}, for which the bound has no meaning"
+        )
     experiment = _Experiment(trained, max(num_rows), visited_steps)
     curves = []
     for rows in num_rows:

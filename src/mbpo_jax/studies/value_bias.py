@@ -56,10 +56,12 @@ def _check(trained: Trained) -> None:
     if trained.algorithm.critic is None:
         raise ValueError(f"the run must have critics, got --algorithm={trained.run.algorithm}")
     if trained.config.agent.discount == 1.0:
-        raise ValueError("--discount of the run must be below 1, got 1: undiscounted returns have no end")
+        raise ValueError(
+            "--discount of the run must be below 1, got 1: undiscounted returns would need endless episodes"
+        )
     first = max(phase.first for phase in trained.algorithm.phases if phase.name == "update_agent")
     if trained.step < first:
-        raise ValueError(f"the agent has its first update at step {first}")
+        raise ValueError(f"the agent's first update is at step {first}")
 
 
 def _by_itself(trained: Trained) -> Trained:

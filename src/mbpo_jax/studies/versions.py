@@ -1,6 +1,6 @@
 """Compares two versions of an environment: a trained policy plays both from the same starts.
 
-Published runs used version 2 of Gym, ours use version 5 of Gymnasium; version 4 is the closest to 2 that still runs.
+Published runs used Gym's v2 environments, ours use Gymnasium's v5; v4 is the version closest to v2 that still runs.
 """
 
 from pathlib import Path

@@ -80,7 +80,7 @@ def test_what_a_policy_carries_begins_with_the_episode_and_counts_every_step_onc
     ]
     assert [step[1].first.tolist() for step in results] == [[first] for first in (True, False, False) * 2]
     (failure,) = run.acting._envs.take_failures()
-    assert "gave a value that is not finite" in str(failure)
+    assert "returned a value that is not finite" in str(failure)
     assert run.acting._envs.take_failures() == []
 
 

@@ -50,7 +50,7 @@ def test_an_action_that_is_not_finite_is_the_policys_fault_and_never_arrives(mak
 def test_an_observation_of_another_size_is_refused(make):
     env = make("odd_worlds:odd/LongObs-v0", 0)
     env.reset()
-    with pytest.raises(Broken, match="LongObs-v0 gave an observation of 7 numbers where.* 4"):
+    with pytest.raises(Broken, match="LongObs-v0 returned an observation of 7 numbers where.* 4"):
         env.step(np.zeros(2))
 
 
@@ -76,25 +76,31 @@ def test_an_environment_that_raises_is_shown_with_its_place_and_its_own_tracebac
     [
         ("Exits", "raised SystemExit: 3 at step 3 of"),
         ("StuckAtReset", "raised RuntimeError: the gripper is stuck at step 0 of"),
-        ("OtherShape", "gave an observation of 4 numbers where its space has 4 (shape (2, 2), not (4,)) at step 3 of"),
-        ("ComplexObs", "gave an observation that is no array of numbers, a ndarray of complex64, at step 3 of"),
-        ("TextObs", "gave an observation that is no array of numbers, a ndarray of <U3, at step 3 of"),
-        ("ObjectObs", "gave an observation that is no array of numbers, a ndarray of object, at step 3 of"),
-        ("NoObs", "gave an observation that is no array of numbers, a NoneType of object, at step 3 of"),
+        (
+            "OtherShape",
+            "returned an observation of 4 numbers where its space has 4 (shape (2, 2), not (4,)) at step 3 of",
+        ),
+        ("ComplexObs", "returned an observation that is not an array of numbers, a ndarray of complex64, at step 3 of"),
+        ("TextObs", "returned an observation that is not an array of numbers, a ndarray of <U3, at step 3 of"),
+        ("ObjectObs", "returned an observation that is not an array of numbers, a ndarray of object, at step 3 of"),
+        ("NoObs", "returned an observation that is not an array of numbers, a NoneType of object, at step 3 of"),
         ("RaggedObs", "raised ValueError: setting an array element with a sequence"),
-        ("TextReward", "gave a reward that is no number, a str, at step 3 of"),
-        ("NoReward", "gave a reward that is no number, a NoneType, at step 3 of"),
-        ("TwoRewards", "gave a reward that is no number, a ndarray, at step 3 of"),
-        ("NumberFlag", "gave a flag terminated that is no boolean, a int, at step 3 of"),
+        ("TextReward", "returned a reward that is not a number, a str, at step 3 of"),
+        ("NoReward", "returned a reward that is not a number, a NoneType, at step 3 of"),
+        ("TwoRewards", "returned a reward that is not a number, a ndarray, at step 3 of"),
+        ("NumberFlag", "returned a flag terminated that is not a boolean, a int, at step 3 of"),
         (
             "OldStep",
-            "gave another number of values, as old Gym's does, where step returns (obs, reward, terminated, truncated, "
-            "info) (not enough values to unpack (expected 5, got 4)), at step 3 of",
+            "returned another number of values, as old Gym's does, where step must return (obs, reward, terminated, "
+            "truncated, info) (not enough values to unpack (expected 5, got 4)), at step 3 of",
         ),
-        ("ShortStep", "gave another number of values, where step returns (obs, reward, terminated, truncated, info) "),
+        (
+            "ShortStep",
+            "returned another number of values, where step must return (obs, reward, terminated, truncated, info) ",
+        ),
         ("Unpacks", "raised ValueError: not enough values to unpack (expected 5, got 0) at step 3 of"),
         ("OtherSpaces", "changed a space in reset, from Box([[-2.  0.]], [[2. 1.]], (1, 2), float32) to Box("),
-        ("OldReset", "gave a ndarray where reset returns (obs, info) at step 0 of"),
+        ("OldReset", "returned a ndarray where reset must return (obs, info) at step 0 of"),
     ],
 )
 def test_what_is_of_another_form_is_refused_with_its_place(make, name, what):
@@ -174,7 +180,7 @@ def test_nonfinite_episodes_are_counted_to_their_limit(make):
     with pytest.raises(NotFinite) as beyond:
         env.recover(caught.value)
     assert str(beyond.value) == (
-        f"{caught.value}; 3 episodes had been given up before, and --env_nonfinite_episodes=3 allows no more"
+        f"{caught.value}; 3 episodes had already been given up, and --env_nonfinite_episodes=3 allows no more"
     )
     assert beyond.value.__cause__ is caught.value
     assert env.nonfinite_episodes == 3
@@ -185,7 +191,7 @@ def test_restarts_are_counted_to_their_limit(make, restarts):
     env = make("odd_worlds:odd/StuckFirst-v0", 17, limits=Limits(9, restarts))
     with pytest.raises(Broken) as beyond:
         env.begin()
-    done = f"it had been made anew {restarts} times before, and " if restarts else ""
+    done = f"it had already been made again {restarts} times, and " if restarts else ""
     assert str(beyond.value) == (
         f"environment odd_worlds:odd/StuckFirst-v0 raised RuntimeError: the gripper is stuck at step 0 of episode "
         f"{restarts} (seed 17); {done}--env_restarts={restarts} allows no more"
@@ -198,10 +204,10 @@ def test_restarts_are_counted_to_their_limit(make, restarts):
 @pytest.mark.parametrize(
     ("plan", "what"),
     [
-        ({"low": (-2.0, 0.5)}, "had other spaces than before"),
-        ({"high": (2.0, 2.0)}, "had other spaces than before"),
-        ({"low": (-2.0,), "high": (2.0,)}, "had other spaces than before"),
-        (ValueError("no display"), "did not fit any more (env must be an installed Gymnasium id"),
+        ({"low": (-2.0, 0.5)}, "has spaces other than before"),
+        ({"high": (2.0, 2.0)}, "has spaces other than before"),
+        ({"low": (-2.0,), "high": (2.0,)}, "has spaces other than before"),
+        (ValueError("no display"), "no longer fits the run (env must be an installed Gymnasium id"),
     ],
 )
 def test_a_new_instance_must_be_as_the_old_one_was(make, plan, what):

@@ -45,7 +45,7 @@ def test_an_action_arrives_in_the_bounds_the_shape_and_the_type_of_the_space(mak
         ("odd_worlds:odd/EmptyObs-v0", "must have observations of at least one number"),
         ("odd_worlds:odd/NoActions-v0", "must have actions of at least one number"),
         ("odd_worlds:odd/ManyWholeActions-v0", "must have actions of at most 1,048,576 whole numbers each"),
-        ("odd_worlds:odd/FarBounds-v0", "must have action bounds whose distance is finite"),
+        ("odd_worlds:odd/FarBounds-v0", "must have action bounds with a finite distance"),
         ("odd_worlds:odd/LongDoubles-v0", "must have actions of at most 64 bits a number"),
         ("odd_worlds:odd/NoSpaces-v0", "must have an observation space"),
         ("odd_worlds:odd/OtherLibrary-v0", "builtins.dict, not one of gymnasium.spaces"),

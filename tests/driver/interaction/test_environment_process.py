@@ -111,7 +111,7 @@ def test_an_id_that_only_this_process_knows_is_told_what_to_do():
     gymnasium.register("OnlyHere-v0", entry_point="odd_worlds:World", max_episode_steps=5)
     try:
         Environment("OnlyHere-v0", 0).close()
-        with pytest.raises(ValueError, match="env must be module:Id where env_timeout_s is set, got 'OnlyHere-v0'"):
+        with pytest.raises(ValueError, match="env must be module:Id if env_timeout_s is set, got 'OnlyHere-v0'"):
             Environment("OnlyHere-v0", 0, timeout_s=TIMEOUT_S)
     finally:
         del gymnasium.registry["OnlyHere-v0"]
@@ -157,7 +157,10 @@ def test_an_environment_that_raises_there_is_shown_with_its_own_traceback_and_ma
         ("HangsAtReset", "hung (no reply within 1 s, see --env_timeout_s; its process was killed) at step 0 of"),
         ("HangsWithHelper", "hung (no reply within 1 s, see --env_timeout_s; its process was killed) at step 3 of"),
         ("Mute", "ended its process with exit status 1 at step 3 of"),
-        ("OtherShape", "gave an observation of 4 numbers where its space has 4 (shape (2, 2), not (4,)) at step 3 of"),
+        (
+            "OtherShape",
+            "returned an observation of 4 numbers where its space has 4 (shape (2, 2), not (4,)) at step 3 of",
+        ),
     ],
 )
 def test_whatever_breaks_in_the_process_is_reported_with_its_place_and_ends_there(make, capfd, name, what):
@@ -196,7 +199,9 @@ def test_a_machine_that_gives_no_process_is_reported(monkeypatch):
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr(environment_process, "_start", start)
-    with pytest.raises(Broken, match=r"could not be given a process of its own \(.*unavailable\) while it was made"):
+    with pytest.raises(
+        Broken, match=r"could not be started in a process of its own \(.*unavailable\) while it was made"
+    ):
         Environment("odd_worlds:odd/World-v0", 3, timeout_s=1)
 
 

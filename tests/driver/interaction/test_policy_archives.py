@@ -69,9 +69,9 @@ def hostile(arrays, kernel):
         "bytes too many": (with_kernel(good[f"{kernel}.npy"] + b"x"), "claims to be"),
         "another version": (with_kernel(npy_of_version_2(arrays[kernel])), "version (2, 0)"),
         "twice": (archive_of([*good.items(), (f"{kernel}.npy", good[f"{kernel}.npy"])]), "one name"),
-        "no array": (archive_of([*good.items(), ("readme.txt", b"hello")]), "no name of an array"),
+        "no array": (archive_of([*good.items(), ("readme.txt", b"hello")]), "is not the name of an array"),
         **{
-            f"a path {name}": (archive_of([*good.items(), (name, npy(np.zeros(3)))]), "no name of an array")
+            f"a path {name}": (archive_of([*good.items(), (name, npy(np.zeros(3)))]), "is not the name of an array")
             for name in ("../../evil.npy", "/etc/evil.npy", "actor/../evil.npy", "a\\..\\b.npy", "./x.npy", "a//b.npy")
         },
     }

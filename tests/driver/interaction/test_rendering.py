@@ -49,7 +49,7 @@ def test_a_machine_without_display_and_opengl_trains(tmp_path):
 
 @pytest.mark.parametrize(
     ("own", "more"),
-    [("egl", "which needs libEGL (Debian: libegl1)"), ("nonsense", "and there are egl, osmesa, glfw")],
+    [("egl", "which needs libEGL (Debian: libegl1)"), ("nonsense", "and the known ones are egl, osmesa, glfw")],
 )
 def test_a_users_own_backend_that_does_not_load_is_named_in_a_line(tmp_path, own, more):
     done = without_gl(tmp_path / "run", MUJOCO_GL=own)

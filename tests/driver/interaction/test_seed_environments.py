@@ -218,7 +218,7 @@ def test_a_broken_environment_is_made_anew_as_often_as_allowed_and_its_traceback
     with pytest.raises(Broken, match=r"env_restarts") as caught:
         tiny_runs.train(tmp_path / "none", tiny_runs.SAC, **knobs)
     assert "odd_worlds.py" in caught.value.environment_traceback
-    with pytest.raises(Broken, match=r"it had been made anew 2 times"):
+    with pytest.raises(Broken, match=r"it had already been made again 2 times"):
         tiny_runs.train(tmp_path / "two", tiny_runs.SAC, **knobs, env_restarts=2, checkpoint_every_steps=1)
     rows = rows_of(tmp_path / "two", 6)
     assert len(rows["reward"]) > 0 and all(np.isfinite(leaf).all() for leaf in rows.values())
@@ -246,4 +246,4 @@ def test_a_rule_that_is_wrong_is_told_once(tmp_path, capsys):
     warnings = [line for line in capsys.readouterr().err.splitlines() if "disagree" in line]
     assert len(warnings) == 1
     assert "step 60: --termination_fn=never and env InvertedPendulum-v5 disagree on " in warnings[0]
-    assert "a time limit is no end" in warnings[0]
+    assert "a time limit is not an end" in warnings[0]

@@ -54,7 +54,7 @@ def test_where_there_are_no_locks_it_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(lock.fcntl, "flock", refuse)
     with lock.locked(tmp_path) as problem:
         assert f"{tmp_path} cannot be locked" in problem
-        assert "start no second process there" in problem
+        assert "do not start a second process there" in problem
 
 
 def test_a_directory_that_cannot_be_used_is_named(tmp_path):

@@ -104,13 +104,13 @@ class Environment:
         """
         if isinstance(failure, NotFinite):
             if self.nonfinite_episodes >= (limit := self._limits.nonfinite_episodes):
-                done = f"{limit} episodes had been given up before, and " if limit else ""
+                done = f"{limit} episodes had already been given up, and " if limit else ""
                 raise _beyond(failure, f"{done}--env_nonfinite_episodes={limit} allows no more") from failure
             self.nonfinite_episodes += 1
             self.failures.append(failure)
             return
         if self.restarts >= (limit := self._limits.restarts):
-            done = f"it had been made anew {limit} times before, and " if limit else ""
+            done = f"it had already been made again {limit} times, and " if limit else ""
             raise _beyond(failure, f"{done}--env_restarts={limit} allows no more") from failure
         self.restarts += 1
         self.failures.append(failure)
@@ -206,10 +206,10 @@ class Environment:
         try:
             simulator = self._make()
         except Unfit as unfit:
-            raise self._broken(Failure(f"did not fit any more ({unfit})"), self._at_making()) from unfit
+            raise self._broken(Failure(f"no longer fits the run ({unfit})"), self._at_making()) from unfit
         if not same(simulator.spaces, self.spaces):
             simulator.close()
-            raise self._broken(Failure("had other spaces than before"), self._at_making())
+            raise self._broken(Failure("has spaces other than before"), self._at_making())
         return simulator
 
     def _check_finite(self, obs: np.ndarray, reward: float) -> None:
@@ -219,7 +219,7 @@ class Environment:
         if not (obs_finite and np.isfinite(stored_reward)):
             what = f"reward {reward}" if obs_finite else f"observation {obs.tolist()}"
             raise NotFinite(
-                f"environment {self._env_id} gave a value that is not finite in float32, {what}, {self._where()}; "
+                f"environment {self._env_id} returned a value that is not finite in float32, {what}, {self._where()}; "
                 "nothing of this step was stored"
             )
 
@@ -237,7 +237,7 @@ def several(failure: Broken) -> Broken:
     """Returns the error of an instance that is not the first of its run, with a hint that this may be the cause."""
     return _broken(
         f"{failure}; it is not the first instance: a run makes two for each seed, to train and to evaluate in. If it "
-        "owns what exists once, as a port, give --eval_env=shared and one seed",
+        "holds something that exists only once, such as a port, give --eval_env=shared and one seed",
         failure.environment_traceback,
     )
 

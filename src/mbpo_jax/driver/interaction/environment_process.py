@@ -51,7 +51,7 @@ class SimulatorProcess:
         try:
             self._connection, self._process = _connect()
         except OSError as error:
-            raise Failure(f"could not be given a process of its own ({error})") from error
+            raise Failure(f"could not be started in a process of its own ({error})") from error
         self._connection.settimeout(1.0)  # see _read
         try:
             self.spaces = self._be_made(env_id, max_episode_steps, seed)
@@ -240,7 +240,7 @@ def _serve(connection: socket.socket) -> None:
 def _make(env_id: str, max_episode_steps: int, seed: int, registered: bool) -> Simulator:
     if registered and env_id not in gymnasium.registry:
         raise Unfit(
-            f"env must be module:Id where env_timeout_s is set, got {env_id!r}, which is registered in the run's "
+            f"env must be module:Id if env_timeout_s is set, got {env_id!r}, which is registered in the run's "
             "own process only"
         )
     return Simulator(env_id, max_episode_steps, seed)

@@ -243,12 +243,12 @@ def _members(archive: zipfile.ZipFile, file_bytes: int) -> dict[str, _Member]:
             raise ValueError(f"{info.filename!r} is compressed or encrypted; a policy's arrays are stored as they are")
         parts = info.filename.split("/")
         if not parts[-1].endswith(".npy") or "\\" in info.filename or {"", ".", ".."} & set(parts):
-            raise ValueError(f"{info.filename!r} is no name of an array")
+            raise ValueError(f"{info.filename!r} is not the name of an array")
     if sum(info.file_size for info in infos) > file_bytes:
         raise ValueError(f"its arrays claim more than the {file_bytes} bytes of the file")
     members = {info.filename.removesuffix(".npy"): _member(archive, info) for info in infos}
     if len(members) < len(infos):
-        raise ValueError("two arrays have one name")
+        raise ValueError("two arrays have the same name")
     return members
 
 
@@ -282,7 +282,7 @@ def _spec(archive: zipfile.ZipFile, members: dict[str, _Member], saved: run_dire
     if saved.task is not None:
         kept = tasks.spec_of(spaces_from_json(saved.task))
         if kept[:2] != spec[:2]:
-            raise ValueError(f"it is of {spec.obs_dim} observations and {spec.action_dim} actions, not {kept[:2]}")
+            raise ValueError(f"it has {spec.obs_dim} observations and {spec.action_dim} actions, not {kept[:2]}")
         return kept
     return spec
 

@@ -71,9 +71,9 @@ def problem() -> str | None:
     except Exception as error:  # each backend fails in its own way
         reason = " ".join(str(error).split()) or type(error).__name__
         known = own.strip().lower() in NEEDS
-        more = f"which needs {needs(own)}" if known else f"and there are {', '.join(NEEDS)}"
+        more = f"which needs {needs(own)}" if known else f"and the known ones are {', '.join(NEEDS)}"
         return (
-            f"{VARIABLE} must be a backend that loads, got {own!r} ({reason}), {more}; leave it unset: nothing is "
-            "rendered in training, and --video finds one"
+            f"{VARIABLE} must be a backend that loads, got {own!r} ({reason}), {more}; leave it unset: "
+            "training renders nothing, and --video finds one by itself"
         )
     return None

@@ -77,7 +77,7 @@ class Simulator:
                     ) from error
                 raise
             if not (isinstance(result, tuple) and len(result) == 2):
-                raise Failure(f"gave {_kind(result)} where reset returns (obs, info)")
+                raise Failure(f"returned {_kind(result)} where reset must return (obs, info)")
             self._check_spaces()
             return self._observation(result[0])
 
@@ -98,7 +98,7 @@ class Simulator:
         with _blaming():
             picture = np.asarray(self._env.render())
             if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-                raise Failure(f"rendered no picture, but {picture.dtype} {list(picture.shape)},")
+                raise Failure(f"rendered something other than a picture, {picture.dtype} {list(picture.shape)},")
             return picture
 
     @property
@@ -136,15 +136,15 @@ class Simulator:
         """Returns a copy [O]: some environments write every observation into the same array."""
         given = np.asarray(obs)
         if given.dtype.kind not in NUMBER_KINDS:
-            raise Failure(f"gave an observation that is no array of numbers, {_kind(obs)} of {given.dtype},")
+            raise Failure(f"returned an observation that is not an array of numbers, {_kind(obs)} of {given.dtype},")
         if self.spaces.obs_start is not None:
             try:
                 return self.spaces.row(given)
             except ValueError as error:
-                raise Failure(f"gave an observation that is not of its space: {error},") from error
+                raise Failure(f"returned an observation outside its space: {error},") from error
         if given.shape != self._observations.shape:
             raise Failure(
-                f"gave an observation of {given.size} numbers where its space has {self.spaces.obs_dim} "
+                f"returned an observation of {given.size} numbers where its space has {self.spaces.obs_dim} "
                 f"(shape {given.shape}, not {self._observations.shape})"
             )
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which the caller checks for
@@ -182,8 +182,8 @@ def _unpacking_failure(error: ValueError) -> Failure | None:
     if "values to unpack (expected 5" not in str(error) or (file != __file__ and "gymnasium" not in file):
         return None
     old = ", as old Gym's does" if "got 4" in str(error) else ""
-    wanted = "where step returns (obs, reward, terminated, truncated, info)"
-    return Failure(f"gave another number of values{old}, {wanted} ({error}),", _traceback(error))
+    wanted = "where step must return (obs, reward, terminated, truncated, info)"
+    return Failure(f"returned another number of values{old}, {wanted} ({error}),", _traceback(error))
 
 
 def _kind(value: Any) -> str:
@@ -194,12 +194,12 @@ def _kind(value: Any) -> str:
 def _number(name: str, value: Any) -> float:
     array = np.asarray(value)
     if array.dtype.kind not in NUMBER_KINDS or array.size != 1:
-        raise Failure(f"gave a {name} that is no number, {_kind(value)},")
+        raise Failure(f"returned a {name} that is not a number, {_kind(value)},")
     return float(array.reshape(())[()])
 
 
 def _flag(name: str, value: Any) -> bool:
     array = np.asarray(value)
     if array.dtype != np.bool_ or array.size != 1:
-        raise Failure(f"gave a flag {name} that is no boolean, {_kind(value)},")
+        raise Failure(f"returned a flag {name} that is not a boolean, {_kind(value)},")
     return bool(array.reshape(())[()])

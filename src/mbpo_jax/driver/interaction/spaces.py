@@ -185,7 +185,7 @@ def _check_bounds(env_id: str, actions: Box) -> None:
             f"{actions}; give it a space of floats"
         )
     if math.isinf(widest):
-        raise Unfit(f"env must have action bounds whose distance is finite, got {env_id!r} with {actions}")
+        raise Unfit(f"env must have action bounds with a finite distance, got {env_id!r} with {actions}")
 
 
 def _space(env_id: str, env: gymnasium.Env, name: str) -> Any:

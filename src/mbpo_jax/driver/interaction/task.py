@@ -111,16 +111,16 @@ def disagreement(name: str | None, env_id: str, fraction: float) -> str | None:
     return (
         f"--termination_fn={name} and env {env_id} disagree on {100.0 * fraction:.2g} % of the real rows, so imagined "
         "episodes end where real ones do not, or the other way round. Give the environment's own rule; a time limit is "
-        f"no end: report it as truncated, not terminated (more than {100.0 * MOST_DISAGREEMENT:g} % is no rounding, "
-        "docs/metrics.md)"
+        f"not an end: report it as truncated, not terminated (more than {100.0 * MOST_DISAGREEMENT:g} % is not "
+        "rounding, docs/metrics.md)"
     )
 
 
 def _learnt_badly(env_id: str, fraction: float) -> str:
     return (
-        f"what --termination_fn=learned learnt and env {env_id} disagree on {100.0 * fraction:.2g} % of the real rows: "
-        "fit_model/termination_precision and _recall say how; more episodes that end may help, or the environment's "
-        "own rule"
+        f"the rule that --termination_fn=learned learnt and env {env_id} disagree on {100.0 * fraction:.2g} % of the "
+        "real rows: fit_model/termination_precision and _recall show how; more episodes that end may help, or the "
+        "environment's own rule"
     )
 
 

@@ -95,7 +95,7 @@ class Checkpoints:
             shutil.rmtree(writing, ignore_errors=True)  # room for the next attempt
             raise StorageFailure(
                 f"cannot save the checkpoint of step {step} in {self._directory} ({first_line(error)}); "
-                "older checkpoints are intact, and the same command continues from the newest"
+                "older checkpoints are intact, and the same command continues from the newest of them"
             ) from error
         self._scores[name] = score
         self._delete_old()

@@ -43,10 +43,10 @@ def _take(fd: int, run_dir: Path) -> str | None:
     except BlockingIOError:
         holder = os.pread(fd, 200, 0).decode(errors="replace").strip() or "another process"
         raise StorageFailure(
-            f"run_dir {run_dir} is in use by {holder}; wait for its end, stop it, or give another --run_dir"
+            f"run_dir {run_dir} is in use by {holder}; wait until it ends, stop it, or give another --run_dir"
         ) from None
     except OSError as error:  # some network file systems have none
-        return f"{run_dir} cannot be locked ({error}); start no second process there"
+        return f"{run_dir} cannot be locked ({error}); do not start a second process there"
     try:
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)

@@ -86,7 +86,7 @@ def _checksums(directory: Path) -> dict[str, list[Any]]:
             if stat.S_ISDIR(mode) or relative == FILE_NAME:
                 continue
             if not stat.S_ISREG(mode):
-                raise ValueError(f"{relative} is no plain file")
+                raise ValueError(f"{relative} is not a regular file")
             with path.open("rb") as file:
                 sums[relative] = [path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()]
     return sums

@@ -32,7 +32,9 @@ class RunFiles:
         try:
             self.run_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StorageFailure(f"run_dir {run.directory!r} must be a directory that can be made: {error}") from error
+            raise StorageFailure(
+                f"run_dir {run.directory!r} must be a directory that can be created: {error}"
+            ) from error
         unlocked = stack.enter_context(lock.locked(self.run_dir))
         if unlocked is not None:
             self.warnings.append(unlocked)
@@ -51,7 +53,7 @@ class RunFiles:
         if saved is None:
             self._check_begins_here()
         elif self._config_problem is not None:
-            self.warnings.append(f"{self._config_problem}; it is written anew, the checkpoint knows the run")
+            self.warnings.append(f"{self._config_problem}; it is rewritten: the checkpoint knows the run")
         return saved
 
     def _compare(self, run: RunConfig, config: Any, task: dict[str, Any]) -> None:
@@ -85,7 +87,7 @@ class RunFiles:
         last_step = metrics.last_step(self.run_dir)
         if last_step > self._saved_every:
             raise StorageFailure(
-                f"run_dir {self.run_dir} has metrics up to step {last_step} but no checkpoint: put back what is "
+                f"run_dir {self.run_dir} has metrics up to step {last_step} but no checkpoint: restore what is "
                 "missing, or give another --run_dir"
             )
 
