@@ -50,9 +50,16 @@ def _measure(run_dir: Path, saved: SavedConfig, num_episodes: int) -> dict[str, 
     return {
         "seeds": len(lengths),
         "mean_steps": np.mean(lengths, axis=0).tolist(),
-        "standard_errors": (np.std(lengths, axis=0) / np.sqrt(len(lengths))).tolist(),
+        "standard_errors": standard_errors(np.asarray(lengths)),
         "greedy_steps": [float(last[seed]["eval/length_mean"]) for seed in saved.run.seeds if seed in last],
     }
+
+
+def standard_errors(lengths: np.ndarray) -> list[float] | None:
+    """Returns the standard error of the mean of each column of lengths [S, E]; None for a single seed."""
+    if len(lengths) == 1:
+        return None
+    return (np.std(lengths, axis=0, ddof=1) / np.sqrt(len(lengths))).tolist()
 
 
 def _lengths(run_dir: Path, seed: int, rows: dict[str, Any], num_episodes: int) -> np.ndarray:
@@ -101,10 +108,12 @@ def _figure(numbers: dict[str, Any]) -> Figure:
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     axes = figure.subplots()
     for run in numbers["runs"]:
-        mean, error = np.asarray(run["mean_steps"]), np.asarray(run["standard_errors"])
+        mean = np.asarray(run["mean_steps"])
         episodes = np.arange(1, len(mean) + 1)
         (line,) = axes.plot(episodes, mean, label=run["name"])
-        axes.fill_between(episodes, mean - error, mean + error, color=line.get_color(), alpha=0.25, linewidth=0)
+        if run["standard_errors"] is not None:
+            error = np.asarray(run["standard_errors"])
+            axes.fill_between(episodes, mean - error, mean + error, color=line.get_color(), alpha=0.25, linewidth=0)
     axes.set(yscale="log", xlabel="episode", ylabel="steps (mean and standard error)", title=numbers["env"])
     axes.grid(visible=True, which="both", alpha=0.3)
     axes.legend()
