@@ -79,14 +79,14 @@ PROBLEMS = {
     DiscreteActions: "runs need continuous ones",
     Images: "look like images (16, 16, 3)",
     Nothing: "is empty",
-    HugeObs: "observations 0 go beyond float32",
+    HugeObs: "observations 0 exceed float32",
     LargeObs: "observations 0 are as large as 1",
     LostInFloat32: "observations 0 vary by less than float32",
     Outside: "observations 0 leave their space (observation 0 was in [-2",
     NanObs: "observations 1 are not finite in ",
     NanReward: "rewards are not finite in ",
     Blind: "no observation ever changes",
-    ClockTerminates: "episodes end after 20 steps by terminated: return truncated",
+    ClockTerminates: "episodes end after 20 steps as terminated: return truncated",
     ClockTerminatesToo: "episodes end after 20 steps, none later, as terminated",
     ClockInInfo: "info says TimeLimit.truncated",
     Swapped: "episodes are truncated before the time limit",
@@ -164,7 +164,7 @@ def test_a_sound_world_is_left_alone(world):
 
 @pytest.mark.parametrize(
     ("rule", "message"),
-    [("never", "it misses "), (f"{__name__}:always", " and sees "), ("auto", None), (f"{__name__}:outside", None)],
+    [("never", "it misses "), (f"{__name__}:always", " and reports "), ("auto", None), (f"{__name__}:outside", None)],
 )
 def test_a_wrong_rule_is_counted(rule, message):
     found = examined("Walk-v0", rule)

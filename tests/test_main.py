@@ -173,7 +173,7 @@ def test_a_failing_environment_ends_with_5(capsys, tmp_path, monkeypatch):
     assert main([*argv, "--quiet"]) == 5
     out, err = capsys.readouterr()
     assert out == ""
-    assert re.fullmatch(r"mbpo_jax: error: environment odd_worlds:odd/NanReward-v0 gave .* reward nan, .*\n", err)
+    assert re.fullmatch(r"mbpo_jax: error: environment odd_worlds:odd/NanReward-v0 returned .* reward nan, .*\n", err)
 
 
 def test_a_directory_that_cannot_be_used_ends_with_6(capsys, tmp_path):

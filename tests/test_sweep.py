@@ -259,7 +259,7 @@ def test_every_documented_command_parses(monkeypatch):
         (["--flagfile=binary.flags"], ["--flagfile must be a text file that can be read"]),
         (["--flagfile=wrong.flags"], ["--nonsense=2", "--help"]),
         (["--seeds=0,x"], ["--seeds", "whole numbers", "'0,x'"]),
-        (["--seeds=-1"], ["--seeds", "0 or more", "'-1'"]),
+        (["--seeds=-1"], ["--seeds", "in [0, 2147483647]", "'-1'"]),
         (["--seeds=1,1"], ["--seeds must differ", "1,1"]),
         (["--cpus_per_job=0"], ["--cpus_per_job", "1 or more", "'0'"]),
         (["--executor=ray"], ["--executor", "'ray'", "local", "slurm"]),

@@ -181,7 +181,7 @@ WRONG = {
         lambda a: {name: values[:0] for name, values in a.items()},
         "must have at least one row and one column",
     ),
-    "few rows": (lambda a: {name: values[:30] for name, values in a.items()}, "got 30 rows of 1"),
+    "few rows": (lambda a: {name: values[:30] for name, values in a.items()}, "got 30 rows in 1 episode$"),
     "raw actions": (change(actions=lambda a: 3 * a), "actions must lie within their bounds, got .* numbers outside"),
 }
 

@@ -311,7 +311,7 @@ def test_a_run_that_lost_its_checkpoints_is_not_overwritten(alone, tmp_path):
     shutil.copytree(alone, run_dir)
     shutil.rmtree(run_dir / "checkpoints")
     before = (run_dir / metrics.FILE_NAME).read_bytes()
-    with pytest.raises(StorageFailure, match="has metrics up to step 160 but no checkpoint: put back"):
+    with pytest.raises(StorageFailure, match="has metrics up to step 160 but no checkpoint: restore"):
         tiny_runs.train(run_dir, seeds=1)
     assert (run_dir / metrics.FILE_NAME).read_bytes() == before
 

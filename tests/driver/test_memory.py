@@ -76,9 +76,7 @@ def test_a_run_says_it_first_and_the_summary_holds_both(tmp_path):
 
 def test_what_cannot_fit_this_machine_is_refused_before_it_is_allocated(tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "_available_bytes", lambda: 10**9)
-    with pytest.raises(
-        ValueError, match=r"replay_capacity, .* must fit the memory: they ask for 96\.\d GB, got 1\.0 GB"
-    ):
+    with pytest.raises(ValueError, match=r"replay_capacity, .* must fit the memory: they need 96\.\d GB, got 1\.0 GB"):
         tiny_runs.train(tmp_path / "run", replay_capacity=2**31 - 1)
     assert not (tmp_path / "run").exists()
 

@@ -6,7 +6,7 @@ from mbpo_jax.driver.metric_warnings import explains_little, find
 def test_a_model_that_explains_little_is_named_with_its_worst_target():
     text = explains_little({"explained_share_per_target": np.float32([0.9, -3.0, 0.3])})
     assert text.startswith("the model explains 40 % of the variance of what it predicts, least that of observation 0")
-    assert "least of the reward" in explains_little({"explained_share_per_target": np.float32([0.1, 0.2])})
+    assert "least that of the reward" in explains_little({"explained_share_per_target": np.float32([0.1, 0.2])})
 
 
 def test_warnings_of_all_seeds_come_by_what_they_are_about():

@@ -258,5 +258,5 @@ def test_what_cannot_begin_leaves_nothing(met, capsys, tmp_path):
 def test_a_jax_of_several_processes_is_refused(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(processes.jax, "process_count", lambda: 4)
     line = refusal(capsys, *tiny_runs.argv(tmp_path / "run"))
-    assert "must not make one jax of 4 processes" in line
+    assert "needs a jax that does not span processes, got one of 4 processes" in line
     assert "TPU_PROCESS_BOUNDS=1,1,1" in line

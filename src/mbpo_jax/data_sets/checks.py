@@ -86,7 +86,8 @@ def enough(num_rows: int, num_episodes: int) -> None:
         raise Refused("it must have rows with a next observation or a terminal, got none")
     if num_rows < FEWEST_ROWS and num_episodes < FEWEST_EPISODES:
         raise Refused(
-            f"it must have at least {FEWEST_ROWS} rows or {FEWEST_EPISODES} episodes, got {num_rows} and {num_episodes}"
+            f"it must have at least {FEWEST_ROWS} rows or {FEWEST_EPISODES} episodes, got {num_rows} rows in "
+            f"{num_episodes} episode{'s' * (num_episodes != 1)}"
         )
 
 

@@ -68,7 +68,10 @@ def hostile(arrays, kernel):
         "objects in a record": (with_kernel(claiming((1,), [("x", "|O")])), "unpickling"),
         "bytes too many": (with_kernel(good[f"{kernel}.npy"] + b"x"), "claims to be"),
         "another version": (with_kernel(npy_of_version_2(arrays[kernel])), "version (2, 0)"),
-        "twice": (archive_of([*good.items(), (f"{kernel}.npy", good[f"{kernel}.npy"])]), "one name"),
+        "twice": (
+            archive_of([*good.items(), (f"{kernel}.npy", good[f"{kernel}.npy"])]),
+            "two arrays have the same name",
+        ),
         "no array": (archive_of([*good.items(), ("readme.txt", b"hello")]), "is not the name of an array"),
         **{
             f"a path {name}": (archive_of([*good.items(), (name, npy(np.zeros(3)))]), "is not the name of an array")

@@ -207,7 +207,9 @@ def test_a_run_goes_on_without_the_episodes_that_were_not_finite(tmp_path, capsy
         assert (first.sum(), rows["terminal"].sum()) == (5, 0)
     err = capsys.readouterr().err.splitlines()
     assert len(err) == 4  # although the run is quiet
-    assert "step 8: an episode is given up: environment odd_worlds:odd/NanReward-v0 gave a value that is not" in err[0]
+    assert (
+        "step 8: an episode is given up: environment odd_worlds:odd/NanReward-v0 returned a value that is not" in err[0]
+    )
     assert "step 20: an evaluation episode is given up: environment odd_worlds:odd/NanReward-v0" in err[2]
     last = [line for line in metrics.read(tmp_path / "metrics.jsonl") if "replay/rows" in line][-1]
     assert (last["env/nonfinite_episodes"], last["env/restarts"], last["replay/rows"]) == (2, 0, 20)
