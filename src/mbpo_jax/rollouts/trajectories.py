@@ -15,6 +15,8 @@ from mbpo_jax.types import Array, Dynamics, Key, PyTree
 
 ChooseFn = Callable[[Key, Array, Array], tuple[Array, PyTree]]
 """(key, step [], obs [B, O]) -> (action [B, A], anything else to keep about the choice: arrays [B, ...], or ())."""
+MAX_UNROLLED_STEPS = 5
+"""Trajectories of up to so many steps are unrolled: faster, above all backwards, but each step is compiled anew."""
 Moved = tuple[Array, Array, Array]  # next_obs [B, O], reward [B], ends bool [B]
 
 
@@ -68,7 +70,9 @@ def unroll(
         return carry, (next_obs, action, jnp.where(moves, reward, 0.0), chosen, moves)
 
     start = (start_obs, jnp.ones(num_rows, bool), jnp.zeros(num_rows, bool))
-    (_, survives, exploded), (obs, action, reward, chosen, alive) = jax.lax.scan(step, start, jnp.arange(num_steps))
+    (_, survives, exploded), (obs, action, reward, chosen, alive) = jax.lax.scan(
+        step, start, jnp.arange(num_steps), unroll=num_steps <= MAX_UNROLLED_STEPS
+    )
     return Trajectory(
         obs=jnp.concatenate([start_obs[None], obs]),
         action=action,
@@ -89,7 +93,7 @@ def _move(key: Key, dynamics: Dynamics, places: Array, obs: Array, action: Array
         mine = rows[group]
         return dynamics.step_fn(jax.random.fold_in(key, group), group, obs[mine], action[mine])
 
-    moved = jax.lax.map(move_share, jnp.arange(num_groups))
+    moved = jax.vmap(move_share)(jnp.arange(num_groups))
     back = jnp.argsort(places)[:num_rows]
     next_obs, reward, ends = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[back], moved)
     return next_obs, reward, ends
