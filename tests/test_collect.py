@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import gymnasium
@@ -14,6 +15,7 @@ import tiny_runs
 
 from mbpo_jax import collect, load_policy
 from mbpo_jax.data_sets.read import read
+from mbpo_jax.driver.interaction.spaces import Spaces
 
 
 def run(capsys, *words):
@@ -277,6 +279,10 @@ OUT = "--out=somewhere/new-v0"
             "--num_steps: must be a whole number, 1 or more",
         ),
         (("--policy=random", "--env=odd/World-v0", "--num_steps=9"), "required: --out"),
+        (
+            ("--policy=random", "--env=odd/World-v0", "--num_steps=9", "--seed=2147483648", OUT),
+            "--seed: must be at most 2147483647, got '2147483648'",
+        ),
         (("--policy=medium", OUT), "--policy: invalid choice: 'medium'"),
         ((*RANDOM, "--out=somewhere/new"), "--out must be a folder whose name ends in a version"),
         (("--policy=random", "--env=odd/Wrld-v0", "--num_steps=9", OUT), "--env must be an installed Gymnasium id"),
@@ -288,6 +294,12 @@ def test_wrong_flags_are_one_line(words, reason, tmp_path, capsys, monkeypatch):
     status, out, err = run(capsys, *words)
     assert (status, out) == (2, "")
     assert len(err.splitlines()) == 1 and err.startswith("mbpo_jax: error: ") and reason in err
+
+
+def test_more_steps_than_fit_the_memory_are_refused_before_the_first():
+    env = types.SimpleNamespace(obs_dim=10**6, action_dim=1, spaces=Spaces(10**6, np.zeros(1), np.ones(1), 5))
+    with pytest.raises(ValueError, match=r"^num_steps must be so few that their rows fit the memory, got 2147483647"):
+        collect.play(env, acts=None, num_steps=2**31 - 1, env_id="Large-v0")
 
 
 def test_what_the_data_set_says_of_its_command_can_be_typed_again(tmp_path, capsys, monkeypatch):

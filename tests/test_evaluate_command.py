@@ -5,10 +5,12 @@ import subprocess
 import sys
 
 import gymnasium
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mbpo_jax import evaluate, load_policy
+from mbpo_jax.algorithms import REGISTRY
 from mbpo_jax.driver.interaction import rendering
 from mbpo_jax.driver.storage import metrics
 from mbpo_jax.reports import film as films
@@ -75,6 +77,10 @@ def test_another_environment_of_the_same_sizes(mbpo_run, capsys):
         (["--env=Hopper-v5"], "--env must have 4 observations and 1 actions, as the run's InvertedPendulum-v5 had"),
         (["--env=NoSuch-v0"], "env must be an installed Gymnasium id, got 'NoSuch-v0'"),
         (["--episodes=0"], "--episodes: must be a whole number, 1 or more, got '0'"),
+        (
+            ["--first_episode=2147483639"],
+            "--first_episode must be at most 2147483638 with --episodes=10, got 2147483639",
+        ),
         (["--video=film.avi"], "--video must be a file that ends in .mp4, got 'film.avi'"),
         (["--video_episodes=1"], "--video_episodes=1 needs --video=FILE.mp4"),
         (["--video=film.mp4", "--video_episodes=11"], "--video_episodes must be --episodes=10 or less, got 11"),
@@ -87,6 +93,32 @@ def test_wrong_flags_are_one_line(words, message, mbpo_run, tmp_path, monkeypatc
     status, _, err = run(capsys, mbpo_run, *words)
     assert status == 2 and message in err and err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def ends_at_once(obs, action, next_obs):
+    return next_obs[:, 0] < 1e9
+
+
+def test_a_policy_that_plans_with_a_function_of_the_runs_own(mbpo_run, tmp_path, monkeypatch, capsys):
+    def build(config, spec):
+        algorithm = entry.build(config, spec)
+
+        def act(key, actor, carry, obs, explore):
+            action, carry = algorithm.act(key, actor, carry, obs, explore)
+            return jnp.where(spec.termination_fn(obs[None], action[None], obs[None])[0], 1.0, action), carry
+
+        return algorithm._replace(act=act)
+
+    entry = REGISTRY["mbpo"]
+    monkeypatch.setitem(REGISTRY, "mbpo", entry._replace(build=build))
+    (tmp_path / "policies").symlink_to(mbpo_run / "policies")
+    config = (mbpo_run / "config.json").read_text()
+    own = config.replace('"termination_fn": "auto"', f'"termination_fn": "{__name__}:ends_at_once"')
+    (tmp_path / "config.json").write_text(own)
+    assert result(capsys, tmp_path, "--episodes=1")["episodes"][0]["length"] < 6
+    (tmp_path / "config.json").write_text(own.replace(":ends_at_once", ":gone"))
+    status, _, err = run(capsys, tmp_path)
+    assert status == 2 and "termination_fn must be 'auto', 'never' or package.module:function that can be imp" in err
 
 
 def test_no_run_no_policy_and_an_environment_that_is_gone(mbpo_run, tmp_path, capsys):

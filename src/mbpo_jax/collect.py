@@ -11,11 +11,9 @@ from other data sets, joined one after another; or from one alone, with another 
   python -m mbpo_jax.collect --mix DATA_SET DATA_SET --out=DIR
   python -m mbpo_jax.collect --mix DATA_SET --reward_fn=package.module:function --out=DIR
 
-DIR is a new folder whose name ends in a version, such as medium-v0. If it lies below
-MINARI_DATASETS_PATH, minari finds it by its id. The metadata record the command, the versions
-of the packages, the policy and its mean return. If the run's environment is given as module:Id,
-that module is imported, so collect only from runs that you trust. Needs
-pip install 'mbpo_jax[offline]'.
+DIR is a new folder whose name ends in a version, such as medium-v0; minari finds it by its id if it
+is below MINARI_DATASETS_PATH. The metadata say how the data were made. An environment given as
+module:Id is imported, so use runs that you trust. Needs pip install 'mbpo_jax[offline]'.
 """
 
 import argparse
@@ -89,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
         write.write(arguments.out, data_set, metadata(data_set, source, command))
         lines = describe(reading.read(str(arguments.out)))
     except (ValueError, Diverged, EnvironmentFailure, StorageFailure, OSError) as error:
-        return report_error(error, {"out", "env"})
+        return report_error(error, {"out", "env", "num_steps"})
     say("\n".join(lines))
     return 0
 
@@ -113,7 +111,8 @@ def collect(arguments: argparse.Namespace) -> tuple[DataSet, dict[str, Any]]:
         return rows, source | {"step": arguments.step}
     trained = load_trained(run_dir, agent_seed, arguments.step)
     best = arguments.policy == BEST
-    actor = load_policy(run_dir, agent_seed, best=True).actor if best else trained.algorithm.actor(trained.state)
+    rules = trained.spec.termination_fn, trained.spec.reward_fn
+    actor = load_policy(run_dir, agent_seed, True, *rules).actor if best else trained.algorithm.actor(trained.state)
     env = Environment(run.env, arguments.seed, COLLECTION, run.max_episode_steps, run.env_timeout_s)
     acts: Acts
     if arguments.deterministic:
@@ -129,9 +128,12 @@ def collect(arguments: argparse.Namespace) -> tuple[DataSet, dict[str, Any]]:
 def play(env: Environment, acts: Acts, num_steps: int, env_id: str) -> DataSet:
     """Plays episodes, numbered from 0, for exactly `num_steps` steps; the last episode is cut off there."""
     _check_boxes(env.spaces, env_id)
-    obs, next_obs = (np.zeros((num_steps, env.obs_dim), np.float32) for _ in range(2))
-    action, reward = np.zeros((num_steps, env.action_dim), np.float32), np.zeros(num_steps, np.float32)
-    terminal, first = np.zeros(num_steps, np.float32), np.zeros(num_steps, bool)
+    try:
+        obs, next_obs = (np.zeros((num_steps, env.obs_dim), np.float32) for _ in range(2))
+        action, first = np.zeros((num_steps, env.action_dim), np.float32), np.zeros(num_steps, bool)
+        reward, terminal = np.zeros((2, num_steps), np.float32)
+    except MemoryError as error:
+        raise ValueError(f"num_steps must be so few that their rows fit the memory, got {num_steps}") from error
     episode, now, ended, told = -1, np.zeros(0, np.float32), True, time.monotonic()
     for row in range(num_steps):
         if time.monotonic() - told > TOLD_EVERY_S:
@@ -227,8 +229,7 @@ def relabelled(data_set: DataSet, source: dict[str, Any], name: str) -> tuple[Da
     Raises:
       ValueError: the function cannot be imported, raises, or does not return a finite number for every row.
     """
-    low, high = data_set.action_low, data_set.action_high
-    action = low + (data_set.action + 1.0) / 2.0 * (high - low)
+    action = data_set.action_low + (data_set.action + 1.0) / 2.0 * (data_set.action_high - data_set.action_low)
     must = f"reward_fn must be package.module:function of (obs, action, next_obs) -> [{len(action)}]"
     try:
         reward = np.asarray(named_function(name)(data_set.obs, action, data_set.next_obs), np.float32)

@@ -3,7 +3,8 @@
 Prints the return, length and end of every episode, and the mean, standard deviation and 95 % confidence interval of
 the returns. The policy acts without exploration. Episodes start as in the run's own evaluations, numbered from
 --first_episode on. --video films the first of them while they are played (pip install 'mbpo-jax[video]'). If the run's
-environment is given as module:Id, that module is imported, so evaluate only runs that you trust.
+environment is given as module:Id, that module is imported, and so are the modules of the functions that its policy
+plans with (--termination_fn, --reward_fn), so evaluate only runs that you trust.
 """
 
 if __name__ == "__main__":  # before the imports, because jax may fail in them
@@ -19,10 +20,12 @@ import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mbpo_jax import options
 from mbpo_jax.driver import jax_settings
 from mbpo_jax.driver.config import NO_ENVIRONMENT, Diverged, EnvironmentFailure, StorageFailure
 from mbpo_jax.driver.interaction import evaluate as evaluation
 from mbpo_jax.driver.interaction import rendering
+from mbpo_jax.driver.interaction import task as tasks
 from mbpo_jax.driver.interaction.environment import EVALUATION, Environment, Limits
 from mbpo_jax.driver.interaction.policy import Policy, load_policy, policy_path
 from mbpo_jax.driver.interaction.simulator import Step
@@ -32,6 +35,7 @@ from mbpo_jax.launch.command import Parser, count, make_writable, path, positive
 from mbpo_jax.launch.program import as_called
 from mbpo_jax.reports import plain_json, statistics
 from mbpo_jax.reports.film import Film
+from mbpo_jax.types import Spec
 
 
 class Episode(NamedTuple):
@@ -66,7 +70,7 @@ def evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
     if saved.run.env == NO_ENVIRONMENT and not arguments.env:
         raise ValueError("--env must be the Gymnasium id of an environment to play in: the run had --env=none")
     seed = _seed(saved.run.seeds, arguments.seed)
-    policy = _policy(arguments.run_dir, seed, arguments.best, saved.run.eval_every_steps)
+    policy = _policy(arguments.run_dir, saved, seed, arguments.best)
     played, failed = _play(arguments, saved, seed, policy)
     returns = [episode.episode_return for episode in played]
     return {
@@ -132,6 +136,11 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     if len(given) != 1:
         raise ValueError(f"RUN_DIR must be given once, got {len(given)} of them; --help lists the flags")
     arguments.run_dir = given[0].expanduser()
+    if arguments.first_episode > (most := options.MOST - arguments.episodes + 1):
+        raise ValueError(
+            f"--first_episode must be at most {most} with --episodes={arguments.episodes}, got "
+            f"{arguments.first_episode}"
+        )
     _check_video(arguments)
     return arguments
 
@@ -168,13 +177,17 @@ def _seed(seeds: tuple[int, ...], seed: int | None) -> int:
     return seeds[0] if seed is None else seed
 
 
-def _policy(run_dir: Path, seed: int, best: bool, eval_every_steps: int) -> Policy:
+def _policy(run_dir: Path, saved: run_directory.SavedConfig, seed: int, best: bool) -> Policy:
     if not policy_path(run_dir, seed, best).exists():
         raise ValueError(
             f"RUN_DIR must have a {'best ' * best}policy of seed {seed}, got '{run_dir}', where none is saved yet: the "
-            f"first is saved at the first evaluation (--eval_every_steps={eval_every_steps})"
+            f"first is saved at the first evaluation (--eval_every_steps={saved.run.eval_every_steps})"
         )
-    return load_policy(run_dir, seed, best)
+    try:
+        return load_policy(run_dir, seed, best)
+    except ValueError:  # it plans with functions of the run's own
+        rules = tasks.with_rules(Spec(0, 0), saved.algorithm, saved.run.env)
+        return load_policy(run_dir, seed, best, rules.termination_fn, rules.reward_fn)
 
 
 # -- the episodes ------------------------------------------------------------------------------------------------

@@ -44,6 +44,11 @@ def draw_globally(world):
     return np.random.normal() + random.random()  # noqa: NPY002
 
 
+def draw_seldom(world):
+    """In the first episode of an instance, and at the sixth step of the others."""
+    return draw_globally(world) if world._time > 0 and (world._episode == 0 or world._time == 6) else 0.0
+
+
 def draw_from_spaces(world):
     return float(world.action_space.sample().sum() + world.observation_space.sample().sum())
 
@@ -174,6 +179,7 @@ _register("Port", "Port")
 _register("Forgets", "Forgets")
 _register("Containing", "Containing", max_episode_steps=1000)
 _register("DrawsGlobally", "Drawing", draw=draw_globally)
+_register("DrawsSeldom", "Drawing", draw=draw_seldom, max_episode_steps=8)
 _register("DrawsFromSpaces", "Drawing", draw=draw_from_spaces)
 _register("NormalizedObs", "wrapped", how=wrappers.NormalizeObservation)
 _register("NormalizedRewards", "wrapped", how=wrappers.NormalizeReward)

@@ -127,6 +127,7 @@ def test_a_run_without_an_environment_learns_and_says_that_it_knows_no_returns(t
     result = tiny_runs.train(run_dir, knobs)
     assert result.finished
     assert result.summary["seeds"]["0"]["final"] is None
+    assert result.summary["finished"] is True
     assert "no environment, so returns are unknown" in capsys.readouterr().err
     logged = {key for line in tiny_runs.lines(run_dir) for key in line}
     assert "eval/start_value_mean" in logged and "eval/return_mean" not in logged
@@ -209,5 +210,7 @@ def test_the_return_of_the_data_counts_the_rows_that_a_model_leaves_out(data, tm
 
 def test_the_rows_of_an_offline_run_are_those_of_its_data(whole):
     _, run_dir = whole
-    with pytest.raises(ValueError, match=r"learnt from a data set and holds no rows of its own: give '.*rows.npz'"):
+    with pytest.raises(
+        ValueError, match=r"learnt from a data set and holds no rows of its own: give that data set, '.*rows.npz'"
+    ):
         read.read(str(run_dir))

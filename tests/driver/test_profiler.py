@@ -1,7 +1,11 @@
 import gzip
 import json
 
+import pytest
 import tiny_runs
+
+from mbpo_jax.driver.profiler import Profiler
+from mbpo_jax.driver.storage import checkpoint
 
 
 def test_a_trace_that_can_be_opened_and_changes_no_number(mbpo_run, tmp_path):
@@ -21,3 +25,13 @@ def test_a_trace_that_can_be_opened_and_changes_no_number(mbpo_run, tmp_path):
 def test_a_run_that_ends_before_all_is_traced_still_writes_its_trace(tmp_path):
     assert tiny_runs.train(tmp_path, seeds=1, profile=10_000).finished
     assert any((tmp_path / "profile").rglob("*.trace.json.gz"))
+
+
+def test_a_trace_that_cannot_be_written_loses_nothing_of_the_run(tmp_path, monkeypatch):
+    def close(self):
+        raise OSError("no room for a trace")
+
+    monkeypatch.setattr(Profiler, "close", close)
+    with pytest.raises(OSError, match="no room for a trace"):
+        tiny_runs.train(tmp_path, tiny_runs.SAC, num_steps=20, seeds=1, profile=100)
+    assert checkpoint.steps(tmp_path) == [20]

@@ -11,7 +11,7 @@ import pytest
 from mbpo_jax import main, plot, reproduce, study, sweep
 from mbpo_jax.driver.config import Broken, Diverged, NotFinite, RunConfig, StorageFailure
 from mbpo_jax.driver.stop import EXIT_STOPPED
-from mbpo_jax.launch.command import exit_status, path, report_error, say, with_dashes
+from mbpo_jax.launch.command import exit_status, path, positive, report_error, say, with_dashes
 
 
 def test_a_command_that_is_interrupted_says_so_in_a_line(capsys):
@@ -45,6 +45,15 @@ def test_an_environments_own_traceback_comes_before_the_line(capsys):
     error.environment_traceback = "Traceback:\n  its own\n"
     assert report_error(error) == 5
     assert capsys.readouterr().err == "Traceback:\n  its own\nmbpo_jax: error: it broke\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"), [("0", "1 or more"), ("1e3", "1 or more"), (str(2**31), "at most 2147483647, got '2147483648'")]
+)
+def test_a_number_of_something_is_whole_and_fits_the_counters(text, reason):
+    with pytest.raises(argparse.ArgumentTypeError, match=reason):
+        positive(text)
+    assert positive("2147483647") == 2**31 - 1
 
 
 # -- output that nobody reads ------------------------------------------------------------------------------------

@@ -47,19 +47,27 @@ def test_gathering_again_changes_nothing(finished, mbpo_run):
     assert tiny_runs.lines(run.run_dir) == tiny_runs.lines(mbpo_run)
 
 
-def test_nothing_is_gathered_before_every_part_has_its_last_evaluation(finished):
+def test_nothing_is_gathered_before_every_part_has_finished(finished):
     run, knobs = finished
     path = pathlib.Path(run.run_dir) / "part_1_of_2" / "summary.json"
     summary = json.loads(path.read_text())
-    summary["seeds"]["1"]["final"]["step"] = 120  # stopped within the last step, which `step` does not tell
-    path.write_text(json.dumps(summary))
-    assert parts.gather(run, knobs) is None
+    assert (summary["finished"], summary["step"]) == (True, 160)
+    for unfinished in ({"finished": False}, {"step": 120}):  # stopped within the last step; a shorter run, continued
+        path.write_text(json.dumps(summary | unfinished))
+        assert parts.gather(run, knobs) is None
     path.unlink()
     assert parts.gather(run, knobs) is None
     assert not (pathlib.Path(run.run_dir) / "summary.json").exists()
     path.write_text("[]")
     with pytest.raises(StorageFailure, match=str(path)):
         parts.gather(run, knobs)
+
+
+def test_a_part_without_an_environment_to_be_evaluated_in_finishes_too(tmp_path):
+    part = RunConfig(run_dir=str(tmp_path), num_steps=160)
+    summary = {"step": 160, "finished": True, "seeds": {"0": {"final": None, "best": None}}}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    assert parts._finished_summary(part) == summary
 
 
 def test_parts_of_another_run_are_not_gathered(finished):

@@ -93,7 +93,7 @@ def test_what_is_missing_is_run_then_continued_and_reported(here, capsys):
     assert call(*changed, flagfiles="nested.flags") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("mbpo_jax: error: runs/nested/seeds_1 was made with flags other than those of nested.flags")
-    assert "ask for: batch_size was 16, is 64. " in line
+    assert "and after --: batch_size was 16, is 64. " in line
     assert report() == whole
 
 

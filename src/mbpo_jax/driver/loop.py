@@ -61,8 +61,9 @@ def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = 
         stop.raise_if_stopped()
         saver, restored, prediction = _begin_or_resume(setup, record, files, stop)
 
-        run_directory.write_config(files.run_dir, run, config, task)
+        # In this order: `RunFiles` compares lines that no checkpoint covers with the interval in their own config.
         writer = stack.enter_context(MetricsWriter(files.run_dir, restored.metrics_offset, run.tensorboard))
+        run_directory.write_config(files.run_dir, run, config, task)
         profiler = Profiler(files.run_dir, run.profile)
         stack.callback(profiler.close)
         time_left = TimeLeft(workload.num_left(run, setup.programs.algorithm), workload.MINOR)
@@ -82,6 +83,7 @@ def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = 
         except ValueError as error:  # knobs were checked before: not a user's mistake, so it needs its traceback
             raise RuntimeError(f"a function failed at step {trainer.position.step}") from error
         summary = record.summary(run, trainer.position.step)
+        summary["finished"] = finished  # a run may be stopped within its last step, which `step` does not tell
         summary |= {"predicted_memory_bytes": prediction.total, "peak_memory_bytes": memory.peak()}
         run_directory.write_json(files.run_dir / run_directory.SUMMARY, summary)
         curves.draw_curves(files.run_dir)
@@ -150,8 +152,8 @@ class _Trainer:
                 self._step()
             if not (self._run_phases() and self._evaluate_and_log()):
                 break
+        self._save()  # first: writing a trace may take long, or fail
         self._note(self.profiler.close())
-        self._save()
         return self.position.step == run.num_steps and self.position.phase is None
 
     def advice(self) -> str | None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Any
 
+from mbpo_jax import options
 from mbpo_jax.driver.stop import EXIT_STOPPED
 from mbpo_jax.driver.storage import files
 
@@ -162,9 +163,11 @@ class Parser(argparse.ArgumentParser):
 
 
 def count(text: str, minimum: int = 0) -> int:
-    """Parses a whole number; the type of a flag."""
+    """Parses a whole number, of at most 32 bits as every knob; the type of a flag."""
     if not text.isdecimal() or int(text) < minimum:
         raise argparse.ArgumentTypeError(f"must be a whole number, {minimum} or more, got {text!r}")
+    if int(text) > options.MOST:
+        raise argparse.ArgumentTypeError(f"must be at most {options.MOST}, got {text!r}")
     return int(text)
 
 

@@ -66,16 +66,16 @@ def gather(run: RunConfig, algorithm_config: Any) -> dict[str, Any] | None:
 
 
 def _finished_summary(part: RunConfig) -> dict[str, Any] | None:
-    """Returns a part's summary; None unless every seed has its evaluation at the last step."""
+    """Returns a part's summary; None unless the part has finished its last step."""
     path = Path(part.run_dir) / run_directory.SUMMARY
     try:
         summary: dict[str, Any] = json.loads(path.read_text())
-        ends = [outcome["final"] and outcome["final"]["step"] for outcome in summary["seeds"].values()]
+        finished = summary.get("finished", False) and summary["step"] == part.num_steps
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StorageFailure(f"cannot read {path}: {type(error).__name__}: {error}") from error
-    return summary if all(end == part.num_steps for end in ends) else None
+    return summary if finished else None
 
 
 def _merge_summaries(run: RunConfig, summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from mbpo_jax import health
+from mbpo_jax import ensemble, health
 from mbpo_jax.types import Array, Dynamics, Key, PyTree
 
 ChooseFn = Callable[[Key, Array, Array], tuple[Array, PyTree]]
@@ -93,7 +93,7 @@ def _move(key: Key, dynamics: Dynamics, places: Array, obs: Array, action: Array
         mine = rows[group]
         return dynamics.step_fn(jax.random.fold_in(key, group), group, obs[mine], action[mine])
 
-    moved = jax.vmap(move_share)(jnp.arange(num_groups))
+    moved = ensemble.lift(move_share)(jnp.arange(num_groups))
     back = jnp.argsort(places)[:num_rows]
     next_obs, reward, ends = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[back], moved)
     return next_obs, reward, ends

@@ -131,7 +131,7 @@ def test_several_seeds_that_draw_globally_are_each_what_it_is_alone(opened, monk
             envs.evaluate([Still(), Still()], 2, lambda: False)
         for i, result in enumerate(envs.step([0, 1], [np.zeros(2)] * 2)):
             seen[i] += [result.row.reward, result.next_start]
-    assert all(env._simulator._apart.draws for env in envs._training)
+    assert global_random.draws("odd_worlds:odd/DrawsGlobally-v0")
     assert global_random._equal(global_random.state(), caller)
     for seed, mine in zip((3, 8), seen, strict=True):
         with ExitStack() as stack:
@@ -143,6 +143,24 @@ def test_several_seeds_that_draw_globally_are_each_what_it_is_alone(opened, monk
                 np.testing.assert_array_equal(result.row.reward, reward)
                 np.testing.assert_array_equal(result.next_start, start)
         assert global_random._equal(global_random.state(), caller)
+
+
+def test_a_resumed_run_knows_that_its_environment_draws_globally(opened, monkeypatch):
+    monkeypatch.setattr(global_random, "WATCHED_STEPS", 3)
+    monkeypatch.setattr(global_random, "_DRAWING", set())
+    knobs = {"env": "odd_worlds:odd/DrawsSeldom-v0", "seeds": (3, 8)}
+    envs = opened(**knobs)
+    envs.begin()
+    for _ in range(8 + 5):
+        envs.step([0, 1], [np.zeros(2)] * 2)
+    arrays, record = [envs.arrays(i) for i in (0, 1)], envs.to_json()
+    expected = [result.row.reward for result in envs.step([0, 1], [np.zeros(2)] * 2)]
+    monkeypatch.setattr(global_random, "_DRAWING", set())  # as in another process
+    again = opened(**knobs)
+    again.begin()
+    assert [again.restore(i, arrays[i], record) for i in (0, 1)] == [True, True]
+    rewards = [result.row.reward for result in again.step([0, 1], [np.zeros(2)] * 2)]
+    np.testing.assert_array_equal(rewards, expected)
 
 
 def test_what_exists_once_is_told_and_can_be_shared():

@@ -3,8 +3,8 @@
 They are seeded where an environment is made and where it is reset, so that what is drawn depends on seed, stream and
 episode, like everything else. An environment that shares the process with those of other seeds gets generators of its
 own, which are swapped in while it runs. That is too costly to do at every step, and keeps seeds from stepping at the
-same time, so it is done at every reset, at the first steps, and at every step once the environment has been seen to
-draw from them.
+same time, so it is done at every reset, at the first steps, and at every step once an instance of the environment has
+been seen to draw from them. A run that is resumed must know that, too: its new instances may draw late.
 
 This is the only file that touches them; nothing else of this package draws from them.
 """
@@ -20,6 +20,7 @@ import numpy as np
 WATCHED_STEPS = 100  # first steps of an instance that are watched for draws
 
 _LOCK = threading.Lock()  # its holder has the generators
+_DRAWING: set[str] = set()  # environments that were seen to draw, by id
 _OURS = np.random.MT19937(0)  # replaces the user's bit generator, whatever that is, if there is only one seed
 
 
@@ -50,11 +51,21 @@ def seed(number: int, bits: np.random.MT19937 = _OURS) -> None:
     random.seed(number)
 
 
+def draws(env_id: str) -> bool:
+    """Returns whether an instance of the environment that has generators of its own was seen to draw."""
+    return env_id in _DRAWING
+
+
+def expect_draws(env_id: str) -> None:
+    """Makes all instances of the environment run with generators of their own at every step, as if seen to draw."""
+    _DRAWING.add(env_id)
+
+
 class Apart:
     """The global generators as one of several environments sees them, whoever else draws from them meanwhile."""
 
-    def __init__(self) -> None:
-        self.draws = False  # whether the environment was seen to draw from them
+    def __init__(self, env_id: str) -> None:
+        self._env_id = env_id
         self._left = WATCHED_STEPS
         self._bits = np.random.MT19937(0)
         self._state: State | None = None
@@ -71,7 +82,7 @@ class Apart:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Swaps them in while the environment runs, if it draws from them or is being watched."""
-        if self._state is None or not (self.draws or self._left):
+        if self._state is None or not (draws(self._env_id) or self._left):
             yield
             return
         self._left = max(self._left - 1, 0)
@@ -82,7 +93,8 @@ class Apart:
                 yield
             finally:
                 self._state = state()
-                self.draws = self.draws or not _equal(mine, self._state)
+                if not _equal(mine, self._state):
+                    expect_draws(self._env_id)
                 restore(before)
 
 

@@ -187,6 +187,7 @@ class SeedEnvironments:
         return {
             "episodes": [env.episode for env in self._training],
             "episode_returns": [env.episode_return for env in self._training],
+            "draws": not self._alone and global_random.draws(self._run.env),
             "faults": [
                 [(env.nonfinite_episodes, env.restarts) for env in envs] for envs in (self._training, self._evaluation)
             ],
@@ -198,6 +199,8 @@ class SeedEnvironments:
         Args:
           record: what `to_json` returned.
         """
+        if record.get("draws"):  # older checkpoints do not say
+            global_random.expect_draws(self._run.env)
         for envs, saved in zip((self._training, self._evaluation), record["faults"]):
             for mine in envs[i : i + 1]:
                 mine.nonfinite_episodes, mine.restarts = saved[i]

@@ -55,7 +55,7 @@ class Simulator:
           alone: whether they are its own, because nothing of another seed runs in this process.
           renders: whether `render` will be called.
         """
-        self._apart = None if alone else global_random.Apart()
+        self._apart = None if alone else global_random.Apart(env_id)
         self._seed_generators(seed)
         with _blaming(), self._generators():
             self._env = making.make(env_id, max_episode_steps, renders)
