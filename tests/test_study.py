@@ -66,7 +66,7 @@ def test_no_run_there(tmp_path, capsys):
 def test_an_output_directory_that_cannot_be_made(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert study.main(["best_length", f"--output_dir={tmp_path / 'file' / 'out'}"]) == 2
-    assert "--output_dir must be a directory that can be made" in capsys.readouterr().err
+    assert "--output_dir must be a directory that can be created" in capsys.readouterr().err
 
 
 def test_learning_that_diverges_has_its_status(tmp_path, capsys, monkeypatch):

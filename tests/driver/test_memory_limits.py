@@ -70,6 +70,6 @@ def test_a_buffer_that_does_not_fit_a_control_group_is_refused(system, monkeypat
     smallest, limits = memory_limits.smallest, memory_limits.limits
     monkeypatch.setattr(memory_limits, "smallest", lambda: smallest(cgroups, membership))
     monkeypatch.setattr(memory_limits, "limits", lambda *given: limits(cgroups, membership))
-    with pytest.raises(ValueError, match=r"ask for 2\.7 GB, got 1\.0 GB \(the limit of its control group\)"):
+    with pytest.raises(ValueError, match=r"they need 2\.7 GB, got 1\.0 GB \(the limit of its control group\)"):
         tiny_runs.train(tmp_path / "run", tiny_runs.SAC, replay_capacity=25_000_000)
     assert not (tmp_path / "run").exists()

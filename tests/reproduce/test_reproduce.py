@@ -179,7 +179,7 @@ def test_a_damaged_or_foreign_curve_is_named(here, launched, capsys, only):
 def test_a_directory_that_cannot_be_written_to_is_noticed_before_anything_is_trained(here, launched, capsys):
     Path("report").write_text("a file")
     assert call("--sweep_dir=runs") == 2
-    assert "--report_dir must be a directory that can be made" in capsys.readouterr().err
+    assert "--report_dir must be a directory that can be created" in capsys.readouterr().err
     assert launched == []
 
 
