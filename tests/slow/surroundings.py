@@ -54,7 +54,7 @@ REFUSED = {
     ),
     "MUJOCO_GL of no backend": ({"MUJOCO_GL": "nonsense"}, "MUJOCO_GL must be a backend that loads"),
     "jax computes in 64 bits": ({"JAX_ENABLE_X64": "1"}, "JAX_ENABLE_X64 must be off"),
-    "a GPU that is not there": ({"JAX_PLATFORMS": "cuda"}, "JAX_PLATFORMS must name platforms that are here"),
+    "a GPU that is not there": ({"JAX_PLATFORMS": "cuda"}, "JAX_PLATFORMS must name platforms that are available"),
     "a flag that XLA does not know": ({"XLA_FLAGS": "--xla_nonsense=1"}, "XLA_FLAGS must be flags of the installed"),
 }
 IN_A_THREAD = """
