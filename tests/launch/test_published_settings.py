@@ -79,6 +79,32 @@ def test_the_models_of_pets_are_compared_with_nothing_else_changed(monkeypatch):
     assert (shared["num_steps"], shared["exploration_steps"], shared["eval_every_steps"]) == (600, 100, 100)
 
 
+SMALL = {"hidden_units": 64, "model_hidden_units": 64, "batch_size": 128, "num_steps": 4000}
+THROUGH_THE_MODEL = {
+    "mbpo": ("inverted_pendulum", {"updates_per_step": 4}),
+    "sac": ("inverted_pendulum", {"updates_per_step": 4, "real_fraction": 1.0}),
+    "mve": ("mve_inverted_pendulum", {}),
+    "steve": ("steve_inverted_pendulum", {}),
+    "maac": ("maac_inverted_pendulum", {}),
+    "svg_0": ("svg_inverted_pendulum", {"svg_steps": "0"}),
+    "svg_1": ("svg_inverted_pendulum", {}),
+    "sac_svg": ("sac_svg_inverted_pendulum", {}),
+    "sac_svg_gru": ("sac_svg_inverted_pendulum", {"dynamics": "gru"}),
+    "double_horizon": ("double_horizon_inverted_pendulum", {}),
+}
+"""The flagfile that each begins with, and what it changes besides the size of the networks and the steps."""
+
+
+def test_what_goes_through_the_model_is_compared_at_one_size(monkeypatch):
+    monkeypatch.chdir(EXPERIMENTS.parent)  # they read other flagfiles
+    files = {path.stem: path for path in (EXPERIMENTS / "through_the_model").glob("*.flags")}
+    assert files.keys() - {"small_networks"} == {f"inverted_pendulum_small_{name}" for name in THROUGH_THE_MODEL}
+    for name, (base, change) in THROUGH_THE_MODEL.items():
+        paths = (EXPERIMENTS / f"{base}.flags", files[f"inverted_pendulum_small_{name}"])
+        whole, small = (flat(run) | flat(config) for run, config in (flags.parse([f"--flagfile={p}"]) for p in paths))
+        assert small == whole | {knob: value for knob, value in (SMALL | change).items() if knob in whole}
+
+
 @pytest.mark.parametrize("name", sorted(TASKS | OTHERS))
 def test_a_flagfile_holds_the_published_settings(name):
     run, config = flags.parse([f"--flagfile={EXPERIMENTS / f'{name}.flags'}"])

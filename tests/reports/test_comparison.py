@@ -45,7 +45,7 @@ def test_an_algorithm_that_nobody_published_gets_no_verdict():
     one = experiment([curve(flat(1.0, 83_000))], algorithm="new")
     (row,) = comparison.compare(one)
     assert (row.step, row.published, row.percentile, row.verdict) == (83_000, None, None, "not published")
-    assert comparison.settled_steps(one) == {0: 1000}
+    assert comparison.steps_near_best(one) == {0: (1000, 1000)}
 
 
 def test_what_is_published_after_the_reported_steps_has_no_row():
@@ -178,9 +178,9 @@ def test_seeds_whose_evaluations_do_not_meet_are_told_where_they_are():
 def test_seeds_of_unpublished_environments_settle():
     seeds = [curve({250: 1.0, 500: 995.0, 750: 1000.0}, 0), curve({250: 1000.0, 500: 2.0}, 1)]
     pendulum = experiment(seeds, "pendulum", "InvertedPendulum-v5")
-    assert comparison.settled_steps(pendulum) == {0: 500, 1: None}
-    assert comparison.to_json([pendulum])["experiments"][0]["settled_steps"] == {"0": 500, "1": None}
-    assert comparison.settled_steps(experiment(seeds)) is None
+    assert comparison.steps_near_best(pendulum) == {0: (500, 500), 1: (250, None)}
+    assert comparison.to_json([pendulum])["experiments"][0]["steps_near_best"] == {"0": [500, 500], "1": [250, None]}
+    assert comparison.steps_near_best(experiment(seeds)) is None
 
 
 def test_the_numbers_are_strict_json_and_the_same_each_time():

@@ -55,7 +55,7 @@ def test_what_learnt_from_one_data_set_stands_under_it():
     sentence = "Data set: 1,000 rows, mean episode return **42**, SHA-256 0123456789ab."
     assert text.count(sentence) == text.count("Data set") == 1
     assert cells(text, "mixed_mopo")[0][3:] == ["55", "55", "55", "-", "-", "not published"]
-    assert "settled" not in text
+    assert "seed's best" not in text
     other = curve({40: 1.0}, seed=1, algorithm="mopo", dataset={"dataset_sha256": "fedcba9876543210"})
     with pytest.raises(
         ValueError, match="Hopper-v5, mixed-v0 must be of the same data, got SHA-256 0123456789ab, fedcba987654$"
@@ -103,9 +103,12 @@ def test_the_aggregate_names_what_it_is_of():
     assert "There is no step that" in text_of(experiment([curve(flat(1.0, 15_000))]))
 
 
-def test_where_nothing_is_published_a_line_says_when_each_seed_settled():
-    seeds = [curve({250: 1.0, 1000: 995.0, 1250: 1000.0}, 0), curve({250: 1000.0, 500: 2.0}, 1)]
+def test_where_nothing_is_published_a_line_says_when_each_seed_was_near_its_best_and_stayed():
+    timed = curve({250: 1000.0, 500: 1.0, 750: 995.0}, 2, elapsed=(30.4, 60.0, 2000.6))
+    never = curve({250: float("nan")}, 3)
+    seeds = [curve({250: 1.0, 1000: 995.0, 1250: 1000.0}, 0), curve({250: 1000.0, 500: 2.0}, 1), timed, never]
     text = text_of(experiment(seeds, "pendulum", "InvertedPendulum-v5"), experiment(seeds))
     assert [line for line in text.splitlines() if "within 1 %" in line] == [
-        "* pendulum, all evaluations within 1 % of the seed's best: seed 0 from 1,000 on, seed 1 never"
+        "* pendulum, evaluations within 1 % of the seed's best: seed 0 all from 1,000 on; "
+        "seed 1 first at 250, not the last one; seed 2 first at 250 (30 s), all from 750 (2,001 s) on; seed 3 never"
     ]

@@ -46,6 +46,7 @@ def test_a_run_gives_the_curve_of_a_seed_with_its_provenance(run_dir):
         steps=(1000, 2000),
         returns=(14.0, 24.0),
         stds=(2.0, 2.0),
+        elapsed=(11.0, 22.0),  # the line of seed 3, which comes before
         flags=CONFIG["run"] | {"updates_per_step": 20, "model.model_hidden_units": 200},
     )
 
@@ -55,6 +56,22 @@ def test_the_summary_gives_the_seconds_unless_the_run_went_on(run_dir):
     assert learning_curves.read_run(run_dir, "h", 3).seconds == 99.5
     (run_dir / "summary.json").write_text('{"step": 1000, "seconds": 99.5}')
     assert learning_curves.read_run(run_dir, "h", 3).seconds == 22.0
+
+
+def test_each_evaluation_has_the_seconds_of_the_line_before_it(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    with MetricsWriter(tmp_path) as writer:
+        for step in (250, 500, 750, 1000):  # as a run writes them: the line of a step comes before its evaluation
+            writer.write(step, 3, {"seconds/env_step": step / 100, "seconds/train": step / 10})
+            if step % 500 == 0:
+                writer.write(step, 3, {"eval/return_mean": 1.0, "eval/return_std": 0.0})
+    found = learning_curves.read_run(tmp_path, "h", 3)
+    assert (found.steps, found.elapsed) == ((500, 1000), (55.0, 110.0))
+    cut = learning_curves.until(found, 700)
+    assert (cut.steps, cut.elapsed, cut.seconds) == ((500,), (55.0,), 55.0)
+    path = tmp_path / "seed_3.json"
+    learning_curves.save(path, found)
+    assert learning_curves.load(path) == found
 
 
 def test_no_run_or_no_evaluation_is_no_curve(run_dir, tmp_path):
@@ -122,10 +139,11 @@ def test_a_file_gives_back_what_was_saved(tmp_path):
     flags = {"length": [1, 2], "rate": 3e-4, "target": None, "is_on": True, "rule": "auto"}
     data = {"dataset_sha256": "ab", "dataset_rows": 3, "dataset_return_mean": None}
     whole = curve({0: 1.5, 1000: -math.inf}, stds=(0.0, 0.25), flags=flags)
-    for saved in (whole, dataclasses.replace(whole, dataset=data), curve({5: 1.0}, **nothing)):
+    for saved in (whole, dataclasses.replace(whole, dataset=data, elapsed=(3.0, 4.5)), curve({5: 1.0}, **nothing)):
         learning_curves.save(path, saved)
         assert learning_curves.load(path) == saved
-        entries = len(dataclasses.fields(saved)) - (saved.flags is None) - (saved.dataset is None)
+        absent = [saved.elapsed, saved.flags, saved.dataset].count(None)
+        entries = len(dataclasses.fields(saved)) - absent
         assert len(path.read_text().splitlines()) == 2 + entries  # a line for each
         json.loads(path.read_text(), parse_constant=pytest.fail)  # strict JSON
 
@@ -152,6 +170,8 @@ def test_a_file_that_says_the_same_is_left_alone(tmp_path):
         ({"steps": [1000, 1000]}, "steps must increase"),
         ({"steps": [1000]}, "differ in length"),
         ({"stds": [1.0]}, "differ in length"),
+        ({"elapsed": [1.0]}, "differ in length"),
+        ({"elapsed": [1.0, "nan"]}, "elapsed is"),
         ({"steps": [], "returns": []}, "there must be at least one"),
         ({"returns": [1.0, "many"]}, "returns is"),
         ({"returns": [1.0, [2.0]]}, "returns is"),

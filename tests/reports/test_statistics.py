@@ -54,19 +54,19 @@ def test_what_begins_later_has_no_last_value():
 @pytest.mark.parametrize(
     ("returns", "wanted"),
     [
-        ([10.0, 99.0, 98.9, 99.0, 100.0], 400),  # 99 is within 1 % of 100, and 98.9 is not
-        ([100.0, 99.0, 99.5, 99.0, 99.9], 100),
-        ([1.0, 2.0, 3.0, 4.0, 100.0], 500),
-        ([1.0, 2.0, 3.0, 100.0, 98.0], None),
-        ([-300.0, -101.1, -101.0, -100.0, -100.5], 300),  # 1 % of -100 is 1
-        ([100.0, 100.0, math.nan, 100.0, 100.0], 400),
-        ([100.0, math.inf, 100.0, 100.0, 100.0], 300),
-        ([0.0, 0.0, -0.1, 0.0, 0.0], 400),
-        ([math.inf, math.nan, -math.inf, math.nan, -math.inf], None),
+        ([10.0, 99.0, 98.9, 99.0, 100.0], (200, 400)),  # 99 is within 1 % of 100, and 98.9 is not
+        ([100.0, 99.0, 99.5, 99.0, 99.9], (100, 100)),
+        ([1.0, 2.0, 3.0, 4.0, 100.0], (500, 500)),
+        ([1.0, 2.0, 3.0, 100.0, 98.0], (400, None)),
+        ([-300.0, -101.1, -101.0, -100.0, -100.5], (300, 300)),  # 1 % of -100 is 1
+        ([100.0, 100.0, math.nan, 100.0, 100.0], (100, 400)),
+        ([100.0, math.inf, 100.0, 100.0, 100.0], (100, 300)),
+        ([0.0, 0.0, -0.1, 0.0, 0.0], (100, 400)),
+        ([math.inf, math.nan, -math.inf, math.nan, -math.inf], (None, None)),
     ],
 )
-def test_a_seed_has_settled_where_it_leaves_its_best_no_more(returns, wanted):
-    assert statistics.settled_step([100, 200, 300, 400, 500], returns) == wanted
+def test_a_seed_reaches_its_best_and_settles_where_it_leaves_it_no_more(returns, wanted):
+    assert statistics.steps_near_best([100, 200, 300, 400, 500], returns) == wanted
 
 
 def test_the_iqm_cuts_a_quarter_at_either_end():

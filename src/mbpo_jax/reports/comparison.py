@@ -138,14 +138,14 @@ def aggregate(experiments: Sequence[Experiment]) -> Aggregate | None:
     return Aggregate(step, values, float(statistics.iqm(np.concatenate(strata))), _interval(strata))
 
 
-def settled_steps(experiment: Experiment) -> dict[int, int | None] | None:
-    """Returns seed -> the step where it settled, or None if it did not.
+def steps_near_best(experiment: Experiment) -> dict[int, tuple[int | None, int | None]] | None:
+    """Returns seed -> the steps where it first was near its best, and from where on it stayed there (None: it did not).
 
     Returns None altogether if returns are published, and offline.
     """
     if experiment.dataset or published.reference(experiment.algorithm, experiment.env):
         return None
-    return {curve.seed: statistics.settled_step(curve.steps, curve.returns) for curve in experiment.curves}
+    return {curve.seed: statistics.steps_near_best(curve.steps, curve.returns) for curve in experiment.curves}
 
 
 def _beside(experiment: Experiment, row: PublishedRow) -> Row:
@@ -229,7 +229,7 @@ def _plain_published(row: Row) -> dict[str, Any]:
 
 def _provenance(experiment: Experiment) -> dict[str, Any]:
     """Returns everything about an experiment except its evaluations."""
-    dropped = ["steps", "returns", "stds", "experiment", "algorithm", "env"]
+    dropped = ["steps", "returns", "stds", "elapsed", "experiment", "algorithm", "env"]
     dropped += [] if experiment.dataset else ["dataset"]
     curves = [
         {name: item for name, item in dataclasses.asdict(curve).items() if name not in dropped}
@@ -244,5 +244,5 @@ def _provenance(experiment: Experiment) -> dict[str, Any]:
         "curves": curves,
         "missing_seeds": list(experiment.missing_seeds),
         "as_published": experiment.as_published,
-        "settled_steps": settled_steps(experiment),
+        "steps_near_best": steps_near_best(experiment),
     } | ({"dataset": experiment.dataset} if experiment.dataset else {})

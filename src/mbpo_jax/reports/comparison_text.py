@@ -10,8 +10,9 @@ from mbpo_jax.reports.comparison import (
     aggregate,
     compare,
     data_of,
-    settled_steps,
+    steps_near_best,
 )
+from mbpo_jax.reports.learning_curves import LearningCurve
 from mbpo_jax.reports.published import PublishedRow
 from mbpo_jax.reports.statistics import EXPLORATION_STEPS
 
@@ -52,7 +53,7 @@ def _environment(task: str, experiments: Sequence[Experiment]) -> str:
     lines = [f"## {task}\n", *_data(experiments)]
     if rows:
         lines += [_line(COLUMNS), _line(["---"] * len(COLUMNS)), *(_line(_cells(row)) for row in rows), ""]
-    lines += [line for experiment in experiments for line in _settled(experiment)]
+    lines += [line for experiment in experiments for line in _near_best(experiment)]
     lines += [_provenance(experiment) for experiment in experiments]
     sources = dict.fromkeys(row.published.source for row in rows if row.published)
     versions = dict.fromkeys(f"environment {row.published.version}" for row in rows if row.published)
@@ -87,13 +88,29 @@ def _cells(row: Row) -> list[str]:
     ]
 
 
-def _settled(experiment: Experiment) -> list[str]:
-    """Returns a line for an unpublished environment: from which step on each seed stays within 1 % of its best."""
-    steps = settled_steps(experiment)
+def _near_best(experiment: Experiment) -> list[str]:
+    """Returns a line for an unpublished environment: when each seed first was within 1 % of its best, and stayed."""
+    steps = steps_near_best(experiment)
     if not steps:
         return []
-    seeds = _list(f"seed {seed} {'never' if step is None else f'from {step:,} on'}" for seed, step in steps.items())
-    return [f"* {experiment.name}, all evaluations within 1 % of the seed's best: {seeds}"]
+    seeds = (_near_best_of(curve, *steps[curve.seed]) for curve in experiment.curves)
+    return [f"* {experiment.name}, evaluations within 1 % of the seed's best: {'; '.join(seeds)}"]
+
+
+def _near_best_of(curve: LearningCurve, first: int | None, settled: int | None) -> str:
+    seed = f"seed {curve.seed}"
+    if first is None:
+        return f"{seed} never"
+    if first == settled:
+        return f"{seed} all from {_moment(curve, first)} on"
+    rest = "not the last one" if settled is None else f"all from {_moment(curve, settled)} on"
+    return f"{seed} first at {_moment(curve, first)}, {rest}"
+
+
+def _moment(curve: LearningCurve, step: int) -> str:
+    """Returns '1,000 (60 s)': a step, and the seconds of the process until then if they are known."""
+    seconds = "" if curve.elapsed is None else f" ({curve.elapsed[curve.steps.index(step)]:,.0f} s)"
+    return f"{step:,}{seconds}"
 
 
 def _provenance(experiment: Experiment) -> str:

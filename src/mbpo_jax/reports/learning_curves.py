@@ -20,10 +20,8 @@ from mbpo_jax.reports.plain_json import within
 
 RETURN, STD = "eval/return_mean", "eval/return_std"
 LAST_STEP = 2**31 - 1  # the most steps that a run can have
-OPTIONAL = {"stds", "flags", "dataset"}  # entries that a file may lack
+OPTIONAL = {"stds", "elapsed", "flags", "dataset"}  # entries that a file may lack
 NULLABLE = {"num_steps", "commit", "versions", "devices", "seconds"} | OPTIONAL  # entries that may be None
-
-
 DATASET = ("dataset_sha256", "dataset_rows", "dataset_return_mean")
 
 
@@ -32,6 +30,7 @@ class Evaluation(NamedTuple):
 
     return_mean: float
     return_std: float | None  # over episodes
+    seconds: float | None  # of the phases up to the line of metrics before it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +49,7 @@ class LearningCurve:
     steps: tuple[int, ...]  # of evaluations, increasing, exploration included
     returns: tuple[float, ...]  # mean over the episodes of each evaluation
     stds: tuple[float, ...] | None = None  # over those episodes
+    elapsed: tuple[float, ...] | None = None  # seconds of the process at each evaluation
     flags: dict[str, Any] | None = None
     """Full path of a knob -> value as in JSON. Older files have the knob's name only, the oldest no flags at all."""
     dataset: dict[str, Any] | None = None
@@ -88,12 +88,14 @@ def longer(kept: LearningCurve | None, ran: LearningCurve | None) -> LearningCur
 
 
 def until(curve: LearningCurve, last_step: int) -> LearningCurve | None:
-    """Cuts a curve after a step, which makes its wall time unknown; returns None if no evaluation is left."""
+    """Cuts a curve after a step; returns None if no evaluation is left."""
     end = bisect.bisect_right(curve.steps, last_step)
     if end in (0, len(curve.steps)):
         return curve if end else None
-    stds = None if curve.stds is None else curve.stds[:end]
-    return dataclasses.replace(curve, steps=curve.steps[:end], returns=curve.returns[:end], stds=stds, seconds=None)
+    steps, returns = curve.steps[:end], curve.returns[:end]
+    stds, elapsed = (None if column is None else column[:end] for column in (curve.stds, curve.elapsed))
+    seconds = elapsed[-1] if elapsed else None
+    return dataclasses.replace(curve, steps=steps, returns=returns, stds=stds, elapsed=elapsed, seconds=seconds)
 
 
 def read_run(run_dir: Path, experiment: str, seed: int) -> LearningCurve | None:
@@ -111,6 +113,7 @@ def read_run(run_dir: Path, experiment: str, seed: int) -> LearningCurve | None:
         return None
     config = plain_json.read(run_dir / CONFIG)
     stds = [evaluation.return_std for evaluation in evaluations.values()]
+    elapsed = [evaluation.seconds for evaluation in evaluations.values()]
     value = {
         "experiment": experiment,
         "algorithm": within(config, "run", "algorithm"),
@@ -124,6 +127,7 @@ def read_run(run_dir: Path, experiment: str, seed: int) -> LearningCurve | None:
         "steps": list(evaluations),
         "returns": [evaluation.return_mean for evaluation in evaluations.values()],
         "stds": None if None in stds else stds,
+        "elapsed": None if None in elapsed else elapsed,
         "flags": _knobs(config),
         "dataset": {name: item for name, item in (config.get("task") or {}).items() if name in DATASET} or None,
     }
@@ -161,7 +165,7 @@ def load(path: Path) -> LearningCurve:
 def save(path: Path, curve: LearningCurve) -> None:
     """Writes a curve's file, one line per entry, whole or not at all; leaves it alone if nothing has changed."""
     value = plain_json.plain(dataclasses.asdict(curve))
-    for name in ("flags", "dataset"):
+    for name in ("elapsed", "flags", "dataset"):
         if value[name] is None:
             del value[name]  # a file older than this entry stays unchanged
     entries = (f"  {json.dumps(name)}: {json.dumps(item, allow_nan=False)}" for name, item in value.items())
@@ -181,12 +185,15 @@ def _records(path: Path) -> list[dict[str, Any]]:
 
 def _evaluations(records: list[dict[str, Any]], path: Path) -> dict[int, dict[int, Evaluation]]:
     found: dict[int, dict[int, Evaluation]] = {}
+    seconds = None
     for record in records:
+        seconds = _phase_seconds(record, path) or seconds
         if RETURN in record:
             if not _is_step(record["step"]):
                 raise ValueError(f"{path} is damaged: an evaluation at step {record['step']}")
             std = _number(record, STD, path) if STD in record else None
-            found.setdefault(record["seed"], {})[record["step"]] = Evaluation(_number(record, RETURN, path), std)
+            evaluation = Evaluation(_number(record, RETURN, path), std, seconds)
+            found.setdefault(record["seed"], {})[record["step"]] = evaluation
     return {seed: dict(sorted(evaluations.items())) for seed, evaluations in found.items()}
 
 
@@ -196,11 +203,13 @@ def _seconds(run_dir: Path, last_step: int, records: list[dict[str, Any]]) -> fl
         summary = plain_json.read(run_dir / SUMMARY)
         if summary.get("seconds") is not None:
             return _number(summary, "seconds", run_dir / SUMMARY, finite=True)
-    for record in reversed(records):
-        names = [name for name in record if name.startswith("seconds/")]
-        if names:
-            return sum(_number(record, name, run_dir / metrics.FILE_NAME, finite=True) for name in names)
-    return None
+    lines = (_phase_seconds(record, run_dir / metrics.FILE_NAME) for record in reversed(records))
+    return next((seconds for seconds in lines if seconds), None)
+
+
+def _phase_seconds(record: dict[str, Any], path: Path) -> float:
+    """Returns the seconds of all phases so far, in a line of metrics; 0 in a line without them."""
+    return sum(_number(record, name, path, finite=True) for name in record if name.startswith("seconds/"))
 
 
 def _knobs(config: dict[str, Any]) -> dict[str, Any] | None:
@@ -234,13 +243,14 @@ def _from_json(value: dict[str, Any], path: str | os.PathLike[str]) -> LearningC
     if wrong:
         raise ValueError(f"{path} is damaged: {wrong[0]} is missing, not known, or not what it should be")
     steps = value["steps"]
-    returns, stds = (_floats(value.get(name)) for name in ("returns", "stds"))
-    if returns is None or any(len(column) != len(steps) for column in (returns, stds) if column is not None):
-        raise ValueError(f"{path} is damaged: steps, returns and stds differ in length")
+    returns, stds, elapsed = (_floats(value.get(name)) for name in ("returns", "stds", "elapsed"))
+    if returns is None or any(len(column) != len(steps) for column in (returns, stds, elapsed) if column is not None):
+        raise ValueError(f"{path} is damaged: steps, returns, stds and elapsed differ in length")
     if not steps or any(next_step <= step for step, next_step in itertools.pairwise(steps)):
         raise ValueError(f"{path} is damaged: steps must increase, and there must be at least one")
     devices = value["devices"] if value["devices"] is None else tuple(value["devices"])
-    return LearningCurve(**value | {"steps": tuple(steps), "returns": returns, "stds": stds, "devices": devices})
+    columns = {"steps": tuple(steps), "returns": returns, "stds": stds, "elapsed": elapsed}
+    return LearningCurve(**value | columns | {"devices": devices})
 
 
 def _fits(name: str, item: Any) -> bool:
@@ -254,7 +264,7 @@ def _fits(name: str, item: Any) -> bool:
         return isinstance(item, dict) and all(_is_knob(value) for value in item.values())
     if name == "versions":
         return isinstance(item, dict) and all(isinstance(text, str) for text in item.values())
-    if name in ("steps", "returns", "stds", "devices"):
+    if name in ("steps", "returns", "stds", "elapsed", "devices"):
         return isinstance(item, list) and all(_item_fits(name, entry) for entry in item)
     if name == "seconds":
         return _is_number(item) and math.isfinite(item)
@@ -266,6 +276,8 @@ def _item_fits(name: str, entry: Any) -> bool:
         return isinstance(entry, str)
     if name == "steps":
         return _is_step(entry)
+    if name == "elapsed":
+        return _is_number(entry) and math.isfinite(entry)
     return _is_number(entry) or (isinstance(entry, str) and entry in metrics.NON_FINITE)
 
 

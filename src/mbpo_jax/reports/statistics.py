@@ -53,18 +53,17 @@ def last_value(steps: Sequence[int], returns: Sequence[float], step: int) -> flo
     return float(np.mean(inside)) if inside else known[-1][1]
 
 
-def settled_step(steps: Sequence[int], returns: Sequence[float]) -> int | None:
-    """Returns the first step from which on every evaluation is within 1 % of the best one.
+def steps_near_best(steps: Sequence[int], returns: Sequence[float]) -> tuple[int | None, int | None]:
+    """Returns the first step within 1 % of the best evaluation, and the first from which on every one is.
 
-    None if the last evaluation is not. An evaluation that is not finite is neither the best nor near it.
+    The latter is None if the last evaluation is not near the best; both are None without a finite evaluation. One that
+    is not finite is neither the best nor near it.
     """
     best = max((value for value in returns if math.isfinite(value)), default=math.nan)
-    settled = None
-    for step, value in zip(reversed(steps), reversed(returns), strict=True):
-        if not abs(best - value) <= SETTLED_SHARE * abs(best):  # `not <=` rather than `>`: nan ends the search
-            break
-        settled = step
-    return settled
+    near = [abs(best - value) <= SETTLED_SHARE * abs(best) for value in returns]  # False for nan
+    far = max((index for index, is_near in enumerate(near) if not is_near), default=-1)
+    first = steps[near.index(True)] if any(near) else None
+    return first, steps[far + 1] if far + 1 < len(steps) else None
 
 
 def iqm(values: npt.ArrayLike, axis: int | None = None) -> npt.NDArray[np.float64]:
