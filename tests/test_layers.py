@@ -12,7 +12,7 @@ SRC = Path(mbpo_jax.__file__).parent
 FILES = {path.relative_to(SRC).as_posix(): path for path in sorted(SRC.rglob("*.py"))}
 
 LEVELS = {
-    0: "types options backends",
+    0: "factorizations types options backends",
     1: "batching ensemble health learner replay permutation networks distributions normalizer schedules terminations "
     "theory rewards",
     2: "models rollouts planners agents",
@@ -227,6 +227,27 @@ def test_code_below_the_driver_is_pure(file):
 @pytest.mark.parametrize("file", [file for file in FILES if file != "networks.py"])
 def test_only_networks_use_linen(file):
     assert mentions(FILES[file].read_text(), file, "linen", "nnx") == []
+
+
+@pytest.mark.parametrize("file", below(DRIVER_LEVEL, "factorizations.py"))
+def test_only_factorizations_factorize(file):
+    """Batched, they may hang on a CPU. Initial weights are drawn by a factorisation in `networks`."""
+    names = (
+        "cholesky",
+        "qr",
+        "svd",
+        "eigh",
+        "eig",
+        "solve",
+        "inv",
+        "pinv",
+        "lstsq",
+        "det",
+        "slogdet",
+        "solve_triangular",
+    )
+    own = {"cholesky"} if file == "models/gp_regression.py" else set()  # that of `factorizations`
+    assert set(mentions(FILES[file].read_text(), file, *names, "cho_factor", "cho_solve", "schur", "expm")) <= own
 
 
 @pytest.mark.parametrize("file", below(DRIVER_LEVEL, "ensemble.py", "batching.py"))

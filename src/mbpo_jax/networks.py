@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from mbpo_jax.factorizations import one_at_a_time
 from mbpo_jax.types import Array
 
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0  # softlearning's bounds on the policy's log_std
@@ -13,6 +14,11 @@ def _truncated_normal(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp
     """Draws weights with standard deviation 1 / (2 sqrt(fan_in)), truncated at two of them, as in the official code."""
     std = 0.5 / jnp.sqrt(shape[0])
     return std * jax.random.truncated_normal(key, -2.0, 2.0, shape, dtype)
+
+
+def _orthogonal(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
+    """Draws a matrix with orthonormal rows or columns, by a QR factorisation."""
+    return one_at_a_time(lambda key: nn.initializers.orthogonal()(key, shape, dtype))(key)
 
 
 class GaussianMlp(nn.Module):
@@ -199,12 +205,11 @@ class SmoothMlp(nn.Module):
         def dense(units: int, kernel_init: nn.initializers.Initializer) -> nn.Dense:
             return nn.Dense(units, kernel_init=kernel_init, precision=self.precision)
 
-        orthogonal = nn.initializers.orthogonal()
         for i in range(self.num_hidden_layers):
-            x = nn.swish(dense(self.hidden_units, orthogonal)(x))
+            x = nn.swish(dense(self.hidden_units, _orthogonal)(x))
             if self.norm_epsilons:
                 x = _normalize_features(x, self.norm_epsilons[min(i, len(self.norm_epsilons) - 1)])
-        return dense(self.num_outputs, nn.initializers.zeros if self.zero_last else orthogonal)(x)
+        return dense(self.num_outputs, nn.initializers.zeros if self.zero_last else _orthogonal)(x)
 
 
 def _normalize_features(x: Array, epsilon: float) -> Array:

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jax.scipy.linalg import solve_triangular
 
+from mbpo_jax.factorizations import cholesky, singular_values, solve_lower, solve_upper, upper_factor
 from mbpo_jax.types import Array
 
 LIMIT = math.log(
@@ -111,8 +111,8 @@ def _log_density(covariance: Array, y: Array) -> Array:
 
 
 def _log_density_forward(covariance: Array, y: Array) -> tuple[Array, tuple[Array, Array]]:
-    root = jnp.linalg.cholesky(covariance)
-    whitened = solve_triangular(root, y, lower=True)
+    root = cholesky(covariance)
+    whitened = solve_lower(root, y)
     value = -0.5 * jnp.sum(jnp.square(whitened)) - jnp.sum(jnp.log(jnp.diagonal(root)))
     return value, (root, whitened)
 
@@ -123,7 +123,7 @@ def _log_density_backward(kept: tuple[Array, Array], above: Array) -> tuple[Arra
     References: Rasmussen and Williams 2006, section 5.4.1.
     """
     root, whitened = kept
-    inverse_root = solve_triangular(root, jnp.eye(len(whitened)), lower=True)
+    inverse_root = solve_lower(root, jnp.eye(len(whitened)))
     weights = _times(inverse_root.T, whitened)
     slope = 0.5 * (weights[:, None] * weights[None, :] - _times(inverse_root.T, inverse_root))
     return above * slope, -above * weights
@@ -138,8 +138,8 @@ def left_out_errors(hyper: Hyperparameters, rows: Rows) -> Array:
     References: Rasmussen and Williams 2006, section 5.4.2.
     """
     covariance = _covariance(scales(hyper), rows.x, rows.used, total_noise(hyper))
-    root = jnp.linalg.cholesky(covariance)
-    inverse_root = solve_triangular(root, jnp.eye(len(rows.y)), lower=True)
+    root = cholesky(covariance)
+    inverse_root = solve_lower(root, jnp.eye(len(rows.y)))
     weights = _times(inverse_root.T, _times(inverse_root, rows.y * rows.used))
     return weights / jnp.sum(jnp.square(inverse_root), axis=0)
 
@@ -156,7 +156,7 @@ def _covariance(scale: Scales, x: Array, used: Array, extra: Array) -> Array:
 def no_rows(hyper: Hyperparameters, x: Array, used: Array) -> Sums:
     """Returns the sums before any row is added: those of the prior covariance of the inducing rows x [M, I]."""
     scale, size = scales(hyper), len(used)
-    root = jnp.linalg.cholesky(_covariance(scale, x, used, scale.nugget))
+    root = cholesky(_covariance(scale, x, used, scale.nugget))
     return Sums(root, jnp.diag(jnp.ones(size + 1).at[size].set(0.0)))
 
 
@@ -172,9 +172,9 @@ def add_rows(hyper: Hyperparameters, x: Array, used: Array, sums: Sums, rows: Ro
     scale = scales(hyper)
     covariance = kernel(scale, x, rows.x) + scale.nugget * same
     covariance = jnp.where(used[:, None] & rows.used[None, :], covariance, 0.0)
-    whitened = solve_triangular(sums.root, covariance, lower=True)  # [M, B]
+    whitened = solve_lower(sums.root, covariance)  # [M, B]
     equations = jnp.concatenate([whitened, (rows.y * rows.used)[None]]).T / jnp.sqrt(scale.noise_variance)
-    return sums._replace(factor=jnp.linalg.qr(jnp.concatenate([sums.factor, equations]), mode="r"))
+    return sums._replace(factor=upper_factor(jnp.concatenate([sums.factor, equations])))
 
 
 def posterior(sums: Sums, used: Array) -> Posterior:
@@ -184,10 +184,10 @@ def posterior(sums: Sums, used: Array) -> Posterior:
     """
     size = len(used)
     factor, target = sums.factor[:size, :size], sums.factor[:size, size]
-    inverse_root = solve_triangular(sums.root, jnp.eye(size), lower=True)
-    weights = _times(inverse_root.T, solve_triangular(factor, target, lower=False))
+    inverse_root = solve_lower(sums.root, jnp.eye(size))
+    weights = _times(inverse_root.T, solve_upper(factor, target))
     # Along each singular vector of the factor, a share 1 / value^2 of the prior variance is left.
-    _, values, vectors = jnp.linalg.svd(factor)
+    values, vectors = singular_values(factor)
     share = jnp.maximum(1.0 - 1.0 / jnp.square(jnp.maximum(values, 1.0)), 0.0)
     known = _times(jnp.sqrt(share)[:, None] * vectors, inverse_root)
     return Posterior(weights=weights * used, known=known * used[None, :])
