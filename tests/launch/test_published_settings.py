@@ -79,10 +79,10 @@ def test_the_models_of_pets_are_compared_with_nothing_else_changed(monkeypatch):
     assert (shared["num_steps"], shared["exploration_steps"], shared["eval_every_steps"]) == (600, 100, 100)
 
 
-SMALL = {"hidden_units": 64, "model_hidden_units": 64, "batch_size": 128, "num_steps": 4000}
+SMALL = {"hidden_units": 128, "model_hidden_units": 128, "batch_size": 128, "num_steps": 5000, "updates_per_step": 10}
 THROUGH_THE_MODEL = {
-    "mbpo": ("inverted_pendulum", {"updates_per_step": 4}),
-    "sac": ("inverted_pendulum", {"updates_per_step": 4, "real_fraction": 1.0}),
+    "mbpo": ("inverted_pendulum", {}),
+    "sac": ("inverted_pendulum", {"real_fraction": 1.0}),
     "mve": ("mve_inverted_pendulum", {}),
     "steve": ("steve_inverted_pendulum", {}),
     "maac": ("maac_inverted_pendulum", {}),
@@ -90,9 +90,9 @@ THROUGH_THE_MODEL = {
     "svg_1": ("svg_inverted_pendulum", {}),
     "sac_svg": ("sac_svg_inverted_pendulum", {}),
     "sac_svg_gru": ("sac_svg_inverted_pendulum", {"dynamics": "gru"}),
-    "double_horizon": ("double_horizon_inverted_pendulum", {}),
+    "double_horizon": ("double_horizon_inverted_pendulum", {"updates_per_step": 2}),
 }
-"""The flagfile that each begins with, and what it changes besides the size of the networks and the steps."""
+"""The flagfile that each begins with, and what it changes besides what is SMALL."""
 
 
 def test_what_goes_through_the_model_is_compared_at_one_size(monkeypatch):
