@@ -12,7 +12,7 @@ SRC = Path(mbpo_jax.__file__).parent
 FILES = {path.relative_to(SRC).as_posix(): path for path in sorted(SRC.rglob("*.py"))}
 
 LEVELS = {
-    0: "factorizations types options backends",
+    0: "factorizations number_text types options backends",
     1: "batching ensemble health learner replay permutation networks distributions normalizer schedules terminations "
     "theory rewards",
     2: "models rollouts planners agents",

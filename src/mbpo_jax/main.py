@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from mbpo_jax.driver.stop import EXIT_STOPPED, StopRequest
 from mbpo_jax.launch import process_exit
 from mbpo_jax.launch.command import check_output, complain, exit_status, report_error, say
+from mbpo_jax.number_text import short
 
 if TYPE_CHECKING:
     from mbpo_jax.driver.loop import Result
@@ -74,7 +75,7 @@ def summary_text(result: "Result", seconds: float) -> str:
         if outcome["final"]:
             final, best = outcome["final"], outcome["best"]
             lines.append(
-                f"  seed {seed}: final return {final['return_mean']:.1f}; best {best['return_mean']:.1f} "
+                f"  seed {seed}: final return {short(final['return_mean'])}; best {short(best['return_mean'])} "
                 f"at step {best['step']:,}"
             )
     rate = f"{summary['env_steps_per_second']:.1f} steps/s per seed"

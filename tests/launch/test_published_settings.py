@@ -98,11 +98,22 @@ THROUGH_THE_MODEL = {
 def test_what_goes_through_the_model_is_compared_at_one_size(monkeypatch):
     monkeypatch.chdir(EXPERIMENTS.parent)  # they read other flagfiles
     files = {path.stem: path for path in (EXPERIMENTS / "through_the_model").glob("*.flags")}
-    assert files.keys() - {"small_networks"} == {f"inverted_pendulum_small_{name}" for name in THROUGH_THE_MODEL}
+    others = {"small_networks", "double_horizon_walker2d_two_updates"}
+    assert files.keys() - others == {f"inverted_pendulum_small_{name}" for name in THROUGH_THE_MODEL}
     for name, (base, change) in THROUGH_THE_MODEL.items():
         paths = (EXPERIMENTS / f"{base}.flags", files[f"inverted_pendulum_small_{name}"])
         whole, small = (flat(run) | flat(config) for run, config in (flags.parse([f"--flagfile={p}"]) for p in paths))
         assert small == whole | {knob: value for knob, value in (SMALL | change).items() if knob in whole}
+
+
+def test_the_double_horizon_with_two_updates_changes_nothing_else(monkeypatch):
+    monkeypatch.chdir(EXPERIMENTS.parent)
+    names = ("double_horizon_walker2d.flags", "through_the_model/double_horizon_walker2d_two_updates.flags")
+    one, two = (
+        flat(run) | flat(config)
+        for run, config in (flags.parse([f"--flagfile={EXPERIMENTS / name}"]) for name in names)
+    )
+    assert two == one | {"updates_per_step": 2}
 
 
 @pytest.mark.parametrize("name", sorted(TASKS | OTHERS))

@@ -10,6 +10,7 @@ from mbpo_jax.driver.interaction.evaluate import Evaluation
 from mbpo_jax.driver.interaction.policy import Policy
 from mbpo_jax.driver.interaction.spaces import Spaces
 from mbpo_jax.driver.setup import Setup
+from mbpo_jax.number_text import short
 from mbpo_jax.types import PyTree
 
 
@@ -24,11 +25,11 @@ class SeedEvaluation(NamedTuple):
         """Returns a line for the terminal."""
         if self.outcome is not None:
             mean, std = self.values["eval/return_mean"], self.values["eval/return_std"]
-            return f"evaluation return {mean:.1f} +- {std:.1f} over {len(self.outcome.returns)} episodes"
+            return f"evaluation return {short(mean)} +- {short(std)} over {len(self.outcome.returns)} episodes"
         if not self.values:
             return "policy saved; its return is not known without an environment"
         value = self.values["eval/start_value_mean"]
-        return f"the critics' value is {value:.1f} at the first states of the data; no environment, so no return"
+        return f"the critics' value is {short(value)} at the first states of the data; no environment, so no return"
 
 
 def evaluate_seeds(setup: Setup, state: PyTree, should_stop: Callable[[], bool]) -> list[SeedEvaluation] | None:

@@ -13,6 +13,7 @@ from mbpo_jax.launch import executors
 from mbpo_jax.launch.child_process import POLL_SECONDS
 from mbpo_jax.launch.command import check_output, complain, say
 from mbpo_jax.launch.job import JobFailed, TrainingJob
+from mbpo_jax.number_text import short
 
 EXIT_FAILED = 1
 SLURM_POLL_SECONDS = 1.0
@@ -100,4 +101,6 @@ def _final_returns(run_dir: Path) -> str:
         finals = {seed: outcome["final"] for seed, outcome in outcomes.items()}
     except (OSError, ValueError, KeyError, TypeError):
         return "no summary.json"
-    return "  ".join(f"seed {seed}: final return {final['return_mean']:.1f}" for seed, final in finals.items() if final)
+    return "  ".join(
+        f"seed {seed}: final return {short(final['return_mean'])}" for seed, final in finals.items() if final
+    )
