@@ -16,3 +16,9 @@ def test_a_small_number_is_not_rounded_away(value, text):
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_what_is_not_finite_is_said(value):
     assert short(value) == str(value)
+
+
+def test_a_deviation_has_the_decimals_of_its_mean():
+    assert short(0.748, beside=14.8) == "0.7"
+    assert short(0.000123456, beside=-0.0078) == "0.000123"
+    assert short(12.0, beside=0.5) == "12"

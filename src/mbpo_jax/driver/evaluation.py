@@ -25,7 +25,8 @@ class SeedEvaluation(NamedTuple):
         """Returns a line for the terminal."""
         if self.outcome is not None:
             mean, std = self.values["eval/return_mean"], self.values["eval/return_std"]
-            return f"evaluation return {short(mean)} +- {short(std)} over {len(self.outcome.returns)} episodes"
+            spread = short(std, beside=mean)
+            return f"evaluation return {short(mean)} +- {spread} over {len(self.outcome.returns)} episodes"
         if not self.values:
             return "policy saved; its return is not known without an environment"
         value = self.values["eval/start_value_mean"]

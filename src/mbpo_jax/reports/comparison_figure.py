@@ -18,7 +18,9 @@ from mbpo_jax.reports.learning_curves import LearningCurve
 WINDOW_STEPS = 10_000  # as in the published rows of MBPO
 MOST_COLUMNS = 3
 NUM_RESAMPLES = 2_000  # one interval for each step
+MOST_BANDS = 6  # experiments in a panel; with more, their bands would hide each other
 PANEL_INCHES = (5.4, 4.0)
+LEGEND_INCHES = 0.2  # height of each further experiment in the legend
 CAPTION_COLUMNS = 85  # characters that fit below a panel
 CAPTION = (
     f"Where MBPO is published, thick lines are means over the last {WINDOW_STEPS:,} steps, as the published one is.\n"
@@ -45,7 +47,9 @@ def figure(experiments: Sequence[Experiment]) -> Figure:
     tasks = list(dict.fromkeys(experiment.task for experiment in experiments))
     columns = min(MOST_COLUMNS, len(tasks))
     rows = math.ceil(len(tasks) / columns)
-    drawn = Figure(figsize=(columns * PANEL_INCHES[0], rows * PANEL_INCHES[1]), layout="constrained")
+    counts = [sum(experiment.task == task for experiment in experiments) for task in tasks]
+    height = PANEL_INCHES[1] + LEGEND_INCHES * max(max(counts) - MOST_BANDS, 0)
+    drawn = Figure(figsize=(columns * PANEL_INCHES[0], rows * height), layout="constrained")
     for index, task in enumerate(tasks):
         axes = drawn.add_subplot(rows, columns, index + 1)
         _draw_panel(axes, task, [experiment for experiment in experiments if experiment.task == task])
@@ -93,7 +97,8 @@ def _draw_panel(axes: Axes, task: str, experiments: Sequence[Experiment]) -> Non
     _draw_published(axes, [row for row in known if not last_step or row.step <= last_step])
     for index, experiment in enumerate(experiments):
         if experiment.curves:
-            _draw_experiment(axes, experiment, f"C{index}", WINDOW_STEPS if known else None)
+            window_steps = WINDOW_STEPS if known else None
+            _draw_experiment(axes, experiment, f"C{index}", window_steps, len(experiments) <= MOST_BANDS)
     if not last_step:
         axes.text(0.5, 0.5, "no evaluations yet", ha="center", va="center", transform=axes.transAxes)
     axes.set_xlim(0, 1.02 * last_step if last_step else None)
@@ -111,7 +116,9 @@ def _draw_published(axes: Axes, rows: Sequence[published.PublishedRow]) -> None:
     axes.fill_between(steps, mean - std, mean + std, color="tab:gray", alpha=0.2, linewidth=0.0)
 
 
-def _draw_experiment(axes: Axes, experiment: Experiment, colour: str, window_steps: int | None) -> None:
+def _draw_experiment(
+    axes: Axes, experiment: Experiment, colour: str, window_steps: int | None, with_band: bool
+) -> None:
     """Draws every evaluation (thin) and the mean over seeds (thick) with its 95 % bootstrap interval (band).
 
     Where the mean ends, dotted lines continue for each seed that ran further.
@@ -121,8 +128,10 @@ def _draw_experiment(axes: Axes, experiment: Experiment, colour: str, window_ste
     line = mean_line(experiment.curves, window_steps)
     label = f"{experiment.name}: one seed"
     if line.interval is not None:
-        label = f"{experiment.name}: mean of {len(experiment.curves)} seeds, 95 % interval"
-        axes.fill_between(line.steps, *line.interval, color=colour, alpha=0.25, linewidth=0.0)
+        label = f"{experiment.name}: mean of {len(experiment.curves)} seeds"
+        if with_band:
+            label += ", 95 % interval"
+            axes.fill_between(line.steps, *line.interval, color=colour, alpha=0.25, linewidth=0.0)
     axes.plot(line.steps, line.mean, color=colour, linewidth=2.0, label=label)
     for curve in experiment.curves:
         if curve.last_step > experiment.common_step:
