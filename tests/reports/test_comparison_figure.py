@@ -104,3 +104,15 @@ def test_legends_lie_below_the_axes_and_inside_the_picture():
         assert legend.y1 <= below.y0  # under the axis's own words too
         assert not any(legend.overlaps(other.get_tightbbox()) for other in figure.axes if other is not axes)
         assert 0 <= legend.x0 < legend.x1 <= figure.bbox.width and 0 <= legend.y0
+
+
+def test_many_experiments_have_no_bands_which_would_hide_each_other_but_a_taller_legend():
+    def pendulums(count):
+        seeds = [curve({250: 1.0, 500: 9.0}, 0), curve({250: 3.0, 500: 9.0}, 1)]
+        return [experiment(seeds, f"pendulum_{index}", "InvertedPendulum-v5") for index in range(count)]
+
+    few, many = (comparison_figure.figure(pendulums(count)) for count in (6, 7))
+    assert (len(few.axes[0].collections), len(many.axes[0].collections)) == (6, 0)
+    assert "pendulum_0: mean of 2 seeds, 95 % interval" in drawn(few.axes[0])
+    assert drawn(many.axes[0])["pendulum_0: mean of 2 seeds"] == ([250, 500], [2.0, 9.0])
+    assert many.get_figheight() > few.get_figheight()
