@@ -94,11 +94,13 @@ THROUGH_THE_MODEL = {
 }
 """The flagfile that each begins with, and what it changes besides what is SMALL."""
 
+TWO_UPDATES = ("halfcheetah", "walker2d")
+
 
 def test_what_goes_through_the_model_is_compared_at_one_size(monkeypatch):
     monkeypatch.chdir(EXPERIMENTS.parent)  # they read other flagfiles
     files = {path.stem: path for path in (EXPERIMENTS / "through_the_model").glob("*.flags")}
-    others = {"small_networks", "double_horizon_walker2d_two_updates"}
+    others = {"small_networks", *(f"double_horizon_{task}_two_updates" for task in TWO_UPDATES)}
     assert files.keys() - others == {f"inverted_pendulum_small_{name}" for name in THROUGH_THE_MODEL}
     for name, (base, change) in THROUGH_THE_MODEL.items():
         paths = (EXPERIMENTS / f"{base}.flags", files[f"inverted_pendulum_small_{name}"])
@@ -106,9 +108,10 @@ def test_what_goes_through_the_model_is_compared_at_one_size(monkeypatch):
         assert small == whole | {knob: value for knob, value in (SMALL | change).items() if knob in whole}
 
 
-def test_the_double_horizon_with_two_updates_changes_nothing_else(monkeypatch):
+@pytest.mark.parametrize("task", TWO_UPDATES)
+def test_the_double_horizon_with_two_updates_changes_nothing_else(task, monkeypatch):
     monkeypatch.chdir(EXPERIMENTS.parent)
-    names = ("double_horizon_walker2d.flags", "through_the_model/double_horizon_walker2d_two_updates.flags")
+    names = (f"double_horizon_{task}.flags", f"through_the_model/double_horizon_{task}_two_updates.flags")
     one, two = (
         flat(run) | flat(config)
         for run, config in (flags.parse([f"--flagfile={EXPERIMENTS / name}"]) for name in names)

@@ -80,6 +80,15 @@ def test_every_number_comes_with_its_origin():
     assert "](picture.png)" in text
 
 
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [((29.0,), "0.5 minutes"), ((100.0, 5400.0), "1.7 to 90.0 minutes"), ((360.0, 362.0), "0.1 hours")],
+)
+def test_short_runs_are_given_in_minutes(seconds, text):
+    seeds = [curve(flat(1.0, 15_000), seed, seconds=value) for seed, value in enumerate(seconds)]
+    assert f"cpu; {text} per process" in text_of(experiment(seeds))
+
+
 def test_windows_that_are_not_the_usual_ones_are_told():
     pendulum = experiment([curve(flat(1000.0, 5000, 250))], "pendulum", "InvertedPendulum-v5")
     evaluations = flat(1.0, 1_000_000, 5000)

@@ -1,7 +1,8 @@
 """Writes a comparison as Markdown: a table for each environment, and the origin of every number."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
+from mbpo_jax import number_text
 from mbpo_jax.reports.comparison import (
     LAST_TENTH,
     Aggregate,
@@ -80,7 +81,7 @@ def _cells(row: Row) -> list[str]:
         step,
         str(len(row.values)),
         _number(row.mean),
-        _number(row.iqm) + _interval(row.interval, 0),
+        _number(row.iqm) + _interval(row.interval, number_text.whole),
         ", ".join(_number(value) for _, value in sorted(row.values.items())) or "-",
         _published(row.published),
         "-" if row.percentile is None else f"{row.percentile:.0f}",
@@ -128,12 +129,19 @@ def _provenance(experiment: Experiment) -> str:
         f"{'seed' if len(seeds) == 1 else 'seeds'} {_list(seeds)} to {last:,} steps, {origin}"
         for (origin, last), seeds in groups.items()
     ]
-    hours = [curve.seconds / 3600.0 for curve in experiment.curves if curve.seconds is not None]
-    times = dict.fromkeys(f"{hour:.1f}" for hour in (min(hours), max(hours))) if hours else {}
-    texts.append(f"{' to '.join(times)} hours per process" if times else "hours unknown")
+    texts.append(_durations([curve.seconds for curve in experiment.curves if curve.seconds is not None]))
     if experiment.missing_seeds:
         texts.append(f"no curves for seeds {_list(experiment.missing_seeds)}")
     return "; ".join([head, *texts])
+
+
+def _durations(seconds: Sequence[float]) -> str:
+    """Returns '1.5 to 2.5 hours per process'; in minutes if the shortest took less than a tenth of an hour."""
+    if not seconds:
+        return "hours unknown"
+    unit, length = ("minutes", 60.0) if min(seconds) < 360.0 else ("hours", 3600.0)
+    times = dict.fromkeys(f"{value / length:.1f}" for value in (min(seconds), max(seconds)))
+    return f"{' to '.join(times)} {unit} per process"
 
 
 def _aggregate_text(whole: Aggregate | None) -> str:
@@ -143,7 +151,7 @@ def _aggregate_text(whole: Aggregate | None) -> str:
             "evaluations in the window.\n"
         )
     names = _list(f"{name} ({len(values)})" for name, values in whole.values.items())
-    interval = _interval(whole.interval, 2) or " (no interval from one seed each)"
+    interval = _interval(whole.interval, "{:.2f}".format) or " (no interval from one seed each)"
     return (
         f"At {whole.step:,} steps, the last published step with evaluations of every seed in its window, the IQM of "
         f"our returns divided by the published mean is {whole.iqm:.2f}{interval}, over experiments (seeds) {names}. "
@@ -159,11 +167,11 @@ def _published(row: PublishedRow | None) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.0f}"
+    return "-" if value is None else number_text.whole(value)
 
 
-def _interval(interval: tuple[float, float] | None, decimals: int) -> str:
-    return "" if interval is None else f" [{interval[0]:.{decimals}f}, {interval[1]:.{decimals}f}]"
+def _interval(interval: tuple[float, float] | None, text: Callable[[float], str]) -> str:
+    return "" if interval is None else f" [{text(interval[0])}, {text(interval[1])}]"
 
 
 def _list(items: Iterable[object]) -> str:
