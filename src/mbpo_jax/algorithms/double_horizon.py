@@ -77,6 +77,9 @@ class DoubleHorizonConfig:
     retain_rounds: int = option(10, "Rollouts whose states are kept; more if rows end early.", minimum=1)
     horizon: int = option(5, "Imagined steps in the targets and in the actor's gradient.", minimum=1)
     batch_size: int = option(256, "States of an agent update.", minimum=1)
+    holdout_noise: bool = option(
+        False, "Set the model's noise by the errors on held-out rows, instead of those on training rows.", before=False
+    )
     termination_fn: str = option("auto", phases.TERMINATION_HELP)
     reward_fn: str = option("learned", phases.REWARD_HELP)
     model: GaussianConfig = MODEL
@@ -147,7 +150,8 @@ def build(config: DoubleHorizonConfig, spec: Spec) -> Algorithm:
 
 def build_parts(config: DoubleHorizonConfig, spec: Spec) -> Parts:
     """Builds the parts from the config and the task."""
-    world = phases.with_ends(homoscedastic.build(config.model, spec), spec, config.termination_fn)
+    model = homoscedastic.build(config.model, spec, config.holdout_noise)
+    world = phases.with_ends(model, spec, config.termination_fn)
     return Parts(config, spec, world, bounded_sac.build(config.agent, spec))
 
 
