@@ -94,13 +94,20 @@ THROUGH_THE_MODEL = {
 }
 """The flagfile that each begins with, and what it changes besides what is SMALL."""
 
-TWO_UPDATES = ("halfcheetah", "walker2d")
+NOISE = {"holdout_noise": True, "fixed_bootstrap": True}
+VARIANTS = {
+    ("halfcheetah", "two_updates"): {"updates_per_step": 2},
+    ("walker2d", "two_updates"): {"updates_per_step": 2},
+    ("halfcheetah", "holdout_noise"): NOISE,
+    ("hopper", "holdout_noise"): NOISE,
+}
+"""What each variant of the double horizon changes on a task."""
 
 
 def test_what_goes_through_the_model_is_compared_at_one_size(monkeypatch):
     monkeypatch.chdir(EXPERIMENTS.parent)  # they read other flagfiles
     files = {path.stem: path for path in (EXPERIMENTS / "through_the_model").glob("*.flags")}
-    others = {"small_networks", *(f"double_horizon_{task}_two_updates" for task in TWO_UPDATES)}
+    others = {"small_networks", *(f"double_horizon_{task}_{variant}" for task, variant in VARIANTS)}
     assert files.keys() - others == {f"inverted_pendulum_small_{name}" for name in THROUGH_THE_MODEL}
     for name, (base, change) in THROUGH_THE_MODEL.items():
         paths = (EXPERIMENTS / f"{base}.flags", files[f"inverted_pendulum_small_{name}"])
@@ -108,15 +115,15 @@ def test_what_goes_through_the_model_is_compared_at_one_size(monkeypatch):
         assert small == whole | {knob: value for knob, value in (SMALL | change).items() if knob in whole}
 
 
-@pytest.mark.parametrize("task", TWO_UPDATES)
-def test_the_double_horizon_with_two_updates_changes_nothing_else(task, monkeypatch):
+@pytest.mark.parametrize(("task", "variant"), VARIANTS)
+def test_a_variant_of_the_double_horizon_changes_nothing_else(task, variant, monkeypatch):
     monkeypatch.chdir(EXPERIMENTS.parent)
-    names = (f"double_horizon_{task}.flags", f"through_the_model/double_horizon_{task}_two_updates.flags")
-    one, two = (
+    names = (f"double_horizon_{task}.flags", f"through_the_model/double_horizon_{task}_{variant}.flags")
+    base, varied = (
         flat(run) | flat(config)
         for run, config in (flags.parse([f"--flagfile={EXPERIMENTS / name}"]) for name in names)
     )
-    assert two == one | {"updates_per_step": 2}
+    assert varied == base | VARIANTS[task, variant]
 
 
 @pytest.mark.parametrize("name", sorted(TASKS | OTHERS))

@@ -92,7 +92,8 @@ class DoubleHorizonConfig:
 TINY = {
     "exploration_steps": 40, "replay_capacity": 400, "fit_every_steps": 10, "critic_updates": 2,
     "updates_per_rollout": 2, "rollout_batch": 16, "rollout_length": 2, "retain_rounds": 2, "horizon": 2,
-    "batch_size": 16, "model.num_members": 3, "model.num_elites": 2, "model.model_hidden_units": 8,
+    "batch_size": 16, "holdout_noise": True, "model.fixed_bootstrap": True,
+    "model.num_members": 3, "model.num_elites": 2, "model.model_hidden_units": 8,
     "model.model_weight_decays": (5e-5, 1e-4), "model.fit_epoch_minibatches": 1, "model.fit_patience_epochs": 0,
     "agent.hidden_units": 8, "agent.num_hidden_layers": 1, "agent.num_critics": 3,
 }  # fmt: skip

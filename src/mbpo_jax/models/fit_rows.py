@@ -97,8 +97,9 @@ def num_epoch_minibatches(num_train: Array, config: GaussianConfig) -> Array:
 def bootstrap_rows(key: Key, split: Split, epoch: Array, minibatch: Array, config: GaussianConfig) -> Array:
     """Returns the ages [..., M, B] of the rows in minibatches [...] of an epoch.
 
-    Each member draws `num_train` training rows with replacement once per fit (with `fixed_bootstrap`: has all of them),
-    and sees them in a new order in every pass. Places beyond the end of a pass repeat its last row; `minibatch_weights` gives them weight 0.
+    Each member draws `num_train` training rows with replacement once per fit (with `fixed_bootstrap`: has all of
+    them), and sees them in a new order in every pass. Places beyond the end of a pass repeat its last row;
+    `minibatch_weights` gives them weight 0.
     """
     num_members, batch_size = config.num_members, config.model_batch_size
     key_bootstrap, key_passes = jax.random.split(key)
