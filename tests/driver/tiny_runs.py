@@ -93,8 +93,6 @@ THROUGH_MODEL = {
     | {
         "algorithm": "double_horizon",
         "model_weight_decays": "0,0",
-        "holdout_noise": "true",
-        "fixed_bootstrap": "true",
         "fit_max_gradient_steps": 12,  # more than two epochs take; steps fall from 6 on
         "fit_every_steps": 10,
         "rollout_batch": 16,

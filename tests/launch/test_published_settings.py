@@ -94,12 +94,9 @@ THROUGH_THE_MODEL = {
 }
 """The flagfile that each begins with, and what it changes besides what is SMALL."""
 
-NOISE = {"holdout_noise": True, "fixed_bootstrap": True}
 VARIANTS = {
     ("halfcheetah", "two_updates"): {"updates_per_step": 2},
     ("walker2d", "two_updates"): {"updates_per_step": 2},
-    ("halfcheetah", "holdout_noise"): NOISE,
-    ("hopper", "holdout_noise"): NOISE,
 }
 """What each variant of the double horizon changes on a task."""
 

@@ -1,7 +1,5 @@
 """Which rows a fit learns from: held-out split, bootstrap, minibatches."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -101,31 +99,6 @@ def test_each_member_bootstraps_its_own_set_once_per_fit_and_reshuffles_it_every
         assert len(set(first[member].tolist())) / 1600 == pytest.approx(1 - np.exp(-1), abs=0.03)
     assert sorted(first[0]) != sorted(first[1])
     assert sorted(first[1]) != sorted(first[2])
-
-
-def test_with_a_fixed_bootstrap_each_member_sees_every_row_once_a_pass_in_an_order_of_its_own():
-    config = dataclasses.replace(THREE, fixed_bootstrap=True)
-    split = split_rows(jax.random.key(0), 500, config)
-    first, second = (all_minibatches(jax.random.key(1), split, epoch, config) for epoch in (0, 1))
-    allowed = sorted(np.asarray(split.train(jnp.arange(split.num_train))).tolist())
-    for orders in (*first, *second):
-        assert sorted(orders) == allowed
-    assert len({tuple(orders) for orders in (*first, *second)}) == 6
-
-
-def test_the_weights_of_a_row_are_exponential_differ_between_members_and_never_change():
-    draw = jax.jit(fit_rows.bootstrap_weights)
-    number = np.broadcast_to(np.arange(4000), (2, 4000))
-    weights = np.asarray(draw(jnp.asarray(number)))
-    assert weights.min() > 0.0
-    assert weights.mean(1) == pytest.approx(np.ones(2), abs=0.06)
-    assert weights.std(1) == pytest.approx(np.ones(2), abs=0.1)
-    assert np.median(weights) == pytest.approx(np.log(2.0), abs=0.05)
-    assert abs(np.corrcoef(weights)[0, 1]) < 0.06
-    shuffled = np.random.default_rng(0).permutation(4000)
-    np.testing.assert_array_equal(draw(jnp.asarray(number[:, shuffled])), weights[:, shuffled])
-    stacked = np.asarray(draw(jnp.asarray(number.reshape(2, 4, 1000).swapaxes(0, 1))))  # [minibatches, M, B]
-    np.testing.assert_array_equal(stacked.swapaxes(0, 1).reshape(2, 4000), weights)
 
 
 def test_weights_average_the_short_last_minibatch():

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from mbpo_jax import ensemble, health, normalizer, replay
+from mbpo_jax import health, replay
 from mbpo_jax.models import encoding, fit_passes, fit_rows, fitting, gaussian
 from mbpo_jax.models import state as model_state
 from mbpo_jax.types import FINISHED, Spec, Transition
@@ -141,31 +141,6 @@ def test_steps_of_a_fit_fall_to_nothing_during_its_last_part():
 def test_steps_that_fall_need_an_end_to_fall_to():
     with pytest.raises(ValueError, match="fit_decay_fraction must be 0 where fit_max_gradient_steps is 0, got 0.5"):
         gaussian.GaussianConfig(fit_decay_fraction=0.5, fit_max_gradient_steps=0)
-
-
-def test_with_a_fixed_bootstrap_each_member_weights_a_row_by_its_own_number():
-    """Also after the oldest 300 rows gave way: a row keeps the number that it was added with."""
-    model, run, state = build(**SINGLE, fixed_bootstrap=True)
-    config, key = gaussian.GaussianConfig(**SMALL | SINGLE, fixed_bootstrap=True), jax.random.key(4)
-    buffer = replay.add(replay.add(replay.init(SPEC, 500), real_rows(300, seed=1)), real_rows(500))
-    state, _ = run(key, state, buffer)
-    _, report = run(key, state, buffer)
-    key_split, key_rows = jax.random.split(key)
-    split = split_rows(key_split, 500, config, 800)
-    age = fit_rows.bootstrap_rows(key_rows, split, jnp.asarray(0), jnp.asarray(0), config)  # [M, B]
-    weights = fit_rows.bootstrap_weights(300 + age) / age.shape[1]
-    x, y = fit_rows.examples(FIT.encoding, buffer, age)
-    x = normalizer.normalize(state.inputs, x)
-    losses = [
-        FIT.member.loss(ensemble.member(state.members.params, i), state.shared.params, x[i], y[i], weights[i])
-        for i in range(3)
-    ]
-    assert float(report.metrics["train_loss_mean"]) == pytest.approx(np.mean(losses), rel=1e-4)
-    even = [
-        FIT.member.loss(ensemble.member(state.members.params, i), state.shared.params, x[i], y[i], jnp.full(64, 1 / 64))
-        for i in range(3)
-    ]
-    assert np.mean(even) != pytest.approx(np.mean(losses), rel=1e-2)
 
 
 DRAW = jax.jit(fit_rows.bootstrap_rows, static_argnums=4)

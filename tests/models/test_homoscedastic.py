@@ -1,7 +1,5 @@
 """Networks with one spread for all inputs, and targets that are standardised."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,18 +44,12 @@ def rows_of(num_rows):
 @pytest.fixture(scope="module")
 def fitted():
     world = homoscedastic.build(CONFIG, SPEC)
-    model, metrics = run_fit(world, replay.add(replay.init(SPEC, 500), rows_of(500)))
-    return world, model, metrics
-
-
-def run_fit(world, buffer):
-    """The model after a fit, and the metrics of its end."""
+    model, buffer = jax.jit(world.init)(jax.random.key(0)), replay.add(replay.init(SPEC, 500), rows_of(500))
     programs, number = [jax.jit(program) for program in world.fit.functions], 0
-    model = jax.jit(world.init)(jax.random.key(0))
     while number != FINISHED:
         model, report = programs[number](jax.random.key(1), model, buffer)
         number = int(world.fit.due(model))
-    return model, report.metrics
+    return world, model, report.metrics
 
 
 def test_targets_of_any_scale_are_learnt_alike(fitted):
@@ -118,47 +110,6 @@ def test_a_spread_does_not_fall_below_a_thousandth():
     params = MEMBER.init(jax.random.key(0)) | {"log_std": jnp.full(3, -1e3)}
     _, log_var = MEMBER.predict(params, {}, jnp.ones((1, 3)))
     assert np.exp(0.5 * np.asarray(log_var)) == pytest.approx(np.full((1, 3), 1e-3), rel=1e-4)
-
-
-@pytest.mark.parametrize(("std", "expected"), [(0.5, 0.5), (20.0, 20.0), (0.002, 0.002), (1e-6, 1e-3), (0.0, 1e-3)])
-def test_noise_is_set_to_what_is_asked_for(std, expected):
-    params = MEMBER.init(jax.random.key(0))
-    set_to = homoscedastic.with_noise(params, jnp.log(jnp.full(3, std)))
-    _, log_var = MEMBER.predict(set_to, {}, jnp.ones((1, 3)))
-    assert np.exp(0.5 * np.asarray(log_var)) == pytest.approx(np.full((1, 3), expected), rel=2e-3)
-    assert set_to["network"] is params["network"]
-
-
-def test_with_the_noise_predictions_spread_as_far_as_held_out_rows_are_from_them(noisy):
-    """Rows far from each other, learnt by heart: the fit alone takes the small errors on its own rows for the noise."""
-    (params, errors, spread), (alone, _, _) = noisy[True], noisy[False]
-    noise = np.exp(0.5 * np.asarray(MEMBER.predict(ensemble.member(params, 0), {}, jnp.ones((1, 3)))[1][0]))
-    other = np.exp(0.5 * np.asarray(MEMBER.predict(ensemble.member(params, 1), {}, jnp.ones((1, 3)))[1][0]))
-    np.testing.assert_array_equal(noise, other)  # all members have it
-    assert noise[0] ** 2 + spread[0] == pytest.approx(errors[0], rel=1e-3)
-    by_heart = np.exp(0.5 * np.asarray(MEMBER.predict(ensemble.member(alone, 0), {}, jnp.ones((1, 3)))[1][0]))
-    assert by_heart[0] < 0.9 * noise[0]
-    assert noise[2] == pytest.approx(1e-3, rel=2e-3)  # a change that is always 0
-
-
-@pytest.fixture(scope="module")
-def noisy():
-    """For both choices: parameters after a fit of noise, mean squared errors [D] of the members' mean on held-out rows,
-    and the variance between members there."""
-    config = dataclasses.replace(CONFIG, fixed_holdout=True, holdout_fraction=0.5, fit_improvement=0.0)
-    rows = rows_of(100)
-    rows = rows.replace(reward=jnp.asarray(np.random.default_rng(1).normal(size=100), jnp.float32))
-    buffer, found = replay.add(replay.init(SPEC, 100), rows), {}
-    for chosen in (True, False):
-        world = homoscedastic.build(config, SPEC, holdout_noise=chosen)
-        model, _ = run_fit(world, buffer)
-        belief = world.belief(model)
-        held_out = jax.tree.map(lambda leaf: leaf[1::2], rows)
-        x, y = encoding.forward(SPEC).examples(held_out)
-        x, y = normalizer.normalize(belief.inputs, x), normalizer.normalize(belief.targets, y)
-        means = np.stack([MEMBER.predict(ensemble.member(belief.params, i), {}, x)[0] for i in range(2)])
-        found[chosen] = belief.params, ((means.mean(0) - np.asarray(y)) ** 2).mean(0), means.var(0).mean(0)
-    return found
 
 
 def test_what_flows_back_to_inputs_changes_smoothly():

@@ -91,36 +91,14 @@ def explained_shares(member: Member, encoding: Encoding, split: Split, buffer: R
     return jnp.where(variance > 0.0, 1.0 - mse / jnp.where(variance > 0.0, variance, 1.0), 1.0)
 
 
-def unexplained_variance(member: Member, encoding: Encoding, split: Split, buffer: Replay, belief: Belief) -> Array:
-    """Returns the noise variance [D] of scaled targets with which the elites predict the errors on held-out rows.
-
-    A prediction is by an elite drawn at random, so that part of the error is the difference between elites. It is the
-    squared error of their mean, minus their variance; at least 0.
-    """
-    elites = ensemble.member(belief.params, belief.elites)
-
-    def add_block(x: Array, y: Array, valid: Array, total: Array) -> Array:
-        means = _means(member, belief, elites, x)
-        part = jnp.square(jnp.mean(means, 0) - y) - jnp.var(means, 0)
-        return total + jnp.sum(jnp.where(valid[:, None], part, 0.0), 0)
-
-    total = _over_scored(encoding, split, buffer, belief, add_block, jnp.zeros(encoding.num_targets))
-    return jnp.maximum(total / _num_scored(split), 0.0)
-
-
 def _num_scored(split: Split) -> Array:
     return jnp.where(split.num_holdout > 0, split.num_holdout, split.num_train)
 
 
 def _squared_errors(member: Member, belief: Belief, params: PyTree, x: Array, y: Array) -> Array:
     """Returns squared errors [M, B, D] of networks [M, ...] at scaled inputs x [B, I]."""
-    return jnp.square(_means(member, belief, params, x) - y[None])
-
-
-def _means(member: Member, belief: Belief, params: PyTree, x: Array) -> Array:
-    """Returns mean predictions [M, B, D] of networks [M, ...] at scaled inputs x [B, I]."""
-    means: Array = ensemble.lift(lambda p, x: member.predict(p, belief.shared, x)[0], (0, None))(params, x)
-    return means
+    predict = ensemble.lift(lambda p, x: member.predict(p, belief.shared, x)[0], (0, None))
+    return jnp.square(predict(params, x) - y[None])
 
 
 def _over_scored(

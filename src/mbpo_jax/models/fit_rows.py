@@ -97,9 +97,8 @@ def num_epoch_minibatches(num_train: Array, config: GaussianConfig) -> Array:
 def bootstrap_rows(key: Key, split: Split, epoch: Array, minibatch: Array, config: GaussianConfig) -> Array:
     """Returns the ages [..., M, B] of the rows in minibatches [...] of an epoch.
 
-    Each member draws `num_train` training rows with replacement once per fit (with `fixed_bootstrap`: has all of
-    them), and sees them in a new order in every pass. Places beyond the end of a pass repeat its last row;
-    `minibatch_weights` gives them weight 0.
+    Each member draws `num_train` training rows with replacement once per fit, and sees them in a new order in every
+    pass. Places beyond the end of a pass repeat its last row; `minibatch_weights` gives them weight 0.
     """
     num_members, batch_size = config.num_members, config.model_batch_size
     key_bootstrap, key_passes = jax.random.split(key)
@@ -112,8 +111,7 @@ def bootstrap_rows(key: Key, split: Split, epoch: Array, minibatch: Array, confi
 
     def rows_of_minibatch(stream: Array, key_member: Key, number: Array, place: Array) -> Array:
         order = permutation.round_keys(jax.random.fold_in(key_member, number))
-        shuffled = permutation.shuffled(order, place, split.num_train)
-        return shuffled if config.fixed_bootstrap else permutation.draws(stream, shuffled, split.num_train)
+        return permutation.draws(stream, permutation.shuffled(order, place, split.num_train), split.num_train)
 
     def rows_of_member(stream: Array, index: Array) -> Array:
         draw = functools.partial(rows_of_minibatch, stream, jax.random.fold_in(key_passes, index))
@@ -129,20 +127,6 @@ def minibatch_weights(split: Split, minibatch: Array, config: GaussianConfig) ->
     place = within[..., None] * config.model_batch_size + jnp.arange(config.model_batch_size)
     inside = place < split.num_train
     return inside / jnp.maximum(jnp.sum(inside, -1, keepdims=True), 1)
-
-
-def bootstrap_weights(number: Array) -> Array:
-    """Returns the weights [..., M, B] of rows with these numbers, drawn from Exp(1) for each row and member, for good.
-
-    References: the Bayesian bootstrap, as in DHMBPO (arXiv 2512.15439).
-    """
-
-    def of_member(index: Array, number: Array) -> Array:
-        key = jax.random.fold_in(jax.random.key(0), index)
-        return jnp.vectorize(lambda n: jax.random.exponential(jax.random.fold_in(key, n)))(number)
-
-    drawn = ensemble.lift(of_member)(jnp.arange(number.shape[-2]), jnp.moveaxis(number, -2, 0))
-    return jnp.moveaxis(drawn, 0, -2)
 
 
 def examples(encoding: Encoding, buffer: Replay, age: Array) -> tuple[Array, Array]:

@@ -29,7 +29,7 @@ from mbpo_jax.types import FINISHED, Array, Key, Programs, PyTree, Report, Watch
 SLICE, SINGLE, END_EPOCH = 1, 2, 3  # programs of a fit; 0 starts it
 UNIT = "fit step"  # a gradient step, as `health` counts them
 
-Minibatch = tuple[Array, Array, Array]  # inputs [M, B, I], targets [M, B, D], weights [B] or [M, B]
+Minibatch = tuple[Array, Array, Array]  # inputs [M, B, I], targets [M, B, D], weights [B]
 
 
 class Fit(NamedTuple):
@@ -114,8 +114,6 @@ def take_minibatches(
     age = fit_rows.bootstrap_rows(key_rows, split, now.epoch, minibatch, fit.config)
     x, y = fit_rows.examples(fit.encoding, buffer, age)
     weights = fit_rows.minibatch_weights(split, minibatch, fit.config)
-    if fit.config.fixed_bootstrap:
-        weights = weights[:, None] * fit_rows.bootstrap_weights(buffer.num_added - now.num_rows + age)
     minibatches = normalizer.normalize(model.inputs, x), normalizer.normalize(model.targets, y), weights
     model, (loss, watched) = jax.lax.scan(functools.partial(gradient_step, fit), model, minibatches)
     metrics = {"train_loss_mean": jnp.mean(loss[-1])}
@@ -143,8 +141,6 @@ def end_epoch(fit: Fit, key: Key, model: EnsembleState, buffer: Replay) -> tuple
         running=(waited <= config.fit_patience_epochs) & (_steps_allowed(config, before) > 0),
     )
     model = jax.lax.cond(after.running, lambda m: m, lambda m: _finish(config, m), model.replace(fit=after))
-    if member.with_noise is not None:
-        model = _set_noise(fit, split, buffer, model)
     metrics = {
         "explained_share_per_target": _explained_shares(fit, split, buffer, model),
         "holdout_mse_per_member": after.best_mse,
@@ -173,20 +169,6 @@ def _finish(config: GaussianConfig, model: EnsembleState) -> EnsembleState:
     return model.replace(members=model.members.replace(params=model.fit.best_params), elites=elites)
 
 
-def _set_noise(fit: Fit, split: Split, buffer: Replay, model: EnsembleState) -> EnsembleState:
-    """Gives all members the noise that the held-out rows show, once a fit has ended."""
-    assert fit.member.with_noise is not None
-    with_noise = ensemble.lift(fit.member.with_noise, (0, None))
-    ended, params = ~model.fit.running, model.members.params
-
-    def compute() -> PyTree:
-        variance = fit_passes.unexplained_variance(fit.member, fit.encoding, split, buffer, belief(model))
-        return batching.only_where(ended, with_noise(params, 0.5 * jnp.log(variance)), params)
-
-    params = jax.lax.cond(batching.anywhere(ended), compute, lambda: params)
-    return model.replace(members=model.members.replace(params=params))
-
-
 def _explained_shares(fit: Fit, split: Split, buffer: Replay, model: EnsembleState) -> Array:
     """Returns the share [D] of each target's variance that the elites explain once a fit has ended; zeros before."""
 
@@ -208,8 +190,7 @@ def _steps_allowed(config: GaussianConfig, now: FitState) -> Array:
 def gradient_step(fit: Fit, model: EnsembleState, minibatch: Minibatch) -> tuple[EnsembleState, tuple[Array, Watched]]:
     """Takes one step of every member and of what they share; also returns each member's loss [M]."""
     share = _step_share(fit.config, model.fit.num_steps)
-    own = 0 if fit.config.fixed_bootstrap else None  # weights are each member's own
-    update = ensemble.lift(functools.partial(_update_member, fit, share), (0, None, 0, 0, own))
+    update = ensemble.lift(functools.partial(_update_member, fit, share), (0, None, 0, 0, None))
     members, shared_grads, loss, gradient = update(model.members, model.shared.params, *minibatch)
     own_grads = jax.grad(fit.member.shared_loss)(model.shared.params)
     shared_grads = jax.tree.map(lambda grads, own: jnp.sum(grads, 0) + own, shared_grads, own_grads)

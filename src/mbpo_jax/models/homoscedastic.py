@@ -24,15 +24,10 @@ LOG_STD_PACE = 10.0  # speed relative to the weights: 1,000 steps of 1e-3 only t
 MIN_LOG_STD = math.log(1e-3)  # of scaled targets; without it, the likelihood of a constant target is unbounded
 
 
-def build(config: GaussianConfig, spec: Spec, holdout_noise: bool = False) -> WorldModel:
-    """Builds an ensemble that predicts the reward and the change of the observation; only the latter is sampled.
-
-    Args:
-      holdout_noise: whether held-out rows decide the noise once a fit ends, or the fit alone, by its training rows.
-    """
+def build(config: GaussianConfig, spec: Spec) -> WorldModel:
+    """Builds an ensemble that predicts the reward and the change of the observation; only the latter is sampled."""
     encoding = encodings.forward(spec)
     network = member(config, encoding)
-    network = network._replace(with_noise=with_noise) if holdout_noise else network
     return world.build(config, network, encoding)._replace(sample=functools.partial(sample, network, encoding))
 
 
@@ -75,12 +70,6 @@ def predict(network: SmoothMlp, params: PyTree, shared: PyTree, x: Array) -> tup
     mean = network.apply({"params": params["network"]}, x)
     log_std = MIN_LOG_STD + distributions.softplus(LOG_STD_PACE * params["log_std"] - MIN_LOG_STD)
     return mean, jnp.broadcast_to(2.0 * log_std, mean.shape)  # type: ignore[union-attr, return-value]
-
-
-def with_noise(params: PyTree, log_std: Array) -> PyTree:
-    """Returns parameters whose predictions have this noise [D], or the least one allowed where that is larger."""
-    above = jnp.maximum(log_std - MIN_LOG_STD, 1e-3)
-    return {**params, "log_std": (above + jnp.log(-jnp.expm1(-above)) + MIN_LOG_STD) / LOG_STD_PACE}
 
 
 def loss(

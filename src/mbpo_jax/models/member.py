@@ -19,8 +19,6 @@ class Member(NamedTuple):
     predict: Callable[[PyTree, PyTree, Array], tuple[Array, Array]]
     """(params, shared, x [B, I]) -> (mean, log_var) [B, D]; a log_var of -inf means no noise."""
     metrics: Callable[[PyTree], Metrics]  # (shared) -> metrics of the shared parameters
-    with_noise: Callable[[PyTree, Array], PyTree] | None = None
-    """(params, log_std [D]) -> params with this noise, by held-out rows once a fit ends; None: the fit's own stays."""
 
 
 SHARES_NOTHING: dict[str, Any] = {

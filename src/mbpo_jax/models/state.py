@@ -36,11 +36,6 @@ class GaussianConfig:
         "Hold the same rows out of every fit, every n-th with holdout_fraction=1/n, instead of drawing them anew.",
         before=False,
     )
-    fixed_bootstrap: bool = option(
-        False,
-        "Members weight each row by a draw of Exp(1) that never changes, instead of drawing rows anew for each fit.",
-        before=False,
-    )
     fit_patience_epochs: int = option(
         5, "A fit stops once no member has improved for more epochs than this.", minimum=0
     )
