@@ -1,5 +1,7 @@
 """The agent that knows the range of returns: ranges, targets and steps by hand."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,6 +36,15 @@ def test_the_range_of_returns_is_at_first_that_of_the_first_rewards_and_moves_sl
     later = first.replace(num_updates=jnp.asarray(7))
     moved = bounded_sac.track_return_range(AGENT, later, -rewards)
     assert moved.return_range == pytest.approx([-29.8 * 3e-4, 29.8 * (1 - 3e-4)], rel=1e-4)
+
+
+def test_without_zero_the_range_is_that_of_the_rewards_alone(state):
+    """Values before an end are then bounded from below by what the worst rewards are worth."""
+    agent = bounded_sac.build(dataclasses.replace(CONFIG, range_with_zero=False), AGENT.spec)
+    first = bounded_sac.track_return_range(agent, state, jnp.linspace(1.0, 3.0, 201))
+    assert first.return_range == pytest.approx([10.2, 29.8], rel=1e-4)
+    low = first.replace(target_params=biased(state.target_params, [-9.0, -9.0, -9.0]))
+    assert bounded_sac.target_value(agent, jax.random.key(0), low, OBS, ACTION) == pytest.approx(np.full(3, 10.2))
 
 
 def test_values_begin_in_the_middle_of_the_range_and_are_scaled_by_half_of_it(state):

@@ -4,7 +4,7 @@ There are M smooth critics. Their outputs are scaled by the range of returns tha
 the minimum over a few critics, drawn at random, clipped to that range; the actor climbs the mean over all critics.
 
 References: DHMBPO (arXiv 2512.15439). There the range ignores termination, so with positive rewards it excludes 0, the
-value after a terminal step; here it always contains 0.
+value after a terminal step; here it contains 0 unless `range_with_zero` is off.
 """
 
 import dataclasses
@@ -50,6 +50,9 @@ class BoundedSacConfig(ActorCriticConfig):
         "Share of the way by which an update moves the critics' range of returns to a batch's.",
         minimum=0.0,
         maximum=1.0,
+    )
+    range_with_zero: bool = option(
+        True, "Extend the range of returns to 0, the value after an end; the paper does not.", before=True
     )
 
     def __post_init__(self) -> None:
@@ -204,9 +207,10 @@ def acting(agent: BoundedSac) -> Acting:
 
 
 def track_return_range(agent: BoundedSac, state: BoundedSacState, rewards: Array) -> BoundedSacState:
-    """Moves the range of returns towards that of receiving rewards [...], with bonuses, forever; it contains 0."""
+    """Moves the range of returns towards that of receiving rewards [...], with bonuses, forever."""
     observed = jnp.quantile(rewards, jnp.asarray([TAIL, 1.0 - TAIL])) / (1.0 - agent.config.discount)
-    observed = jnp.stack([jnp.minimum(observed[0], 0.0), jnp.maximum(observed[1], 0.0)])
+    if agent.config.range_with_zero:
+        observed = jnp.stack([jnp.minimum(observed[0], 0.0), jnp.maximum(observed[1], 0.0)])
     rate = jnp.where(state.num_updates == 0, 1.0, agent.config.return_range_rate)
     return state.replace(return_range=state.return_range + rate * (observed - state.return_range))
 
