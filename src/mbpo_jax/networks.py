@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mbpo_jax.factorizations import one_at_a_time
-from mbpo_jax.types import Array
+from mbpo_jax.types import Array, Key
 
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0  # softlearning's bounds on the policy's log_std
 
@@ -195,18 +195,22 @@ class SmoothMlp(nn.Module):
     hidden_units: int
     num_hidden_layers: int
     norm_epsilons: tuple[float, ...] = ()  # added to the variances in each normalisation; (): no normalisation
+    dropout_rates: tuple[float, ...] = ()  # of each hidden layer's units, before the activation; needs a key
     zero_last: bool = False  # whether outputs are initially zero
     precision: jax.lax.Precision | None = None
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """Maps [..., I] to [..., num_outputs]."""
+    def __call__(self, x: Array, key: Key | None = None) -> Array:
+        """Maps [..., I] to [..., num_outputs]; with a key, units are dropped at random."""
 
         def dense(units: int, kernel_init: nn.initializers.Initializer) -> nn.Dense:
             return nn.Dense(units, kernel_init=kernel_init, precision=self.precision)
 
         for i in range(self.num_hidden_layers):
-            x = nn.swish(dense(self.hidden_units, _orthogonal)(x))
+            x = dense(self.hidden_units, _orthogonal)(x)
+            if key is not None:
+                x = nn.Dropout(self.dropout_rates[i], deterministic=False)(x, rng=jax.random.fold_in(key, i))
+            x = nn.swish(x)
             if self.norm_epsilons:
                 x = _normalize_features(x, self.norm_epsilons[min(i, len(self.norm_epsilons) - 1)])
         return dense(self.num_outputs, nn.initializers.zeros if self.zero_last else _orthogonal)(x)

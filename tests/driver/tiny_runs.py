@@ -93,6 +93,7 @@ THROUGH_MODEL = {
     | {
         "algorithm": "double_horizon",
         "model_weight_decays": "0,0",
+        "dropout": 0.2,
         "fit_max_gradient_steps": 12,  # more than two epochs take; steps fall from 6 on
         "fit_every_steps": 10,
         "rollout_batch": 16,

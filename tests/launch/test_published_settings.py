@@ -97,6 +97,8 @@ THROUGH_THE_MODEL = {
 VARIANTS = {
     ("halfcheetah", "two_updates"): {"updates_per_step": 2},
     ("walker2d", "two_updates"): {"updates_per_step": 2},
+    ("halfcheetah", "dropout"): {"dropout": 0.01, "range_with_zero": False},
+    ("hopper", "dropout"): {"dropout": 0.01, "range_with_zero": False},
 }
 """What each variant of the double horizon changes on a task."""
 

@@ -33,7 +33,7 @@ def linear_member():
         mean = x @ params["kernel"] + params["bias"]
         return mean, jnp.full_like(mean, -jnp.inf)
 
-    def loss(params, shared, x, y, weights):
+    def loss(params, shared, x, y, weights, key):
         return jnp.sum(weights * jnp.mean(jnp.square(predict(params, shared, x)[0] - y), -1))
 
     return Member(

@@ -77,6 +77,14 @@ class DoubleHorizonConfig:
     retain_rounds: int = option(10, "Rollouts whose states are kept; more if rows end early.", minimum=1)
     horizon: int = option(5, "Imagined steps in the targets and in the actor's gradient.", minimum=1)
     batch_size: int = option(256, "States of an agent update.", minimum=1)
+    dropout: float = option(
+        0.0,
+        "Dropout of the model's fits: a share of the hidden units that falls from here, at the inputs, to 0, at the "
+        "outputs; the paper has 0.01.",
+        minimum=0.0,
+        maximum=0.9,
+        before=0.0,
+    )
     termination_fn: str = option("auto", phases.TERMINATION_HELP)
     reward_fn: str = option("learned", phases.REWARD_HELP)
     model: GaussianConfig = MODEL
@@ -89,7 +97,7 @@ class DoubleHorizonConfig:
 TINY = {
     "exploration_steps": 40, "replay_capacity": 400, "fit_every_steps": 10, "critic_updates": 2,
     "updates_per_rollout": 2, "rollout_batch": 16, "rollout_length": 2, "retain_rounds": 2, "horizon": 2,
-    "batch_size": 16, "model.num_members": 3, "model.num_elites": 2, "model.model_hidden_units": 8,
+    "batch_size": 16, "dropout": 0.2, "model.num_members": 3, "model.num_elites": 2, "model.model_hidden_units": 8,
     "model.model_weight_decays": (5e-5, 1e-4), "model.fit_epoch_minibatches": 1, "model.fit_patience_epochs": 0,
     "agent.hidden_units": 8, "agent.num_hidden_layers": 1, "agent.num_critics": 3,
 }  # fmt: skip
@@ -147,7 +155,8 @@ def build(config: DoubleHorizonConfig, spec: Spec) -> Algorithm:
 
 def build_parts(config: DoubleHorizonConfig, spec: Spec) -> Parts:
     """Builds the parts from the config and the task."""
-    world = phases.with_ends(homoscedastic.build(config.model, spec), spec, config.termination_fn)
+    model = homoscedastic.build(config.model, spec, config.dropout)
+    world = phases.with_ends(model, spec, config.termination_fn)
     return Parts(config, spec, world, bounded_sac.build(config.agent, spec))
 
 

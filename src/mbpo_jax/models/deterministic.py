@@ -46,8 +46,10 @@ def loss(
     x: Array,
     y: Array,
     weights: Array,
+    key: Key | None = None,
 ) -> Array:
     """Returns the weighted squared error [] of targets y [B, D] at x [B, I], mean over D, plus the weight penalty."""
+    del key
     mean, _ = predict(network, params, shared, x)
     error = jnp.mean(jnp.square(y - mean), axis=-1)
     chex.assert_equal_shape([weights, error])

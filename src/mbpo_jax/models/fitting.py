@@ -115,7 +115,8 @@ def take_minibatches(
     x, y = fit_rows.examples(fit.encoding, buffer, age)
     weights = fit_rows.minibatch_weights(split, minibatch, fit.config)
     minibatches = normalizer.normalize(model.inputs, x), normalizer.normalize(model.targets, y), weights
-    model, (loss, watched) = jax.lax.scan(functools.partial(gradient_step, fit), model, minibatches)
+    step = functools.partial(gradient_step, fit, key=jax.random.fold_in(key, 2) if fit.member.random_loss else None)
+    model, (loss, watched) = jax.lax.scan(step, model, minibatches)
     metrics = {"train_loss_mean": jnp.mean(loss[-1])}
     return model, Report(metrics, (watched.replace(first=now.num_steps),))
 
@@ -187,11 +188,18 @@ def _steps_allowed(config: GaussianConfig, now: FitState) -> Array:
 # -- one gradient step -----------------------------------------------------------------------------------------------
 
 
-def gradient_step(fit: Fit, model: EnsembleState, minibatch: Minibatch) -> tuple[EnsembleState, tuple[Array, Watched]]:
-    """Takes one step of every member and of what they share; also returns each member's loss [M]."""
+def gradient_step(
+    fit: Fit, model: EnsembleState, minibatch: Minibatch, key: Key | None = None
+) -> tuple[EnsembleState, tuple[Array, Watched]]:
+    """Takes one step of every member and of what they share; also returns each member's loss [M].
+
+    Args:
+      key: the fit's, if the loss is random; every step and every member draws its own from it.
+    """
+    keys = None if key is None else jax.random.split(jax.random.fold_in(key, model.fit.num_steps), len(fit.names))
     share = _step_share(fit.config, model.fit.num_steps)
-    update = ensemble.lift(functools.partial(_update_member, fit, share), (0, None, 0, 0, None))
-    members, shared_grads, loss, gradient = update(model.members, model.shared.params, *minibatch)
+    update = ensemble.lift(functools.partial(_update_member, fit, share), (0, None, 0, 0, None, 0))
+    members, shared_grads, loss, gradient = update(model.members, model.shared.params, *minibatch, keys)
     own_grads = jax.grad(fit.member.shared_loss)(model.shared.params)
     shared_grads = jax.tree.map(lambda grads, own: jnp.sum(grads, 0) + own, shared_grads, own_grads)
     model = model.replace(
@@ -216,11 +224,18 @@ def _step_share(config: GaussianConfig, num_steps: Array) -> Array | None:
 
 
 def _update_member(
-    fit: Fit, share: Array | None, member: Learner, shared: PyTree, x: Array, y: Array, weights: Array
+    fit: Fit,
+    share: Array | None,
+    member: Learner,
+    shared: PyTree,
+    x: Array,
+    y: Array,
+    weights: Array,
+    key: Key | None,
 ) -> tuple[Learner, PyTree, Array, Array]:
     """Steps a member, scaled by `share`; returns it, shared gradients, its loss [] and its bias gradient []."""
     loss, (grads, shared_grads) = jax.value_and_grad(fit.member.loss, argnums=(0, 1))(
-        member.params, shared, x, y, weights
+        member.params, shared, x, y, weights, key
     )
     return learner.step(fit.optimizer, member, grads, share), shared_grads, loss, health.bias_magnitude(grads)
 

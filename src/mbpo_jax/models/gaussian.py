@@ -64,8 +64,10 @@ def loss(
     x: Array,
     y: Array,
     weights: Array,
+    key: Key | None = None,
 ) -> Array:
     """Returns the weighted negative log-likelihood [] of targets y [B, D] at x [B, I], plus the weight penalty."""
+    del key
     mean, log_var = predict(network, params, bounds, x)
     nll = distributions.gaussian_nll(mean, log_var, y)
     chex.assert_equal_shape([weights, nll])

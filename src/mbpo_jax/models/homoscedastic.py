@@ -24,10 +24,14 @@ LOG_STD_PACE = 10.0  # speed relative to the weights: 1,000 steps of 1e-3 only t
 MIN_LOG_STD = math.log(1e-3)  # of scaled targets; without it, the likelihood of a constant target is unbounded
 
 
-def build(config: GaussianConfig, spec: Spec) -> WorldModel:
-    """Builds an ensemble that predicts the reward and the change of the observation; only the latter is sampled."""
+def build(config: GaussianConfig, spec: Spec, dropout: float = 0.0) -> WorldModel:
+    """Builds an ensemble that predicts the reward and the change of the observation; only the latter is sampled.
+
+    Args:
+      dropout: share of units that a fit drops, falling linearly from the inputs, which are kept, to 0 at the outputs.
+    """
     encoding = encodings.forward(spec)
-    network = member(config, encoding)
+    network = member(config, encoding, dropout)
     return world.build(config, network, encoding)._replace(sample=functools.partial(sample, network, encoding))
 
 
@@ -42,13 +46,15 @@ def sample(
     return next_obs, reward
 
 
-def member(config: GaussianConfig, encoding: Encoding) -> Member:
+def member(config: GaussianConfig, encoding: Encoding, dropout: float = 0.0) -> Member:
     """Builds one network, with parameters {"network", "log_std" [D] / LOG_STD_PACE}; members share nothing."""
+    num_layers = len(config.model_weight_decays)
     network = SmoothMlp(
         encoding.num_targets,
         config.model_hidden_units,
-        len(config.model_weight_decays) - 1,
+        num_layers - 1,
         NORM_EPSILONS,
+        tuple(dropout * (1.0 - i / num_layers) for i in range(1, num_layers)),
         precision=jax.lax.Precision.HIGHEST,
     )
 
@@ -60,14 +66,17 @@ def member(config: GaussianConfig, encoding: Encoding) -> Member:
         init=init,
         loss=functools.partial(loss, network, config.model_weight_decays),
         predict=functools.partial(predict, network),
+        random_loss=dropout > 0.0,
         **SHARES_NOTHING,
     )
 
 
-def predict(network: SmoothMlp, params: PyTree, shared: PyTree, x: Array) -> tuple[Array, Array]:
+def predict(
+    network: SmoothMlp, params: PyTree, shared: PyTree, x: Array, key: Key | None = None
+) -> tuple[Array, Array]:
     """Returns mean and log-variance [B, D] of the targets at normalised inputs x [B, I]."""
     del shared
-    mean = network.apply({"params": params["network"]}, x)
+    mean = network.apply({"params": params["network"]}, x, key)
     log_std = MIN_LOG_STD + distributions.softplus(LOG_STD_PACE * params["log_std"] - MIN_LOG_STD)
     return mean, jnp.broadcast_to(2.0 * log_std, mean.shape)  # type: ignore[union-attr, return-value]
 
@@ -80,9 +89,14 @@ def loss(
     x: Array,
     y: Array,
     weights: Array,
+    key: Key | None = None,
 ) -> Array:
-    """Returns the weighted negative log-likelihood [] of targets y [B, D] at x [B, I], plus the weight penalty."""
-    mean, log_var = predict(network, params, shared, x)
+    """Returns the weighted negative log-likelihood [] of targets y [B, D] at x [B, I], plus the weight penalty.
+
+    Args:
+      key: which units are dropped; None: none are.
+    """
+    mean, log_var = predict(network, params, shared, x, key)
     nll = distributions.gaussian_nll(mean, log_var, y)
     chex.assert_equal_shape([weights, nll])
     kernels = [params["network"][f"Dense_{i}"]["kernel"] for i in range(len(weight_decays))]

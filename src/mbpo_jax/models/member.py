@@ -13,12 +13,13 @@ class Member(NamedTuple):
 
     init: Callable[[Key], PyTree]  # (key) -> params
     init_shared: Callable[[], PyTree]  # () -> parameters that members share; {} if there are none
-    loss: Callable[[PyTree, PyTree, Array, Array, Array], Array]
-    """(params, shared, x [B, I], y [B, D], weights [B] that sum to one) -> []."""
+    loss: Callable[[PyTree, PyTree, Array, Array, Array, Key | None], Array]
+    """(params, shared, x [B, I], y [B, D], weights [B] that sum to one, key if the loss is random) -> []."""
     shared_loss: Callable[[PyTree], Array]  # (shared) -> [], counted once, not once per member
     predict: Callable[[PyTree, PyTree, Array], tuple[Array, Array]]
     """(params, shared, x [B, I]) -> (mean, log_var) [B, D]; a log_var of -inf means no noise."""
     metrics: Callable[[PyTree], Metrics]  # (shared) -> metrics of the shared parameters
+    random_loss: bool = False  # whether the loss needs a key
 
 
 SHARES_NOTHING: dict[str, Any] = {
