@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mbpo_jax.networks import Actor, Critic, DeterministicActor, GaussianMlp
+from mbpo_jax.networks import Actor, Critic, DeterministicActor, GaussianMlp, SmoothMlp
 
 TRUNCATED = 0.8796  # standard deviation of a standard normal that is cut off at -2 and 2
 LEADING = pytest.mark.parametrize("leading", [(), (5,), (2, 5)])
@@ -163,6 +163,23 @@ def test_actor_and_critic_start_glorot_uniform_with_zero_biases(network, sizes):
         assert 0.9 * limit < np.abs(kernel).max() <= limit
         assert kernel.std() == pytest.approx(limit / math.sqrt(3.0), rel=0.15)
         assert not np.any(dense["bias"])
+
+
+def test_dropout_zeroes_a_share_of_a_layer_s_units_and_scales_up_the_others():
+    """Of layers that hold ones only: what is dropped before the activation is missing from the sum after it."""
+    network = SmoothMlp(1, hidden_units=400, num_hidden_layers=1, dropout_rates=(0.2,))
+    params = jax.tree.map(jnp.zeros_like, first_params(network, 3))
+    params = {**params, "Dense_0": {**params["Dense_0"], "bias": jnp.full(400, 8.0)}}  # swish(10) is nearly 10
+    params = {**params, "Dense_1": {**params["Dense_1"], "kernel": jnp.full((400, 1), 0.1)}}
+    apply = jax.jit(lambda x, key: network.apply({"params": params}, x, key)[:, 0])
+    x = jnp.ones((500, 3))
+    sums = np.asarray(apply(x, jax.random.key(0)))
+    assert sums.mean() == pytest.approx(320.0, rel=0.01)  # 320 units of 10, each times 0.1
+    assert sums.std() == pytest.approx(math.sqrt(400 * 0.2 * 0.8), rel=0.15)  # each row has its own
+    np.testing.assert_array_equal(sums, apply(x, jax.random.key(0)))
+    assert not np.array_equal(sums, apply(x, jax.random.key(1)))
+    whole = jax.jit(lambda x: network.apply({"params": params}, x)[:, 0])(x)
+    np.testing.assert_allclose(whole, np.full(500, 400 * 0.8 / (1 + math.exp(-8.0))), rtol=1e-5)
 
 
 def test_another_key_makes_another_network():

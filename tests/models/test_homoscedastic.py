@@ -1,12 +1,16 @@
 """Networks with one spread for all inputs, and targets that are standardised."""
 
+import dataclasses
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from mbpo_jax import ensemble, normalizer, replay
-from mbpo_jax.models import encoding, homoscedastic
+from mbpo_jax.models import encoding, fitting, homoscedastic, world
 from mbpo_jax.models.state import GaussianConfig
 from mbpo_jax.types import FINISHED, Spec, Transition
 
@@ -110,6 +114,42 @@ def test_a_spread_does_not_fall_below_a_thousandth():
     params = MEMBER.init(jax.random.key(0)) | {"log_std": jnp.full(3, -1e3)}
     _, log_var = MEMBER.predict(params, {}, jnp.ones((1, 3)))
     assert np.exp(0.5 * np.asarray(log_var)) == pytest.approx(np.full((1, 3), 1e-3), rel=1e-4)
+
+
+def test_dropout_falls_linearly_from_the_inputs_to_the_outputs_and_is_of_fits_alone():
+    """Three hidden layers as in the paper: 0.0075, 0.005 and 0.0025, of a base of 0.01."""
+    config = dataclasses.replace(CONFIG, model_weight_decays=(0.0, 0.0, 0.0, 0.0))
+    member = homoscedastic.member(config, encoding.forward(SPEC), dropout=0.01)
+    network = member.predict.args[0]
+    assert network.dropout_rates == pytest.approx((0.0075, 0.005, 0.0025))
+    assert member.random_loss and not MEMBER.random_loss
+    strong = homoscedastic.member(config, encoding.forward(SPEC), dropout=0.5)
+    params, rows = strong.init(jax.random.key(0)), (jnp.ones((8, 3)), jnp.zeros((8, 3)), jnp.full(8, 1 / 8))
+    losses = [float(strong.loss(params, {}, *rows, key)) for key in (jax.random.key(0), jax.random.key(1), None)]
+    assert len(set(losses)) == 3
+    means = np.asarray(strong.predict(params, {}, rows[0])[0])
+    np.testing.assert_array_equal(means, np.broadcast_to(means[0], means.shape))  # equal inputs, equal predictions
+
+
+def test_every_member_and_every_step_of_a_fit_drops_other_units():
+    """Members that are equal, and see equal rows, end up different; a fit repeats exactly."""
+    config = dataclasses.replace(CONFIG, model_weight_decays=(0.0, 0.0, 0.0, 0.0))
+    member, forward = homoscedastic.member(config, encoding.forward(SPEC), dropout=0.5), encoding.forward(SPEC)
+    fit = fitting.Fit(config, member, forward, optax.sgd(0.01))
+    model = world.init(config, member, forward, fit.optimizer, jax.random.key(0))
+    twice = jax.tree.map(lambda leaf: jnp.stack([leaf[0], leaf[0]]), model.members)
+    model = model.replace(members=twice)
+    minibatch = jnp.ones((2, 8, 3)), jnp.ones((2, 8, 3)), jnp.full(8, 1 / 8)
+    step = jax.jit(functools.partial(fitting.gradient_step, fit))
+    after, (first, _) = step(model, minibatch, jax.random.key(1))
+    _, (repeated, _) = step(model, minibatch, jax.random.key(1))
+    later = model.replace(fit=model.fit.replace(num_steps=jnp.asarray(1)))
+    _, (second, _) = step(later, minibatch, jax.random.key(1))
+    assert first[0] != first[1]
+    np.testing.assert_array_equal(first, repeated)
+    assert not np.any(np.asarray(first) == np.asarray(second))
+    kernel = after.members.params["network"]["Dense_1"]["kernel"]
+    assert np.any(kernel[0] != kernel[1])
 
 
 def test_what_flows_back_to_inputs_changes_smoothly():
