@@ -196,7 +196,9 @@ def gradient_step(
     Args:
       key: the fit's, if the loss is random; every step and every member draws its own from it.
     """
-    keys = None if key is None else jax.random.split(jax.random.fold_in(key, model.fit.num_steps), len(fit.names))
+    keys = (
+        None if key is None else jax.random.split(jax.random.fold_in(key, model.fit.num_steps), fit.config.num_members)
+    )
     share = _step_share(fit.config, model.fit.num_steps)
     update = ensemble.lift(functools.partial(_update_member, fit, share), (0, None, 0, 0, None, 0))
     members, shared_grads, loss, gradient = update(model.members, model.shared.params, *minibatch, keys)
