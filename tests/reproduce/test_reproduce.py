@@ -9,6 +9,7 @@ import jax
 import pytest
 from report_calls import call, flags_of, keep, report, run_process
 
+from mbpo_jax import number_text
 from mbpo_jax.launch import launcher
 from mbpo_jax.reports import learning_curves
 
@@ -45,8 +46,8 @@ def test_what_is_missing_is_run_then_continued_and_reported(here, capsys):
     assert second.seconds > first.seconds > 0.0
     text = Path("report/report.md").read_text()
     row = next(line for line in text.splitlines() if line.startswith("| nested |"))
-    assert row.startswith(f"| nested | 250 (last tenth) | 1 | {second.returns[-1]:.0f} |")
-    assert "| tiny | 250 (last tenth) | 1 | 2 |" in text
+    assert row.startswith(f"| nested | 250 (last tenth) | 1 | {number_text.whole(second.returns[-1])} |")
+    assert "| tiny | 250 (last tenth) | 1 | 2.5 |" in text
     numbers = json.loads(Path("report/report.json").read_text())
     assert [row["experiment"] for row in numbers["rows"]] == ["nested", "tiny"]
     assert numbers["rows"][0]["mean"] == second.returns[-1]
