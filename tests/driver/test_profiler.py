@@ -27,6 +27,14 @@ def test_a_run_that_ends_before_all_is_traced_still_writes_its_trace(tmp_path):
     assert any((tmp_path / "profile").rglob("*.trace.json.gz"))
 
 
+def test_a_run_that_stops_before_every_phase_has_run_says_that_it_traced_nothing(tmp_path):
+    argv = tiny_runs.argv(tmp_path, seeds=1, num_steps=5, profile=3, quiet="false")  # 5 steps: all of them exploration
+    done = tiny_runs.command("-m", "mbpo_jax.main", *argv)
+    assert done.returncode == 0
+    assert done.stderr.count("profile: nothing was traced, as the run stopped before every phase had run") == 1
+    assert not (tmp_path / "profile").exists()
+
+
 def test_a_trace_that_cannot_be_written_loses_nothing_of_the_run(tmp_path, monkeypatch):
     def close(self):
         raise OSError("no room for a trace")

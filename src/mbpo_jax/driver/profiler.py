@@ -23,9 +23,10 @@ class Profiler:
         return None
 
     def close(self) -> str | None:
-        """Ends and writes a running trace; returns a note for the user if there was one."""
+        """Ends and writes a running trace; returns a note for the user, also if a trace was asked for and none began."""
         if not self._tracing:
-            return None
+            missed, self._left = self._left > 0, 0
+            return "profile: nothing was traced, as the run stopped before every phase had run" if missed else None
         self._tracing, self._left = False, 0
         jax.profiler.stop_trace()
         return f"profile: open the *.trace.json.gz below {self.directory} at https://ui.perfetto.dev, or in xprof"
