@@ -207,6 +207,8 @@ def test_the_command(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "Walk-v0: 300 random steps, seed 0"
     assert lines[-1] == "no problems found"
+    assert check_env.main(["InvertedPendulum-v5", "--termination_fn=learned", "--num_steps=300"]) == 0
+    assert "--termination_fn=learned is fitted to a run's own rows; nothing is compared" in capsys.readouterr().out
     assert check_env.main(["--env=HugeReward-v0"]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == "1 problem found"

@@ -11,9 +11,11 @@ import minari
 import numpy as np
 import odd_worlds  # noqa: F401  (registers environments)
 import pytest
+import small_sets
 import tiny_runs
 
 from mbpo_jax import collect, load_policy
+from mbpo_jax.data_sets.data_set import episode_returns
 from mbpo_jax.data_sets.read import read
 from mbpo_jax.driver.interaction.spaces import Spaces
 
@@ -169,6 +171,35 @@ def test_a_data_set_gets_another_reward(tmp_path, capsys, monkeypatch):
     for name, got in (("nowhere:f", "ModuleNotFoundError"), ("math:pi", "TypeError"), ("numpy:stack", "TypeError")):
         status, _, err = run(capsys, *mix, f"--reward_fn={name}", f"--out={tmp_path / 'no-v0'}")
         assert status == 2 and f"got '{name}' ({got}" in err and len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("flag", "policy"), [("agent_seed", "last"), ("agent_seed", "replay"), ("step", "last")])
+def test_an_agent_or_checkpoint_that_is_not_there_is_a_wrong_flag(flag, policy, mbpo_run, tmp_path, capsys):
+    words = [f"--policy={policy}", f"--{flag}=7", f"--out={tmp_path / 'no-v0'}"]
+    status, _, err = run(capsys, mbpo_run, *words, *(["--num_steps=9"] if policy == "last" else []))
+    assert status == 2 and f"error: --{flag} must be " in err and "got 7" in err
+
+
+@pytest.mark.parametrize(("low", "high", "recorded"), [(0, 2, [0, 1, 2]), (-128, 127, [-128, 0, 127])])
+def test_a_reward_function_gets_the_whole_numbers_that_were_recorded(low, high, recorded, tmp_path, monkeypatch):
+    low, high = np.array([low], np.int8), np.array([high], np.int8)
+    action = np.array(recorded, np.int8)[:, None].repeat(50, axis=0)
+    arrays = small_sets.columns(lengths=(150,), ends="t") | {"actions": action}
+    found = read(small_sets.npz(tmp_path / "whole.npz", arrays), low, high)
+    changed, _ = collect.relabelled(found, {}, f"{__name__}:first_action")
+    np.testing.assert_array_equal(changed.reward, action[:, 0])
+
+
+def test_a_return_whose_last_reward_was_left_out_is_not_known_after_the_rewards_have_changed(tmp_path):
+    arrays = small_sets.without(small_sets.columns(lengths=(40, 60), ends="tl"), "next_observations")
+    found = read(small_sets.npz(tmp_path / "short.npz", arrays))
+    np.testing.assert_array_equal(episode_returns(found)[1], [True, True])
+    changed, _ = collect.relabelled(found, {}, f"{__name__}:first_action")
+    np.testing.assert_array_equal(episode_returns(changed)[1], [True, False])
+
+
+def first_action(obs, action, next_obs):
+    return action[:, 0]
 
 
 def test_the_first_rows_of_a_part_begin_an_episode(mbpo_run, tmp_path, capsys):

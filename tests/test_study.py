@@ -56,6 +56,26 @@ def test_a_run_without_a_model_is_refused_with_what_is_allowed(name, run_dir, tm
     assert list((tmp_path / "out").iterdir()) == []
 
 
+@pytest.mark.parametrize("flag", ["seed", "step"])
+def test_an_agent_or_checkpoint_that_is_not_there_is_a_wrong_flag(flag, run_dir, tmp_path, capsys):
+    assert study.main(["compounding", f"--run_dir={run_dir}", f"--output_dir={tmp_path}", f"--{flag}=7"]) == 2
+    assert re.search(rf"error: --{flag} must be .* got 7\n$", capsys.readouterr().err)
+
+
+def test_an_offline_run_whose_data_are_elsewhere_now_is_not_called_damaged(tmp_path, capsys, monkeypatch):
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path)
+    data = tiny_runs.write_data_set(Path("rows.npz"))
+    assert tiny_runs.train(tmp_path / "run", tiny_runs.OFFLINE_ROWS["bc"], dataset=data).finished
+    words = [f"--run_dir={tmp_path / 'run'}", "--output_dir=out"]
+    assert study.main(["episode_lengths", words[0].replace("run_dir", "run_dirs"), words[1]]) == 2
+    assert "--run_dirs must be directories of runs that step an environment" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path / "there")
+    assert study.main(["versions", *words]) == 2
+    message = capsys.readouterr().err
+    assert "dataset 'rows.npz': it must be a file" in message and "checkpoint" not in message
+
+
 def test_no_run_there(tmp_path, capsys):
     assert study.main(["compounding", f"--run_dir={tmp_path / 'none'}", f"--output_dir={tmp_path}"]) == 6
     message = capsys.readouterr().err

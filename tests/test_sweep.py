@@ -268,6 +268,7 @@ def test_every_documented_command_parses(monkeypatch):
         (["--timeout_minutes=1"], ["--save_seconds must be less than --timeout_minutes=1", "120"]),
         (["--executor=slurm"], ["--executor=slurm needs SLURM", "srun"]),
         (["--nonsense=1"], ["--nonsense=1", "--help"]),
+        (["--sweep_dir=a.flags/runs"], ["--sweep_dir must be a directory that can be created", "a.flags"]),
         (["--", "--run_dir=x"], ["--run_dir", "the sweep sets", "--run_dir=x"]),
     ],
 )

@@ -22,13 +22,12 @@ import importlib.metadata
 import shlex
 import sys
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from mbpo_jax.data_sets import checks, mix, run_rows, write
 from mbpo_jax.data_sets import read as reading
-from mbpo_jax.data_sets import run_rows, write
 from mbpo_jax.data_sets.data_set import DataSet, episode_returns, has_successor
 from mbpo_jax.data_sets.describe import describe
 from mbpo_jax.data_sets.minari_folder import OWN
@@ -87,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
         write.write(arguments.out, data_set, metadata(data_set, source, command))
         lines = describe(reading.read(str(arguments.out)))
     except (ValueError, Diverged, EnvironmentFailure, StorageFailure, OSError) as error:
-        return report_error(error, {"out", "env", "num_steps"})
+        return report_error(error, {"out", "env", "num_steps", "agent_seed", "step"})
     say("\n".join(lines))
     return 0
 
@@ -95,7 +94,7 @@ def main(argv: list[str] | None = None) -> int:
 def collect(arguments: argparse.Namespace) -> tuple[DataSet, dict[str, Any]]:
     """Returns the data set, and metadata that record its origin."""
     if arguments.mix:
-        mixed, source = _mixed(arguments.mix)
+        mixed, source = mix.mixed(arguments.mix)
         return (mixed, source) if arguments.reward_fn is None else relabelled(mixed, source, arguments.reward_fn)
     if arguments.policy == RANDOM:
         env = Environment(arguments.env, arguments.seed, COLLECTION, arguments.max_episode_steps)
@@ -105,6 +104,8 @@ def collect(arguments: argparse.Namespace) -> tuple[DataSet, dict[str, Any]]:
     run_dir = str(arguments.run_dir)
     run = run_directory.read_config(arguments.run_dir).run
     agent_seed = run.seeds[0] if arguments.agent_seed is None else arguments.agent_seed
+    if agent_seed not in run.seeds:
+        raise ValueError(f"agent_seed must be one of {', '.join(map(str, run.seeds))} in {run_dir}, got {agent_seed}")
     source = {"policy": arguments.policy, "run_dir": run_dir, "agent_seed": agent_seed, "algorithm": run.algorithm}
     if arguments.policy == REPLAY:
         rows = reading.assemble(run_dir, lambda: run_rows.read(arguments.run_dir, arguments.step, agent_seed))
@@ -160,6 +161,7 @@ def play(env: Environment, acts: Acts, num_steps: int, env_id: str) -> DataSet:
         terminal=terminal,
         truncated=truncated,
         first=first,
+        left_out_reward=np.zeros_like(reward),
         action_low=env.action_low,
         action_high=env.action_high,
         max_episode_steps=env.max_episode_steps,
@@ -196,31 +198,6 @@ def metadata(data_set: DataSet, source: dict[str, Any], command: str) -> dict[st
     }
 
 
-def _mixed(names: Sequence[str]) -> tuple[DataSet, dict[str, Any]]:
-    """Concatenates data sets; the first row of each begins an episode."""
-    parts = [reading.read(name) for name in names]
-    one = parts[0]
-    for other in parts[1:]:
-        for what, mine, theirs in (
-            ("observations", one.obs.shape[1:], other.obs.shape[1:]),
-            ("action bounds", one.action_low.tolist(), other.action_low.tolist()),
-            ("action bounds", one.action_high.tolist(), other.action_high.tolist()),
-            ("environments", one.env_id, other.env_id),
-        ):
-            if mine != theirs:
-                raise ValueError(f"--mix must name data sets of one environment, got the {what} {mine} and {theirs}")
-    columns: dict[str, Any] = {
-        name: np.concatenate([getattr(part, name) for part in parts])
-        for name in ("obs", "action", "reward", "next_obs", "terminal", "truncated", "first")
-    }
-    columns["first"][np.cumsum([0, *(len(part.reward) for part in parts[:-1])])] = True
-    notes = tuple(f"{part.name}: {note}" for part in parts for note in part.notes)
-    limit = max(part.max_episode_steps for part in parts)
-    mixed = one._replace(**columns, kind="mixture", max_episode_steps=limit, sha256="", notes=notes)
-    sources = [{"name": part.name, "rows": len(part.reward), "sha256": part.sha256} for part in parts]
-    return mixed, {"policy": "mixture", "algorithm": "mixture", "sources": sources}
-
-
 def relabelled(data_set: DataSet, source: dict[str, Any], name: str) -> tuple[DataSet, dict[str, Any]]:
     """Replaces the rewards of a data set by those of a function of (obs, action, next_obs), row by row.
 
@@ -229,7 +206,7 @@ def relabelled(data_set: DataSet, source: dict[str, Any], name: str) -> tuple[Da
     Raises:
       ValueError: the function cannot be imported, raises, or does not return a finite number for every row.
     """
-    action = data_set.action_low + (data_set.action + 1.0) / 2.0 * (data_set.action_high - data_set.action_low)
+    action = checks.from_unit(data_set.action, data_set.action_low, data_set.action_high)
     must = f"reward_fn must be package.module:function of (obs, action, next_obs) -> [{len(action)}]"
     try:
         reward = np.asarray(named_function(name)(data_set.obs, action, data_set.next_obs), np.float32)
@@ -242,7 +219,9 @@ def relabelled(data_set: DataSet, source: dict[str, Any], name: str) -> tuple[Da
     kept = has_successor(data_set)  # the next state of the others is unknown, and so is their reward
     changed = np.where(kept, reward, data_set.reward)
     notes = () if kept.all() else (f"{np.sum(~kept):,} rewards kept as recorded: their next state is not known",)
-    return data_set._replace(reward=changed, notes=(*data_set.notes, *notes)), source | {"reward_fn": name}
+    unknown = np.where(data_set.left_out_reward != 0, np.float32(np.nan), np.float32(0))
+    relabelled_set = data_set._replace(reward=changed, left_out_reward=unknown, notes=(*data_set.notes, *notes))
+    return relabelled_set, source | {"reward_fn": name}
 
 
 # -- the command line --------------------------------------------------------------------------------------------

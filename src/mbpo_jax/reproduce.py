@@ -45,6 +45,8 @@ def main(argv: list[str] | None = None) -> int:
             )
         requests = [read_request(flagfile, added) for flagfile in arguments.flagfiles]
         make_writable(arguments.report_dir, "report_dir")
+        if not arguments.report_only:
+            make_writable(arguments.sweep_dir, "sweep_dir")
         status = 0 if arguments.report_only else missing_runs.launch(arguments, added, requests)
         experiments = [kept_curves.collect(arguments, request) for request in requests]
         if arguments.report_only and not any(experiment.curves for experiment in experiments):

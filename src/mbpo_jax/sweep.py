@@ -16,7 +16,7 @@ if __name__ == "__main__":  # before the imports, because jax may fail in them
 import sys
 
 from mbpo_jax.launch import launcher, sweep_flags, sweep_jobs
-from mbpo_jax.launch.command import Parser, report_error
+from mbpo_jax.launch.command import Parser, make_writable, report_error
 from mbpo_jax.launch.program import as_called
 
 
@@ -28,6 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     try:
         arguments, added = sweep_flags.parse(sys.argv[1:] if argv is None else argv, parser())
+        make_writable(arguments.sweep_dir, "sweep_dir")
         return launcher.launch(arguments, sweep_jobs.plan(arguments, added))
     except (ValueError, OSError) as error:
         return report_error(error)

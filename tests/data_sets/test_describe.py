@@ -22,6 +22,7 @@ def small(**changes):
         "terminal": np.float32([0, 1, 0, 0, 0, 0]),
         "truncated": np.array([0, 0, 0, 0, 1, 1], bool),
         "first": np.array([1, 0, 1, 0, 0, 1], bool),
+        "left_out_reward": np.zeros(6, np.float32),
         "action_low": np.float32([-2]),
         "action_high": np.float32([2]),
         "max_episode_steps": 3,
@@ -48,6 +49,9 @@ def test_an_episode_is_whole_if_it_is_there_from_its_beginning_to_its_end():
     begun_before = small(first=np.array([0, 0, 1, 0, 0, 1], bool))
     np.testing.assert_array_equal(episode_returns(begun_before)[1], [False, True, False])
     np.testing.assert_array_equal(episode_returns(small(max_episode_steps=1))[1], [True, True, True])
+    lost = small(left_out_reward=np.float32([0, 10, 0, 0, np.nan, 0]))
+    np.testing.assert_array_equal(episode_returns(lost)[0], [13, np.nan, 6])
+    np.testing.assert_array_equal(episode_returns(lost)[1], [True, False, False])
     no_whole = small(first=np.zeros(6, bool))
     assert describe(no_whole)[2].startswith("returns: no whole episode; ")
     assert "one episode only" in describe(no_whole)[4]

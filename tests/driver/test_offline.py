@@ -123,6 +123,7 @@ def test_other_data_is_refused_where_a_run_goes_on(data, tmp_path):
 def test_a_run_without_an_environment_learns_and_says_that_it_knows_no_returns(tmp_path, capsys):
     data = tiny_runs.write_data_set(tmp_path / "rows.npz", largest_action=1.0)
     knobs = tiny_runs.MOPO | {"dataset": data, "env": "none", "termination_fn": "never", "quiet": "false"}
+    knobs["max_episode_steps"] = 0
     run_dir = tmp_path / "run"
     result = tiny_runs.train(run_dir, knobs)
     assert result.finished
@@ -152,6 +153,18 @@ def test_a_run_without_an_environment_learns_and_says_that_it_knows_no_returns(t
         (
             {"algorithm": "bc", "dataset": "x.npz", "num_steps": "51"},
             r"^num_steps must be a multiple of updates_per_call, which is 50, got 51",
+        ),
+        (  # an evaluation at 75 would be of 50 updates
+            {"algorithm": "bc", "dataset": "x.npz", "num_steps": "100", "eval_every_steps": "25"},
+            r"^eval_every_steps must be a multiple of updates_per_call, which is 50, got 25",
+        ),
+        (
+            {"algorithm": "bc", "dataset": "x.npz", "eval_env": "shared"},
+            r"^eval_env must be 'own' with a dataset, .*, got 'shared'",
+        ),
+        (
+            {"algorithm": "bc", "dataset": "x.npz", "env": "none", "max_episode_steps": "7"},
+            r"^max_episode_steps must be 0 with env=none, got 7",
         ),
     ],
 )
@@ -193,19 +206,23 @@ def test_a_model_does_not_learn_from_a_terminal_whose_successor_nobody_recorded(
         offline.usable(found, with_model, "learned")
 
 
-def test_the_return_of_the_data_counts_the_rows_that_a_model_leaves_out(data, tmp_path):
+def test_the_return_of_the_data_counts_the_rows_that_are_left_out(data, tmp_path):
+    """Nobody learns from the last row before a time limit without a successor, and no model from a terminal without."""
     with np.load(data) as stored:
         arrays = {name: stored[name] for name in stored if name != "next_observations"}
-    arrays["rewards"] = np.where(arrays["terminals"], 10.0, 0.0).astype(np.float32)
+    arrays["rewards"] = (10.0 * arrays["terminals"] + 3.0 * arrays["timeouts"]).astype(np.float32)
     np.savez(tmp_path / "paid.npz", **arrays)
     knobs = tiny_runs.MOPO | {"termination_fn": "never", "dataset": tmp_path / "paid.npz"}
     run, config = flags.parse(tiny_runs.argv(tmp_path / "run", knobs))
     with contextlib.ExitStack() as stack:
         made = setup.build(run, config, stack)
         kept = setup.task_to_json(made)
-    # A time limit's last row has no successor either; it is left out, with its reward of 0.
-    assert made.data_set.terminal.sum() == 0
-    assert kept["dataset_return_mean"] == pytest.approx(80 / 15)  # 8 of 15 episodes end by a terminal
+    assert made.data_set.terminal.sum() == 0 and made.data_set.reward.sum() == 0
+    assert kept["dataset_return_mean"] == pytest.approx(101 / 15)  # 8 of 15 episodes end by a terminal
+    _, episodes, returns, _, last = made.data_set_lines
+    assert episodes.startswith("episodes: 15, 8 ended by a terminal, 7 otherwise; 7 to 8 rows")
+    assert returns.startswith("returns: mean 6.73, from 3.00 to 10.00 over 15 whole episodes")
+    assert "8 of them left out" in last
 
 
 def test_the_rows_of_an_offline_run_are_those_of_its_data(whole):

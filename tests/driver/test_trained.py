@@ -72,9 +72,9 @@ def test_loading_changes_nothing_and_needs_no_lock(mbpo_run, tmp_path):
 
 
 def test_what_cannot_be_loaded_is_named(mbpo_run, tmp_path):
-    with pytest.raises(StorageFailure, match=r"no seed 5 in .*; seeds there: 0, 1, 2"):
+    with pytest.raises(ValueError, match=r"^seed must be one of 0, 1, 2 in .*, got 5$"):
         load_trained(mbpo_run, 5)
-    with pytest.raises(StorageFailure, match=r"no checkpoint of step 7 in .*checkpoints; steps there: [\d, ]*160"):
+    with pytest.raises(ValueError, match=r"^step must be that of a checkpoint in .*, one of [\d, ]*160, got 7$"):
         load_trained(mbpo_run, step=7)
     with pytest.raises(StorageFailure, match=r"config\.json"):
         load_trained(tmp_path)

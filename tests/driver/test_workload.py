@@ -73,3 +73,13 @@ def test_a_run_that_can_learn_nothing_says_so(num_steps, knobs, said):
     algorithm, config = built(**knobs)
     problem = workload.problem(RunConfig(num_steps=num_steps), algorithm, config)
     assert problem == (None if said is None else f"warning: this run {said}")
+
+
+@pytest.mark.parametrize(("num_steps", "much"), [(150, "nothing: 0 model fits in 150 steps"), (200, None)])
+def test_a_planner_that_never_gets_a_model_says_so(num_steps, much):
+    algorithm, config = built("pets")
+    (fit,) = (phase for phase in algorithm.phases if phase.name == workload.FIT)
+    assert fit.first == 200
+    problem = workload.problem(RunConfig(algorithm="pets", num_steps=num_steps), algorithm, config)
+    assert (problem or "").startswith("" if much is None else f"warning: this run will learn {much}, the first at step")
+    assert (problem is None) == (much is None)

@@ -100,6 +100,7 @@ def test_a_reference_that_starts_after_the_run_ends_is_left_out(run_dir, tmp_pat
         ("step,time,reward,seed\n0,0\n", "line 2"),
         ("step,time,reward,seed\n0,0,nan,0\n", "line 2"),
         ("", "no curve"),
+        ("step,time,reward,seed\n0,0," + "1" * 140_000 + ",0\n", "line 1"),  # longer than csv reads
     ],
 )
 def test_a_damaged_reference_is_named(run_dir, tmp_path, content, message):
@@ -155,6 +156,11 @@ def test_an_unreadable_configuration_only_costs_the_title(run_dir, config):
 def test_a_flat_configuration_gives_the_title_too(run_dir):
     (run_dir / "config.json").write_text('{"algorithm": "sac", "env": "ant"}')
     assert curves.curves_figure(run_dir).axes[0].get_title() == "sac on ant"
+
+
+def test_the_steps_of_an_offline_run_are_updates(run_dir):
+    (run_dir / "config.json").write_text('{"run": {"algorithm": "bc", "env": "ant", "dataset": "rows.npz"}}')
+    assert curves.curves_figure(run_dir).axes[0].get_xlabel() == "updates of the agent"
 
 
 def test_a_directory_without_metrics_is_named(tmp_path):

@@ -28,13 +28,13 @@ TINY = """\
 NESTED = "--flagfile=tiny.flags\n--replay_capacity=500\n"
 
 
-def keep(last_step, experiment="tiny", seed=0, algorithm="sac", env="InvertedPendulum-v5", flags=None):
+def keep(last_step, experiment="tiny", seed=0, algorithm="sac", env="InvertedPendulum-v5", flags=None, dataset=None):
     """Puts a curve into the report's directory; returns its path."""
     steps = tuple(range(50, last_step + 1, 50))
     returns = tuple(step / 100 for step in steps)
     nothing = dict.fromkeys(("num_steps", "commit", "versions", "devices", "seconds"))
     path = learning_curves.path_of(Path("report"), experiment, seed)
-    nothing |= {"flags": flags}
+    nothing |= {"flags": flags, "dataset": dataset}
     learning_curves.save(path, LearningCurve(experiment, algorithm, env, seed, **nothing, steps=steps, returns=returns))
     return path
 

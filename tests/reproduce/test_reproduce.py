@@ -7,9 +7,11 @@ from pathlib import Path
 
 import jax
 import pytest
+import tiny_runs
 from report_calls import call, flags_of, keep, report, run_process
 
 from mbpo_jax import number_text
+from mbpo_jax.data_sets import digest
 from mbpo_jax.launch import launcher
 from mbpo_jax.reports import learning_curves
 
@@ -175,6 +177,26 @@ def test_a_damaged_or_foreign_curve_is_named(here, launched, capsys, only):
     assert call("--sweep_dir=runs", *only) == 2
     assert f"{path} is damaged" in capsys.readouterr().err
     assert (launched, report()) == ([], {})
+
+
+@pytest.mark.parametrize("only", [[], ["--report_only"]])
+def test_a_curve_of_other_data_is_refused_and_one_of_data_that_is_elsewhere_is_taken(here, launched, capsys, only):
+    Path("cloned.flags").write_text("--algorithm=bc\n--env=InvertedPendulum-v5\n--num_steps=100\n")
+    for name, seed in (("medium", 0), ("expert", 1)):
+        tiny_runs.write_data_set(Path(f"{name}.npz"), seed=seed)
+    path = keep(
+        100, experiment="cloned", algorithm="bc", dataset={"dataset_sha256": digest.of_file(Path("medium.npz"))}
+    )
+    words = ("--sweep_dir=runs", *only, "--")
+    assert call(*words, "--dataset=expert.npz", flagfiles="cloned.flags") == 2
+    medium, expert = (digest.of_file(Path(f"{name}.npz"))[:12] for name in ("medium", "expert"))
+    assert (
+        f"{path} was learnt from the data of SHA-256 {medium}, but --dataset=expert.npz has {expert}."
+    ) in capsys.readouterr().err
+    assert (launched, report()) == ([], {})
+    for name in ("medium.npz", "not_on_this_machine.npz"):
+        assert call(*words, f"--dataset={name}", flagfiles="cloned.flags") == 0
+    assert launched == []
 
 
 def test_a_directory_that_cannot_be_written_to_is_noticed_before_anything_is_trained(here, launched, capsys):

@@ -17,6 +17,8 @@ class DataSet(NamedTuple):
     terminal: np.ndarray  # [N], float32: 1.0 where the MDP ended
     truncated: np.ndarray  # [N], bool: where the episode ended otherwise (time limit, or the recording ended)
     first: np.ndarray  # [N], bool: whether the row began an episode
+    left_out_reward: np.ndarray  # [N], float32: of the row after this one if that ended the episode and was left out,
+    # else 0; nan: not known. Only returns need it.
     action_low: np.ndarray  # [A], bounds of the actions as recorded, from which they were scaled to [-1, 1]
     action_high: np.ndarray
     max_episode_steps: int  # of the recorded environment, else the longest episode
@@ -47,11 +49,12 @@ def episode_bounds(data_set: DataSet) -> tuple[np.ndarray, np.ndarray]:
 def episode_returns(data_set: DataSet) -> tuple[np.ndarray, np.ndarray]:
     """Returns the undiscounted return of every episode [E], float64, and whether the whole episode is there [E], bool.
 
-    An episode is not whole if its beginning is missing, or if it is the last one and the recording ended before it did.
+    An episode is not whole if its beginning or a reward is missing, or if it is the last one and the recording ended
+    before it did.
     """
     starts, stops = episode_bounds(data_set)
-    returns = np.add.reduceat(data_set.reward.astype(np.float64), starts)
-    whole = data_set.first[starts].copy()
+    returns = np.add.reduceat(data_set.reward.astype(np.float64) + data_set.left_out_reward, starts)
+    whole = data_set.first[starts] & np.isfinite(returns)
     lasted = stops[-1] - starts[-1] >= data_set.max_episode_steps - 1  # a row without successor is left out
     whole[-1] &= bool(data_set.terminal[-1] > 0) or bool(lasted)
     return returns, whole

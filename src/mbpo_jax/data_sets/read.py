@@ -26,6 +26,22 @@ def read(name: str, action_low: np.ndarray | None = None, action_high: np.ndarra
     return assemble(name, lambda: _recorded(name), action_low, action_high)
 
 
+def sha256(name: str) -> str | None:
+    """Returns the sum of the contents of a data set, without checking them; None if there is none of this name here.
+
+    Raises:
+      ValueError: it cannot be read; begins with "dataset", names it and the reason.
+    """
+    try:
+        _path(name)
+    except Refused:
+        return None
+    try:
+        return _recorded(name).sha256
+    except Refused as refused:
+        raise ValueError(f"dataset {name!r}: {refused}") from refused
+
+
 def assemble(
     name: str,
     record: Callable[[], Recorded],
@@ -51,6 +67,7 @@ def assemble(
         terminal=rows.terminal,
         truncated=rows.truncated,
         first=rows.first,
+        left_out_reward=rows.left_out_reward,
         action_low=low,
         action_high=high,
         max_episode_steps=recorded.max_episode_steps or rows.longest,

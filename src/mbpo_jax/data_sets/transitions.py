@@ -3,7 +3,7 @@
 * A terminal ends the MDP. A row that is marked both terminal and timed out is a terminal.
 * The successor of a row is the one that is stored, else the next row's observation, if the episode continues there.
 * The last row of an episode that ended at a time limit, or at the end of the file, has no successor if none is stored.
-  It is left out: its value would be bootstrapped from an observation that nobody has.
+  It is left out: its value would be bootstrapped from an observation that nobody has. The episode's return counts it.
 * The last row before a terminal needs none for its value, and is kept, with `next_obs` equal to `obs`. A model of the
   dynamics must leave it out (`data_set.has_successor`), and so loses the last transition of these episodes.
 * A stored successor that is the first observation of the next episode, as in some conversions of D4RL's files, does not
@@ -30,6 +30,7 @@ class Rows(NamedTuple):
     terminal: np.ndarray
     truncated: np.ndarray
     first: np.ndarray
+    left_out_reward: np.ndarray
     longest: int  # steps of the longest episode, before rows were left out
     notes: tuple[str, ...]
 
@@ -59,10 +60,13 @@ def build(recorded: Recorded) -> Rows:
         notes.append(_counted(int(lone.sum()), "terminal without successor, of use for the value only"))
     kept = known | terminal
     notes.append(_counted(int((~kept).sum()), "left out at a time limit or the end of the file, without successor"))
-    columns = [recorded.obs, recorded.action, recorded.reward, next_obs, terminal, first]
+    after = np.flatnonzero(~kept & ~first)  # each ended its episode, so the row before it is kept
+    left_out_reward = np.zeros(len(kept), np.float32)
+    left_out_reward[after - 1] = recorded.reward[after]
+    columns = [recorded.obs, recorded.action, recorded.reward, next_obs, terminal, first, left_out_reward]
     if not kept.all():
         columns = [values[kept] for values in columns]
-    obs, action, reward, next_obs, terminal, first = columns
+    obs, action, reward, next_obs, terminal, first, left_out_reward = columns
     last = np.append(first[1:], True)[: len(first)]
     lengths = np.diff(np.flatnonzero(np.concatenate([[True], ends])))
     return Rows(
@@ -73,6 +77,7 @@ def build(recorded: Recorded) -> Rows:
         terminal.astype(np.float32),
         last & ~terminal,
         first,
+        left_out_reward,
         int(lengths.max()),
         tuple(filter(None, notes)),
     )

@@ -247,10 +247,23 @@ def check_source(run: RunConfig, config: Any) -> None:
         raise ValueError(
             f"env must be a Gymnasium id, because {run.algorithm} learns from its environment, got {run.env!r}"
         )
-    if offline and run.num_steps % config.updates_per_call:
+    if offline:
+        _check_offline(run, config.updates_per_call)
+
+
+def _check_offline(run: RunConfig, updates_per_call: int) -> None:
+    """Raises ValueError where a knob has nothing to act on offline, or counts updates that come in calls of several."""
+    for name in ("num_steps", "eval_every_steps"):
+        if getattr(run, name) % updates_per_call:
+            raise ValueError(
+                f"{name} must be a multiple of updates_per_call, which is {updates_per_call}, got {getattr(run, name)}"
+            )
+    if run.eval_env == SHARED:
         raise ValueError(
-            f"num_steps must be a multiple of updates_per_call, which is {config.updates_per_call}, got {run.num_steps}"
+            f"eval_env must be {OWN!r} with a dataset, because no environment is trained in, got {SHARED!r}"
         )
+    if run.env == NO_ENVIRONMENT and run.max_episode_steps:
+        raise ValueError(f"max_episode_steps must be 0 with env={NO_ENVIRONMENT}, got {run.max_episode_steps}")
 
 
 def _check_processes(run: RunConfig) -> None:

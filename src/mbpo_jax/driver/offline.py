@@ -52,7 +52,7 @@ def usable(data_set: DataSet, algorithm: Algorithm, rule: str | None = None) -> 
     known = has_successor(data_set)
     if algorithm.dynamics is None or known.all():
         return data_set
-    columns = ("obs", "action", "reward", "next_obs", "terminal", "truncated", "first")
+    columns = ("obs", "action", "reward", "next_obs", "terminal", "truncated", "first", "left_out_reward")
     if rule == LEARNED and not (data_set.terminal[known] > 0).any():
         raise ValueError(
             f"dataset must have next_observations for --termination_fn={LEARNED}, got {data_set.name!r}, where none of "

@@ -23,7 +23,7 @@ class Profiler:
         return None
 
     def close(self) -> str | None:
-        """Ends and writes a running trace; returns a note for the user, also if a trace was asked for and none began."""
+        """Ends and writes a running trace; returns a note for the user, also where none began that was asked for."""
         if not self._tracing:
             missed, self._left = self._left > 0, 0
             return "profile: nothing was traced, as the run stopped before every phase had run" if missed else None

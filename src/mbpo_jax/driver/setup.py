@@ -9,6 +9,7 @@ from mbpo_jax import backends
 from mbpo_jax import replay as replay_lib
 from mbpo_jax.algorithms import REGISTRY
 from mbpo_jax.data_sets.data_set import DataSet
+from mbpo_jax.data_sets.describe import describe
 from mbpo_jax.driver import jax_settings, memory, offline
 from mbpo_jax.driver.config import RunConfig
 from mbpo_jax.driver.interaction import task as tasks
@@ -47,8 +48,9 @@ class Setup(NamedTuple):
     envs: SeedEnvironments
     acting: Acting
     roots: PyTree  # root keys of all seeds
-    data_set: DataSet | None  # where the real rows come from; None: from the environments
-    data_set_json: dict[str, Any]  # what `config.json` keeps of it
+    data_set: DataSet | None  # rows that the algorithm may learn from; None: it learns from the environments
+    data_set_json: dict[str, Any]  # what `config.json` keeps of the data set as it was read
+    data_set_lines: list[str]  # what is said of it before the first step
     rule: str | None  # what --termination_fn was; None for an algorithm that imagines nothing
 
 
@@ -80,8 +82,11 @@ def build(run: RunConfig, config: Any, stack: ExitStack) -> Setup:
     jax_settings.check(f", set by what --env={run.env} imports; --env_timeout_s gives it a process of its own")
     memory.check_room(lambda key: _new_arrays(algorithm, task.spec, data_set, key), len(run.seeds))
     rule = tasks.rule_name(config)
-    recorded = {} if data_set is None else offline.to_json(data_set)
-    data_set = None if data_set is None else offline.usable(data_set, algorithm, rule)
+    recorded: dict[str, Any] = {}
+    lines: list[str] = []
+    if data_set is not None:
+        as_read, data_set = data_set, offline.usable(data_set, algorithm, rule)
+        recorded, lines = offline.to_json(as_read), describe(as_read._replace(notes=data_set.notes))
     programs = compile_programs(
         REGISTRY[run.algorithm].build,
         config,
@@ -94,7 +99,7 @@ def build(run: RunConfig, config: Any, stack: ExitStack) -> Setup:
     )
     acting = Acting(programs.algorithm, programs.acting, programs.axis, envs, task.spaces, run.seeds)
     roots = programs.axis.keys(run.seeds)
-    return Setup(run, task, programs, envs, acting, roots, data_set, recorded, rule)
+    return Setup(run, task, programs, envs, acting, roots, data_set, recorded, lines, rule)
 
 
 @functools.lru_cache(maxsize=PROGRAMS_KEPT)

@@ -7,6 +7,7 @@ import jax
 
 from mbpo_jax import replay as replay_lib
 from mbpo_jax.data_sets import read as reading
+from mbpo_jax.data_sets.data_set import DataSet
 from mbpo_jax.driver import offline
 from mbpo_jax.driver.config import RunConfig, StorageFailure
 from mbpo_jax.driver.interaction import task as tasks
@@ -36,21 +37,33 @@ def load_trained(run_dir: str | Path, seed: int | None = None, step: int | None 
       seed: which agent; the run's first seed by default.
       step: environment step of the checkpoint; the newest by default. `checkpoint.steps` lists them.
     Raises:
-      StorageFailure: names the file that is missing or does not fit, or the seeds that there are.
-      ValueError: the run's `--termination_fn` or `--reward_fn` cannot be imported.
+      StorageFailure: names the file that is missing or does not fit.
+      ValueError: there is no such seed or step; the run's `--termination_fn` or `--reward_fn` cannot be imported; or
+        its data set cannot be read, or is another one now.
     """
     kept = run_directory.read_config(Path(run_dir))
     run, config = kept.run, kept.algorithm
     seed = run.seeds[0] if seed is None else seed
     if seed not in run.seeds:
-        raise StorageFailure(f"no seed {seed} in {run_dir}; seeds there: {', '.join(map(str, run.seeds))}")
+        raise ValueError(f"seed must be one of {', '.join(map(str, run.seeds))} in {run_dir}, got {seed}")
+    found = checkpoint.steps(Path(run_dir))
+    if found and step is not None and step not in found:
+        raise ValueError(
+            f"step must be that of a checkpoint in {run_dir}, one of {', '.join(map(str, found))}, got {step}"
+        )
     saved = checkpoint.load(Path(run_dir), step)
-    rules = tasks.with_rules(Spec(0, 0), config, run.env)  # before the checkpoint is blamed
+    # What may fail for other reasons comes before the checkpoint is blamed.
+    rules = tasks.with_rules(Spec(0, 0), config, run.env)
+    data_set = _data_set(kept) if run.dataset else None
     try:
         arrays = saved.arrays[str(seed)]
         spec = _sizes(kept, arrays)._replace(termination_fn=rules.termination_fn, reward_fn=rules.reward_fn)
         algorithm = tasks.build(run, config, spec)
-        replay = _data_rows(kept, algorithm) if run.dataset else _real_rows(spec, arrays["replay"])
+        replay = (
+            _real_rows(spec, arrays["replay"])
+            if data_set is None
+            else offline.as_replay(offline.usable(data_set, algorithm))
+        )
         state = _unpack_state(jax.eval_shape(algorithm.init, jax.random.key(0)), arrays["state"])
     except (KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
         where = f"step {saved.record['step']} in {run_dir} does not fit its config: {type(error).__name__}"
@@ -62,18 +75,18 @@ def _real_rows(spec: Spec, rows: dict[str, Any]) -> Replay:
     return packing.unpack(replay_lib.init(spec, max(int(rows["size"]), 1), episodes=True), rows)
 
 
-def _data_rows(kept: run_directory.SavedConfig, algorithm: Algorithm) -> Replay:
-    """Returns the rows that an offline run learnt from.
+def _data_set(kept: run_directory.SavedConfig) -> DataSet:
+    """Returns what an offline run learnt from.
 
     Raises:
-      ValueError: the data set has changed since.
+      ValueError: it cannot be read, or has changed since.
     """
     task = kept.task or {}
     bounds = spaces_from_json(task)
     data_set = reading.read(kept.run.dataset, bounds.action_low, bounds.action_high)
     if data_set.sha256 != task["dataset_sha256"]:
         raise ValueError(f"dataset {kept.run.dataset!r} is not what the run was trained on")
-    return offline.as_replay(offline.usable(data_set, algorithm))
+    return data_set
 
 
 def _sizes(kept: run_directory.SavedConfig, arrays: dict[str, Any]) -> Spec:

@@ -4,7 +4,6 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from mbpo_jax.data_sets.describe import describe as describe_data
 from mbpo_jax.driver.config import NO_ENVIRONMENT, RunConfig
 from mbpo_jax.driver.interaction import task as tasks
 from mbpo_jax.driver.interaction.spaces import Spaces
@@ -12,7 +11,14 @@ from mbpo_jax.driver.interaction.task import Task
 from mbpo_jax.driver.setup import Setup
 from mbpo_jax.types import Algorithm
 
-EXPLORE, ACT, EVALUATE, CHECKPOINT, UPDATE = "explore", "act", "evaluate", "checkpoint", "update_agent"
+EXPLORE, ACT, EVALUATE, CHECKPOINT, FIT, UPDATE = (
+    "explore",
+    "act",
+    "evaluate",
+    "checkpoint",
+    "fit_model",
+    "update_agent",
+)
 MINOR = (EVALUATE, CHECKPOINT)  # kinds that take little of a run's time
 FEW_UPDATES = 1000  # fewer teach no agent anything: experiments/inverted_pendulum.flags has 40,000
 
@@ -70,8 +76,8 @@ def describe(run: RunConfig, task: Task, algorithm: Algorithm, config: Any) -> l
     work = {kind: count(0) for kind, count in num_left(run, algorithm).items()}
     stepped = ((EXPLORE, "random steps"), (ACT, "steps of the policy"))
     parts = [f"{work[kind]:,} {name}" for kind, name in stepped if kind in work]
-    if "fit_model" in work:
-        parts.append(_count(work["fit_model"], "model fit"))
+    if FIT in work:
+        parts.append(_count(work[FIT], "model fit"))
     if UPDATE in work:
         parts.append(_describe_updates(run, algorithm, config))
     return [*lines, f"this run, for each seed: {', '.join(parts)}"]
@@ -80,9 +86,8 @@ def describe(run: RunConfig, task: Task, algorithm: Algorithm, config: Any) -> l
 def notes(setup: Setup, config: Any) -> list[str]:
     """Returns what the user should know before the first step, as lines: data, work, and what is odd about the work."""
     run, algorithm = setup.run, setup.programs.algorithm
-    data = [] if setup.data_set is None else describe_data(setup.data_set)
     odd = problem(run, algorithm, config)
-    return [*data, *describe(run, setup.task, algorithm, config), *([] if odd is None else [odd])]
+    return [*setup.data_set_lines, *describe(run, setup.task, algorithm, config), *([] if odd is None else [odd])]
 
 
 def _describe_updates(run: RunConfig, algorithm: Algorithm, config: Any) -> str:
@@ -102,18 +107,23 @@ def _describe_spaces(spaces: Spaces) -> str:
 
 def problem(run: RunConfig, algorithm: Algorithm, config: Any) -> str | None:
     """Returns why a run can learn nothing, or next to nothing, and what to change; None if it can."""
-    updates = num_updates(run, algorithm, config)
     if run.dataset:
         return None  # as many updates as steps
-    first = next((phase.first for phase in algorithm.phases if phase.name == UPDATE), None)
-    if first is None or updates >= FEW_UPDATES:
+    first_of = {phase.name: phase.first for phase in algorithm.phases}
+    if UPDATE in first_of:
+        number, noun, first, enough = num_updates(run, algorithm, config), "agent update", first_of[UPDATE], FEW_UPDATES
+    elif FIT in first_of:  # it plans with what it fits
+        number, noun, first, enough = num_left(run, algorithm)[FIT](0), "model fit", first_of[FIT], 1
+    else:
         return None
-    much = "nothing" if updates == 0 else "next to nothing"
+    if number >= enough:
+        return None
+    much = "nothing" if number == 0 else "next to nothing"
     knobs = [name for name in ("exploration_steps", "min_replay_rows") if getattr(config, name, None) == first]
-    flags = " and ".join(f"--{name}" for name in (*knobs, "num_steps") if name)
+    flags = " and ".join(f"--{name}" for name in (*knobs, "num_steps"))
     return (
-        f"warning: this run will learn {much}: {_count(updates, 'agent update')} in {run.num_steps:,} steps, the first "
-        f"at step {first:,}. Change {flags}"
+        f"warning: this run will learn {much}: {_count(number, noun)} in {run.num_steps:,} steps, the first at step "
+        f"{first:,}. Change {flags}"
     )
 
 

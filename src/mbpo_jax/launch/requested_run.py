@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mbpo_jax import options
+from mbpo_jax.data_sets import read as data_sets
 from mbpo_jax.driver.config import RESUMABLE_CHANGES, RunConfig, StorageFailure
 from mbpo_jax.driver.storage import run_directory
 from mbpo_jax.launch import flags, sweep_jobs
@@ -19,6 +20,7 @@ class RequestedRun(NamedTuple):
     flagfile: Path
     run: RunConfig
     algorithm_config: Any
+    dataset_sha256: str | None = None  # of what --dataset names; None: nothing, or it is not on this machine
 
     @property
     def flags(self) -> dict[str, Any]:
@@ -38,7 +40,8 @@ def read_request(flagfile: Path, added: list[str]) -> RequestedRun:
       ValueError: names the flagfile, the flag and what is allowed.
     """
     try:
-        return RequestedRun(flagfile, *flags.parse([f"--flagfile={flagfile}", *added]))
+        run, config = flags.parse([f"--flagfile={flagfile}", *added])
+        return RequestedRun(flagfile, run, config, data_sets.sha256(run.dataset) if run.dataset else None)
     except ValueError as error:
         raise ValueError(f"{flagfile}: {error}") from error
 
@@ -49,7 +52,7 @@ def curve_flags(knobs: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_curve(curve: LearningCurve, place: str, requested: RequestedRun) -> None:
-    """Refuses a curve of another algorithm or environment, or with other flags; one without recorded flags is accepted.
+    """Refuses a curve of another algorithm, environment or data set, or with other flags, where it recorded them.
 
     Raises:
       ValueError: names the place, and each knob with its old and new value.
@@ -59,6 +62,12 @@ def check_curve(curve: LearningCurve, place: str, requested: RequestedRun) -> No
         raise ValueError(
             f"{place} holds {curve.algorithm} on {curve.env}, but {requested.flagfile} asks for {run.algorithm} on "
             f"{run.env}"
+        )
+    recorded = (curve.dataset or {}).get("dataset_sha256")
+    if recorded and requested.dataset_sha256 and recorded != requested.dataset_sha256:
+        raise ValueError(
+            f"{place} was learnt from the data of SHA-256 {recorded[:12]}, but --dataset={run.dataset} has "
+            f"{requested.dataset_sha256[:12]}. Give the old data, or other directories to start again"
         )
     if curve.flags is None:
         return

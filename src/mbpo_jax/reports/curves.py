@@ -51,7 +51,8 @@ def curves_figure(run_dir: str | os.PathLike[str], reference: Path | None = None
     curves = _read_curves(run_dir / metrics.FILE_NAME)
     figure = Figure(figsize=(8.0, 5.0), layout="constrained")
     axes = figure.add_subplot()
-    axes.set(title=_title(run_dir), xlabel="environment steps", ylabel="evaluation return")
+    title, unit = _title_and_unit(run_dir)
+    axes.set(title=title, xlabel=unit, ylabel="evaluation return")
     axes.grid(visible=True, alpha=0.3)
     axes.xaxis.set_major_formatter("{x:,.0f}")
     last_step = max((step for curve in curves.values() for step in curve), default=None)
@@ -112,7 +113,7 @@ def _read_reference(path: Path) -> dict[float, dict[float, float]]:
                 curves.setdefault(seed, {})[step] = reward
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror}") from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise ValueError(f"{path}, line {rows.line_num}: expected numbers for step, reward and seed") from error
     if not curves:
         raise ValueError(f"{path} holds no curve")
@@ -126,14 +127,16 @@ def _finite(text: str) -> float:
     return number
 
 
-def _title(run_dir: Path) -> str:
-    """Returns '<algorithm> on <env>', or the directory's name if the configuration does not have both."""
+def _title_and_unit(run_dir: Path) -> tuple[str, str]:
+    """Returns '<algorithm> on <env>', or the directory's name if the configuration lacks one, and the unit of steps."""
     config: dict[str, Any] = {}
     with contextlib.suppress(ValueError):
         config = plain_json.read(run_dir / files.CONFIG)
     places = (config.get("run"), config)
     algorithm, env = (_first_text(within(place, key) for place in places) for key in ("algorithm", "env"))
-    return f"{algorithm} on {env}" if algorithm and env else run_dir.resolve().name
+    is_offline = bool(within(config.get("run"), "dataset"))
+    title = f"{algorithm} on {env}" if algorithm and env else run_dir.resolve().name
+    return title, "updates of the agent" if is_offline else "environment steps"
 
 
 def _first_text(values: Iterable[Any]) -> str | None:

@@ -44,6 +44,10 @@ def whole_episodes(first: np.ndarray) -> np.ndarray:
 
 
 def _measure(run_dir: Path, saved: SavedConfig, num_episodes: int) -> dict[str, Any]:
+    if saved.run.dataset:
+        raise ValueError(
+            f"run_dirs must be directories of runs that step an environment, got {run_dir}, an offline run"
+        )
     arrays = checkpoint.load(run_dir).arrays
     lengths = [_lengths(run_dir, seed, arrays[str(seed)]["replay"], num_episodes) for seed in saved.run.seeds]
     last = {line["seed"]: line for line in metrics.read(run_dir / METRICS) if "eval/length_mean" in line}

@@ -1,0 +1,34 @@
+"""Joins data sets of one environment."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mbpo_jax.data_sets import read as reading
+from mbpo_jax.data_sets.data_set import DataSet
+
+
+def mixed(names: Sequence[str]) -> tuple[DataSet, dict[str, Any]]:
+    """Concatenates data sets; the first row of each begins an episode."""
+    parts = [reading.read(name) for name in names]
+    one = parts[0]
+    for other in parts[1:]:
+        for what, mine, theirs in (
+            ("observations", one.obs.shape[1:], other.obs.shape[1:]),
+            ("action bounds", one.action_low.tolist(), other.action_low.tolist()),
+            ("action bounds", one.action_high.tolist(), other.action_high.tolist()),
+            ("environments", one.env_id, other.env_id),
+        ):
+            if mine != theirs:
+                raise ValueError(f"--mix must name data sets of one environment, got the {what} {mine} and {theirs}")
+    columns: dict[str, Any] = {
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name in ("obs", "action", "reward", "next_obs", "terminal", "truncated", "first", "left_out_reward")
+    }
+    columns["first"][np.cumsum([0, *(len(part.reward) for part in parts[:-1])])] = True
+    notes = tuple(f"{part.name}: {note}" for part in parts for note in part.notes)
+    limit = max(part.max_episode_steps for part in parts)
+    joined = one._replace(**columns, kind="mixture", max_episode_steps=limit, sha256="", notes=notes)
+    sources = [{"name": part.name, "rows": len(part.reward), "sha256": part.sha256} for part in parts]
+    return joined, {"policy": "mixture", "algorithm": "mixture", "sources": sources}
