@@ -47,6 +47,18 @@ def test_without_zero_the_range_is_that_of_the_rewards_alone(state):
     assert bounded_sac.target_value(agent, jax.random.key(0), low, OBS, ACTION) == pytest.approx(np.full(3, 10.2))
 
 
+def test_steps_after_an_end_earn_nothing_in_a_range_with_zero_and_do_not_count_in_one_without(state):
+    """2 % of the steps come after an end: as zeros they would be the lower quantile."""
+    rewards = jnp.where(jnp.arange(100) < 2, jnp.nan, 1.0)
+    without = bounded_sac.build(dataclasses.replace(CONFIG, range_with_zero=False), AGENT.spec)
+    assert bounded_sac.track_return_range(without, state, rewards).return_range == pytest.approx([10.0, 10.0])
+    assert bounded_sac.track_return_range(AGENT, state, rewards).return_range == pytest.approx([0.0, 10.0])
+    everything = jnp.full(100, jnp.nan)
+    np.testing.assert_array_equal(
+        bounded_sac.track_return_range(without, state, everything).return_range, state.return_range
+    )
+
+
 def test_values_begin_in_the_middle_of_the_range_and_are_scaled_by_half_of_it(state):
     state = state.replace(return_range=jnp.asarray([-10.0, 30.0]))
     assert bounded_sac.q_values(AGENT, state, state.critics.params, OBS, ACTION) == pytest.approx(np.full((3, 3), 10.0))

@@ -207,8 +207,14 @@ def acting(agent: BoundedSac) -> Acting:
 
 
 def track_return_range(agent: BoundedSac, state: BoundedSacState, rewards: Array) -> BoundedSacState:
-    """Moves the range of returns towards that of receiving rewards [...], with bonuses, forever."""
-    observed = jnp.quantile(rewards, jnp.asarray([TAIL, 1.0 - TAIL])) / (1.0 - agent.config.discount)
+    """Moves the range of returns towards that of receiving rewards [...], with bonuses, forever.
+
+    A reward is nan where an episode had ended before: 0 if the range shall contain 0, else left out.
+    """
+    if agent.config.range_with_zero:
+        rewards = jnp.where(jnp.isnan(rewards), 0.0, rewards)
+    observed = jnp.nanquantile(rewards, jnp.asarray([TAIL, 1.0 - TAIL])) / (1.0 - agent.config.discount)
+    observed = jnp.where(jnp.isnan(observed), state.return_range, observed)  # all had ended
     if agent.config.range_with_zero:
         observed = jnp.stack([jnp.minimum(observed[0], 0.0), jnp.maximum(observed[1], 0.0)])
     rate = jnp.where(state.num_updates == 0, 1.0, agent.config.return_range_rate)

@@ -58,7 +58,7 @@ class Ahead(struct.PyTreeNode, kw_only=True):
     discount: Array  # [B], of the value of the last action; 0 where the row has ended before
     last_obs: Array  # [B, O]
     last_action: Array  # [B, A]
-    rewards: Array  # [H, B], with bonuses; 0 after the end
+    rewards: Array  # [H, B], with bonuses; nan where the row had ended before
     usable: Array  # [B], 0 where a prediction exploded, else 1
 
 
@@ -85,6 +85,6 @@ def imagine_steps(
         discount=discount**horizon * path.survives,
         last_obs=path.obs[-1],
         last_action=last_action,
-        rewards=jnp.where(path.alive, path.reward + bonus, 0.0),
+        rewards=jnp.where(path.alive, path.reward + bonus, jnp.nan),
         usable=1.0 - path.exploded,
     )
