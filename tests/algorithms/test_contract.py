@@ -207,3 +207,35 @@ def test_configs_are_frozen_hashable_and_documented():
             assert len(knob.help) > 10, path
             assert options.allowed(knob)
             assert knob.name != options.CHOICE
+
+
+@pytest.mark.parametrize(
+    ("row", "knobs", "message"),
+    [
+        ("steve", {"agent": "ddpg"}, r"^num_critics must be 2 or more with weighting=inverse_variance .*, got 1"),
+        ("steve", {"agent.num_critics": 1}, r"^num_critics must be 2 or more"),
+        ("steve", {"agent": "ddpg", "weighting": "last"}, None),
+        ("steve", {"agent": "ddpg", "agent.num_critics": 2}, None),
+        ("svg", {"svg_steps": "inf", "replay_capacity": 200}, r"^replay_capacity must be above .* \(200\), got 200"),
+        ("svg", {"svg_steps": "inf", "replay_capacity": 201}, None),
+        ("svg", {"svg_steps": "1", "replay_capacity": 200}, None),
+    ],
+)
+def test_what_would_quietly_be_another_algorithm_or_never_learn_is_refused(row, knobs, message):
+    member = REGISTRY[row]
+    config = options.replace(member.default_config(), knobs)
+    build = functools.partial(member.build, config, member.spec._replace(max_episode_steps=200))
+    if message is None:
+        build()
+    else:
+        with pytest.raises(ValueError, match=message):
+            build()
+
+
+@pytest.mark.parametrize("row", ["sac_svg", "bmpo"])
+def test_a_rule_that_cannot_be_learnt_is_not_called_unknown(row):
+    member = REGISTRY[row]
+    config = options.replace(member.default_config(), {"termination_fn": "learned"})
+    with pytest.raises(ValueError, match="which cannot learn one, got 'learned': pass ") as caught:
+        member.build(config, member.spec)
+    assert "none is known" not in str(caught.value)

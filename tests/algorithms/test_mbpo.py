@@ -400,8 +400,10 @@ def test_critics_regress_on_expanded_targets_where_that_is_asked_for():
     world = phases.with_ends(gaussian.build(SMALL["model"], SPEC), SPEC, "auto")
     learning = functools.partial(mbpo._learning, spec=SPEC, agent=agent, world=world)
     assert learning(mbpo.MbpoConfig(**knobs)) is phases.own_targets
-    without_a_model = mbpo.MbpoConfig(**knobs | {"real_fraction": 1.0}, expansion_steps=2)
-    assert learning(without_a_model) is phases.own_targets
+    with pytest.raises(
+        ValueError, match=r"^expansion_steps must be 0 with real_fraction=1, .*, got 2; --algorithm=mve"
+    ):
+        mbpo.MbpoConfig(**knobs | {"real_fraction": 1.0}, expansion_steps=2)
     config = mbpo.MbpoConfig(**knobs, expansion_steps=2)
     state = jax.eval_shape(functools.partial(mbpo.init, config, SPEC, agent, world), jax.random.key(0))
     rows = jax.eval_shape(

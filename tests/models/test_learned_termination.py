@@ -76,6 +76,21 @@ def test_the_world_inside_is_the_world_alone(fitted):
     assert jax.tree.all(jax.tree.map(np.array_equal, model.world, alone))
 
 
+def test_an_observation_that_never_changes_is_not_scaled_so_its_predicted_noise_ends_nothing():
+    """The float32 mean of many 0.45 is not 0.45: their spread would be tiny, and the model's noise there enormous."""
+    constant = rows(3000)
+    constant = constant.replace(obs=constant.obs.copy(), next_obs=constant.next_obs.copy())
+    constant.obs[:, 1] = constant.next_obs[:, 1] = 0.45
+    model, _, _ = fit(compiled.filled(SPEC, 3000, constant), INIT(jax.random.key(0)))
+    assert model.ends.inputs.std[1] == 1.0
+    noisy = constant.next_obs + np.float32([0.0, 0.005]) * np.random.default_rng(1).normal(size=(3000, 1))
+    known, guessed = (
+        np.asarray(ENDS(LEARNED.belief(model), constant.obs, constant.action, jnp.float32(after)))
+        for after in (constant.next_obs, noisy)
+    )
+    assert np.mean(known != guessed) < 0.01
+
+
 def test_where_nothing_ended_nothing_is_an_end_and_nothing_is_learnt():
     real = compiled.filled(SPEC, 200, rows(200, ends=False))
     before = INIT(jax.random.key(0))

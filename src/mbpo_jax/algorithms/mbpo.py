@@ -62,6 +62,11 @@ class MbpoConfig:
                 "rollout_length_schedule must be first_epoch,last_epoch,start,end with first_epoch <= last_epoch and "
                 f"1 <= start <= end, got {schedule!r}"
             )
+        if self.expansion_steps and not uses_model(self):
+            raise ValueError(
+                f"expansion_steps must be 0 with real_fraction={self.real_fraction:g}, which learns no model, got "
+                f"{self.expansion_steps}; --algorithm=mve expands targets without imagined batches"
+            )
 
 
 TINY = {
@@ -166,7 +171,7 @@ def _dynamics(spec: Spec, world: WorldModel) -> Callable[[MbpoState], Dynamics]:
 
 def _learning(config: MbpoConfig, spec: Spec, agent: Agent, world: WorldModel) -> Callable[[MbpoState], Learning]:
     """Returns what the agent learns from: its own targets, or expanded ones."""
-    if not (uses_model(config) and config.expansion_steps):
+    if not config.expansion_steps:
         return phases.own_targets
     dynamics, how = _dynamics(spec, world), (config.expansion_steps, config.agent.discount, True)
     return lambda state: Learning(regression=functools.partial(value_expansion.expand, dynamics(state), agent, *how))

@@ -52,8 +52,14 @@ def build(config: SteveConfig, spec: Spec) -> Algorithm:
     """Builds an agent whose critics regress on weighted expansions.
 
     Raises:
-      ValueError: the spec has no termination function, and none is to be learnt.
+      ValueError: the spec has no termination function, and none is to be learnt; or one critic is to be weighted by
+        its variance.
     """
+    if config.weighting == ensemble_expansion.INVERSE_VARIANCE and config.agent.num_critics < 2:
+        raise ValueError(
+            f"num_critics must be 2 or more with weighting={config.weighting} (the paper has 4), because the value of "
+            f"one critic has no variance and would get all the weight, got {config.agent.num_critics}"
+        )
     return fitted.build(config, spec, learning)
 
 

@@ -101,6 +101,11 @@ def build(config: SvgConfig, spec: Spec) -> Algorithm:
     Raises:
       ValueError: episodes may be so long that none would be found.
     """
+    if config.svg_steps == ALL and config.replay_capacity <= (spec.max_episode_steps or 0):
+        raise ValueError(
+            f"replay_capacity must be above the steps of an episode ({spec.max_episode_steps}), got "
+            f"{config.replay_capacity}"
+        )
     if config.svg_steps == ALL and 2 * config.longest_episode < (spec.max_episode_steps or 0):
         raise ValueError(
             f"longest_episode must be at least half of the steps of an episode ({spec.max_episode_steps}), got "

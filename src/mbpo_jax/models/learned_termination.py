@@ -139,7 +139,7 @@ def fit(parts: Parts, key: Key, ends: Ends, real: Replay) -> tuple[Ends, Report]
     """Fits the classifier and chooses its threshold; learns nothing unless there are training rows of both kinds."""
     key_scale, key_rows, key_held = jax.random.split(key, 3)
     scale = _examples(replay.sample(key_scale, real, (SCALE_ROWS,)))
-    mean = jnp.mean(scale, 0)
+    mean = scale[0] + jnp.mean(scale - scale[0], 0)  # from differences, so that constants have variance 0
     ends = ends.replace(inputs=normalizer.from_moments(mean, jnp.mean(jnp.square(scale - mean), 0)))
 
     kinds = _Kinds(real)

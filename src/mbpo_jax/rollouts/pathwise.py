@@ -23,7 +23,7 @@ def actor_loss(
     """Returns minus the mean value [] of a batch's states, and the log-probability [B] of the first actions there.
 
     The value sums the rewards and bonuses of `num_steps` imagined steps of the actor, and the smallest critic's value
-    after them, unless the row has ended before. With 0 steps it is the loss of an agent without a model.
+    after them, unless the row has ended before. With 0 steps it is SAC's own loss.
 
     With the first four arguments bound, it is a `Learning.actor_loss`.
 
