@@ -99,7 +99,6 @@ VARIANTS = {
     ("walker2d", "two_updates"): {"updates_per_step": 2},
     ("halfcheetah", "dropout"): {"dropout": 0.01, "range_with_zero": False},
     ("hopper", "dropout"): {"dropout": 0.01, "range_with_zero": False},
-    ("walker2d", "dropout"): {"dropout": 0.01, "range_with_zero": False},
 }
 """What each variant of the double horizon changes on a task."""
 
