@@ -92,6 +92,12 @@ def test_a_row_whose_prediction_explodes_is_not_learnt_from():
     assert np.isfinite(found.target).all()
 
 
+def test_a_row_that_ended_is_learnt_from_whatever_would_have_followed():
+    found = expand(batch(3.0, terminal=1.0), counting(broken_at=3.5), 2)
+    assert found.target[0] == 7.0
+    assert found.weight == [1.0, 0.0, 0.0]
+
+
 @pytest.mark.parametrize("num_steps", [1, 3])
 def test_the_real_rows_alone_have_the_same_targets(num_steps):
     every = expand(batch(3.0), counting(), num_steps)

@@ -49,7 +49,7 @@ def expand(
     last_q = jnp.min(critic.target_q_values(state, path.obs[-1], last_action), axis=0)
     first_value, targets = values_along(path, last_q + last_bonus, discount)
     own = batch.reward + discount * (1.0 - batch.terminal) * first_value
-    usable = (~path.exploded).astype(jnp.float32)
+    usable = (~path.exploded | (batch.terminal > 0)).astype(jnp.float32)  # after a real end the path counts for nothing
     if not regress_on_imagined:
         return Regression(batch.obs, batch.action, own, usable)
     weight = path.alive * (1.0 - batch.terminal) * usable
