@@ -38,8 +38,8 @@ def batch(*next_obs, terminal=0.0):
     return Transition(obs=column, action=column, reward=7.0 * ones, next_obs=column, terminal=terminal * ones)
 
 
-def candidates(rows, dynamics, num_steps=1, bonus=0.0):
-    found = ensemble_expansion.candidates(dynamics, agent(bonus), num_steps, DISCOUNT, KEY, None, rows)
+def candidates(rows, dynamics, num_steps=1, bonus=0.0, reward_fn=None):
+    found = ensemble_expansion.candidates(dynamics, agent(bonus), num_steps, DISCOUNT, reward_fn, KEY, None, rows)
     return np.asarray(found)
 
 
@@ -49,6 +49,13 @@ def test_every_path_every_reward_and_every_critic_make_a_candidate():
     assert found.shape == (2, 8, 1)
     assert sorted(found[0, :, 0].tolist()) == [9.0] * 4 + [59.0] * 4
     by_hand = [7 + reward / 2 + last / 4 for reward in (10, 20) for last in (5, 6, 105, 106)]
+    assert sorted(found[1, :, 0].tolist()) == sorted(by_hand)
+
+
+def test_a_known_reward_is_that_of_the_path_whichever_version_is_asked():
+    """From 4 to 5 it is 405, from 4 to 6 406; after each, the critics say 5 or 105, or 6 or 106."""
+    found = candidates(batch(4.0), worlds(), reward_fn=lambda obs, action, next_obs: 100.0 * obs[:, 0] + next_obs[:, 0])
+    by_hand = [7 + (400 + last) / 2 + (last + more) / 4 for last in (5, 6) for more in (0, 100) for _ in range(2)]
     assert sorted(found[1, :, 0].tolist()) == sorted(by_hand)
 
 
@@ -84,11 +91,11 @@ def test_the_ablations_weigh_without_looking(weighting, expected):
 def test_the_target_is_the_weighted_mean_of_means_and_a_row_that_explodes_weighs_nothing():
     how = worlds(), agent(), 1, DISCOUNT
     rows = batch(4.0, jnp.inf)
-    found = ensemble_expansion.expand(*how, "inverse_variance", 0.0, KEY, None, rows)
+    found = ensemble_expansion.expand(*how, "inverse_variance", 0.0, None, KEY, None, rows)
     values = candidates(batch(4.0), worlds())[:, :, 0].astype(np.float64)
     shares = 1 / values.var(1) / (1 / values.var(1)).sum()
     assert found.target[0] == pytest.approx((shares * values.mean(1)).sum(), rel=1e-5)
     assert found.weight.tolist() == [1.0, 0.0]
     assert np.isfinite(found.target).all()
-    last = ensemble_expansion.expand(*how, "last", 0.0, KEY, None, rows)
+    last = ensemble_expansion.expand(*how, "last", 0.0, None, KEY, None, rows)
     assert last.target[0] == pytest.approx(values[1].mean(), rel=1e-5)

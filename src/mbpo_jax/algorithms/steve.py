@@ -66,5 +66,5 @@ def build(config: SteveConfig, spec: Spec) -> Algorithm:
 def learning(config: SteveConfig, spec: Spec, world: WorldModel, agent: Agent, state: FittedState) -> Learning:
     """Returns targets by the current model."""
     means = phases.learned_dynamics(world, world.belief(state.model), spec, noise=False)
-    how = config.expansion_steps, config.agent.discount, config.weighting, config.td_lambda
+    how = config.expansion_steps, config.agent.discount, config.weighting, config.td_lambda, spec.reward_fn
     return Learning(regression=functools.partial(ensemble_expansion.expand, means, agent, *how))

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from mbpo_jax import ensemble, health
-from mbpo_jax.types import Agent, Array, Dynamics, Key, PyTree, Regression, Transition
+from mbpo_jax.types import Agent, Array, Dynamics, Key, PyTree, Regression, RewardFn, Transition
 
 INVERSE_VARIANCE, LAST, UNIFORM, TD_LAMBDA = "inverse_variance", "last", "uniform", "td_lambda"
 WEIGHTINGS = (INVERSE_VARIANCE, LAST, UNIFORM, TD_LAMBDA)
@@ -22,19 +22,21 @@ def expand(
     discount: float,
     weighting: str,
     td_lambda: float,
+    reward_fn: RewardFn | None,
     key: Key,
     state: PyTree,
     batch: Transition,
 ) -> Regression:
     """Returns targets for real rows [B]: the mean candidates of each length, weighted over lengths.
 
-    With the first six arguments bound, it is a `Learning.regression`.
+    With the first seven arguments bound, it is a `Learning.regression`.
 
     Args:
       dynamics: without noise, which would look like disagreement.
+      reward_fn: known rewards; None: those of the dynamics.
       state: of the agent.
     """
-    found = candidates(dynamics, agent, num_steps, discount, key, state, batch)
+    found = candidates(dynamics, agent, num_steps, discount, reward_fn, key, state, batch)
     usable = health.magnitude(jnp.moveaxis(found, -1, 0), keep=1) < health.LIMIT  # nan is not below it
     found = jnp.where(usable, found, 0.0)
     weights = length_weights(jnp.var(found, axis=1), weighting, td_lambda)
@@ -43,12 +45,19 @@ def expand(
 
 
 def candidates(
-    dynamics: Dynamics, agent: Agent, num_steps: int, discount: float, key: Key, state: PyTree, batch: Transition
+    dynamics: Dynamics,
+    agent: Agent,
+    num_steps: int,
+    discount: float,
+    reward_fn: RewardFn | None,
+    key: Key,
+    state: PyTree,
+    batch: Transition,
 ) -> Array:
     """Returns candidate targets [H + 1, K, B] for real rows [B], with 0 to H imagined steps.
 
     There are K = E * E * M of each length: each of the E versions of the dynamics generates a path of states, each
-    predicts the rewards along every path, and each of the M target critics values its last state.
+    predicts the rewards along every path, unless they are known, and each of the M target critics values its last state.
     """
     assert agent.critic is not None
     critic, versions = agent.critic, jnp.arange(dynamics.num_groups)
@@ -64,6 +73,8 @@ def candidates(
             if number < num_steps:
                 step = ensemble.lift(dynamics.step_fn, (None, 0, None, None))
                 every_obs, reward, every_end = step(key, versions, obs, action)
+                if reward_fn is not None:
+                    reward = reward_fn(obs, action, every_obs[version])
                 paid = paid + weight * (reward + bonus)
                 weight = weight * discount * (1.0 - every_end[version])
                 obs = every_obs[version]
