@@ -57,7 +57,7 @@ def candidates(
     """Returns candidate targets [H + 1, K, B] for real rows [B], with 0 to H imagined steps.
 
     There are K = E * E * M of each length: each of the E versions of the dynamics generates a path of states, each
-    predicts the rewards along every path, unless they are known, and each of the M target critics values its last state.
+    predicts the rewards along every path, unless they are known, and each of the M target critics values its last one.
     """
     assert agent.critic is not None
     critic, versions = agent.critic, jnp.arange(dynamics.num_groups)
