@@ -51,7 +51,8 @@ def main() -> None:
 
 def prepare(name: str, experiment: str, num_rows: int) -> Work:
     """A phase at the sizes of an experiment, with full buffers."""
-    argv = [f"--flagfile={EXPERIMENTS / f'double_horizon_{experiment}.flags'}", f"--replay_capacity={num_rows}"]
+    (flagfile,) = EXPERIMENTS.rglob(f"double_horizon_{experiment}.flags")
+    argv = [f"--flagfile={flagfile}", f"--replay_capacity={num_rows}"]
     run, config = flags.parse([*argv, f"--fit_max_gradient_steps={FIT_STEPS}"])
     assert isinstance(config, DoubleHorizonConfig)
     env = Environment(run.env, 0, 0, run.max_episode_steps)
