@@ -11,14 +11,8 @@ from mbpo_jax.driver.interaction.task import Task
 from mbpo_jax.driver.setup import Setup
 from mbpo_jax.types import Algorithm
 
-EXPLORE, ACT, EVALUATE, CHECKPOINT, FIT, UPDATE = (
-    "explore",
-    "act",
-    "evaluate",
-    "checkpoint",
-    "fit_model",
-    "update_agent",
-)
+EXPLORE, ACT, EVALUATE, CHECKPOINT = "explore", "act", "evaluate", "checkpoint"
+FIT, UPDATE = "fit_model", "update_agent"
 MINOR = (EVALUATE, CHECKPOINT)  # kinds that take little of a run's time
 FEW_UPDATES = 1000  # fewer teach no agent anything: experiments/inverted_pendulum.flags has 40,000
 
