@@ -110,11 +110,11 @@ def check_rule(spec: Spec, termination_fn: str) -> None:
       ValueError: it has none; the message says which flag sets one.
     """
     if termination_fn == terminations.LEARNED or spec.termination_fn is None:
-        why = "" if termination_fn == terminations.LEARNED else ", and none is known"
+        why = "it cannot learn one" if termination_fn == terminations.LEARNED else "none is known"
         raise ValueError(
-            f"termination_fn must be a rule for this algorithm, which cannot learn one, got {termination_fn!r}{why}: "
-            "pass --termination_fn=package.module:function, a function of (obs, action, next_obs), each [B, ...], to "
-            "bool [B]; --termination_fn=never if episodes only end by time limit; or auto, where a rule is known"
+            f"termination_fn must be a rule for this algorithm, got {termination_fn!r}, and {why}: pass "
+            "--termination_fn=package.module:function, a function of (obs, action, next_obs), each [B, ...], to bool "
+            "[B]; --termination_fn=never if episodes only end by time limit; or auto, where a rule is known"
         )
 
 
