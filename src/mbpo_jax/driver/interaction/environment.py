@@ -18,6 +18,7 @@ from mbpo_jax.driver.interaction.simulator import Failure, Simulator, Step
 from mbpo_jax.driver.interaction.spaces import Unfit, same
 
 TRAINING, EVALUATION = 0, 1  # streams of episode seeds
+FLOAT32_OVERFLOW = 2.0**128 - 2.0**103  # the smallest number that becomes infinite in float32
 
 
 class Limits(NamedTuple):
@@ -214,9 +215,7 @@ class Environment:
 
     def _check_finite(self, obs: np.ndarray, reward: float) -> None:
         obs_finite = np.isfinite(obs).all()
-        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
-            stored_reward = np.float32(reward)
-        if not (obs_finite and np.isfinite(stored_reward)):
+        if not (obs_finite and abs(reward) < FLOAT32_OVERFLOW):  # false for NaN, too
             what = f"reward {reward}" if obs_finite else f"observation {obs.tolist()}"
             raise NotFinite(
                 f"environment {self._env_id} returned a value that is not finite in float32, {what}, {self._where()}; "

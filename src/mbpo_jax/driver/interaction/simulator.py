@@ -192,6 +192,8 @@ def _kind(value: Any) -> str:
 
 
 def _number(name: str, value: Any) -> float:
+    if isinstance(value, float):  # nearly all environments', and an array takes a microsecond
+        return float(value)
     array = np.asarray(value)
     if array.dtype.kind not in NUMBER_KINDS or array.size != 1:
         raise Failure(f"returned a {name} that is not a number, {_kind(value)},")
@@ -199,6 +201,8 @@ def _number(name: str, value: Any) -> float:
 
 
 def _flag(name: str, value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
     array = np.asarray(value)
     if array.dtype != np.bool_ or array.size != 1:
         raise Failure(f"returned a flag {name} that is not a boolean, {_kind(value)},")
