@@ -22,6 +22,7 @@ SHOWN_AND_REFUSED = """
 import sys, value_expansion
 from mbpo_jax import main
 assert main.main(["--algorithm=value_expansion", "--help"]) == 0
+assert main.main(["--algorithm=value_expansion", "--env=MountainCarContinuous-v0", "--run_dir=" + sys.argv[1]]) == 2
 sys.exit(main.main(["--algorithm=mbpo", "--horizon=3"]))
 """
 LOAD = """
@@ -71,9 +72,10 @@ def test_the_worked_example_trains_is_killed_resumes_and_is_loaded(python, tmp_p
     assert np.isfinite(value["next_obs"]).all()
 
 
-def test_the_worked_example_is_a_row_with_flags_of_its_own(python):
-    done = python(SHOWN_AND_REFUSED)
+def test_the_worked_example_is_a_row_with_flags_of_its_own(python, tmp_path):
+    done = python(SHOWN_AND_REFUSED, tmp_path / "run")
     assert done.returncode == 2
     assert "value_expansion" in done.stdout
     assert "--horizon" in done.stdout
+    assert "termination_fn" in done.stderr  # no rule is known for the mountain car, and it says so before it starts
     assert "horizon=3 is not read by --algorithm=mbpo" in done.stderr

@@ -267,7 +267,7 @@ write.write(out, data_set, {{}}) if sys.argv[1] == "replacing" else write.write(
 
 
 def test_long_collecting_says_how_far_it_is(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(collect, "TOLD_EVERY_S", -1)
+    monkeypatch.setattr(collect, "REPORT_EVERY_S", -1)
     status, _, err = run(capsys, *RANDOM, f"--out={tmp_path / 'x-v0'}")
     assert status == 0 and err.splitlines()[42] == "collected 42 of 100 steps"
 

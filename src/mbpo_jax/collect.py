@@ -54,7 +54,7 @@ from mbpo_jax.launch.command import (
 )
 from mbpo_jax.launch.program import as_called
 
-TOLD_EVERY_S = 30
+REPORT_EVERY_S = 30
 COLLECTION = 2  # stream of episode seeds, separate from those of training and evaluation
 RANDOM, LAST, BEST, REPLAY = "random", "last", "best", "replay"
 POLICIES = (RANDOM, LAST, BEST, REPLAY)
@@ -135,10 +135,10 @@ def play(env: Environment, acts: Acts, num_steps: int, env_id: str) -> DataSet:
         reward, terminal = np.zeros((2, num_steps), np.float32)
     except MemoryError as error:
         raise ValueError(f"num_steps must be so few that their rows fit the memory, got {num_steps}") from error
-    episode, now, ended, told = -1, np.zeros(0, np.float32), True, time.monotonic()
+    episode, now, ended, last_report = -1, np.zeros(0, np.float32), True, time.monotonic()
     for row in range(num_steps):
-        if time.monotonic() - told > TOLD_EVERY_S:
-            told = time.monotonic()
+        if time.monotonic() - last_report > REPORT_EVERY_S:
+            last_report = time.monotonic()
             complain(f"collected {row:,} of {num_steps:,} steps")
         if ended:
             episode += 1

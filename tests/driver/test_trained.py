@@ -22,6 +22,7 @@ def test_what_is_loaded_acts_as_the_policy_that_the_run_saved(run, seed, request
     run_dir = request.getfixturevalue(run)
     trained = load_trained(run_dir, seed)
     assert (trained.seed, trained.step) == (seed, trained.run.num_steps)
+    assert trained.spec.max_episode_steps == trained.run.max_episode_steps == 5
     actor = trained.algorithm.actor(trained.state)
     saved = policy.load_policy(run_dir, seed)
     act = policy.deterministic(trained.algorithm).act

@@ -92,7 +92,7 @@ def test_rows_that_cannot_be_dealt_out_evenly_all_move(rows):
 
 def test_rows_that_are_dealt_once_keep_their_version():
     """TSinf: the second number counts steps by version 1, so it is 0 or all of them."""
-    out = unroll(jax.random.key(0), counting(), push, starts(), 20, redeal=False)
+    out = unroll(jax.random.key(0), counting(), push, starts(), 20, reassign=False)
     assert sorted(np.unique(out.obs[-1, :, 1])) == [0.0, 20.0]
     assert int((out.obs[-1, :, 1] == 20.0).sum()) == 500
 

@@ -108,7 +108,7 @@ def test_the_models_error_is_that_of_its_elites(experiment):
     target = np.concatenate([np.asarray(rows.reward)[:, None], np.asarray(rows.next_obs - rows.obs)], 1)
     squares = np.mean([np.square(np.asarray(mean[i]) - target).mean(0) for i in (2, 0)], axis=0)
     variances = jnp.asarray([0.0, *(4.0 * squares[1:4]), 1e-3 * squares[4]])
-    _, loss, unexplained = experiment._judge(experiment._data_actor, model, rows, variances)
+    _, loss, unexplained = experiment._measure(experiment._data_actor, model, rows, variances)
     assert float(loss) == pytest.approx(squares.mean(), rel=1e-5)
     # the first target never varies and does not count; a quarter each; an error beyond the variance counts as all of it
     assert float(unexplained) == pytest.approx((0.25 * 3 + 1.0) / 4, rel=1e-5)
@@ -142,7 +142,7 @@ def test_learning_changes_the_policy_and_leaves_data_and_model_alone(experiment)
 def test_the_divergence_is_of_the_moving_policy_from_the_data_policy(experiment):
     rows, model = experiment._data, experiment._world.init(jax.random.key(3))
     moved = jax.tree.map(lambda leaf: 1.5 * leaf + 0.1, experiment._data_actor)
-    kl, _, _ = experiment._judge(moved, model, rows, jnp.ones(5))
+    kl, _, _ = experiment._measure(moved, model, rows, jnp.ones(5))
     of_moved, of_data = (experiment._distribution(actor, rows.obs) for actor in (moved, experiment._data_actor))
     there, back = gaussian_kl(*of_moved, *of_data).mean(), gaussian_kl(*of_data, *of_moved).mean()
     assert float(kl) == pytest.approx(float(there), rel=1e-5)
@@ -161,7 +161,7 @@ def test_a_model_is_fitted_to_the_end_on_exactly_the_rows_it_is_given(experiment
 
 def test_every_measurement_is_on_states_that_the_policy_of_the_moment_visits(experiment, monkeypatch):
     acting, judged = [], []
-    explore, judge, collect = experiment._exploring, experiment._judge, policy_shift.episodes.collect
+    explore, judge, collect = experiment._exploring, experiment._measure, policy_shift.episodes.collect
     visits = []
 
     def collect_and_note(*args):
@@ -169,7 +169,7 @@ def test_every_measurement_is_on_states_that_the_policy_of_the_moment_visits(exp
         return visits[-1]
 
     monkeypatch.setattr(experiment, "_exploring", lambda actor: acting.append(actor) or explore(actor))
-    monkeypatch.setattr(experiment, "_judge", lambda *args: judged.append(args) or judge(*args))
+    monkeypatch.setattr(experiment, "_measure", lambda *args: judged.append(args) or judge(*args))
     monkeypatch.setattr(policy_shift.episodes, "collect", collect_and_note)
     measured = experiment.measure(40, 2, UPDATES)
     assert len(acting) == len(judged) == 3

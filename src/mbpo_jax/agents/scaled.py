@@ -75,7 +75,7 @@ def _measure(scaling: str, key: Key, state: PyTree, real: Replay) -> tuple[PyTre
 
 def spread(real: Replay) -> Normalizer:
     """Returns means and standard deviations [O], from differences so that constants have variance 0 (and scale 1)."""
-    obs, inside = real.rows.obs, _in_force(real)
+    obs, inside = real.rows.obs, _is_valid(real)
 
     def average(values: Array) -> Array:
         return jnp.sum(jnp.where(inside, values, 0.0), axis=0) / real.size
@@ -86,13 +86,13 @@ def spread(real: Replay) -> Normalizer:
 
 def _range(real: Replay) -> Normalizer:
     """Returns centres and half-widths [O] of the ranges."""
-    obs, inside = real.rows.obs, _in_force(real)
+    obs, inside = real.rows.obs, _is_valid(real)
     low = jnp.min(jnp.where(inside, obs, jnp.inf), axis=0)
     high = jnp.max(jnp.where(inside, obs, -jnp.inf), axis=0)
     return normalizer.from_moments(0.5 * (low + high), jnp.square(0.5 * (high - low)))
 
 
-def _in_force(real: Replay) -> Array:
+def _is_valid(real: Replay) -> Array:
     """Returns which slots hold a row, bool [N, 1]; slots are filled from the first on."""
     return (jnp.arange(replay.capacity(real)) < real.size)[:, None]
 

@@ -262,13 +262,13 @@ def imagine_states(
 
 def store(buffer: Replay, path: Trajectory, is_due: Array) -> tuple[Replay, Array]:
     """Adds the steps that the rows of trajectories took, if `is_due`; also returns their number."""
-    goes_on = jnp.concatenate([path.alive[1:], path.survives[None]])
+    continues = jnp.concatenate([path.alive[1:], path.survives[None]])
     rows = Transition(
         obs=path.obs[:-1],
         action=path.action,
         reward=path.reward,
         next_obs=path.obs[1:],
-        terminal=1.0 - goes_on.astype(jnp.float32),
+        terminal=1.0 - continues.astype(jnp.float32),
     )
     alive = path.alive.reshape(-1)
     order = jnp.argsort(~alive, stable=True)

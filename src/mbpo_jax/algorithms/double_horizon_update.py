@@ -34,21 +34,21 @@ def update_once(
     state, metrics, watched = bounded_sac.step_critics(agent, state, rows)
     if with_actor:
 
-        def loss_of(ahead: Ahead) -> Array:
+        def loss_of(ahead: ImaginedPath) -> Array:
             tail = bounded_sac.mean_value(agent, state, ahead.last_obs, ahead.last_action)
             value = ahead.known + ahead.first_bonus + ahead.discount * tail
             return -jnp.sum(ahead.usable * value) / jnp.maximum(jnp.sum(ahead.usable), 1.0)
 
         loss, along = jax.value_and_grad(loss_of)(ahead)
         (grads,) = pull_back(along)
-        state, of_actor, actor_watched = bounded_sac.step_actor(agent, state, grads, ahead.first_log_prob)
-        metrics |= {"actor_loss": loss} | of_actor
+        state, actor_metrics, actor_watched = bounded_sac.step_actor(agent, state, grads, ahead.first_log_prob)
+        metrics |= {"actor_loss": loss} | actor_metrics
         watched |= {"the actor's loss": loss} | actor_watched
     metrics["exploded_fraction"] = 1.0 - jnp.mean(ahead.usable)
     return state, (metrics, health.watch(watched))
 
 
-class Ahead(struct.PyTreeNode, kw_only=True):
+class ImaginedPath(struct.PyTreeNode, kw_only=True):
     """The result of a few imagined steps from each of B states."""
 
     first_action: Array  # [B, A]
@@ -64,7 +64,7 @@ class Ahead(struct.PyTreeNode, kw_only=True):
 
 def imagine_steps(
     agent: BoundedSac, horizon: int, moves: Dynamics, key: Key, state: BoundedSacState, obs: Array, params: PyTree
-) -> Ahead:
+) -> ImaginedPath:
     """Imagines steps of the actor with `params` from states [B, O]; differentiable with respect to `params`."""
     actor, discount = Policy(params=params, scale=state.scale), agent.config.discount
 
@@ -77,7 +77,7 @@ def imagine_steps(
     bonus, log_prob = path.chosen
     last_action, last_bonus, _ = bounded_sac.draw(agent, key_last, state, actor, path.obs[-1])
     _, known = value_expansion.values_along(path.replace(chosen=bonus), last_bonus, discount)
-    return Ahead(
+    return ImaginedPath(
         first_action=path.action[0],
         first_bonus=bonus[0],
         first_log_prob=log_prob[0],

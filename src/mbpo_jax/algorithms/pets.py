@@ -172,8 +172,8 @@ def build(config: PetsConfig, spec: Spec) -> Algorithm:
     def act(key: Key, belief: PyTree, carry: Plan, obs: Array, explore: bool) -> tuple[Array, Plan]:
         if not explore:  # the plan does not depend on the key that is passed in
             key = jax.random.fold_in(jax.random.wrap_key_data(carry.draws), carry.step)
-        redeal = config.propagation == particle_propagation.TS1
-        score = functools.partial(particles.score, dynamics(belief), obs, config.num_particles, redeal)
+        reassign = config.propagation == particle_propagation.TS1
+        score = functools.partial(particles.score, dynamics(belief), obs, config.num_particles, reassign)
         actions, plan = planner.plan(key, carry.planner, score)
         return actions[0], carry.replace(planner=plan, step=carry.step + 1)
 

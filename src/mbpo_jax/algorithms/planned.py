@@ -51,10 +51,10 @@ def act(plan: Plan, key: Key, actor: Actor, carry: tuple[()], obs: Array, explor
     key_draw, key_path = jax.random.split(key)
     same_obs = jnp.broadcast_to(obs, (plan.num_candidates, *obs.shape))
     candidates = plan.agent.act(key_draw, policy_arrays, same_obs, True)
-    return candidates[jnp.argmax(worth(plan, key_path, actor, obs, candidates))], carry
+    return candidates[jnp.argmax(imagined_returns(plan, key_path, actor, obs, candidates))], carry
 
 
-def worth(plan: Plan, key: Key, actor: Actor, obs: Array, candidates: Array) -> Array:
+def imagined_returns(plan: Plan, key: Key, actor: Actor, obs: Array, candidates: Array) -> Array:
     """Returns the imagined returns [N] of actions [N, A] followed by the agent's; agent and model are without noise.
 
     Each return ends with the smallest critic's value after the last step.

@@ -117,7 +117,7 @@ def build(config: SvgConfig, spec: Spec) -> Algorithm:
     first = config.exploration_steps
     fit = Phase("fit_model", config.fit_every_steps, first, phases.fit_model(world))
     if config.svg_steps == ALL:
-        functions = functools.partial(look, svg), functools.partial(update_episode, svg)
+        functions = functools.partial(check_for_new_episode, svg), functools.partial(update_episode, svg)
         learn = Programs(functions, lambda state: jnp.where(state.pending, 1, FINISHED))
     else:
         learn = Programs((functools.partial(update_batches, svg),))
@@ -194,7 +194,7 @@ def remember(svg: Svg, state: SvgState, real: Replay) -> SvgState:
 # -- on-policy: SVG(inf) ---------------------------------------------------------------------------------------------
 
 
-def look(svg: Svg, key: Key, state: SvgState, real: Replay) -> tuple[SvgState, Report]:
+def check_for_new_episode(svg: Svg, key: Key, state: SvgState, real: Replay) -> tuple[SvgState, Report]:
     """Checks whether the policy has finished an episode that nothing was learnt from yet."""
     del key
     _, inside, number = replay.newest_episode(real, svg.config.longest_episode)
@@ -207,27 +207,27 @@ def update_episode(svg: Svg, key: Key, state: SvgState, real: Replay) -> tuple[S
     """Takes G steps of the actor along the gradient of the newest episode's return."""
     rows, inside, _ = replay.newest_episode(real, svg.config.longest_episode)
     belief = svg.world.belief(state.model)
-    of_model = jnp.where(inside[:, None], noise_inference.noise_of(svg.inference, belief, rows), 0.0)
+    model_noise = jnp.where(inside[:, None], noise_inference.noise_of(svg.inference, belief, rows), 0.0)
 
     def once(agent: SvgAgentState, _: None) -> tuple[SvgAgentState, Watched]:
-        gradient = return_gradient(svg, belief, agent.actor.params, rows, of_model, inside)
+        gradient = return_gradient(svg, belief, agent.actor.params, rows, model_noise, inside)
         actor = learner.step(svg.agent.actor_optimizer, agent.actor, jax.tree.map(jnp.negative, gradient))
         watched = health.watch({"the actor's gradient": health.bias_magnitude(gradient), "a weight": actor.params})
         return agent.replace(actor=actor, num_updates=agent.num_updates + 1), watched
 
     agent, watched = jax.lax.scan(once, state.agent, length=svg.config.updates_per_step)
     metrics = {"episode_return": jnp.sum(jnp.where(inside, rows.reward, 0.0)), "actor_gradient": watched.values[-1, 0]}
-    drawn = health.watch({"a real row": rows, "the model's noise": of_model})
+    drawn = health.watch({"a real row": rows, "the model's noise": model_noise})
     return state.replace(agent=agent, pending=jnp.zeros((), bool)), Report(metrics, (drawn, watched))
 
 
 def return_gradient(
-    svg: Svg, belief: PyTree, policy: PyTree, rows: Transition, of_model: Array, inside: Array
+    svg: Svg, belief: PyTree, policy: PyTree, rows: Transition, model_noise: Array, inside: Array
 ) -> PyTree:
     """Returns the gradient of an episode's [T, ...] discounted return with respect to the policy's parameters.
 
     Args:
-      of_model: [T, D], the model noise that explains the rows.
+      model_noise: [T, D], the model noise that explains the rows.
     """
 
     def step(policy: PyTree, obs: Array, noise: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -237,4 +237,4 @@ def return_gradient(
 
     own = agents.noise_of(svg.agent, policy, rows.obs, rows.action)
     discount = svg.agent.config.discount
-    return episode_gradient.backward(step, policy, rows.obs, (own, of_model), inside, discount)[0]
+    return episode_gradient.backward(step, policy, rows.obs, (own, model_noise), inside, discount)[0]

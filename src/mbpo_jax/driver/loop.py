@@ -67,8 +67,7 @@ def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = 
         profiler = Profiler(files.run_dir, run.profile)
         stack.callback(profiler.close)
         time_left = TimeLeft(workload.num_left(run, setup.programs.algorithm), workload.MINOR)
-        step = restored.position.step
-        progress = Progress(run.num_steps, step, stream, run.quiet, seconds_left=time_left.seconds)
+        progress = Progress(run.num_steps, restored.position.step, stream, run.quiet, seconds_left=time_left.seconds)
         stack.enter_context(progress)
         trainer = _Trainer(
             setup, saver, record, writer, profiler, progress, time_left, stop, restored.position, restored.arrays
@@ -83,7 +82,7 @@ def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = 
         except ValueError as error:  # knobs were checked before: not a user's mistake, so it needs its traceback
             raise RuntimeError(f"a function failed at step {trainer.position.step}") from error
         summary = record.summary(run, trainer.position.step)
-        summary["finished"] = finished  # a run may be stopped within its last step, which `step` does not tell
+        summary["finished"] = finished  # a run may be stopped within its last step, which `step` does not show
         summary |= {"predicted_memory_bytes": prediction.total, "peak_memory_bytes": memory.peak()}
         run_directory.write_json(files.run_dir / run_directory.SUMMARY, summary)
         curves.draw_curves(files.run_dir)
@@ -204,7 +203,8 @@ class _Trainer:
         self.arrays = self.arrays._replace(state=state)
         self.position = dataclasses.replace(self.position, phase_done=tuple(done))
         self.record.add_metrics(name, metrics)
-        self._warn_of_metrics(metrics)
+        if all(done):  # until then some metrics of a fit are 0
+            self._warn_of_metrics(metrics)
         self.warm |= {name}
         return all(done)
 
@@ -276,7 +276,6 @@ class _Trainer:
     def _warn_of_failures(self, what: str) -> None:
         for failure in self.setup.envs.take_failures():
             self.progress.warn(f"step {self.position.step:,}: {what} is given up: {failure}")
-
         for notice in self.setup.envs.take_notices():
             self.progress.warn(f"step {self.position.step:,}: {notice}")
 
@@ -286,8 +285,8 @@ class _Trainer:
             if about not in self.warned_of:
                 self.warned_of |= {about}
                 # A wrong rule spoils every imagined row, so even quiet runs report it. A poor model may get better.
-                tell = self.progress.warn if about == "rule" else self.progress.note
-                tell(f"step {self.position.step:,}: {text}")
+                report = self.progress.warn if about == "rule" else self.progress.note
+                report(f"step {self.position.step:,}: {text}")
 
     def _note(self, text: str | None) -> None:
         if text is not None:

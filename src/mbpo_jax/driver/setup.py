@@ -73,7 +73,7 @@ def build(run: RunConfig, config: Any, stack: ExitStack) -> Setup:
     jax_settings.check()
     envs = SeedEnvironments(run, stack)
     if envs.spaces is not None:
-        tasks.check_served(run, envs.spaces)
+        tasks.check_supported(run, envs.spaces)
     data_set = offline.read(run, envs.spaces) if run.dataset else None
     spaces = envs.spaces if data_set is None else envs.spaces or offline.spaces(data_set)
     assert spaces is not None  # ensured by `check_source`

@@ -30,7 +30,7 @@ def in_time(status: int) -> int:
 
     To be called last in a process.
     """
-    _tell_what_stays()
+    _report_remaining_processes()
     threading.Thread(target=_end_late, args=(status,), name="end_in_time", daemon=True).start()
     return status
 
@@ -50,7 +50,7 @@ def _end_late(status: int) -> None:
     os._exit(status)
 
 
-def _tell_what_stays() -> None:
+def _report_remaining_processes() -> None:
     """Names processes that were started and keep running; a reader of our output through a pipe waits for them, too."""
     until = time.monotonic() + MOMENT_S
     while (staying := _other_children()) and time.monotonic() < until:

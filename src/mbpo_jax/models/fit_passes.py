@@ -30,7 +30,7 @@ def stored_magnitude(buffer: Replay) -> Array:
     return jax.lax.fori_loop(0, -(-buffer.size // block_rows), add_block, jnp.zeros(()))
 
 
-def training_moments(encoding: Encoding, split: Split, buffer: Replay, of_targets: bool = False) -> Normalizer:
+def training_moments(encoding: Encoding, split: Split, buffer: Replay, use_targets: bool = False) -> Normalizer:
     """Returns mean and standard deviation of the training rows' inputs, or targets, in passes over blocks of rows.
 
     Both are computed from differences, not from the values themselves, so that the variance of a constant dimension is
@@ -39,7 +39,7 @@ def training_moments(encoding: Encoding, split: Split, buffer: Replay, of_target
     block_rows = backends.choices().block_rows
 
     def values(index: Array) -> Array:
-        return fit_rows.examples(encoding, buffer, split.train(index))[1 if of_targets else 0]
+        return fit_rows.examples(encoding, buffer, split.train(index))[1 if use_targets else 0]
 
     first = values(jnp.zeros(1, jnp.int32))  # [1, I]
 

@@ -100,7 +100,7 @@ def _target_moments(fit: Fit, split: Split, buffer: Replay) -> Normalizer | None
     """Returns the scale of the targets; None if they are learnt unscaled."""
     if not fit.config.scale_targets:
         return None
-    return fit_passes.training_moments(fit.encoding, split, buffer, of_targets=True)
+    return fit_passes.training_moments(fit.encoding, split, buffer, use_targets=True)
 
 
 def take_minibatches(

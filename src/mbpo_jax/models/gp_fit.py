@@ -68,7 +68,7 @@ def start(parts: Parts, key: Key, model: GpState, buffer: Replay) -> tuple[GpSta
     everything = Split(order=permutation.round_keys(key), num_rows=buffer.size, num_holdout=jnp.zeros((), jnp.int32))
     belief = model.belief.replace(
         inputs=fit_passes.training_moments(parts.encoding, everything, buffer),
-        targets=fit_passes.training_moments(parts.encoding, everything, buffer, of_targets=True),
+        targets=fit_passes.training_moments(parts.encoding, everything, buffer, use_targets=True),
     )
     model = model.replace(belief=belief, fit=model.fit.replace(num_rows=buffer.size))
     data = inducing_rows(parts, key, model, buffer)

@@ -24,7 +24,7 @@ from mbpo_jax.types import FINISHED, Array, Key, Programs, PyTree, Report, Spec,
 HIDDEN_UNITS, NUM_HIDDEN_LAYERS, LEARNING_RATE = 64, 2, 1e-3
 GRADIENT_STEPS = 500  # of a fit; parameters carry over to the next one
 BATCH_SIZE = 256  # half of it terminal
-HELD_OUT_ONE_IN = 5  # rows, in the order in which they were added
+HELD_OUT_ONE_IN = 5  # terminal rows, and of the others, in the order in which they were added
 JUDGED_ROWS = 4096  # held-out rows of each kind on which the threshold is chosen
 SCALE_ROWS = 4096  # rows from which the scale of the inputs is measured
 ABOVE_ALL, MIDDLE = jnp.inf, 0.0  # logit thresholds where nothing was learnt, and without held-out rows to choose one
@@ -226,8 +226,10 @@ class _Kinds:
     def __init__(self, real: Replay) -> None:
         age = jnp.arange(replay.capacity(real))
         slot = (real.head - real.size + age) % replay.capacity(real)
-        inside, number = age < real.size, real.num_added - real.size + age
-        terminal, held_out = real.rows.terminal[slot] > 0.5, number % HELD_OUT_ONE_IN == 0
+        inside, terminal = age < real.size, real.rows.terminal[slot] > 0.5
+        # Counted within each kind: ends may come at a regular distance, all of them on the same side of another split.
+        count = jnp.where(terminal, jnp.cumsum(inside & terminal), jnp.cumsum(inside & ~terminal))
+        held_out = count % HELD_OUT_ONE_IN == 0
         self._real = real
         self._up_to = {  # rows of a kind up to each age
             (ends, held): jnp.cumsum(inside & (terminal == ends) & (held_out == held))

@@ -56,12 +56,12 @@ def plan(config: CemConfig, key: Key, start: Array, score_fn: ScoreFn) -> tuple[
         scores = scored(score_fn, key_score, candidates)
         return number + 1, *refine(config, mean, variance, candidates, scores)
 
-    def goes_on(carry: tuple[Array, Array, Array]) -> Array:
+    def should_continue(carry: tuple[Array, Array, Array]) -> Array:
         number, _, variance = carry
         return (number < config.iterations) & (jnp.max(variance) > config.stop_variance)
 
     first = jnp.zeros((), jnp.int32), start, jnp.full_like(start, FIRST_VARIANCE)
-    _, mean, _ = jax.lax.while_loop(goes_on, iterate, first)
+    _, mean, _ = jax.lax.while_loop(should_continue, iterate, first)
     return mean, shifted(mean, jnp.zeros_like(mean[0]))
 
 

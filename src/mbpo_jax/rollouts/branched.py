@@ -99,7 +99,7 @@ def step(
 ) -> tuple[Replay, Rollout, Watched]:
     """Moves every live row by one step, and adds the transitions to the buffer. Moves none if no round is running.
 
-    The rows are shuffled and dealt to the versions of the dynamics in equal shares; leftover rows go to a random
+    The rows are shuffled and assigned to the versions of the dynamics in equal shares; leftover rows go to a random
     version each. A share is moved in blocks of rows.
 
     Args:

@@ -25,7 +25,7 @@ def returns(
     """Returns sum_(t < H) discount^t r_t + discount^H V(s_H) [N] of imagined paths of H steps, all from one state [O].
 
     A terminated path earns nothing more and has no value after it; one that explodes counts as `particles.FAILED`.
-    Paths are dealt to the versions of the dynamics anew at each step.
+    Paths are assigned to the versions of the dynamics afresh at each step.
 
     Args:
       policy: (obs [N, O]) -> action [N, A] for all steps but the first.

@@ -38,30 +38,30 @@ def unroll(
     choose: ChooseFn,
     start_obs: Array,
     num_steps: int,
-    redeal: bool = True,
+    reassign: bool = True,
     past_end: bool = False,
 ) -> Trajectory:
     """Moves rows [B, O] `num_steps` ahead. Every version of the dynamics moves an equal share of them.
 
     Args:
-      redeal: whether rows are dealt to the versions anew at each step (TS1), or once for the trajectory (TSinf).
+      reassign: whether rows are assigned to the versions afresh at each step (TS1), or once for the trajectory (TSinf).
       past_end: whether rows continue past where the termination function would end them.
-    References: Chua et al. 2018 (PETS), section 4.1; Janner et al. 2019 (MBPO), Appendix C, deals anew.
+    References: Chua et al. 2018 (PETS), section 4.1; Janner et al. 2019 (MBPO), Appendix C, assigns afresh.
     """
     num_rows = start_obs.shape[0]
     share = -(-num_rows // dynamics.num_groups)  # padded with the last row
 
-    def deal(key: Key) -> Array:
+    def assign(key: Key) -> Array:
         return jax.random.permutation(key, share * dynamics.num_groups)
 
-    dealt_once = deal(jax.random.fold_in(key, num_steps))
+    assigned_once = assign(jax.random.fold_in(key, num_steps))
 
     def step(carry: Moved, number: Array) -> tuple[Moved, tuple[Array, ...]]:
         obs, alive, exploded = carry
         key_action, key_move = jax.random.split(jax.random.fold_in(key, number))
-        key_deal, key_noise = jax.random.split(key_move)
+        key_assign, key_noise = jax.random.split(key_move)
         action, chosen = choose(key_action, number, obs)
-        places = deal(key_deal) if redeal else dealt_once
+        places = assign(key_assign) if reassign else assigned_once
         next_obs, reward, ends = _move(key_noise, dynamics, places, obs, action)
         usable = health.magnitude((next_obs, reward), keep=1) < health.LIMIT  # nan is not below it
         moves = alive & usable
@@ -85,7 +85,7 @@ def unroll(
 
 
 def _move(key: Key, dynamics: Dynamics, places: Array, obs: Array, action: Array) -> Moved:
-    """Moves rows [B, ...] by one step; `places` is the order in which they are dealt to the versions."""
+    """Moves rows [B, ...] by one step; `places` is the order in which they are assigned to the versions."""
     num_rows, num_groups = obs.shape[0], dynamics.num_groups
     rows = jnp.minimum(places, num_rows - 1).reshape(num_groups, -1)
 

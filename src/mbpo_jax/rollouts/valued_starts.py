@@ -18,8 +18,8 @@ def value(agent: Agent, key: Key, state: PyTree, obs: Array) -> Array:
     """
     assert agent.critic is not None
     action = agent.act(key, agent.actor(state), obs, True)
-    judges = agent.critic.q_values, agent.critic.target_q_values
-    return jnp.sum(jnp.stack([jnp.mean(q_values(state, obs, action), axis=0) for q_values in judges]), axis=0)
+    critics = agent.critic.q_values, agent.critic.target_q_values
+    return jnp.sum(jnp.stack([jnp.mean(q_values(state, obs, action), axis=0) for q_values in critics]), axis=0)
 
 
 def values(agent: Agent, key: Key, state: PyTree, obs: Array, block_rows: int) -> Array:

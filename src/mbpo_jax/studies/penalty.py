@@ -45,7 +45,7 @@ def study(run_dir: Path, seed: int | None = None, step: int | None = None, num_r
     if trained.run.env == NO_ENVIRONMENT:
         raise ValueError("the run must have an environment, got --env=none")
     kinds = _rows(trained, num_rows)
-    judged = {kind: _judge(trained, world, rows) for kind, rows in kinds.items()}
+    judged = {kind: _measure(trained, world, rows) for kind, rows in kinds.items()}
     pairs = {name: {kind: (found[name], error) for kind, (found, error) in judged.items()} for name in PENALTIES}
     numbers = {
         "env": trained.run.env,
@@ -91,7 +91,7 @@ def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
     return {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree.leaves_with_path(tree)}
 
 
-def _judge(trained: Trained, world: WorldModel, rows: Transition) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def _measure(trained: Trained, world: WorldModel, rows: Transition) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Returns every penalty [B] by name, and the error [B], of transitions."""
 
     @jax.jit

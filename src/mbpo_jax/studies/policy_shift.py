@@ -86,9 +86,8 @@ def study(
     curves = []
     for rows in num_rows:
         measured = experiment.measure(rows, num_measurements, updates_between)
-        curves.append(
-            {"rows": rows, "measurements": [point._asdict() for point in measured]} | _line(measured, discount, longest)
-        )
+        points = [point._asdict() for point in measured]
+        curves.append({"rows": rows, "measurements": points} | _line(measured, discount, longest))
     numbers = {
         "env": trained.run.env,
         "seed": trained.seed,
@@ -117,7 +116,7 @@ class _Experiment:
         self._world = gaussian.build(trained.config.model, trained.spec)
         self._agent = agents.build(config, trained.spec)
         self._learn = jax.jit(self._learn_once, static_argnames="num_updates")
-        self._judge = jax.jit(self._judge_rows)
+        self._measure = jax.jit(self._measure_rows)
         self._fits = [jax.jit(run) for run in self._world.fit.functions]
 
     def measure(self, num_rows: int, num_measurements: int, updates_between: int) -> list[Measurement]:
@@ -135,7 +134,7 @@ class _Experiment:
             visited, self._next_episode = episodes.collect(
                 self._env, self._exploring(actor), self._next_episode, self._visited_steps
             )
-            kl, loss, unexplained = map(float, self._judge(actor, model, visited, self._variances))
+            kl, loss, unexplained = map(float, self._measure(actor, model, visited, self._variances))
             measured.append(Measurement(i * updates_between, kl, loss, unexplained))
         return measured
 
@@ -172,7 +171,7 @@ class _Experiment:
         agent, updated = self._agent.update(key_update, agent, batches, OWN)
         return agent, [health.first_fault(rolled.watched), health.first_fault(updated.watched)]
 
-    def _judge_rows(
+    def _measure_rows(
         self, actor: PyTree, model: PyTree, visited: Transition, variances: Array
     ) -> tuple[Array, Array, Array]:
         """Returns KL, loss and unexplained share of a `Measurement`, each []."""

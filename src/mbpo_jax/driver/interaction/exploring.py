@@ -27,16 +27,19 @@ class Uniform:
 
     def __init__(self, seed: int, action_dim: int) -> None:
         self._seed, self._action_dim = seed, action_dim
-        self.reset(0)
+        self._rng = self._generator(0)
 
     def reset(self, episode: int) -> None:
         """Begins an episode."""
-        self._rng = np.random.default_rng([self._seed, RANDOM_STREAM, episode])
+        self._rng = self._generator(episode)
 
     def normalized_action(self, obs: np.ndarray) -> np.ndarray:
         """Returns an action [A], float32, whatever the observation is."""
         del obs
         return self._rng.uniform(-1.0, 1.0, self._action_dim).astype(np.float32)
+
+    def _generator(self, episode: int) -> np.random.Generator:
+        return np.random.default_rng([self._seed, RANDOM_STREAM, episode])
 
 
 class Exploring:
@@ -60,7 +63,8 @@ class Exploring:
         # One observation at a time, for which the host's own device is the fastest.
         self._actor = jax.device_put(actor, jax.local_devices(backend="cpu")[0])
         self._begin, self._act = functools.partial(compute_arrays, jax.jit(begin)), jax.jit(act)
-        self.reset(0)
+        self._episode, self._step = 0, 0
+        self._carry = self._begin(self._episode, self._actor)
 
     def reset(self, episode: int) -> None:
         """Begins an episode."""

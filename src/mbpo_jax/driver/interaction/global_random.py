@@ -61,7 +61,7 @@ def expect_draws(env_id: str) -> None:
     _DRAWING.add(env_id)
 
 
-class Apart:
+class SeparateGenerators:
     """The global generators as one of several environments sees them, whoever else draws from them meanwhile."""
 
     def __init__(self, env_id: str) -> None:

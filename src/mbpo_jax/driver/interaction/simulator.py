@@ -55,7 +55,7 @@ class Simulator:
           alone: whether they are its own, because nothing of another seed runs in this process.
           renders: whether `render` will be called.
         """
-        self._apart = None if alone else global_random.Apart(env_id)
+        self._generators_of_its_own = None if alone else global_random.SeparateGenerators(env_id)
         self._seed_generators(seed)
         with _blaming(), self._generators():
             self._env = making.make(env_id, max_episode_steps, renders)
@@ -112,11 +112,11 @@ class Simulator:
             self._env.close()
 
     def _seed_generators(self, seed: int) -> None:
-        (self._apart or global_random).seed(seed)
+        (self._generators_of_its_own or global_random).seed(seed)
 
     def _generators(self) -> AbstractContextManager[None]:
         """Returns the context in which the environment runs, with global generators of its own."""
-        return NOTHING if self._apart is None else self._apart.running()
+        return NOTHING if self._generators_of_its_own is None else self._generators_of_its_own.running()
 
     def _check_spaces(self) -> None:
         now = self._env.observation_space, self._env.action_space

@@ -27,7 +27,7 @@ class Spaces(NamedTuple):
     obs_dim: int
     action_low: np.ndarray  # [A], of the action space's dtype
     action_high: np.ndarray
-    max_episode_steps: int  # the one in force, the environment's own or the run's
+    max_episode_steps: int  # the limit that applies: the environment's own or the run's
     action_shape: tuple[int, ...] | None = None  # of A numbers, as the environment takes them; None: unknown
     obs_start: int | None = None  # smallest observation of a Discrete space of O numbers; None: it is a Box
     action_start: int | None = None  # the same of actions; their bounds are then those of one-hot rows, 0 and 1

@@ -31,9 +31,9 @@ def resolve(env_id: str, spaces: Spaces, config: Any) -> Task:
     """Returns the task that results from an environment and an algorithm's knobs.
 
     Raises:
-      ValueError: what `--termination_fn` or `--reward_fn` names cannot be imported, or is not such a function.
+      ValueError: what `--termination_fn` or `--reward_fn` names cannot be imported, or has the wrong signature.
     """
-    spec = with_rules(spec_of(spaces)._replace(max_episode_steps=spaces.max_episode_steps), config, env_id)
+    spec = with_rules(spec_of(spaces), config, env_id)
     if spec.termination_fn is not None:
         check_termination_fn(spec.termination_fn, str(rule_name(config)), spec)
     if spec.reward_fn is not None:
@@ -68,7 +68,7 @@ def build(run: RunConfig, config: Any, spec: Spec) -> Algorithm:
         raise ValueError(f"{error} (env {run.env!r}{close})") from error
 
 
-def check_served(run: RunConfig, spaces: Spaces) -> None:
+def check_supported(run: RunConfig, spaces: Spaces) -> None:
     """Checks that an environment's spaces are of the kind that the algorithm of a run takes.
 
     Raises:
@@ -87,8 +87,13 @@ def check_served(run: RunConfig, spaces: Spaces) -> None:
 
 
 def spec_of(spaces: Spaces) -> Spec:
-    """Returns the sizes of spaces, without any rule."""
-    return Spec(spaces.obs_dim, spaces.action_low.size, one_hot_actions=spaces.action_start is not None)
+    """Returns the sizes of spaces and the time limit, without any rule."""
+    return Spec(
+        spaces.obs_dim,
+        spaces.action_low.size,
+        max_episode_steps=spaces.max_episode_steps,
+        one_hot_actions=spaces.action_start is not None,
+    )
 
 
 def rule_name(config: Any) -> str | None:
