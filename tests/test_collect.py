@@ -15,7 +15,7 @@ import small_sets
 import tiny_runs
 
 from mbpo_jax import collect, load_policy
-from mbpo_jax.data_sets.data_set import episode_returns
+from mbpo_jax.data_sets.data_set import episode_returns, return_mean
 from mbpo_jax.data_sets.read import read
 from mbpo_jax.driver.interaction.spaces import Spaces
 
@@ -31,7 +31,8 @@ def collected(capsys, out, *words):
     """The episodes of a data set as minari reads them, and our part of its metadata."""
     status, lines, err = run(capsys, *words, f"--out={out}")
     assert (status, err) == (0, "")
-    assert len(lines.splitlines()) == 5 and lines.startswith(f"data set: {out} (Minari, ")
+    described = [line for line in lines.splitlines() if not line.startswith("when it was made: ")]
+    assert len(described) == 5 and lines.startswith(f"data set: {out} (Minari, ")
     data_set = minari.MinariDataset(out / "data")
     return list(data_set.iterate_episodes()), data_set.storage.metadata["mbpo_jax"]
 
@@ -137,17 +138,23 @@ def test_a_policy_with_its_noise_is_repeated_by_its_seed(mbpo_run, tmp_path, cap
 
 def test_a_mixture_is_one_after_the_other(mbpo_run, tmp_path, capsys):
     parts = [tmp_path / "medium-v0", tmp_path / "expert-v0"]
-    episodes = []
+    of_part = []
     for part, seed in zip(parts, (1, 2)):
         words = ("--policy=random", "--env=InvertedPendulum-v5", "--num_steps=100", f"--seed={seed}")
-        episodes += collected(capsys, part, *words)[0]
+        of_part.append(collected(capsys, part, *words)[0])
+    episodes = [*of_part[0], *of_part[1]]
     mixed, own = collected(capsys, tmp_path / "medium-expert-v0", "--mix", *parts)
     assert len(mixed) == len(episodes)
     for mine, wanted in zip(mixed, episodes):
         for name in ("observations", "rewards", "terminations", "truncations"):
             np.testing.assert_array_equal(getattr(mine, name), getattr(wanted, name))
         np.testing.assert_allclose(mine.actions, wanted.actions, atol=1e-6)
-    assert own["sources"] == [{"name": str(p), "rows": 100, "sha256": read(str(p)).sha256} for p in parts]
+    whole = [[episode for episode in some if episode.terminations[-1]] for some in of_part]  # the last may be cut off
+    returns = [np.mean([episode.rewards.sum() for episode in some]) for some in whole]
+    assert own["sources"] == [
+        {"name": str(p), "rows": 100, "sha256": read(str(p)).sha256, "return_mean": pytest.approx(mean)}
+        for p, mean in zip(parts, returns)
+    ]
     collected(capsys, tmp_path / "other-v0", "--policy=random", "--env=odd/World-v0", "--num_steps=100")
     status, _, err = run(capsys, "--mix", parts[0], tmp_path / "other-v0", f"--out={tmp_path / 'no-v0'}")
     assert status == 2 and "--mix must name data sets of one environment, got the" in err
@@ -216,6 +223,23 @@ RANDOM = ("--policy=random", "--env=odd/World-v0", "--num_steps=100")
 
 def contents(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_mixture_remembers_which_ends_have_no_successor_and_which_rewards_it_loses(tmp_path, capsys):
+    """Minari needs an observation after the end; the row's own stands in for it, and must not be learnt as a change."""
+    tiny_runs.write_data_set(tmp_path / "whole.npz", largest_action=1.0)
+    with np.load(tmp_path / "whole.npz") as stored:
+        np.savez(tmp_path / "short.npz", **{name: stored[name] for name in stored if name != "next_observations"})
+    given, out = read(str(tmp_path / "short.npz")), tmp_path / "mixed-v0"
+    _, own = collected(capsys, out, "--mix", tmp_path / "short.npz")
+    found = read(str(out))
+    assert found.has_successor.sum() == len(found.reward) - 8
+    np.testing.assert_array_equal(found.has_successor, given.has_successor)
+    assert own["policy_return_mean"] == pytest.approx(return_mean(given)[0])  # of the policy, all rewards counted
+    assert return_mean(found)[0] != pytest.approx(return_mean(given)[0])
+    assert "7 episodes lose their last reward" in own["notes"][-1]
+    metadata = json.loads((out / "data/metadata.json").read_text())
+    assert "None" not in metadata["description"] and metadata["requirements"] == []
 
 
 def test_a_data_set_is_replaced_only_where_it_is_said(tmp_path, capsys):

@@ -26,11 +26,10 @@ from typing import Any
 
 import numpy as np
 
-from mbpo_jax.data_sets import checks, mix, run_rows, write
+from mbpo_jax.data_sets import checks, minari_folder, mix, run_rows, write
 from mbpo_jax.data_sets import read as reading
-from mbpo_jax.data_sets.data_set import DataSet, episode_returns, has_successor
+from mbpo_jax.data_sets.data_set import DataSet, return_mean
 from mbpo_jax.data_sets.describe import describe
-from mbpo_jax.data_sets.minari_folder import OWN
 from mbpo_jax.driver import jax_settings
 from mbpo_jax.driver.config import Diverged, EnvironmentFailure, StorageFailure
 from mbpo_jax.driver.interaction.environment import Environment
@@ -87,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
         lines = describe(reading.read(str(arguments.out)))
     except (ValueError, Diverged, EnvironmentFailure, StorageFailure, OSError) as error:
         return report_error(error, {"out", "env", "num_steps", "agent_seed", "step"})
-    say("\n".join(lines))
+    say("\n".join([*lines, *(f"when it was made: {note}" for note in data_set.notes)]))
     return 0
 
 
@@ -161,6 +160,7 @@ def play(env: Environment, acts: Acts, num_steps: int, env_id: str) -> DataSet:
         terminal=terminal,
         truncated=truncated,
         first=first,
+        has_successor=np.ones(len(reward), bool),
         left_out_reward=np.zeros_like(reward),
         action_low=env.action_low,
         action_high=env.action_high,
@@ -179,12 +179,12 @@ def _check_boxes(spaces: Spaces, env_id: str) -> None:
 
 def metadata(data_set: DataSet, source: dict[str, Any], command: str) -> dict[str, Any]:
     """Returns the metadata to add to Minari's own."""
-    returns, whole = episode_returns(data_set)
-    mean = float(returns[whole].mean()) if whole.any() else None
+    mean, num_episodes = return_mean(data_set)
     own = source | {
         "env": data_set.env_id,
         "policy_return_mean": mean,
-        "policy_return_episodes": int(whole.sum()),
+        "policy_return_episodes": num_episodes,
+        minari_folder.STILL_ENDS: int(np.sum(~data_set.has_successor)),
         "command": command,
         "versions": run_directory.versions() | {name: importlib.metadata.version(name) for name in ("minari", "h5py")},
         "commit": run_directory.commit(),
@@ -192,9 +192,9 @@ def metadata(data_set: DataSet, source: dict[str, Any], command: str) -> dict[st
     }
     return {
         "algorithm_name": str(source["algorithm"]),
-        "description": f"{source['policy']} of {data_set.env_id}, collected by mbpo_jax: {command}",
-        "requirements": [f"{name}=={importlib.metadata.version(name)}" for name in EXPERIENCED],
-        OWN: own,
+        "description": f"{source['policy']} of {data_set.env_id or 'data'}, collected by mbpo_jax: {command}",
+        "requirements": [f"{name}=={importlib.metadata.version(name)}" for name in EXPERIENCED if data_set.env_id],
+        minari_folder.OWN: own,
     }
 
 
@@ -216,7 +216,7 @@ def relabelled(data_set: DataSet, source: dict[str, Any], name: str) -> tuple[Da
         raise ValueError(f"{must}, got shape {list(reward.shape)} from {name!r}")
     if not (finite := np.isfinite(reward)).all():
         raise ValueError(f"{must}, all finite, got {np.sum(~finite):,} rewards that are not finite from {name!r}")
-    kept = has_successor(data_set)  # the next state of the others is unknown, and so is their reward
+    kept = data_set.has_successor  # the next state of the others is unknown, and so is their reward
     changed = np.where(kept, reward, data_set.reward)
     notes = () if kept.all() else (f"{np.sum(~kept):,} rewards kept as recorded: their next state is not known",)
     unknown = np.where(data_set.left_out_reward != 0, np.float32(np.nan), np.float32(0))

@@ -22,6 +22,7 @@ def small(**changes):
         "terminal": np.float32([0, 1, 0, 0, 0, 0]),
         "truncated": np.array([0, 0, 0, 0, 1, 1], bool),
         "first": np.array([1, 0, 1, 0, 0, 1], bool),
+        "has_successor": np.ones(6, bool),
         "left_out_reward": np.zeros(6, np.float32),
         "action_low": np.float32([-2]),
         "action_high": np.float32([2]),
@@ -52,6 +53,10 @@ def test_an_episode_is_whole_if_it_is_there_from_its_beginning_to_its_end():
     lost = small(left_out_reward=np.float32([0, 10, 0, 0, np.nan, 0]))
     np.testing.assert_array_equal(episode_returns(lost)[0], [13, np.nan, 6])
     np.testing.assert_array_equal(episode_returns(lost)[1], [True, False, False])
+    # The last episode has 1 of 2 rows; the other one counts only if it was there and left out.
+    for left_out, is_whole in ((0, False), (5, True)):
+        last = small(max_episode_steps=2, left_out_reward=np.float32([0, 0, 0, 0, 0, left_out]))
+        assert episode_returns(last)[1][-1] == is_whole
     no_whole = small(first=np.zeros(6, bool))
     assert describe(no_whole)[2].startswith("returns: no whole episode; ")
     assert "one episode only" in describe(no_whole)[4]

@@ -4,12 +4,13 @@ import subprocess
 import sys
 
 import gymnasium
+import h5py
 import numpy as np
 import pytest
 from small_sets import ENDS, STARTS, WRITERS, columns, hdf5, marks, minari_set, npz, without, written
 
 from mbpo_jax.data_sets import checks, digest
-from mbpo_jax.data_sets.data_set import has_successor
+from mbpo_jax.data_sets.data_set import return_mean
 from mbpo_jax.data_sets.read import read
 
 
@@ -33,7 +34,7 @@ def test_every_number_of_every_kind(kind, tmp_path):
     np.testing.assert_array_equal(data_set.first, marks(STARTS))
     assert (data_set.truncated.dtype, data_set.first.dtype) == (bool, bool)
     np.testing.assert_array_equal([data_set.action_low, data_set.action_high], [[-1, -1], [1, 1]])
-    assert has_successor(data_set).all() and data_set.notes == ()
+    assert data_set.has_successor.all() and data_set.notes == ()
 
 
 @pytest.mark.parametrize("kind", ["D4RL HDF5", "npz"])
@@ -50,7 +51,7 @@ def test_without_next_observations_nothing_is_joined_across_an_end(kind, tmp_pat
     np.testing.assert_array_equal(np.flatnonzero(data_set.terminal), [39])
     np.testing.assert_array_equal(np.flatnonzero(data_set.first), [0, 40, 69])
     np.testing.assert_array_equal(np.flatnonzero(data_set.truncated), [68, 117])  # rows before those left out
-    np.testing.assert_array_equal(np.flatnonzero(~has_successor(data_set)), [39])
+    np.testing.assert_array_equal(np.flatnonzero(~data_set.has_successor), [39])
     assert data_set.max_episode_steps == 50
     assert data_set.notes == (
         "1 row terminal without successor, of use for the value only",
@@ -78,7 +79,7 @@ def test_stored_successors_that_are_the_next_episodes_first_observation_are_none
     expected[ENDS[1]] = arrays["observations"][ENDS[1]]
     np.testing.assert_array_equal(data_set.next_obs, expected[left])
     np.testing.assert_array_equal(np.flatnonzero(data_set.terminal), [68])
-    np.testing.assert_array_equal(np.flatnonzero(~has_successor(data_set)), [68])
+    np.testing.assert_array_equal(np.flatnonzero(~data_set.has_successor), [68])
     assert data_set.notes[0].startswith("2 rows stored with the next episode's first observation")
 
 
@@ -89,11 +90,60 @@ def test_without_timeouts_an_episode_ends_where_the_successor_is_not_the_next_ro
     assert data_set.notes == ("1 row ended an episode without a mark",)
 
 
-def test_shuffled_rows_are_suspicious(tmp_path):
+def test_shuffled_rows_are_suspicious_and_have_no_returns(tmp_path):
     arrays = columns()
     order = np.random.default_rng(0).permutation(120)
     data_set = read(npz(tmp_path / "x.npz", {name: values[order] for name, values in arrays.items()}))
     assert data_set.first.mean() > 0.9 and "in the order in which they were taken?" in data_set.notes[0]
+    assert return_mean(data_set) == (None, 0)
+
+
+def test_one_long_recording_needs_no_timeouts(tmp_path):
+    """Its successors are the next rows, and nothing says that it ever ended."""
+    arrays = without(columns((120,), "f"), "timeouts")
+    data_set = read(npz(tmp_path / "x.npz", arrays))
+    np.testing.assert_array_equal(np.flatnonzero(data_set.first), [0])
+    assert data_set.notes == ()
+
+
+def test_an_end_that_leaves_the_observation_as_it_was_has_a_successor_if_one_is_stored(tmp_path):
+    arrays = columns()
+    arrays["next_observations"][ENDS[0]] = arrays["observations"][ENDS[0]]
+    data_set = read(npz(tmp_path / "x.npz", arrays))
+    assert data_set.has_successor.all() and data_set.terminal[ENDS[0]] == 1.0
+
+
+def test_bounds_in_the_file_scale_its_actions(tmp_path):
+    arrays = columns()
+    bounds = {"action_low": np.float32([-2, -1]), "action_high": np.float32([2, 3])}
+    actions = arrays["actions"] * np.float32(2) + np.float32([0, 1])
+    for name in (
+        npz(tmp_path / "x.npz", arrays | bounds | {"actions": actions}),
+        hdf5(tmp_path / "x.hdf5", arrays | bounds | {"actions": actions}),
+    ):
+        data_set = read(name)
+        np.testing.assert_allclose(data_set.action, arrays["actions"], atol=1e-6)
+        np.testing.assert_array_equal([data_set.action_low, data_set.action_high], list(bounds.values()))
+
+
+@pytest.mark.parametrize("stored", ["a link", "outside", "virtual"])
+def test_numbers_that_lie_in_other_files_are_refused(stored, tmp_path):
+    """No sum would cover them, and a file of a stranger could read any other."""
+    arrays = columns()
+    hdf5(tmp_path / "other.hdf5", arrays)
+    hdf5(tmp_path / "x.hdf5", without(arrays, "rewards"))
+    with h5py.File(tmp_path / "x.hdf5", "a") as file:
+        if stored == "a link":
+            file["rewards"] = h5py.ExternalLink("other.hdf5", "/rewards")
+        elif stored == "outside":
+            arrays["rewards"].tofile(tmp_path / "raw")
+            file.create_dataset("rewards", (120,), "f4", external=[(str(tmp_path / "raw"), 0, 480)])
+        else:
+            layout = h5py.VirtualLayout((120,), "f4")
+            layout[:] = h5py.VirtualSource(str(tmp_path / "other.hdf5"), "rewards", (120,))
+            file.create_virtual_dataset("rewards", layout)
+    with pytest.raises(ValueError, match="rewards must be in the file itself, got"):
+        read(str(tmp_path / "x.hdf5"))
 
 
 def test_terminal_and_timed_out_is_terminal(tmp_path):
@@ -182,7 +232,19 @@ WRONG = {
         "must have at least one row and one column",
     ),
     "few rows": (lambda a: {name: values[:30] for name, values in a.items()}, "got 30 rows in 1 episode$"),
-    "raw actions": (change(actions=lambda a: 3 * a), "actions must lie within their bounds, got .* numbers outside"),
+    "raw actions": (
+        change(actions=lambda a: 3 * a),
+        "actions must lie within their bounds, got .* numbers outside.* give the environment, or action_low and action",
+    ),
+    "one bound": (lambda a: a | {"action_low": np.full(2, -3.0)}, "action_low and action_high must be given together"),
+    "other bounds": (
+        lambda a: a | {"action_low": np.full(3, -3.0), "action_high": np.full(3, 3.0)},
+        r"action_low must be \[2\], got \[3\]",
+    ),
+    "no time limits in sight": (
+        lambda a: without(a, "timeouts") | {"next_observations": np.roll(a["observations"], -1, axis=0)},
+        "must have timeouts, got none, and next_observations that are the next row's observation even after a terminal",
+    ),
 }
 
 
@@ -238,6 +300,9 @@ def test_the_sum_of_a_folder_does_not_depend_on_the_order_of_the_file_system(tmp
         (tmp_path / name).write_text(name)
     before, listed = digest.of_folder(tmp_path), sorted(tmp_path.iterdir(), reverse=True)
     monkeypatch.setattr("pathlib.Path.rglob", lambda path, pattern: iter(listed))
+    assert digest.of_folder(tmp_path) == before
+    monkeypatch.undo()
+    (tmp_path / ".DS_Store").write_text("a file manager was here")
     assert digest.of_folder(tmp_path) == before
 
 

@@ -1,7 +1,8 @@
 """Data sets in one file of named arrays: HDF5 in D4RL's layout, and NumPy's .npz.
 
 `observations` [N, O], `actions` [N, A], `rewards`, `terminals` and `timeouts` [N] or [N, 1], and `next_observations`
-[N, O] if they were stored. Everything else in the file is ignored. Sizes are read from the headers first.
+[N, O] if they were stored; `action_low` and `action_high` [A], the bounds of actions, if they are not -1 and 1.
+Everything else in the file is ignored. Sizes are read from the headers first.
 """
 
 import zipfile
@@ -17,7 +18,8 @@ from mbpo_jax.data_sets.recorded import Recorded, Refused
 from mbpo_jax.driver.storage import files
 
 NEEDED = ("observations", "actions", "rewards", "terminals")
-KNOWN = (*NEEDED, "timeouts", "next_observations")
+BOUNDS = ("action_low", "action_high")
+KNOWN = (*NEEDED, "timeouts", "next_observations", *BOUNDS)
 HDF5_SIGNATURE, ZIP_SIGNATURE = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"
 INSTALL = "pip install 'mbpo_jax[offline]'"
 
@@ -76,6 +78,11 @@ def _check(headers: Mapping[str, Header]) -> None:
         raise Refused(
             f"next_observations must be {_shape(headers['observations'])}, like observations, got {_shape(successors)}"
         )
+    for name in BOUNDS:
+        if name in headers and headers[name].shape != headers["actions"].shape[1:]:
+            raise Refused(f"{name} must be {list(headers['actions'].shape[1:])}, got {_shape(headers[name])}")
+    if len(headers.keys() & set(BOUNDS)) == 1:
+        raise Refused("action_low and action_high must be given together, got one of them")
     stored = max(int(np.prod(header.shape)) * header.dtype.itemsize for header in headers.values())
     checks.check_room(num_rows, headers["observations"].shape[1], headers["actions"].shape[1], stored)
 
@@ -93,15 +100,16 @@ def _recorded(kind: str, headers: Mapping[str, Header], sha256: str) -> Recorded
             raise Refused(f"{name} must be finite, got nan or inf in row {np.flatnonzero(~np.isfinite(values))[0]:,}")
         return checks.flags(name, values)
 
-    terminal = flags("terminals")
     return Recorded(
         kind=kind,
         obs=numbers("observations"),
         action=numbers("actions"),
         reward=numbers("rewards").reshape(-1),
-        terminal=terminal,
-        truncated=flags("timeouts") if "timeouts" in headers else np.zeros_like(terminal),
+        terminal=flags("terminals"),
+        truncated=flags("timeouts") if "timeouts" in headers else None,
         next_obs=numbers("next_observations") if "next_observations" in headers else None,
+        action_low=headers["action_low"].read() if "action_low" in headers else None,
+        action_high=headers["action_high"].read() if "action_high" in headers else None,
         sha256=sha256,
     )
 
@@ -114,8 +122,16 @@ def _hdf5(path: Path) -> Iterator[dict[str, Header]]:
     except ImportError as error:
         raise Refused(f"HDF5 is read with h5py, which must be installed: {INSTALL}") from error
     with h5py.File(path, "r", locking="best-effort") as file:
+        for name in KNOWN:
+            if isinstance(file.get(name, getlink=True), h5py.ExternalLink):
+                raise Refused(
+                    f"{name} must be in the file itself, got a link to another file, which no sum would cover"
+                )
         found = {name: file.get(name) for name in KNOWN}
         datasets = {name: item for name, item in found.items() if isinstance(item, h5py.Dataset)}
+        for name, item in datasets.items():
+            if item.external or item.is_virtual:
+                raise Refused(f"{name} must be in the file itself, got one that is stored in other files")
         yield {
             name: Header(tuple(item.shape or ()), item.dtype, lambda item=item: item[()])  # type: ignore[misc]
             for name, item in datasets.items()

@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+COLUMNS = ("obs", "action", "reward", "next_obs", "terminal", "truncated", "first", "has_successor", "left_out_reward")
+
 
 class DataSet(NamedTuple):
     """Previously recorded transitions, in the order in which they were taken."""
@@ -17,6 +19,11 @@ class DataSet(NamedTuple):
     terminal: np.ndarray  # [N], float32: 1.0 where the MDP ended
     truncated: np.ndarray  # [N], bool: where the episode ended otherwise (time limit, or the recording ended)
     first: np.ndarray  # [N], bool: whether the row began an episode
+    has_successor: (
+        np.ndarray
+    )  # [N], bool: whether `next_obs` was recorded; a model of the dynamics may learn from these
+    # rows only. The last row before a terminal has none in files that store no next observations. It is kept, with
+    # `next_obs` equal to `obs`, since a value needs only its reward and the fact that it is terminal.
     left_out_reward: np.ndarray  # [N], float32: of the row after this one if that ended the episode and was left out,
     # else 0; nan: not known. Only returns need it.
     action_low: np.ndarray  # [A], bounds of the actions as recorded, from which they were scaled to [-1, 1]
@@ -25,17 +32,6 @@ class DataSet(NamedTuple):
     env_id: str | None  # of the environment that it was recorded in, if the data set says
     sha256: str  # of the file's or folder's contents (for a run directory: of the rows)
     notes: tuple[str, ...] = ()  # what reading left out or decided, a few words each
-
-
-def has_successor(data_set: DataSet) -> np.ndarray:
-    """Returns whether `next_obs` was recorded [N], bool; a model of the dynamics may learn from these rows only.
-
-    The last row before a terminal has none in files that store no next observations. It is kept, with `next_obs` equal
-    to `obs`, since a value needs only its reward and the fact that it is terminal. A recorded end that leaves the
-    observation as it was cannot be told from these.
-    """
-    same = (data_set.next_obs == data_set.obs).all(axis=1)
-    return ~(same & (data_set.terminal > 0))
 
 
 def episode_bounds(data_set: DataSet) -> tuple[np.ndarray, np.ndarray]:
@@ -55,6 +51,12 @@ def episode_returns(data_set: DataSet) -> tuple[np.ndarray, np.ndarray]:
     starts, stops = episode_bounds(data_set)
     returns = np.add.reduceat(data_set.reward.astype(np.float64) + data_set.left_out_reward, starts)
     whole = data_set.first[starts] & np.isfinite(returns)
-    lasted = stops[-1] - starts[-1] >= data_set.max_episode_steps - 1  # a row without successor is left out
-    whole[-1] &= bool(data_set.terminal[-1] > 0) or bool(lasted)
+    num_steps = stops[-1] - starts[-1] + (data_set.left_out_reward[-1] != 0)
+    whole[-1] &= bool(data_set.terminal[-1] > 0) or bool(num_steps >= data_set.max_episode_steps)
     return returns, whole
+
+
+def return_mean(data_set: DataSet) -> tuple[float | None, int]:
+    """Returns the mean return of the whole episodes, None if there are none, and how many there are."""
+    returns, whole = episode_returns(data_set)
+    return (float(np.mean(returns[whole])) if whole.any() else None), int(whole.sum())

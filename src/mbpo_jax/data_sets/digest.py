@@ -21,10 +21,13 @@ def of_file(path: Path) -> str:
 
 
 def of_folder(path: Path) -> str:
-    """Returns the sum of the names and sums of all files in a folder; where the folder lies does not matter."""
+    """Returns the sum of the names and sums of all files in a folder, but for hidden ones, which file managers leave.
+
+    Where the folder lies does not matter.
+    """
     total = hashlib.sha256()
     for file in sorted(path.rglob("*"), key=lambda file: file.relative_to(path).as_posix()):
-        if file.is_file():
+        if file.is_file() and not file.name.startswith("."):
             total.update(f"{of_file(file)}  {file.relative_to(path).as_posix()}\n".encode())
     return total.hexdigest()
 

@@ -19,6 +19,9 @@ from mbpo_jax.driver.storage import files
 
 METADATA = "metadata.json"
 OWN = "mbpo_jax"  # the key of what `collect` adds to the metadata
+STILL_ENDS = (
+    "terminals_without_successor"  # there, how many terminal rows have `next_obs` equal to `obs` for want of it
+)
 MOST_METADATA_BYTES = 2**24
 ROOT_VARIABLE = "MINARI_DATASETS_PATH"
 
@@ -155,5 +158,7 @@ def _environment(metadata: dict[str, Any]) -> dict[str, Any]:
     env_id, limit = own.get("env") or spec.get("id"), spec.get("max_episode_steps")
     return {
         "env_id": env_id if isinstance(env_id, str) else None,
+        "still_ends": bool(own.get(STILL_ENDS)),
+        "notes": (f"rewards of {own['reward_fn']}",) if own.get("reward_fn") else (),
         "max_episode_steps": limit if type(limit) is int and limit > 0 else None,
     }

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from mbpo_jax.data_sets import read as reading
-from mbpo_jax.data_sets.data_set import DataSet
+from mbpo_jax.data_sets.data_set import COLUMNS, DataSet, return_mean
 
 
 def mixed(names: Sequence[str]) -> tuple[DataSet, dict[str, Any]]:
@@ -22,13 +22,16 @@ def mixed(names: Sequence[str]) -> tuple[DataSet, dict[str, Any]]:
         ):
             if mine != theirs:
                 raise ValueError(f"--mix must name data sets of one environment, got the {what} {mine} and {theirs}")
-    columns: dict[str, Any] = {
-        name: np.concatenate([getattr(part, name) for part in parts])
-        for name in ("obs", "action", "reward", "next_obs", "terminal", "truncated", "first", "left_out_reward")
-    }
+    columns: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS}
     columns["first"][np.cumsum([0, *(len(part.reward) for part in parts[:-1])])] = True
     notes = tuple(f"{part.name}: {note}" for part in parts for note in part.notes)
+    lost = int(np.sum(np.abs(columns["left_out_reward"]) > 0))
+    if lost:
+        notes += (f"{lost:,} episodes lose their last reward, of a step without successor; policy_return_mean has it",)
     limit = max(part.max_episode_steps for part in parts)
     joined = one._replace(**columns, kind="mixture", max_episode_steps=limit, sha256="", notes=notes)
-    sources = [{"name": part.name, "rows": len(part.reward), "sha256": part.sha256} for part in parts]
+    sources = [
+        {"name": part.name, "rows": len(part.reward), "sha256": part.sha256, "return_mean": return_mean(part)[0]}
+        for part in parts
+    ]
     return joined, {"policy": "mixture", "algorithm": "mixture", "sources": sources}

@@ -67,6 +67,7 @@ def assemble(
         terminal=rows.terminal,
         truncated=rows.truncated,
         first=rows.first,
+        has_successor=rows.has_successor,
         left_out_reward=rows.left_out_reward,
         action_low=low,
         action_high=high,
@@ -140,4 +141,11 @@ def _scaled(
         if recorded.action_low is None:  # an older run, which did not keep its bounds
             return action, low, high
         action = checks.from_unit(action, own_low, own_high)
-    return checks.to_unit(action, low, high), low, high
+    try:
+        return checks.to_unit(action, low, high), low, high
+    except Refused as refused:
+        if given or recorded.action_low is not None:
+            raise
+        raise Refused(
+            f"{refused}; these bounds are assumed: give the environment, or action_low and action_high [A] in the file"
+        ) from refused

@@ -1,5 +1,6 @@
 """The data set of an offline run: read once, checked against the environment, and shared by all seeds."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mbpo_jax.data_sets import read as reading
-from mbpo_jax.data_sets.data_set import DataSet, episode_returns, has_successor
+from mbpo_jax.data_sets.data_set import COLUMNS, DataSet, return_mean
 from mbpo_jax.driver.config import RunConfig
 from mbpo_jax.driver.interaction.spaces import WHOLE_KINDS, Spaces
 from mbpo_jax.driver.seeds import SeedAxis
@@ -38,7 +39,15 @@ def read(run: RunConfig, environment: Spaces | None) -> DataSet:
             f"dataset must have the {environment.obs_dim} observations of env {run.env!r}, got {run.dataset!r} with "
             f"{data_set.obs.shape[1]}"
         )
+    if data_set.env_id is not None and _name(data_set.env_id) != _name(run.env):
+        note = f"recorded in {data_set.env_id}, used with {run.env}"
+        data_set = data_set._replace(notes=(note, *data_set.notes))
     return data_set
+
+
+def _name(env_id: str) -> str:
+    """Returns an environment's id without its module and version."""
+    return re.sub(r"-v\d+$", "", env_id.rpartition(":")[2])
 
 
 def usable(data_set: DataSet, algorithm: Algorithm, rule: str | None = None) -> DataSet:
@@ -49,17 +58,16 @@ def usable(data_set: DataSet, algorithm: Algorithm, rule: str | None = None) -> 
     Raises:
       ValueError: the termination function is to be learnt, but no successor of a terminal was recorded.
     """
-    known = has_successor(data_set)
+    known = data_set.has_successor
     if algorithm.dynamics is None or known.all():
         return data_set
-    columns = ("obs", "action", "reward", "next_obs", "terminal", "truncated", "first", "left_out_reward")
     if rule == LEARNED and not (data_set.terminal[known] > 0).any():
         raise ValueError(
             f"dataset must have next_observations for --termination_fn={LEARNED}, got {data_set.name!r}, where none of "
             f"the {np.sum(~known):,} rows that ended an episode has one"
         )
     note = f"{np.sum(~known):,} of them left out, because a model must know the successor"
-    kept = {name: getattr(data_set, name)[known] for name in columns}
+    kept = {name: getattr(data_set, name)[known] for name in COLUMNS}
     return data_set._replace(**kept, notes=(*data_set.notes, note))
 
 
@@ -69,11 +77,10 @@ def to_json(data_set: DataSet) -> dict[str, Any]:
     Args:
       data_set: as it was read, since a return needs all rewards, including those of rows that are not `usable`.
     """
-    returns, whole = episode_returns(data_set)
     return {
         "dataset_sha256": data_set.sha256,
         "dataset_rows": int(data_set.reward.size),
-        "dataset_return_mean": float(np.mean(returns[whole])) if whole.any() else None,
+        "dataset_return_mean": return_mean(data_set)[0],
     }
 
 

@@ -24,7 +24,8 @@ from mbpo_jax.types import FINISHED, Array, Key, Programs, PyTree, Report, Spec,
 HIDDEN_UNITS, NUM_HIDDEN_LAYERS, LEARNING_RATE = 64, 2, 1e-3
 GRADIENT_STEPS = 500  # of a fit; parameters carry over to the next one
 BATCH_SIZE = 256  # half of it terminal
-HELD_OUT_ONE_IN = 5  # terminal rows, and of the others, in the order in which they were added
+HELD_OUT_ONE_IN = 5  # rows
+FEW = 100  # rows of a kind, of which every fifth is held out; by chance there might be none
 JUDGED_ROWS = 4096  # held-out rows of each kind on which the threshold is chosen
 SCALE_ROWS = 4096  # rows from which the scale of the inputs is measured
 ABOVE_ALL, MIDDLE = jnp.inf, 0.0  # logit thresholds where nothing was learnt, and without held-out rows to choose one
@@ -227,9 +228,10 @@ class _Kinds:
         age = jnp.arange(replay.capacity(real))
         slot = (real.head - real.size + age) % replay.capacity(real)
         inside, terminal = age < real.size, real.rows.terminal[slot] > 0.5
-        # Counted within each kind: ends may come at a regular distance, all of them on the same side of another split.
-        count = jnp.where(terminal, jnp.cumsum(inside & terminal), jnp.cumsum(inside & ~terminal))
-        held_out = count % HELD_OUT_ONE_IN == 0
+        held_out = _drawn(real.num_added - real.size + age) % HELD_OUT_ONE_IN == 0
+        for kind in (terminal, ~terminal):
+            count = jnp.cumsum(inside & kind)
+            held_out = jnp.where(kind & (count[-1] < FEW), count % HELD_OUT_ONE_IN == 0, held_out)
         self._real = real
         self._up_to = {  # rows of a kind up to each age
             (ends, held): jnp.cumsum(inside & (terminal == ends) & (held_out == held))
@@ -247,3 +249,11 @@ class _Kinds:
         number = jax.random.randint(key, shape, 0, jnp.maximum(up_to[-1], 1))
         age = jnp.searchsorted(up_to, number, side="right")
         return replay.take(self._real, jnp.minimum(age, self._real.size - 1))
+
+
+def _drawn(number: Array) -> Array:
+    """Returns a random number for each number of a row, always the same: ends may come at a regular distance."""
+    mixed = number.astype(jnp.uint32)
+    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+        mixed = (mixed ^ (mixed >> shift)) * jnp.uint32(factor)
+    return mixed ^ (mixed >> 16)
