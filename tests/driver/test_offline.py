@@ -17,6 +17,7 @@ from mbpo_jax.driver.seeds import SeedAxis
 from mbpo_jax.driver.storage import run_directory
 from mbpo_jax.driver.trained import load_trained
 from mbpo_jax.launch import flags
+from mbpo_jax.reports import curves
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +131,8 @@ def test_a_run_without_an_environment_learns_and_says_that_it_knows_no_returns(t
     assert result.summary["seeds"]["0"]["final"] is None
     assert result.summary["finished"] is True
     assert "no environment, so returns are unknown" in capsys.readouterr().err
+    texts = [text.get_text() for text in curves.curves_figure(run_dir).axes[0].texts]
+    assert texts == ["no environment: returns are unknown"]
     logged = {key for line in tiny_runs.lines(run_dir) for key in line}
     assert "eval/start_value_mean" in logged and "eval/return_mean" not in logged
     assert load_policy(run_dir)(np.zeros(4, np.float32)).shape == (1,)

@@ -199,6 +199,13 @@ def test_a_curve_of_other_data_is_refused_and_one_of_data_that_is_elsewhere_is_t
     assert launched == []
 
 
+def test_runs_without_an_environment_have_nothing_to_compare(here, launched, capsys):
+    Path("cloned.flags").write_text("--algorithm=bc\n--env=none\n--num_steps=100\n--dataset=rows.npz\n")
+    assert call("--sweep_dir=runs", flagfiles="cloned.flags") == 2
+    assert "cloned.flags: env must be an environment, whose returns are compared, got 'none'" in capsys.readouterr().err
+    assert launched == []
+
+
 def test_a_directory_that_cannot_be_written_to_is_noticed_before_anything_is_trained(here, launched, capsys):
     Path("report").write_text("a file")
     assert call("--sweep_dir=runs") == 2

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from mbpo_jax import options
 from mbpo_jax.data_sets import read as data_sets
-from mbpo_jax.driver.config import RESUMABLE_CHANGES, RunConfig, StorageFailure
+from mbpo_jax.driver.config import NO_ENVIRONMENT, RESUMABLE_CHANGES, RunConfig, StorageFailure
 from mbpo_jax.driver.storage import run_directory
 from mbpo_jax.launch import flags, sweep_jobs
 from mbpo_jax.reports.learning_curves import LearningCurve
@@ -41,6 +41,8 @@ def read_request(flagfile: Path, added: list[str]) -> RequestedRun:
     """
     try:
         run, config = flags.parse([f"--flagfile={flagfile}", *added])
+        if run.env == NO_ENVIRONMENT:
+            raise ValueError(f"env must be an environment, whose returns are compared, got {NO_ENVIRONMENT!r}")
         return RequestedRun(flagfile, run, config, data_sets.sha256(run.dataset) if run.dataset else None)
     except ValueError as error:
         raise ValueError(f"{flagfile}: {error}") from error

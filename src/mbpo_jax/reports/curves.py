@@ -51,7 +51,8 @@ def curves_figure(run_dir: str | os.PathLike[str], reference: Path | None = None
     curves = _read_curves(run_dir / metrics.FILE_NAME)
     figure = Figure(figsize=(8.0, 5.0), layout="constrained")
     axes = figure.add_subplot()
-    title, unit = _title_and_unit(run_dir)
+    config = _config(run_dir)
+    title, unit = _title_and_unit(config, run_dir)
     axes.set(title=title, xlabel=unit, ylabel="evaluation return")
     axes.grid(visible=True, alpha=0.3)
     axes.xaxis.set_major_formatter("{x:,.0f}")
@@ -59,6 +60,10 @@ def curves_figure(run_dir: str | os.PathLike[str], reference: Path | None = None
     if reference is not None:
         _draw_reference(axes, reference, math.inf if last_step is None else last_step)
     _draw_run(axes, curves)
+    if not curves:
+        unknown = within(config.get("run"), "env") == "none"  # --env=none
+        text = "no environment: returns are unknown" if unknown else "no evaluations yet"
+        axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes)
     if last_step:
         axes.set_xlim(0, 1.02 * last_step)
     if axes.get_legend_handles_labels()[0]:
@@ -67,8 +72,6 @@ def curves_figure(run_dir: str | os.PathLike[str], reference: Path | None = None
 
 
 def _draw_run(axes: "Axes", curves: Mapping[int, Curve]) -> None:
-    if not curves:
-        axes.text(0.5, 0.5, "no evaluations yet", ha="center", va="center", transform=axes.transAxes)
     for index, (seed, curve) in enumerate(sorted(curves.items())):
         label: str | None = f"seed {seed}"
         if len(curves) > MAX_NAMED_SEEDS:
@@ -127,11 +130,15 @@ def _finite(text: str) -> float:
     return number
 
 
-def _title_and_unit(run_dir: Path) -> tuple[str, str]:
-    """Returns '<algorithm> on <env>', or the directory's name if the configuration lacks one, and the unit of steps."""
-    config: dict[str, Any] = {}
+def _config(run_dir: Path) -> dict[str, Any]:
+    """Returns what `config.json` holds; nothing if it cannot be read."""
     with contextlib.suppress(ValueError):
-        config = plain_json.read(run_dir / files.CONFIG)
+        return plain_json.read(run_dir / files.CONFIG)
+    return {}
+
+
+def _title_and_unit(config: dict[str, Any], run_dir: Path) -> tuple[str, str]:
+    """Returns '<algorithm> on <env>', or the directory's name if the configuration lacks one, and the unit of steps."""
     places = (config.get("run"), config)
     algorithm, env = (_first_text(within(place, key) for place in places) for key in ("algorithm", "env"))
     is_offline = bool(within(config.get("run"), "dataset"))
