@@ -1,6 +1,7 @@
-"""Plays PETS's cart-pole with PETS's planner and the simulator in place of a model: the return that no model improves.
+"""Plays PETS's cart-pole with a planner and the simulator in place of a model: about what a perfect model would return.
 
-`python tests/slow/cartpole_ceiling.py [EPISODES]` prints the return of each episode. One takes some minutes.
+`python tests/slow/cartpole_ceiling.py [EPISODES [PLANNER]]` prints the return of each episode; PLANNER is cem, as in the
+paper, or icem. An episode takes some minutes.
 """
 
 import sys
@@ -12,21 +13,25 @@ from mujoco import rollout
 
 from mbpo_jax import rewards
 from mbpo_jax.environments import pets_cartpole
-from mbpo_jax.planners import cem
+from mbpo_jax.planners import cem, icem
 from mbpo_jax.planners.cem import CemConfig
+from mbpo_jax.planners.icem import IcemConfig
 from mbpo_jax.planners.planner import Planner
 from mbpo_jax.types import Array, Key
 
 HORIZON = 25
 TIME_LIMIT = 200
-CONFIG = CemConfig()  # the paper's
+PLANNERS = {
+    "cem": cem.build(CemConfig(), HORIZON, action_dim=1),  # the paper's
+    "icem": icem.build(IcemConfig(num_candidates=400, elite_candidates=20, iterations=5), HORIZON, action_dim=1),
+}
 SIMULATOR = mujoco.MjModel.from_xml_string(pets_cartpole.MODEL)
 
 
 def main() -> None:
-    planner = cem.build(CONFIG, HORIZON, action_dim=1)
-    for episode in range(int(sys.argv[1]) if len(sys.argv) > 1 else 3):
-        print(f"episode {episode}: {play(planner, episode):.1f}", flush=True)
+    num_episodes, name = (sys.argv[1:] + ["3", "cem"][len(sys.argv) - 1 :])[:2]
+    for episode in range(int(num_episodes)):
+        print(f"episode {episode}: {play(PLANNERS[name], episode):.1f}", flush=True)
 
 
 def play(planner: Planner, episode: int) -> float:
