@@ -26,7 +26,8 @@ def expand(
     From every next state of the batch, `num_steps` steps are imagined with the actions of the agent's targets. A row's
     target is the discounted rewards from it to the end of the imagined steps, plus the smallest target critic's value
     there. That value is discounted t times for a row t steps before the end (TD-k); the paper's equation prints the
-    same power for all.
+    same power for all. TD3's targets add their smoothing noise to every imagined action, so that all of a target values
+    the same policy.
 
     With the first five arguments bound, it is a `Learning.regression`.
 
