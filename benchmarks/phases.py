@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mbpo_jax import backends, replay, terminations
-from mbpo_jax.algorithms import mbpo, pets
+from mbpo_jax.algorithms import mbpo, particle_propagation, pets
 from mbpo_jax.driver.compile_counter import CompileCounter
 from mbpo_jax.driver.config import AUTO, RunConfig
 from mbpo_jax.driver.interaction import task
@@ -281,8 +281,13 @@ def plan(case: Case) -> Work:
     rows = planner.num_candidates * config.num_particles * config.horizon * planner.iterations
     inputs = pets.encoding_of(config, spec).num_inputs
     units, hidden = config.model.model_hidden_units, len(config.model.model_weight_decays) - 1
-    layers = [(inputs, units), *[(units, units)] * (hidden - 1), *[(units, 1 + spec.obs_dim)] * 2]
-    return Work(lambda: act(roots, actor, carry, obs)[0], case.seeds * rows, "model_rows/s", products(layers))
+    heads = 1 if config.member == "deterministic" else 2
+    layers = [(inputs, units), *[(units, units)] * (hidden - 1), *[(units, 1 + spec.obs_dim)] * heads]
+    evaluated = (
+        1 if config.propagation in particle_propagation.SAMPLED else config.model.num_members
+    )  # of each particle
+    flops = None if config.member == pets.GP else evaluated * products(layers)  # a process is not counted
+    return Work(lambda: act(roots, actor, carry, obs)[0], case.seeds * rows, "model_rows/s", flops)
 
 
 if __name__ == "__main__":

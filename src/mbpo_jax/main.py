@@ -53,7 +53,9 @@ def _main(argv: list[str], stop: StopRequest) -> int:
 def _run(argv: list[str]) -> int:
     from mbpo_jax.launch import flags, processes
 
-    run, algorithm_config = flags.parse(argv)
+    run, algorithm_config, notes = flags.parse_with_notes(argv)
+    for note in notes:
+        complain(f"mbpo_jax: {note}")
     if not run.quiet:
         check_output()
     began = time.monotonic()

@@ -145,8 +145,9 @@ TAKERS = "; q_planning and dyna_q take such spaces"
     [
         ("sac", "FrozenLake-v1", f"for sac, got 'FrozenLake-v1' with Discrete(16) and Discrete(4){TAKERS}"),
         ("td3", "discrete/Counter-v0", f"with Discrete(3, start=5) and Discrete(3, start=-1){TAKERS}"),
-        ("mbpo", "CartPole-v1", "(Box) actions, or Discrete observations, too, got 'CartPole-v1' with Discrete(2)"),
-        ("dyna_q", "CartPole-v1", "(Box) actions, or Discrete observations, too, got 'CartPole-v1' with Discrete(2)"),
+        ("mbpo", "CartPole-v1", "for tables, got 'CartPole-v1' with a Box of 4 numbers and Discrete(2)"),
+        ("dyna_q", "CartPole-v1", "for tables, got 'CartPole-v1' with a Box of 4 numbers and Discrete(2)"),
+        ("dyna_q", "Blackjack-v1", "with Tuple(Discrete(32), Discrete(11), Discrete(2)) and Discrete(2)"),
         (
             "q_planning",
             "InvertedPendulum-v5",
@@ -155,7 +156,8 @@ TAKERS = "; q_planning and dyna_q take such spaces"
     ],
 )
 def test_an_algorithm_that_cannot_take_a_space_is_refused_in_a_line(algorithm, env, why, tmp_path, capsys):
-    status = main([f"--algorithm={algorithm}", f"--env={env}", f"--run_dir={tmp_path / 'run'}", "--compile_cache=off"])
+    words = [f"--env={env}", "--max_episode_steps=30", f"--run_dir={tmp_path / 'run'}", "--compile_cache=off"]
+    status = main([f"--algorithm={algorithm}", *words])
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
     assert status == 2
     assert "--env must have" in line

@@ -152,6 +152,15 @@ def test_cartpole_refuses_what_it_cannot_step() -> None:
         env.step(np.array([np.nan]))
 
 
+@pytest.mark.parametrize("env_id", ["mbpo_jax/LineWorld-v0", "mbpo_jax/PetsCartpole-v0"])
+def test_an_action_that_is_not_finite_is_refused(env_id: str) -> None:
+    env = gymnasium.make(env_id, disable_env_checker=True)
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match="action must be finite"):
+        env.step(np.array([np.nan]))
+    assert np.isfinite(env.step(np.array([0.5]))[0]).all()  # and nothing of it stays
+
+
 @pytest.mark.parametrize("env_id", list(TRUNCATED))
 def test_truncated_environment_is_the_full_one_with_a_shorter_observation(env_id: str) -> None:
     full_id, full_dims, short_dims = TRUNCATED[env_id]

@@ -50,6 +50,33 @@ def test_a_flag_of_another_agent_is_not_read():
     assert "--target_noise_std=0.1 is not read by --algorithm=mbpo; leave" in refusal("--target_noise_std=0.1")
 
 
+def test_a_flagfile_may_have_flags_of_a_choice_that_was_changed(tmp_path):
+    """They are left out, and it is said. On the command line, or beside the choice itself, they are mistakes."""
+    paper, chosen = tmp_path / "paper.flags", tmp_path / "chosen.flags"
+    paper.write_text("--algorithm=mbpo\n--target_entropy=-0.5\n--discount=0.9\n")
+    words = [f"--flagfile={paper}", "--agent=td3"]
+    run, config, notes = flags.parse_with_notes(words)
+    assert (run, config) == flags.parse(words)
+    assert config == MbpoConfig(agent=Td3Config(discount=0.9))
+    where = f"(in {paper}) is not read by --algorithm=mbpo --agent=td3"
+    assert notes == [f"--target_entropy=-0.5 {where}, so it is left out"]
+    assert flags.parse_with_notes([f"--flagfile={paper}"])[2] == []
+    chosen.write_text("--agent=td3\n")
+    assert flags.parse_with_notes([f"--flagfile={chosen}", f"--flagfile={paper}"])[1:] == (config, notes)
+    assert "leave it out" in refusal(*words, "--target_entropy=-1")
+    paper.write_text("--algorithm=mbpo\n--agent=td3\n--target_entropy=-0.5\n")
+    assert f"--target_entropy=-0.5 {where}; leave it out" in refusal(f"--flagfile={paper}")
+    paper.write_text("--algorithm=mbpo\n--horizon=3\n")
+    assert "horizon=3 (in" in refusal(*words)  # no agent reads it
+
+
+def test_pets_planners_follow_its_flagfiles():
+    for planner in ("random_shooting", "icem", "mppi"):
+        _, config, notes = flags.parse_with_notes(["--flagfile=pets_cartpole", f"--planner={planner}"])
+        assert config.planner.num_candidates == 400
+        assert all("(in experiments/pets_cartpole.flags) is not read by" in note for note in notes)
+
+
 def test_the_full_path_of_a_knob_is_a_flag_too(tmp_path):
     wanted = MbpoConfig(agent=SacConfig(discount=0.5), model=GaussianConfig(num_members=9))
     assert flags.parse(["--agent.discount=0.5", "--model.num_members", "9"])[1] == wanted

@@ -1,7 +1,7 @@
 """Plays PETS's cart-pole with a planner and the simulator in place of a model: about what a perfect model would return.
 
-`python tests/slow/cartpole_ceiling.py [EPISODES [PLANNER]]` prints the return of each episode; PLANNER is cem, as in the
-paper, or icem. An episode takes some minutes.
+`python tests/slow/cartpole_ceiling.py [EPISODES [PLANNER]]` prints the return of each episode; PLANNER is cem, as in
+the paper, or icem. An episode takes some minutes.
 """
 
 import sys

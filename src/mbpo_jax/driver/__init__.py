@@ -6,6 +6,6 @@
 * `storage`: the files of a run directory; `trained` opens a checkpoint for analysis.
 * Reporting: `record`, `progress`, `memory`, `memory_limits`, `profiler`, `compile_counter`.
 
-Read `loop` first, then `setup`, `phase_runner`, `interaction/acting` and `save_restore`. It imports nothing of `launch`,
-which starts runs.
+Read `loop` first, then `setup`, `phase_runner`, `interaction/acting` and `save_restore`. The driver imports nothing of
+`launch`, which starts runs.
 """

@@ -38,9 +38,13 @@ class LineWorld(gymnasium.Env[np.ndarray, np.ndarray]):
 
         Raises:
           ResetNeeded: before the first `reset`.
+          ValueError: the action is not a finite number.
         """
         if self._state is None:
             raise ResetNeeded("call reset() before step()")
-        speed = self._state[1] + np.float32(np.clip(np.asarray(action).item(), -1.0, 1.0))
+        push = np.asarray(action).item()
+        if not np.isfinite(push):
+            raise ValueError(f"action must be finite, got {push}")
+        speed = self._state[1] + np.float32(np.clip(push, -1.0, 1.0))
         self._state = np.array([self._state[0] + speed, speed], np.float32)
         return self._state.copy(), -COST * float(self._state[0]) ** 2, False, False, {}

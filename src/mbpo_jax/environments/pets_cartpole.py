@@ -74,9 +74,12 @@ class PetsCartpole(gymnasium.Env[np.ndarray, np.ndarray]):
 
         Raises:
           ResetNeeded: before the first `reset`.
+          ValueError: the action is not a finite number.
         """
         if not self._began:
             raise ResetNeeded("call reset() before step()")
+        if not np.isfinite(action).all():
+            raise ValueError(f"action must be finite, got {np.asarray(action).tolist()}")
         control = np.clip(np.asarray(action, np.float64), -MAX_CONTROL, MAX_CONTROL)
         self._data.ctrl[:] = control
         mujoco.mj_step(self._model, self._data, FRAME_SKIP)

@@ -62,20 +62,26 @@ def expand(argv: Sequence[str]) -> list[str]:
     Raises:
       ValueError: names the flagfile, and what is wrong with it.
     """
+    return [argument for argument, _ in expand_with_files(argv)]
+
+
+def expand_with_files(argv: Sequence[str]) -> list[tuple[str, Path | None]]:
+    """Returns what `expand` does, and the file that each argument comes from; None: the command line."""
     return _expand(argv, None, ())
 
 
-def _expand(arguments: Sequence[str], beside: Path | None, reading: tuple[Path, ...]) -> list[str]:
+def _expand(arguments: Sequence[str], beside: Path | None, reading: tuple[Path, ...]) -> list[tuple[str, Path | None]]:
     """Expands arguments of the command line, or lines of the last file in `reading`."""
-    found: list[str] = []
+    found: list[tuple[str, Path | None]] = []
+    file = reading[-1] if reading else None
     rest = list(arguments)
     while rest:
         argument = rest.pop(0)
         if argument == "--":
-            return [*found, argument, *rest]
+            return [*found, *((word, file) for word in (argument, *rest))]
         flag, equals, name = argument.partition("=")
         if flag not in ("--flagfile", "-flagfile"):
-            found.append(argument)
+            found.append((argument, file))
             continue
         if not equals:
             if reading or not rest:
@@ -85,7 +91,7 @@ def _expand(arguments: Sequence[str], beside: Path | None, reading: tuple[Path, 
     return found
 
 
-def _lines(path: Path, reading: tuple[Path, ...]) -> list[str]:
+def _lines(path: Path, reading: tuple[Path, ...]) -> list[tuple[str, Path | None]]:
     """Returns the flags in a file and in those that it reads."""
     whole = path.resolve()
     if whole in reading:

@@ -8,6 +8,7 @@ algorithm's knob.
 
 import functools
 import math
+from pathlib import Path
 from typing import Any
 
 from absl import flags
@@ -53,8 +54,14 @@ def parse(argv: list[str]) -> tuple[RunConfig, Any]:
     Raises:
       FlagsError: names the flag or file, the value, and what is allowed.
     """
+    run, config, _ = parse_with_notes(argv)
+    return run, config
+
+
+def parse_with_notes(argv: list[str]) -> tuple[RunConfig, Any, list[str]]:
+    """Returns what `parse` does, and a note on each flag of a flagfile that another choice has made meaningless."""
     found = define()
-    rest = _read(found, argv)
+    rest, files = _read(found, argv)
     if found["help"].value:
         raise FlagsError(
             "--help must be given on the command line, without a value, got it with one, in a flagfile or from Python"
@@ -62,19 +69,22 @@ def parse(argv: list[str]) -> tuple[RunConfig, Any]:
     if rest:
         raise FlagsError(f"every argument must be a --flag=value, got {rest[0]!r}")
     try:
-        return _configs({name: found[name].value for name in found if found[name].present and name not in OWN_FLAGS})
+        given = {name: found[name].value for name in found if found[name].present and name not in OWN_FLAGS}
+        return _configs(given, {name: files.get(name) for name in given})
     except ValueError as error:
         raise FlagsError(_one_line(f"--{error}")) from error
 
 
-def _read(found: flags.FlagValues, argv: list[str]) -> list[str]:
-    """Sets the flags; returns the arguments that are not flags."""
+def _read(found: flags.FlagValues, argv: list[str]) -> tuple[list[str], dict[str, Path | None]]:
+    """Sets the flags; returns the arguments that are not flags, and the file that each flag was last given in."""
     try:
-        arguments = flagfiles.expand(argv)
+        placed = flagfiles.expand_with_files(argv)
+        arguments = [argument for argument, _ in placed]
         # absl silently ignores this one, and a run would begin without what its caller meant.
         if any(argument.partition("=")[0].lstrip("-") == "undefok" for argument in arguments):
             raise FlagsError("--undefok is not a flag; --help lists the flags")
-        return found(["mbpo_jax", *arguments])[1:]
+        files = {argument.lstrip("-").partition("=")[0]: file for argument, file in placed if argument[:1] == "-"}
+        return found(["mbpo_jax", *arguments])[1:], files
     except FlagsError:
         raise
     except flags.UnrecognizedFlagError as error:
@@ -86,9 +96,13 @@ def _read(found: flags.FlagValues, argv: list[str]) -> list[str]:
 # -- from strings to configs -------------------------------------------------------------------------------------
 
 
-def _configs(given: dict[str, list[str]]) -> tuple[RunConfig, Any]:
+def _configs(given: dict[str, list[str]], files: dict[str, Path | None]) -> tuple[RunConfig, Any, list[str]]:
     """Returns the configs of flags that were given, each with all values it was given, the last of which counts.
 
+    Args:
+      files: by flag, the file that it was last given in; None: none.
+    Returns:
+      The configs, and notes on flags that are left out because of a choice made elsewhere.
     Raises:
       ValueError: names the flag without its dashes, the value, and what is allowed.
     """
@@ -103,12 +117,18 @@ def _configs(given: dict[str, list[str]]) -> tuple[RunConfig, Any]:
     knobs = knobs_of(algorithm, config)
     found = options.meanings(knobs)
     changes: dict[str, Any] = {}
+    notes: list[str] = []
     for name, texts in given.items():
         paths = found.get(name, [])
         if len(paths) > 1:
             raise ValueError(f"{name} is ambiguous with {reader}: give {' or '.join(f'--{path}' for path in paths)}")
         if not paths:
-            raise ValueError(f"{name}={texts[-1]} is not read by {reader}{_why(algorithm, name)}; leave it out")
+            unread = f"{name}={texts[-1]}{_in_file(files[name])} is not read by {reader}{_why(algorithm, name)}"
+            chosen_elsewhere = bool(chooses) and files[name] not in {files[choice] for choice in chooses}
+            if files[name] is None or not chosen_elsewhere or not _read_with_another_choice(algorithm, name):
+                raise ValueError(f"{unread}; leave it out")
+            notes.append(f"--{unread}, so it is left out")
+            continue
         if paths[0] in changes:
             raise ValueError(
                 f"{name} and --{options.short_names(knobs)[paths[0]]} are the same flag; leave one of them out"
@@ -116,10 +136,20 @@ def _configs(given: dict[str, list[str]]) -> tuple[RunConfig, Any]:
         changes[paths[0]] = [_value(knobs[paths[0]], name, text) for text in texts][-1]
     run = options.replace(RunConfig(), {path: value for path, value in changes.items() if path in run_knobs})
     try:
-        return run, options.replace(config, {path: value for path, value in changes.items() if path not in run_knobs})
+        config = options.replace(config, {path: value for path, value in changes.items() if path not in run_knobs})
+        return run, config, notes
     except ValueError as error:  # a section's check of several knobs; it begins with the path of one
         path, _, reason = str(error).partition(" ")
         raise ValueError(f"{options.short_names(knobs).get(path, path)} {reason}") from error
+
+
+def _in_file(file: Path | None) -> str:
+    return "" if file is None else f" (in {flagfiles.shown(file)})"
+
+
+def _read_with_another_choice(algorithm: str, name: str) -> bool:
+    """Returns whether an algorithm reads a flag with other sections than those that were chosen."""
+    return any(name in options.meanings(knobs) for knobs in _readers()[algorithm].values())
 
 
 def _why(algorithm: str, name: str) -> str:

@@ -153,8 +153,14 @@ def check(env_id: str, env: gymnasium.Env) -> tuple[Box, Box] | tuple[Discrete, 
     if isinstance(observations, Discrete) and isinstance(actions, Discrete):
         return observations, actions
     if not isinstance(actions, Box):
-        mixed = ", or Discrete observations, too" if isinstance(actions, Discrete) else ""
-        raise Unfit(f"env must have continuous (Box) actions{mixed}, got {env_id!r} with {_described(actions)}")
+        if isinstance(actions, Discrete):
+            vectors = isinstance(observations, Box)
+            kind = f"a Box of {np.prod(observations.shape)} numbers" if vectors else _described(observations)
+            raise Unfit(
+                f"env must have continuous (Box) actions, or Discrete observations and actions for tables, got "
+                f"{env_id!r} with {kind} and {_described(actions)}"
+            )
+        raise Unfit(f"env must have continuous (Box) actions, got {env_id!r} with {_described(actions)}")
     if not isinstance(observations, Box):
         flatten = "; wrap it in gymnasium.wrappers.FlattenObservation" if _is_of_gymnasium(observations) else ""
         raise Unfit(f"env must have Box observations, got {env_id!r} with {_described(observations)}{flatten}")
