@@ -95,6 +95,8 @@ THROUGH_MODEL = {
         "model_weight_decays": "0,0",
         "dropout": 0.2,
         "fit_max_gradient_steps": 12,  # more than two epochs take; steps fall from 6 on
+        "early_fit_factor": 2,
+        "early_fit_rows": 70,  # after the first fit or two
         "fit_every_steps": 10,
         "rollout_batch": 16,
         "rollout_length": 2,

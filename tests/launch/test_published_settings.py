@@ -99,6 +99,7 @@ VARIANTS = {
     ("walker2d", "two_updates"): {"updates_per_step": 2},
     ("halfcheetah", "dropout"): {"dropout": 0.01, "range_with_zero": False},
     ("hopper", "dropout"): {"dropout": 0.01, "range_with_zero": False},
+    ("hopper", "early_fits"): {"log_std_pace": 1.0, "early_fit_factor": 5},
 }
 """What each variant of the double horizon changes on a task."""
 

@@ -138,6 +138,22 @@ def test_steps_of_a_fit_fall_to_nothing_during_its_last_part():
             np.testing.assert_allclose(got, share * all_of_it, atol=1e-6)
 
 
+def test_fits_over_few_rows_may_take_more_steps():
+    """Up to 100 rows, five times the 80 steps; their step size falls during the last half of these."""
+    config = dataclasses.replace(FIT.config, fit_max_gradient_steps=80, fit_decay_fraction=0.5)
+    plain, early = (FIT._replace(config=config, early=early) for early in ((0, 1), (100, 5)))
+    _, _, state = build()
+
+    def at(fit, num_rows, num_steps):
+        now = state.fit.replace(num_rows=jnp.asarray(num_rows), num_steps=jnp.asarray(num_steps))
+        return int(fitting._steps_left(fit, now)), float(fitting._step_share(fit, now))
+
+    assert [at(early, rows, 0) for rows in (99, 100, 101)] == [(400, 1.0), (400, 1.0), (80, 1.0)]
+    assert [at(early, 100, steps) for steps in (200, 300, 400)] == [(200, 1.0), (100, 0.5), (0, 0.0)]
+    for rows, steps in ((100, 60), (101, 60)):
+        assert at(plain, rows, steps) == at(early, 101, steps) == (20, 0.5)
+
+
 def test_steps_that_fall_need_an_end_to_fall_to():
     with pytest.raises(ValueError, match="fit_decay_fraction must be 0 where fit_max_gradient_steps is 0, got 0.5"):
         gaussian.GaussianConfig(fit_decay_fraction=0.5, fit_max_gradient_steps=0)

@@ -27,7 +27,7 @@ CONFIG = GaussianConfig(
     fit_max_gradient_steps=300,
     fit_patience_epochs=100,
 )
-MEMBER = homoscedastic.member(CONFIG, encoding.forward(SPEC))
+MEMBER = homoscedastic.member(CONFIG, encoding.forward(SPEC), log_std_pace=10.0)
 
 
 def rows_of(num_rows):
@@ -47,7 +47,7 @@ def rows_of(num_rows):
 
 @pytest.fixture(scope="module")
 def fitted():
-    world = homoscedastic.build(CONFIG, SPEC)
+    world = homoscedastic.build(CONFIG, SPEC, log_std_pace=10.0)
     model, buffer = jax.jit(world.init)(jax.random.key(0)), replay.add(replay.init(SPEC, 500), rows_of(500))
     programs, number = [jax.jit(program) for program in world.fit.functions], 0
     while number != FINISHED:
@@ -106,7 +106,7 @@ def test_the_loss_of_one_row_is_the_one_worked_by_hand():
     params = jax.tree.map(jnp.zeros_like, MEMBER.init(jax.random.key(0)))
     x, y = jnp.ones((1, 3)), jnp.asarray([[1.0, 2.0, 0.0]])
     assert MEMBER.loss(params, {}, x, y, jnp.ones(1)) == pytest.approx(5.0 / 3, rel=1e-2)  # the bound adds 0.001 to 0
-    wider = params | {"log_std": jnp.full(3, jnp.log(2.0) / homoscedastic.LOG_STD_PACE)}
+    wider = params | {"log_std": jnp.full(3, jnp.log(2.0) / 10.0)}
     assert MEMBER.loss(wider, {}, x, y, jnp.ones(1)) == pytest.approx(5.0 / 3 / 4 + 2 * np.log(2.0), rel=1e-2)
 
 
@@ -116,11 +116,21 @@ def test_a_spread_does_not_fall_below_a_thousandth():
     assert np.exp(0.5 * np.asarray(log_var)) == pytest.approx(np.full((1, 3), 1e-3), rel=1e-4)
 
 
+def test_a_spread_is_learnt_as_much_faster_as_its_pace_says():
+    """With Adam every parameter moves by the same step, so a log_std of pace 10 moves ten times as far."""
+    for pace in (1.0, 10.0):
+        member = homoscedastic.member(CONFIG, encoding.forward(SPEC), log_std_pace=pace)
+        params = jax.tree.map(jnp.zeros_like, member.init(jax.random.key(0)))
+        moved = params | {"log_std": jnp.full(3, -0.01)}
+        change = member.predict(moved, {}, jnp.ones((1, 3)))[1] - member.predict(params, {}, jnp.ones((1, 3)))[1]
+        assert np.asarray(change) == pytest.approx(-0.02 * pace, rel=1e-2)
+
+
 def test_dropout_falls_linearly_from_the_inputs_to_the_outputs_and_is_of_fits_alone():
     """Three hidden layers as in the paper: 0.0075, 0.005 and 0.0025, of a base of 0.01."""
     config = dataclasses.replace(CONFIG, model_weight_decays=(0.0, 0.0, 0.0, 0.0))
     member = homoscedastic.member(config, encoding.forward(SPEC), dropout=0.01)
-    network = member.predict.args[0]
+    network, _ = member.predict.args
     assert network.dropout_rates == pytest.approx((0.0075, 0.005, 0.0025))
     assert member.random_loss and not MEMBER.random_loss
     strong = homoscedastic.member(config, encoding.forward(SPEC), dropout=0.5)

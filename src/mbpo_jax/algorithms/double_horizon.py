@@ -85,6 +85,20 @@ class DoubleHorizonConfig:
         maximum=0.9,
         before=0.0,
     )
+    log_std_pace: float = option(
+        10.0,
+        "Speed at which the model's standard deviations are learnt, relative to its weights; the paper has 1.",
+        minimum=0.1,
+        maximum=100.0,
+        before=10.0,
+    )
+    early_fit_factor: int = option(
+        1,
+        "How many times as many gradient steps fits over at most early_fit_rows may take; the paper's first has 5.",
+        minimum=1,
+        before=1,
+    )
+    early_fit_rows: int = option(8000, "Real rows up to which early_fit_factor applies.", minimum=0, before=8000)
     termination_fn: str = option("auto", phases.TERMINATION_HELP)
     reward_fn: str = option("learned", phases.REWARD_HELP)
     model: GaussianConfig = MODEL
@@ -155,7 +169,8 @@ def build(config: DoubleHorizonConfig, spec: Spec) -> Algorithm:
 
 def build_parts(config: DoubleHorizonConfig, spec: Spec) -> Parts:
     """Builds the parts from the config and the task."""
-    model = homoscedastic.build(config.model, spec, config.dropout)
+    early = config.early_fit_rows, config.early_fit_factor
+    model = homoscedastic.build(config.model, spec, config.dropout, config.log_std_pace, early)
     world = phases.with_ends(model, spec, config.termination_fn)
     return Parts(config, spec, world, bounded_sac.build(config.agent, spec))
 

@@ -39,6 +39,7 @@ class Fit(NamedTuple):
     member: Member
     encoding: Encoding
     optimizer: optax.GradientTransformation
+    early: tuple[int, int] = (0, 1)  # fits over at most so many rows take so many times as many steps
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -46,14 +47,11 @@ class Fit(NamedTuple):
         return tuple(f"member {i}" for i in range(self.config.num_members))
 
 
-def build(
-    config: GaussianConfig, member: Member, encoding: Encoding, optimizer: optax.GradientTransformation
-) -> Programs:
+def build(fit: Fit) -> Programs:
     """Returns the programs of a fit."""
-    fit = Fit(config, member, encoding, optimizer)
     functions = (
         functools.partial(start, fit),
-        functools.partial(take_minibatches, fit, config.fit_slice_minibatches),
+        functools.partial(take_minibatches, fit, fit.config.fit_slice_minibatches),
         functools.partial(take_minibatches, fit, 1),
         functools.partial(end_epoch, fit),
     )
@@ -139,7 +137,7 @@ def end_epoch(fit: Fit, key: Key, model: EnsembleState, buffer: Replay) -> tuple
         epochs_since_improvement=waited,
         best_params=keep(improved, model.members.params, before.best_params),
         best_mse=jnp.where(improved, mse, before.best_mse),
-        running=(waited <= config.fit_patience_epochs) & (_steps_allowed(config, before) > 0),
+        running=(waited <= config.fit_patience_epochs) & (_steps_left(fit, before) > 0),
     )
     model = jax.lax.cond(after.running, lambda m: m, lambda m: _finish(config, m), model.replace(fit=after))
     metrics = {
@@ -159,7 +157,7 @@ def due(fit: Fit, model: EnsembleState) -> Array:
     config, now = fit.config, model.fit
     num_train = now.num_rows - fit_rows.num_holdout_rows(now.num_rows, config)
     num_minibatches = fit_rows.num_epoch_minibatches(num_train, config)
-    left = jnp.minimum(num_minibatches - now.minibatch, _steps_allowed(config, now))
+    left = jnp.minimum(num_minibatches - now.minibatch, _steps_left(fit, now))
     in_epoch = jnp.where(left >= config.fit_slice_minibatches, SLICE, jnp.where(left > 0, SINGLE, END_EPOCH))
     return jnp.where(now.running, in_epoch, FINISHED)
 
@@ -180,9 +178,17 @@ def _explained_shares(fit: Fit, split: Split, buffer: Replay, model: EnsembleSta
     return jax.lax.cond(ended, compute, lambda: jnp.zeros(fit.encoding.num_targets))
 
 
-def _steps_allowed(config: GaussianConfig, now: FitState) -> Array:
-    most = config.fit_max_gradient_steps or jnp.iinfo(jnp.int32).max
-    return most - now.num_steps
+def _most_steps(fit: Fit, now: FitState) -> Array | int:
+    """Returns how many gradient steps [] a fit may take."""
+    rows, factor = fit.early
+    most = fit.config.fit_max_gradient_steps
+    if not most:
+        return jnp.iinfo(jnp.int32).max
+    return most if factor == 1 else most * jnp.where(now.num_rows <= rows, factor, 1)
+
+
+def _steps_left(fit: Fit, now: FitState) -> Array:
+    return _most_steps(fit, now) - now.num_steps
 
 
 # -- one gradient step -----------------------------------------------------------------------------------------------
@@ -199,7 +205,7 @@ def gradient_step(
     keys = (
         None if key is None else jax.random.split(jax.random.fold_in(key, model.fit.num_steps), fit.config.num_members)
     )
-    share = _step_share(fit.config, model.fit.num_steps)
+    share = _step_share(fit, model.fit)
     update = ensemble.lift(functools.partial(_update_member, fit, share), (0, None, 0, 0, None, 0))
     members, shared_grads, loss, gradient = update(model.members, model.shared.params, *minibatch, keys)
     own_grads = jax.grad(fit.member.shared_loss)(model.shared.params)
@@ -217,12 +223,12 @@ def gradient_step(
     return model, (loss, health.watch(quantities, unit=UNIT))
 
 
-def _step_share(config: GaussianConfig, num_steps: Array) -> Array | None:
-    """Returns the factor [] of the step size after `num_steps` of a fit; None: always 1."""
-    if not config.fit_decay_fraction:
+def _step_share(fit: Fit, now: FitState) -> Array | None:
+    """Returns the factor [] of the step size at this point of a fit; None: always 1."""
+    if not fit.config.fit_decay_fraction:
         return None
-    num_falling = config.fit_decay_fraction * config.fit_max_gradient_steps
-    return jnp.minimum(1.0, (config.fit_max_gradient_steps - num_steps) / num_falling)
+    most = _most_steps(fit, now)
+    return jnp.minimum(1.0, (most - now.num_steps) / (fit.config.fit_decay_fraction * most))
 
 
 def _update_member(

@@ -20,19 +20,23 @@ from mbpo_jax.networks import SmoothMlp
 from mbpo_jax.types import Array, Key, PyTree, Spec, WorldModel
 
 NORM_EPSILONS = (1.0, 0.1, 0.01)  # of the normalisations, in order; the last is used for all that follow
-LOG_STD_PACE = 10.0  # speed relative to the weights: 1,000 steps of 1e-3 only take a deviation to a third of its start
 MIN_LOG_STD = math.log(1e-3)  # of scaled targets; without it, the likelihood of a constant target is unbounded
 
 
-def build(config: GaussianConfig, spec: Spec, dropout: float = 0.0) -> WorldModel:
+def build(
+    config: GaussianConfig, spec: Spec, dropout: float = 0.0, log_std_pace: float = 1.0, early: tuple[int, int] = (0, 1)
+) -> WorldModel:
     """Builds an ensemble that predicts the reward and the change of the observation; only the latter is sampled.
 
     Args:
       dropout: share of units that a fit drops, falling linearly from the inputs, which are kept, to 0 at the outputs.
+      log_std_pace: speed of the standard deviations relative to the weights; at 1, 1,000 steps of 1e-3 only take one to
+        a third of its start.
+      early: see `world.build`.
     """
     encoding = encodings.forward(spec)
-    network = member(config, encoding, dropout)
-    return world.build(config, network, encoding)._replace(sample=functools.partial(sample, network, encoding))
+    network = member(config, encoding, dropout, log_std_pace)
+    return world.build(config, network, encoding, early)._replace(sample=functools.partial(sample, network, encoding))
 
 
 def sample(
@@ -46,8 +50,8 @@ def sample(
     return next_obs, reward
 
 
-def member(config: GaussianConfig, encoding: Encoding, dropout: float = 0.0) -> Member:
-    """Builds one network, with parameters {"network", "log_std" [D] / LOG_STD_PACE}; members share nothing."""
+def member(config: GaussianConfig, encoding: Encoding, dropout: float = 0.0, log_std_pace: float = 1.0) -> Member:
+    """Builds one network, with parameters {"network", "log_std" [D] / log_std_pace}; members share nothing."""
     num_layers = len(config.model_weight_decays)
     network = SmoothMlp(
         encoding.num_targets,
@@ -64,25 +68,26 @@ def member(config: GaussianConfig, encoding: Encoding, dropout: float = 0.0) -> 
 
     return Member(
         init=init,
-        loss=functools.partial(loss, network, config.model_weight_decays),
-        predict=functools.partial(predict, network),
+        loss=functools.partial(loss, network, log_std_pace, config.model_weight_decays),
+        predict=functools.partial(predict, network, log_std_pace),
         random_loss=dropout > 0.0,
         **SHARES_NOTHING,
     )
 
 
 def predict(
-    network: SmoothMlp, params: PyTree, shared: PyTree, x: Array, key: Key | None = None
+    network: SmoothMlp, log_std_pace: float, params: PyTree, shared: PyTree, x: Array, key: Key | None = None
 ) -> tuple[Array, Array]:
     """Returns mean and log-variance [B, D] of the targets at normalised inputs x [B, I]."""
     del shared
     mean = network.apply({"params": params["network"]}, x, key)
-    log_std = MIN_LOG_STD + distributions.softplus(LOG_STD_PACE * params["log_std"] - MIN_LOG_STD)
+    log_std = MIN_LOG_STD + distributions.softplus(log_std_pace * params["log_std"] - MIN_LOG_STD)
     return mean, jnp.broadcast_to(2.0 * log_std, mean.shape)  # type: ignore[union-attr, return-value]
 
 
 def loss(
     network: SmoothMlp,
+    log_std_pace: float,
     weight_decays: tuple[float, ...],
     params: PyTree,
     shared: PyTree,
@@ -96,7 +101,7 @@ def loss(
     Args:
       key: which units are dropped; None: none are.
     """
-    mean, log_var = predict(network, params, shared, x, key)
+    mean, log_var = predict(network, log_std_pace, params, shared, x, key)
     nll = distributions.gaussian_nll(mean, log_var, y)
     chex.assert_equal_shape([weights, nll])
     kernels = [params["network"][f"Dense_{i}"]["kernel"] for i in range(len(weight_decays))]

@@ -10,17 +10,22 @@ from mbpo_jax import ensemble, learner, normalizer
 from mbpo_jax.learner import Learner
 from mbpo_jax.models import fitting, state
 from mbpo_jax.models.encoding import Encoding
+from mbpo_jax.models.fitting import Fit
 from mbpo_jax.models.member import Member
 from mbpo_jax.models.state import Belief, EnsembleState, GaussianConfig
 from mbpo_jax.types import Array, Key, PyTree, WorldModel
 
 
-def build(config: GaussianConfig, member: Member, encoding: Encoding) -> WorldModel:
-    """Builds a world model from an ensemble of such members."""
+def build(config: GaussianConfig, member: Member, encoding: Encoding, early: tuple[int, int] = (0, 1)) -> WorldModel:
+    """Builds a world model from an ensemble of such members.
+
+    Args:
+      early: (rows, factor): fits over at most so many rows take so many times as many gradient steps.
+    """
     optimizer = optax.adam(config.model_learning_rate)
     return WorldModel(
         init=functools.partial(init, config, member, encoding, optimizer),
-        fit=fitting.build(config, member, encoding, optimizer),
+        fit=fitting.build(Fit(config, member, encoding, optimizer, early)),
         belief=state.belief,
         predict=functools.partial(predict, member, encoding),
         sample=functools.partial(sample, member, encoding),
