@@ -115,7 +115,7 @@ def test_an_end_that_leaves_the_observation_as_it_was_has_a_successor_if_one_is_
 
 def test_bounds_in_the_file_scale_its_actions(tmp_path):
     arrays = columns()
-    bounds = {"action_low": np.float32([-2, -1]), "action_high": np.float32([2, 3])}
+    bounds = {"action_low": np.array([-2, -1]), "action_high": np.array([2, 3])}  # whole numbers, of floats
     actions = arrays["actions"] * np.float32(2) + np.float32([0, 1])
     for name in (
         npz(tmp_path / "x.npz", arrays | bounds | {"actions": actions}),

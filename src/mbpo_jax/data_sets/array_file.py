@@ -100,6 +100,13 @@ def _recorded(kind: str, headers: Mapping[str, Header], sha256: str) -> Recorded
             raise Refused(f"{name} must be finite, got nan or inf in row {np.flatnonzero(~np.isfinite(values))[0]:,}")
         return checks.flags(name, values)
 
+    def bounds(name: str) -> np.ndarray | None:
+        """Returns bounds [A]; integers are those of floats, too, unless the actions themselves are integers."""
+        if name not in headers:
+            return None
+        values = headers[name].read()
+        return values.astype(np.float32) if headers["actions"].dtype.kind == "f" else values
+
     return Recorded(
         kind=kind,
         obs=numbers("observations"),
@@ -108,8 +115,8 @@ def _recorded(kind: str, headers: Mapping[str, Header], sha256: str) -> Recorded
         terminal=flags("terminals"),
         truncated=flags("timeouts") if "timeouts" in headers else None,
         next_obs=numbers("next_observations") if "next_observations" in headers else None,
-        action_low=headers["action_low"].read() if "action_low" in headers else None,
-        action_high=headers["action_high"].read() if "action_high" in headers else None,
+        action_low=bounds("action_low"),
+        action_high=bounds("action_high"),
         sha256=sha256,
     )
 

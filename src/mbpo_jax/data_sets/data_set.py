@@ -19,11 +19,9 @@ class DataSet(NamedTuple):
     terminal: np.ndarray  # [N], float32: 1.0 where the MDP ended
     truncated: np.ndarray  # [N], bool: where the episode ended otherwise (time limit, or the recording ended)
     first: np.ndarray  # [N], bool: whether the row began an episode
-    has_successor: (
-        np.ndarray
-    )  # [N], bool: whether `next_obs` was recorded; a model of the dynamics may learn from these
-    # rows only. The last row before a terminal has none in files that store no next observations. It is kept, with
-    # `next_obs` equal to `obs`, since a value needs only its reward and the fact that it is terminal.
+    has_successor: np.ndarray  # [N], bool: whether `next_obs` was recorded, without which no model learns from a row.
+    # The last row before a terminal has none in files that store no next observations. It is kept, with `next_obs`
+    # equal to `obs`, since a value needs only its reward and the fact that it is terminal.
     left_out_reward: np.ndarray  # [N], float32: of the row after this one if that ended the episode and was left out,
     # else 0; nan: not known. Only returns need it.
     action_low: np.ndarray  # [A], bounds of the actions as recorded, from which they were scaled to [-1, 1]

@@ -19,9 +19,7 @@ from mbpo_jax.driver.storage import files
 
 METADATA = "metadata.json"
 OWN = "mbpo_jax"  # the key of what `collect` adds to the metadata
-STILL_ENDS = (
-    "terminals_without_successor"  # there, how many terminal rows have `next_obs` equal to `obs` for want of it
-)
+STILL_ENDS = "terminals_without_successor"  # there: how many terminal rows repeat their `obs` for want of a `next_obs`
 MOST_METADATA_BYTES = 2**24
 ROOT_VARIABLE = "MINARI_DATASETS_PATH"
 

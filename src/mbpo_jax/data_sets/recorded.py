@@ -21,9 +21,7 @@ class Recorded(NamedTuple):
     sha256: str
     next_obs: np.ndarray | None = None  # [N, O], float32; None: not stored
     exact_ends: bool = False  # whether `next_obs` of an episode's last row is its own, by the format
-    still_ends: bool = (
-        False  # whether terminal rows whose `next_obs` equals `obs` had none, see `DataSet.has_successor`
-    )
+    still_ends: bool = False  # whether terminal rows with `next_obs` equal to `obs` have none: `DataSet.has_successor`
     begins: bool = True  # whether row 0 began an episode
     action_low: np.ndarray | None = None  # [A]; None: not known
     action_high: np.ndarray | None = None
