@@ -64,6 +64,7 @@ def test_a_flagfile_may_have_flags_of_a_choice_that_was_changed(tmp_path):
     chosen.write_text("--agent=td3\n")
     assert flags.parse_with_notes([f"--flagfile={chosen}", f"--flagfile={paper}"])[1:] == (config, notes)
     assert "leave it out" in refusal(*words, "--target_entropy=-1")
+    assert "leave it out" in refusal("--target_entropy=-1", *words)
     paper.write_text("--algorithm=mbpo\n--agent=td3\n--target_entropy=-0.5\n")
     assert f"--target_entropy=-0.5 {where}; leave it out" in refusal(f"--flagfile={paper}")
     paper.write_text("--algorithm=mbpo\n--horizon=3\n")

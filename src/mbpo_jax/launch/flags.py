@@ -76,21 +76,29 @@ def parse_with_notes(argv: list[str]) -> tuple[RunConfig, Any, list[str]]:
 
 
 def _read(found: flags.FlagValues, argv: list[str]) -> tuple[list[str], dict[str, Path | None]]:
-    """Sets the flags; returns the arguments that are not flags, and the file that each flag was last given in."""
+    """Sets the flags; returns the arguments that are not flags, and the file that each flag was given in."""
     try:
         placed = flagfiles.expand_with_files(argv)
         arguments = [argument for argument, _ in placed]
         # absl silently ignores this one, and a run would begin without what its caller meant.
         if any(argument.partition("=")[0].lstrip("-") == "undefok" for argument in arguments):
             raise FlagsError("--undefok is not a flag; --help lists the flags")
-        files = {argument.lstrip("-").partition("=")[0]: file for argument, file in placed if argument[:1] == "-"}
-        return found(["mbpo_jax", *arguments])[1:], files
+        return found(["mbpo_jax", *arguments])[1:], _files(placed)
     except FlagsError:
         raise
     except flags.UnrecognizedFlagError as error:
         raise FlagsError(_one_line(f"{error}; --help lists the flags, got {error.flagvalue!r}")) from error
     except (flags.Error, OSError, ValueError) as error:
         raise FlagsError(_one_line(error)) from error
+
+
+def _files(placed: list[tuple[str, Path | None]]) -> dict[str, Path | None]:
+    """Returns, by flag, the last file that it was given in; None if it was given on the command line, too."""
+    files: dict[str, Path | None] = {}
+    for argument, file in placed:
+        name = argument.lstrip("-").partition("=")[0]
+        files[name] = None if files.get(name, file) is None else file
+    return files
 
 
 # -- from strings to configs -------------------------------------------------------------------------------------
@@ -100,7 +108,7 @@ def _configs(given: dict[str, list[str]], files: dict[str, Path | None]) -> tupl
     """Returns the configs of flags that were given, each with all values it was given, the last of which counts.
 
     Args:
-      files: by flag, the file that it was last given in; None: none.
+      files: by flag, the file that it was given in; None: the command line.
     Returns:
       The configs, and notes on flags that are left out because of a choice made elsewhere.
     Raises:
