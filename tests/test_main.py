@@ -191,7 +191,7 @@ def test_the_traceback_of_an_environment_comes_before_the_line(capsys, monkeypat
         error.environment_traceback = trace
         raise error
 
-    monkeypatch.setattr(flags, "parse", fail)
+    monkeypatch.setattr(flags, "parse_with_notes", fail)
     assert main(["--quiet"]) == 5
     out, err = capsys.readouterr()
     assert out == ""

@@ -55,7 +55,7 @@ def test_a_signal_before_training_begins_is_one_line_too(tmp_path, number, delay
 @pytest.mark.parametrize("where", ["parse", "train"])
 def test_a_signal_stops_where_nothing_can_crash(tmp_path, capsys, monkeypatch, number, where):
     """It interrupts nothing: exceptions in the middle of compilers and imports crash them."""
-    parse, build, passed = flags.parse, setup.SeedEnvironments, []
+    parse, build, passed = flags.parse_with_notes, setup.SeedEnvironments, []
 
     def interrupted(function):
         def hit(*given):
@@ -65,7 +65,7 @@ def test_a_signal_stops_where_nothing_can_crash(tmp_path, capsys, monkeypatch, n
 
         return hit
 
-    monkeypatch.setattr(flags, "parse", interrupted(parse) if where == "parse" else parse)
+    monkeypatch.setattr(flags, "parse_with_notes", interrupted(parse) if where == "parse" else parse)
     monkeypatch.setattr(setup, "SeedEnvironments", interrupted(build) if where == "train" else build)
     assert main([*arguments(tmp_path), "--quiet"]) == 3
     assert passed == [True]
@@ -78,8 +78,8 @@ def test_signals_do_afterwards_what_they_did_before(tmp_path, capsys, monkeypatc
     mine = [0]
     before = signal.signal(signal.SIGTERM, lambda number, frame: mine.append(number))
     try:
-        parse = flags.parse
-        monkeypatch.setattr(flags, "parse", lambda argv: signal.raise_signal(signal.SIGTERM) or parse(argv))
+        parse = flags.parse_with_notes
+        monkeypatch.setattr(flags, "parse_with_notes", lambda argv: signal.raise_signal(signal.SIGTERM) or parse(argv))
         assert main([*arguments(tmp_path), "--quiet"]) == 3
         assert mine == [0]
         signal.raise_signal(signal.SIGTERM)
@@ -116,7 +116,7 @@ def wait(argv):
     print("waiting", flush=True)
     time.sleep(100)
 
-flags.parse = wait
+flags.parse_with_notes = wait
 main(["--quiet"])
 """
 
