@@ -8,6 +8,7 @@ from mbpo_jax.driver.stop import EXIT_STOPPED, StopRequest
 from mbpo_jax.launch import process_exit
 from mbpo_jax.launch.command import check_output, complain, exit_status, report_error, say
 from mbpo_jax.number_text import short
+from mbpo_jax.reports import offline_values
 
 if TYPE_CHECKING:
     from mbpo_jax.driver.loop import Result
@@ -80,6 +81,8 @@ def summary_text(result: "Result", seconds: float) -> str:
                 f"  seed {seed}: final return {short(final['return_mean'])}; best {short(best['return_mean'])} "
                 f"at step {best['step']:,}"
             )
+        elif outcome.get("last"):
+            lines.append(f"  seed {seed}: {offline_values.in_words(outcome['last'])}")
     rate = f"{summary['env_steps_per_second']:.1f} steps/s per seed"
     lines.append(f"  {rate}, {seconds:.0f} s in this call")
     for name, value in sorted(summary["seconds_per_phase"].items(), key=lambda item: -item[1]):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny_runs
 
-from mbpo_jax import evaluate
+from mbpo_jax import evaluate, main
 from mbpo_jax.data_sets import read
 from mbpo_jax.driver import offline, setup
 from mbpo_jax.driver.config import StorageFailure
@@ -17,6 +17,7 @@ from mbpo_jax.driver.seeds import SeedAxis
 from mbpo_jax.driver.storage import run_directory
 from mbpo_jax.driver.trained import load_trained
 from mbpo_jax.launch import flags
+from mbpo_jax.number_text import short
 from mbpo_jax.reports import curves
 
 
@@ -131,8 +132,23 @@ def test_a_run_without_an_environment_learns_and_says_that_it_knows_no_returns(t
     assert result.summary["seeds"]["0"]["final"] is None
     assert result.summary["finished"] is True
     assert "no environment, so returns are unknown" in capsys.readouterr().err
-    texts = [text.get_text() for text in curves.curves_figure(run_dir).axes[0].texts]
-    assert texts == ["no environment: returns are unknown"]
+    shown = {
+        "fit_model/holdout_mse_elite_mean": "the model's held-out error",
+        "roll_out/penalty_mean": "penalty of the policy's actions",
+        "roll_out/data_penalty_mean": "penalty of the data's actions",
+        "eval/start_value_mean": "critics' value at the data's first states",
+        "update_agent/actor_loss": "the actor's loss",
+    }
+    last = {name: [line[name] for line in tiny_runs.lines(run_dir) if name in line][-1] for name in shown}
+    assert result.summary["seeds"]["0"]["last"] == last
+    printed = main.summary_text(result, 1.0)
+    for name, label in shown.items():
+        assert f"{label} {short(last[name])};" in printed
+    assert "no environment: returns are unknown" in printed
+    figure = curves.curves_figure(run_dir)
+    assert [axes.get_title() for axes in figure.axes] == list(shown.values())
+    assert [axes.lines[0].get_ydata()[-1] for axes in figure.axes] == list(last.values())
+    assert "no environment: returns are unknown" in figure.get_suptitle()
     logged = {key for line in tiny_runs.lines(run_dir) for key in line}
     assert "eval/start_value_mean" in logged and "eval/return_mean" not in logged
     assert load_policy(run_dir)(np.zeros(4, np.float32)).shape == (1,)

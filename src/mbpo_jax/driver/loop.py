@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TextIO
 from mbpo_jax import health
 from mbpo_jax.driver import compile_cache, divergence, evaluation, jax_settings, memory, metric_warnings, workload
 from mbpo_jax.driver import setup as setups
-from mbpo_jax.driver.config import Diverged, RunConfig, check_source, diverged, resolve_algorithm_config
+from mbpo_jax.driver.config import NO_ENVIRONMENT, Diverged, RunConfig, check_source, diverged, resolve_algorithm_config
 from mbpo_jax.driver.evaluation import SeedEvaluation
 from mbpo_jax.driver.phase_runner import PhaseRunner
 from mbpo_jax.driver.profiler import Profiler
@@ -20,12 +20,12 @@ from mbpo_jax.driver.record import Record
 from mbpo_jax.driver.save_restore import Position, Restored, RunSaver
 from mbpo_jax.driver.setup import Arrays, Setup
 from mbpo_jax.driver.stop import StopRequest
-from mbpo_jax.driver.storage import run_directory
+from mbpo_jax.driver.storage import metrics, run_directory
 from mbpo_jax.driver.storage.metrics import MetricsWriter
 from mbpo_jax.driver.storage.run_files import RunFiles
 from mbpo_jax.driver.time_left import TimeLeft
 from mbpo_jax.health import Fault
-from mbpo_jax.reports import curves
+from mbpo_jax.reports import curves, offline_values
 from mbpo_jax.types import Phase
 
 
@@ -83,6 +83,9 @@ def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = 
             raise RuntimeError(f"a function failed at step {trainer.position.step}") from error
         summary = record.summary(run, trainer.position.step)
         summary["finished"] = finished  # a run may be stopped within its last step, which `step` does not show
+        if run.env == NO_ENVIRONMENT:
+            for seed, values in offline_values.last(metrics.read(files.run_dir / metrics.FILE_NAME)).items():
+                summary["seeds"][str(seed)]["last"] = values
         summary |= {"predicted_memory_bytes": prediction.total, "peak_memory_bytes": memory.peak()}
         run_directory.write_json(files.run_dir / run_directory.SUMMARY, summary)
         curves.draw_curves(files.run_dir)
@@ -191,7 +194,7 @@ class _Trainer:
     def _run_phase(self, runner: PhaseRunner) -> bool:
         name, step, done = runner.phase.name, self.position.step, list(self.position.phase_done)
         with self._working(name):
-            state, metrics = runner.run(
+            state, values = runner.run(
                 self.setup.roots,
                 step,
                 self.arrays.state,
@@ -202,9 +205,9 @@ class _Trainer:
             )
         self.arrays = self.arrays._replace(state=state)
         self.position = dataclasses.replace(self.position, phase_done=tuple(done))
-        self.record.add_metrics(name, metrics)
+        self.record.add_metrics(name, values)
         if all(done):  # until then some metrics of a fit are 0
-            self._warn_of_metrics(metrics)
+            self._warn_of_metrics(values)
         self.warm |= {name}
         return all(done)
 
@@ -279,9 +282,9 @@ class _Trainer:
         for notice in self.setup.envs.take_notices():
             self.progress.warn(f"step {self.position.step:,}: {notice}")
 
-    def _warn_of_metrics(self, metrics: Iterable[dict[str, Any]]) -> None:
+    def _warn_of_metrics(self, values: Iterable[dict[str, Any]]) -> None:
         """Reports, once each, the problems that metrics show."""
-        for about, text in metric_warnings.find(metrics, self.setup.rule, self.setup.run.env).items():
+        for about, text in metric_warnings.find(values, self.setup.rule, self.setup.run.env).items():
             if about not in self.warned_of:
                 self.warned_of |= {about}
                 # A wrong rule spoils every imagined row, so even quiet runs report it. A poor model may get better.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mbpo_jax.driver.storage import files, metrics
-from mbpo_jax.reports import learning_curves, pictures, plain_json
+from mbpo_jax.reports import learning_curves, offline_values, pictures, plain_json
 from mbpo_jax.reports.plain_json import within
 
 if TYPE_CHECKING:
@@ -44,15 +44,20 @@ def draw_curves(run_dir: str | os.PathLike[str], reference: Path | None = None, 
 
 
 def curves_figure(run_dir: str | os.PathLike[str], reference: Path | None = None) -> "Figure":
-    """Returns the figure that `draw_curves` saves: a line for each seed, their mean, and the reference."""
+    """Returns the figure that `draw_curves` saves: a line for each seed, their mean, and the reference.
+
+    Without an environment it shows what is known in place of returns, see `offline_values`.
+    """
     from matplotlib.figure import Figure
 
     run_dir = Path(run_dir)
     curves = _read_curves(run_dir / metrics.FILE_NAME)
-    figure = Figure(figsize=(8.0, 5.0), layout="constrained")
-    axes = figure.add_subplot()
     config = _config(run_dir)
     title, unit = _title_and_unit(config, run_dir)
+    if not curves and within(config.get("run"), "env") == "none":  # --env=none
+        return offline_values.figure(metrics.read(run_dir / metrics.FILE_NAME), title, unit)
+    figure = Figure(figsize=(8.0, 5.0), layout="constrained")
+    axes = figure.add_subplot()
     axes.set(title=title, xlabel=unit, ylabel="evaluation return")
     axes.grid(visible=True, alpha=0.3)
     axes.xaxis.set_major_formatter("{x:,.0f}")
@@ -61,9 +66,7 @@ def curves_figure(run_dir: str | os.PathLike[str], reference: Path | None = None
         _draw_reference(axes, reference, math.inf if last_step is None else last_step)
     _draw_run(axes, curves)
     if not curves:
-        unknown = within(config.get("run"), "env") == "none"  # --env=none
-        text = "no environment: returns are unknown" if unknown else "no evaluations yet"
-        axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes)
+        axes.text(0.5, 0.5, "no evaluations yet", ha="center", va="center", transform=axes.transAxes)
     if last_step:
         axes.set_xlim(0, 1.02 * last_step)
     if axes.get_legend_handles_labels()[0]:

@@ -1,0 +1,65 @@
+"""What is known about a run without an environment, in place of returns: the model's error, penalties, and values."""
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from mbpo_jax.number_text import short
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+UNKNOWN = "no environment: returns are unknown"
+VALUES = {
+    "fit_model/holdout_mse_elite_mean": "the model's held-out error",
+    "roll_out/penalty_mean": "penalty of the policy's actions",
+    "roll_out/data_penalty_mean": "penalty of the data's actions",
+    "eval/start_value_mean": "critics' value at the data's first states",
+    "update_agent/actor_loss": "the actor's loss",
+}
+"""Label of each metric that is shown. None of them is a return, and a critic that is wrong is often high."""
+
+Curve = dict[int, float]  # update of the agent -> value
+
+
+def curves(lines: Iterable[Mapping[str, Any]]) -> dict[str, dict[int, Curve]]:
+    """Returns, by metric and seed, the curve of each metric of `VALUES` that a run has reported."""
+    found: dict[str, dict[int, Curve]] = {}
+    for line in lines:
+        for name in VALUES.keys() & line.keys():
+            found.setdefault(name, {}).setdefault(line["seed"], {})[line["step"]] = line[name]
+    return {name: found[name] for name in VALUES if name in found}
+
+
+def last(lines: Iterable[Mapping[str, Any]]) -> dict[int, dict[str, float]]:
+    """Returns, by seed, the newest value of each metric of `VALUES` that a run has reported."""
+    newest: dict[int, dict[str, float]] = {}
+    for name, by_seed in curves(lines).items():
+        for seed, curve in by_seed.items():
+            newest.setdefault(seed, {})[name] = curve[max(curve)]
+    return newest
+
+
+def in_words(values: Mapping[str, float]) -> str:
+    """Returns a line for the terminal about the newest values of a seed."""
+    return "; ".join([*(f"{VALUES[name]} {short(value)}" for name, value in values.items()), UNKNOWN])
+
+
+def figure(lines: Iterable[Mapping[str, Any]], title: str, unit: str) -> "Figure":
+    """Returns a figure with a panel for each metric and a line in it for each seed."""
+    from matplotlib.figure import Figure
+
+    found = curves(lines)
+    drawn = Figure(figsize=(8.0, 1.0 + 2.0 * max(len(found), 1)), layout="constrained")
+    drawn.suptitle(f"{title} ({UNKNOWN})")
+    panels = drawn.subplots(max(len(found), 1), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (name, by_seed) in zip(panels, found.items()):
+        axes.set_title(VALUES[name], fontsize="medium")
+        axes.grid(visible=True, alpha=0.3)
+        for seed, curve in sorted(by_seed.items()):
+            steps = sorted(curve)
+            axes.plot(steps, [curve[step] for step in steps], marker=".", label=f"seed {seed}")
+    panels[-1].set_xlabel(unit)
+    panels[-1].xaxis.set_major_formatter("{x:,.0f}")
+    if len({seed for by_seed in found.values() for seed in by_seed}) > 1:
+        panels[0].legend(loc="best")
+    return drawn
