@@ -141,11 +141,11 @@ def test_a_summary_names_only_what_is_there(tmp_path):
     assert text.splitlines()[-1] == "  nothing was saved yet"
     (tmp_path / "checkpoints").mkdir()
     text = summary_text(Result(tmp_path, summary, False), 1.0)
-    assert text.splitlines()[-1] == f"  no evaluation, so no curve; checkpoints {tmp_path / 'checkpoints'}"
+    assert text.splitlines()[-1] == f"  no evaluation; checkpoints {tmp_path / 'checkpoints'}"
     (tmp_path / "policies").mkdir()  # as of a run without an environment
     text = summary_text(Result(tmp_path, summary, False), 1.0)
     wanted = f"policies {tmp_path / 'policies'}, checkpoints {tmp_path / 'checkpoints'}"
-    assert text.splitlines()[-1] == f"  no evaluation, so no curve; {wanted}"
+    assert text.splitlines()[-1] == f"  no evaluation; {wanted}"
 
 
 def test_a_version_that_was_left_out_is_named(capsys):

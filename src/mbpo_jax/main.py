@@ -96,7 +96,7 @@ def _saved_text(result: "Result") -> str:
         return f"curve {result.run_dir / 'curves.png'}, policies {result.run_dir / 'policies'}"
     left = [result.run_dir / name for name in ("policies", "checkpoints")]
     there = ", ".join(f"{path.name} {path}" for path in left if path.exists())
-    return f"no evaluation, so no curve; {there}" if there else "nothing was saved yet"
+    return f"no evaluation; {there}" if there else "nothing was saved yet"
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import tiny_runs
 from mbpo_jax.algorithms import REGISTRY
 from mbpo_jax.driver import loop, metric_warnings, setup
 from mbpo_jax.driver.config import Diverged, EnvironmentFailure, RunConfig, StorageFailure
-from mbpo_jax.driver.interaction import acting
+from mbpo_jax.driver.interaction import acting, policy
 from mbpo_jax.driver.interaction.environment import EVALUATION, Environment
 from mbpo_jax.driver.phase_runner import PhaseRunner
 from mbpo_jax.driver.storage import lock, metrics, run_directory
@@ -370,10 +370,15 @@ def test_two_processes_in_one_directory(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [lock.FILE_NAME]
 
 
-def test_logging_evaluating_and_saving_do_not_change_what_is_learnt(alone, tmp_path):
-    changes = {"log_every_steps": 7, "eval_every_steps": 33, "eval_episodes": 1, "checkpoint_every_steps": 150}
-    tiny_runs.train(tmp_path, seeds=1, profile=3, **changes)
+@pytest.mark.parametrize("eval_episodes", [1, 0])
+def test_logging_evaluating_and_saving_do_not_change_what_is_learnt(alone, tmp_path, eval_episodes):
+    changes = {"log_every_steps": 7, "eval_every_steps": 33, "checkpoint_every_steps": 150}
+    result = tiny_runs.train(tmp_path, seeds=1, profile=3, eval_episodes=eval_episodes, **changes)
     tiny_runs.assert_same_bits(parameters(tmp_path, 1), parameters(alone, 1))
+    assert (result.summary["seeds"]["1"]["final"] is None) == (eval_episodes == 0)
+    evaluated = [line["step"] for line in tiny_runs.lines(tmp_path) if "eval/return_mean" in line]
+    assert evaluated == ([33, 66, 99, 132, 160] if eval_episodes else [])
+    assert policy.policy_path(tmp_path, 1).exists()  # of the last evaluation, or of when it would have been
 
 
 def test_a_running_episode_that_cannot_be_repeated_is_reported_and_given_up(tmp_path, capsys):

@@ -199,10 +199,13 @@ def test_a_curve_of_other_data_is_refused_and_one_of_data_that_is_elsewhere_is_t
     assert launched == []
 
 
-def test_runs_without_an_environment_have_nothing_to_compare(here, launched, capsys):
+def test_runs_without_returns_have_nothing_to_compare(here, launched, capsys):
     Path("cloned.flags").write_text("--algorithm=bc\n--env=none\n--num_steps=100\n--dataset=rows.npz\n")
     assert call("--sweep_dir=runs", flagfiles="cloned.flags") == 2
     assert "cloned.flags: env must be an environment, whose returns are compared, got 'none'" in capsys.readouterr().err
+    Path("unseen.flags").write_text("--algorithm=sac\n--eval_episodes=0\n")
+    assert call("--sweep_dir=runs", flagfiles="unseen.flags") == 2
+    assert "unseen.flags: eval_episodes must be 1 or more, since returns are compared, got 0" in capsys.readouterr().err
     assert launched == []
 
 

@@ -91,7 +91,7 @@ class RunConfig:
         0, "Time limit of an episode in environment steps; 0: the environment's own.", minimum=0
     )
     eval_every_steps: int = option(1000, "Environment steps between evaluations; offline: updates.", minimum=1)
-    eval_episodes: int = option(5, "Deterministic episodes per evaluation.", minimum=1)
+    eval_episodes: int = option(5, "Deterministic episodes per evaluation; 0: returns stay unknown.", minimum=0)
     eval_env: str = option(
         OWN,
         "Where a seed is evaluated: in a separate instance (own), or in the one that it trains in (shared), for "

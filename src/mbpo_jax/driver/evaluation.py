@@ -18,7 +18,7 @@ class SeedEvaluation(NamedTuple):
     """The policy of one seed, and what is known about it."""
 
     policy: Policy
-    outcome: Evaluation | None  # None: there is no environment
+    outcome: Evaluation | None  # None: --env=none, or no episodes are asked for
     values: dict[str, Any]  # metrics
 
     def in_words(self) -> str:
@@ -28,9 +28,9 @@ class SeedEvaluation(NamedTuple):
             spread = short(std, beside=mean)
             return f"evaluation return {short(mean)} +- {spread} over {len(self.outcome.returns)} episodes"
         if not self.values:
-            return "policy saved; its return is not known without an environment"
+            return "policy saved; its return is unknown"
         value = self.values["eval/start_value_mean"]
-        return f"the critics' value is {short(value)} at the first states of the data; no environment, so no return"
+        return f"the critics' value is {short(value)} at the first states of the data; the return is unknown"
 
 
 def evaluate_seeds(setup: Setup, state: PyTree, should_stop: Callable[[], bool]) -> list[SeedEvaluation] | None:

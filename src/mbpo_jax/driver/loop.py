@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TextIO
 from mbpo_jax import health
 from mbpo_jax.driver import compile_cache, divergence, evaluation, jax_settings, memory, metric_warnings, workload
 from mbpo_jax.driver import setup as setups
-from mbpo_jax.driver.config import NO_ENVIRONMENT, Diverged, RunConfig, check_source, diverged, resolve_algorithm_config
+from mbpo_jax.driver.config import Diverged, RunConfig, check_source, diverged, resolve_algorithm_config
 from mbpo_jax.driver.evaluation import SeedEvaluation
 from mbpo_jax.driver.phase_runner import PhaseRunner
 from mbpo_jax.driver.profiler import Profiler
@@ -83,7 +83,7 @@ def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = 
             raise RuntimeError(f"a function failed at step {trainer.position.step}") from error
         summary = record.summary(run, trainer.position.step)
         summary["finished"] = finished  # a run may be stopped within its last step, which `step` does not show
-        if run.env == NO_ENVIRONMENT:
+        if run.dataset:
             for seed, values in offline_values.last(metrics.read(files.run_dir / metrics.FILE_NAME)).items():
                 summary["seeds"][str(seed)]["last"] = values
         summary |= {"predicted_memory_bytes": prediction.total, "peak_memory_bytes": memory.peak()}

@@ -43,6 +43,8 @@ def read_request(flagfile: Path, added: list[str]) -> RequestedRun:
         run, config = flags.parse([f"--flagfile={flagfile}", *added])
         if run.env == NO_ENVIRONMENT:
             raise ValueError(f"env must be an environment, whose returns are compared, got {NO_ENVIRONMENT!r}")
+        if run.eval_episodes == 0:
+            raise ValueError("eval_episodes must be 1 or more, since returns are compared, got 0")
         return RequestedRun(flagfile, run, config, data_sets.sha256(run.dataset) if run.dataset else None)
     except ValueError as error:
         raise ValueError(f"{flagfile}: {error}") from error

@@ -46,7 +46,7 @@ def draw_curves(run_dir: str | os.PathLike[str], reference: Path | None = None, 
 def curves_figure(run_dir: str | os.PathLike[str], reference: Path | None = None) -> "Figure":
     """Returns the figure that `draw_curves` saves: a line for each seed, their mean, and the reference.
 
-    Without an environment it shows what is known in place of returns, see `offline_values`.
+    An offline run without evaluations shows what is known in place of returns, see `offline_values`.
     """
     from matplotlib.figure import Figure
 
@@ -54,7 +54,7 @@ def curves_figure(run_dir: str | os.PathLike[str], reference: Path | None = None
     curves = _read_curves(run_dir / metrics.FILE_NAME)
     config = _config(run_dir)
     title, unit = _title_and_unit(config, run_dir)
-    if not curves and within(config.get("run"), "env") == "none":  # --env=none
+    if not curves and within(config.get("run"), "dataset"):
         return offline_values.figure(metrics.read(run_dir / metrics.FILE_NAME), title, unit)
     figure = Figure(figsize=(8.0, 5.0), layout="constrained")
     axes = figure.add_subplot()
@@ -66,7 +66,7 @@ def curves_figure(run_dir: str | os.PathLike[str], reference: Path | None = None
         _draw_reference(axes, reference, math.inf if last_step is None else last_step)
     _draw_run(axes, curves)
     if not curves:
-        axes.text(0.5, 0.5, "no evaluations yet", ha="center", va="center", transform=axes.transAxes)
+        axes.text(0.5, 0.5, "no evaluations", ha="center", va="center", transform=axes.transAxes)
     if last_step:
         axes.set_xlim(0, 1.02 * last_step)
     if axes.get_legend_handles_labels()[0]:

@@ -1,4 +1,4 @@
-"""What is known about a run without an environment, in place of returns: the model's error, penalties, and values."""
+"""What an offline run knows without an evaluation, in place of returns: the model's error, penalties, and values."""
 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -8,7 +8,7 @@ from mbpo_jax.number_text import short
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-UNKNOWN = "no environment: returns are unknown"
+UNKNOWN = "returns are unknown: no evaluation"
 VALUES = {
     "fit_model/holdout_mse_elite_mean": "the model's held-out error",
     "roll_out/penalty_mean": "penalty of the policy's actions",

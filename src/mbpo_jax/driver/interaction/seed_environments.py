@@ -58,8 +58,8 @@ class SeedEnvironments:
         evaluation = range(0 if run.env == NO_ENVIRONMENT else len(run.seeds))
         self._training = [self._opened(i, TRAINING, stack) for i in training]
         self._evaluation = [self._opened(i, EVALUATION, stack) for i in evaluation]
-        self.evaluates = bool(self._evaluation)
-        self.spaces: Spaces | None = self._evaluation[0].spaces if self.evaluates else None
+        self.evaluates = bool(self._evaluation) and run.eval_episodes > 0
+        self.spaces: Spaces | None = self._evaluation[0].spaces if self._evaluation else None
         self.obs: list[np.ndarray] = []
         self._not_repeated = [False for _ in run.seeds]  # after an evaluation in the same instance
 
