@@ -35,6 +35,7 @@ from phases import fit as whole_fit
 from timing import Work, machine, measure, products
 
 END_OF_EPOCH = "end_of_epoch"
+CALLS = 25  # of a part's program in a measurement, which then takes about as long as the fit
 TINY_STEP = 1e-9  # a step of plain descent: the gradients must be used, or they are not computed
 
 
@@ -91,13 +92,13 @@ def parts(experiment: str, num_rows: int) -> dict[str, Work]:
         for name, step in steps.items()
     }
     checked = functools.partial(scanned, functools.partial(fitting.gradient_step, fit))
-    works["checks"] = Work(repeated(checked, model, minibatches), num_steps, "steps/s", flops)
+    works["checks"] = Work(repeated(checked, model, minibatches), CALLS * num_steps, "steps/s", flops)
     drawn = functools.partial(taken, fit, num_steps)
-    works["rows"] = Work(repeated(drawn, model, (key, buffer)), num_steps, "steps/s", flops)
+    works["rows"] = Work(repeated(drawn, model, (key, buffer)), CALLS * num_steps, "steps/s", flops)
     num_train = buffer.size - fit_rows.num_holdout_rows(buffer.size, config.model)
     epoch_steps = int(fit_rows.num_epoch_minibatches(num_train, config.model))
     ended = functools.partial(epoch_ended, fit)
-    works[END_OF_EPOCH] = Work(repeated(ended, model, (key, buffer)), epoch_steps, "steps/s")
+    works[END_OF_EPOCH] = Work(repeated(ended, model, (key, buffer)), CALLS * epoch_steps, "steps/s")
     whole = whole_fit(Case(experiment, real_rows=num_rows))
     works["fit"] = whole._replace(unit="steps/s")
     assert whole.flops == flops and whole.units == FIT_STEPS
@@ -114,16 +115,17 @@ def gather(fit: Fit, key: Array, model: EnsembleState, buffer: Replay) -> Miniba
 
 
 def repeated(call: Callable[..., EnsembleState], model: EnsembleState, given: PyTree) -> Callable[[], Any]:
-    """A compiled call that continues from the model that the last one left, in place, as a fit does."""
+    """Calls of a program, each of which continues from the model that the last one left, in place, as a fit does."""
     options = backends.compiler_options("auto", ["fit_model"])["fit_model"]
     run = jax.jit(call, donate_argnums=0, compiler_options=options)
     held = [jax.tree.map(jnp.copy, model)]
 
-    def once() -> Any:
-        held[0] = run(held[0], given)
+    def many() -> Any:
+        for _ in range(CALLS):
+            held[0] = run(held[0], given)
         return held[0]
 
-    return once
+    return many
 
 
 def scanned(step: Callable[..., Any], model: EnsembleState, minibatches: Minibatch) -> EnsembleState:

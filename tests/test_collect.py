@@ -123,6 +123,20 @@ def test_a_policy_without_noise_acts_as_the_saved_one(which, mbpo_run, tmp_path,
     assert own["algorithm"] == "mbpo"
 
 
+def test_a_medium_policy_is_that_of_the_first_checkpoint_with_a_third_of_the_best_return(tmp_path, capsys):
+    run_dir = tmp_path / "run"
+    often = {"eval_every_steps": 20, "checkpoint_every_steps": 20, "checkpoints_kept": 9, "max_episode_steps": 100}
+    tiny_runs.train(run_dir, tiny_runs.SAC, seeds=2, updates_per_step=5, **often)
+    words = ("--num_steps=60", "--seed=2")
+    episodes, own = collected(capsys, tmp_path / "medium-v0", run_dir, "--policy=medium", *words)
+    lines = [line for line in tiny_runs.lines(run_dir) if "eval/return_mean" in line]
+    best = max(line["eval/return_mean"] for line in lines)
+    assert own["step"] == next(line["step"] for line in lines if 1 / 3 <= line["eval/return_mean"] / best <= 2 / 3)
+    same, _ = collected(capsys, tmp_path / "same-v0", run_dir, "--policy=last", f"--step={own['step']}", *words)
+    for medium, last in zip(episodes, same, strict=True):
+        np.testing.assert_array_equal(medium.actions, last.actions)
+
+
 def test_a_policy_with_its_noise_is_repeated_by_its_seed(mbpo_run, tmp_path, capsys):
     words = (mbpo_run, "--policy=last", "--num_steps=100")
     one, own = collected(capsys, tmp_path / "a-v0", *words)
@@ -319,7 +333,7 @@ OUT = "--out=somewhere/new-v0"
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        ((OUT,), "either --policy=random|last|best|replay or --mix must be given"),
+        ((OUT,), "either --policy=random|last|best|medium|replay or --mix must be given"),
         (("--policy=random", "--mix", "a", OUT), "either --policy"),
         (("--policy=random", "--env=odd/World-v0", OUT), "--num_steps must be given with --policy=random"),
         (("--policy=random", "--num_steps=9", OUT), "--env must be given with --policy=random"),
@@ -338,7 +352,8 @@ OUT = "--out=somewhere/new-v0"
             ("--policy=random", "--env=odd/World-v0", "--num_steps=9", "--seed=2147483648", OUT),
             "--seed: must be at most 2147483647, got '2147483648'",
         ),
-        (("--policy=medium", OUT), "--policy: invalid choice: 'medium'"),
+        (("--policy=expert", OUT), "--policy: invalid choice: 'expert'"),
+        (("nowhere", "--policy=medium", "--step=9", "--num_steps=9", OUT), "--step is not read with --policy=medium"),
         ((*RANDOM, "--out=somewhere/new"), "--out must be a folder whose name ends in a version"),
         (("--policy=random", "--env=odd/Wrld-v0", "--num_steps=9", OUT), "--env must be an installed Gymnasium id"),
     ],

@@ -5,6 +5,8 @@ from uniformly random actions:
 from the policy of a checkpoint or of the best evaluation, with its exploration noise:
   python -m mbpo_jax.collect RUN_DIR --policy=last --num_steps=N --out=DIR
   python -m mbpo_jax.collect RUN_DIR --policy=best --num_steps=N --out=DIR
+from that of the first checkpoint whose evaluation returned one to two thirds of the best:
+  python -m mbpo_jax.collect RUN_DIR --policy=medium --num_steps=N --out=DIR
 from the real rows that a run had collected up to a checkpoint:
   python -m mbpo_jax.collect RUN_DIR --policy=replay --out=DIR
 from other data sets, joined one after another; or from one alone, with another reward:
@@ -26,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from mbpo_jax.data_sets import checks, minari_folder, mix, run_rows, write
+from mbpo_jax.data_sets import checks, medium, minari_folder, mix, run_rows, write
 from mbpo_jax.data_sets import read as reading
 from mbpo_jax.data_sets.data_set import DataSet, return_mean
 from mbpo_jax.data_sets.describe import describe
@@ -37,7 +39,7 @@ from mbpo_jax.driver.interaction.exploring import Acts, Exploring, Uniform
 from mbpo_jax.driver.interaction.policy import Policy, deterministic, load_policy
 from mbpo_jax.driver.interaction.spaces import Spaces
 from mbpo_jax.driver.interaction.task import named_function
-from mbpo_jax.driver.storage import files, run_directory
+from mbpo_jax.driver.storage import checkpoint, files, metrics, run_directory
 from mbpo_jax.driver.trained import load_trained
 from mbpo_jax.launch import process_exit
 from mbpo_jax.launch.command import (
@@ -52,15 +54,17 @@ from mbpo_jax.launch.command import (
     say,
 )
 from mbpo_jax.launch.program import as_called
+from mbpo_jax.reports import learning_curves
 
 REPORT_EVERY_S = 30
 COLLECTION = 2  # stream of episode seeds, separate from those of training and evaluation
-RANDOM, LAST, BEST, REPLAY = "random", "last", "best", "replay"
-POLICIES = (RANDOM, LAST, BEST, REPLAY)
+RANDOM, LAST, BEST, MEDIUM, REPLAY = "random", "last", "best", "medium", "replay"
+POLICIES = (RANDOM, LAST, BEST, MEDIUM, REPLAY)
 READS = {
     RANDOM: {"env", "num_steps", "seed", "max_episode_steps"},
     LAST: {"run_dir", "num_steps", "seed", "agent_seed", "step", "deterministic"},
     BEST: {"run_dir", "num_steps", "seed", "agent_seed", "deterministic"},
+    MEDIUM: {"run_dir", "num_steps", "seed", "agent_seed", "deterministic"},
     REPLAY: {"run_dir", "agent_seed", "step"},
     None: {"mix", "reward_fn"},
 }
@@ -109,7 +113,12 @@ def collect(arguments: argparse.Namespace) -> tuple[DataSet, dict[str, Any]]:
     if arguments.policy == REPLAY:
         rows = reading.assemble(run_dir, lambda: run_rows.read(arguments.run_dir, arguments.step, agent_seed))
         return rows, source | {"step": arguments.step}
-    trained = load_trained(run_dir, agent_seed, arguments.step)
+    step = arguments.step
+    if arguments.policy == MEDIUM:
+        evaluations = learning_curves.read_evaluations(arguments.run_dir / metrics.FILE_NAME).get(agent_seed, {})
+        returns = {at: evaluation.return_mean for at, evaluation in evaluations.items()}
+        step = medium.step(returns, checkpoint.steps(arguments.run_dir))
+    trained = load_trained(run_dir, agent_seed, step)
     best = arguments.policy == BEST
     rules = trained.spec.termination_fn, trained.spec.reward_fn
     actor = load_policy(run_dir, agent_seed, True, *rules).actor if best else trained.algorithm.actor(trained.state)
@@ -121,8 +130,11 @@ def collect(arguments: argparse.Namespace) -> tuple[DataSet, dict[str, Any]]:
         acts = Exploring(trained.algorithm, actor, arguments.seed)
     with contextlib.closing(env):
         played = play(env, acts, arguments.num_steps, run.env)
-    step = None if best else trained.step
-    return played, source | {"step": step, "seed": arguments.seed, "deterministic": arguments.deterministic}
+    return played, source | {
+        "step": None if best else trained.step,
+        "seed": arguments.seed,
+        "deterministic": arguments.deterministic,
+    }
 
 
 def play(env: Environment, acts: Acts, num_steps: int, env_id: str) -> DataSet:
