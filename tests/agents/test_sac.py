@@ -66,6 +66,38 @@ def critics(params, obs, action):
     return jnp.stack([dense(jax.tree.map(lambda leaf, m=m: leaf[m], params["_Mlp_0"]), x)[:, 0] for m in range(2)])
 
 
+ADAM = optax.adam(1e-2)
+
+
+@jax.jit
+def written_out_update(pi, q, target_q, log_alpha, moments, b, noise, next_noise):
+    """One update of SAC with two critics, learning rate 1e-2 and target_update_rate 0.1, as the algorithm is written."""
+    alpha, (opt_pi, opt_q, opt_alpha) = jnp.exp(log_alpha), moments
+    next_action, next_log_prob = policy(pi, b.next_obs, next_noise)
+    next_value = critics(target_q, b.next_obs, next_action).min(0) - alpha * next_log_prob
+    y = b.reward + 0.99 * (1 - b.terminal) * next_value
+
+    def q_loss(p):
+        values = critics(p, b.obs, b.action)
+        return 0.5 * ((values - y) ** 2).mean(1).sum(), values.mean()
+
+    def pi_loss(p):
+        action, log_prob = policy(p, b.obs, noise)
+        return (alpha * log_prob - critics(q, b.obs, action).min(0)).mean(), log_prob
+
+    (critic_loss, q_mean), grad_q = jax.value_and_grad(q_loss, has_aux=True)(q)
+    (actor_loss, log_prob), grad_pi = jax.value_and_grad(pi_loss, has_aux=True)(pi)
+    numbers = critic_loss, actor_loss, q_mean, -log_prob.mean(), alpha
+    grad_alpha = -(log_prob + -2.0).mean()
+    update, opt_q = ADAM.update(grad_q, opt_q)
+    q = optax.apply_updates(q, update)
+    update, opt_pi = ADAM.update(grad_pi, opt_pi)
+    pi = optax.apply_updates(pi, update)
+    update, opt_alpha = ADAM.update(grad_alpha, opt_alpha)
+    target_q = jax.tree.map(lambda new, old: 0.1 * new + 0.9 * old, q, target_q)
+    return (pi, q, target_q, log_alpha + update, (opt_pi, opt_q, opt_alpha)), numbers
+
+
 def test_three_updates_equal_the_algorithm_written_out():
     """Each update takes every gradient at the parameters before it; noise and batches are the same."""
     config = sac.SacConfig(hidden_units=16, learning_rate=1e-2, target_update_rate=0.1, initial_temperature=0.5)
@@ -77,40 +109,12 @@ def test_three_updates_equal_the_algorithm_written_out():
 
     pi, q, target_q = state.actor.params, state.critics.params, state.target_params
     log_alpha = jnp.log(jnp.float32(0.5))
-    adam = optax.adam(1e-2)
-    moments = adam.init(pi), adam.init(q), adam.init(log_alpha)
-
-    @jax.jit
-    def step(pi, q, target_q, log_alpha, moments, b, noise, next_noise):
-        alpha, (opt_pi, opt_q, opt_alpha) = jnp.exp(log_alpha), moments
-        next_action, next_log_prob = policy(pi, b.next_obs, next_noise)
-        next_value = critics(target_q, b.next_obs, next_action).min(0) - alpha * next_log_prob
-        y = b.reward + 0.99 * (1 - b.terminal) * next_value
-
-        def q_loss(p):
-            values = critics(p, b.obs, b.action)
-            return 0.5 * ((values - y) ** 2).mean(1).sum(), values.mean()
-
-        def pi_loss(p):
-            action, log_prob = policy(p, b.obs, noise)
-            return (alpha * log_prob - critics(q, b.obs, action).min(0)).mean(), log_prob
-
-        (critic_loss, q_mean), grad_q = jax.value_and_grad(q_loss, has_aux=True)(q)
-        (actor_loss, log_prob), grad_pi = jax.value_and_grad(pi_loss, has_aux=True)(pi)
-        numbers = critic_loss, actor_loss, q_mean, -log_prob.mean(), alpha
-        grad_alpha = -(log_prob + -2.0).mean()
-        update, opt_q = adam.update(grad_q, opt_q)
-        q = optax.apply_updates(q, update)
-        update, opt_pi = adam.update(grad_pi, opt_pi)
-        pi = optax.apply_updates(pi, update)
-        update, opt_alpha = adam.update(grad_alpha, opt_alpha)
-        target_q = jax.tree.map(lambda new, old: 0.1 * new + 0.9 * old, q, target_q)
-        return (pi, q, target_q, log_alpha + update, (opt_pi, opt_q, opt_alpha)), numbers
+    moments = ADAM.init(pi), ADAM.init(q), ADAM.init(log_alpha)
 
     by_hand = []
     for g in range(3):
         b = jax.tree.map(lambda leaf, g=g: leaf[g], batches)
-        (pi, q, target_q, log_alpha, moments), numbers = step(
+        (pi, q, target_q, log_alpha, moments), numbers = written_out_update(
             pi, q, target_q, log_alpha, moments, b, noise[g], next_noise[g]
         )
         by_hand.append(numbers)

@@ -14,7 +14,7 @@ def test_it_is_the_first_checkpoint_with_one_to_two_thirds_of_the_best():
     [
         ({}, [1000], "the best evaluation must be above 0 to have a third, got 0"),
         ({1000: -3.0, 2000: -1.0}, [1000, 2000], "must be above 0 to have a third, got -1"),
-        ({1000: 1.0, 2000: 3.0}, [3000, 2000], "no checkpoint has an evaluation of 1 to 2, .* they are at 2000, 3000"),
+        ({1000: 1.0, 2000: 3.0}, [3000, 2000], "no checkpoint has an evaluation of 1 to 2, .*: 2000, 3000 are kept"),
     ],
 )
 def test_what_is_no_third_or_is_not_kept_is_refused(returns, checkpoints, reason):

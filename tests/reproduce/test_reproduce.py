@@ -19,7 +19,10 @@ from mbpo_jax.reports import learning_curves
 
 
 def test_what_is_missing_is_run_then_continued_and_reported(here, capsys):
-    """A nested flagfile to 150 steps, then to 250, where another experiment is there already."""
+    """A nested flagfile to 150 steps, then to 250, where another experiment is there already.
+
+    One function of more than 50 lines: each part continues the run of the part before.
+    """
     words = ("--sweep_dir=runs", "--seeds=1", "--", "--num_steps=150")
     status, out, err = run_process(*words, flagfiles="nested.flags")
     assert (status, err) == (0, "mbpo_jax: 1 of 1 jobs finished\n")

@@ -24,8 +24,8 @@ def step(returns: Mapping[int, float], checkpoints: Collection[int]) -> int:
     found = [at for at in sorted(checkpoints) if LEAST * best <= returns.get(at, -1.0) <= MOST * best]
     if not found:
         raise ValueError(
-            f"no checkpoint has an evaluation of {LEAST * best:.4g} to {MOST * best:.4g}, one to two thirds of the best; "
-            f"they are at {', '.join(map(str, sorted(checkpoints)))}. Train with --checkpoints_kept=1000 and with "
+            f"no checkpoint has an evaluation of {LEAST * best:.4g} to {MOST * best:.4g}, one to two thirds of the "
+            f"best: {', '.join(map(str, sorted(checkpoints)))} are kept. Train with --checkpoints_kept=1000 and with "
             "--checkpoint_every_steps like --eval_every_steps, or choose with --policy=last --step"
         )
     return found[0]
