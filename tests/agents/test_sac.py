@@ -71,7 +71,7 @@ ADAM = optax.adam(1e-2)
 
 @jax.jit
 def written_out_update(pi, q, target_q, log_alpha, moments, b, noise, next_noise):
-    """One update of SAC with two critics, learning rate 1e-2 and target_update_rate 0.1, as the algorithm is written."""
+    """One update of SAC with two critics, step size 1e-2 and target_update_rate 0.1, as the algorithm is written."""
     alpha, (opt_pi, opt_q, opt_alpha) = jnp.exp(log_alpha), moments
     next_action, next_log_prob = policy(pi, b.next_obs, next_noise)
     next_value = critics(target_q, b.next_obs, next_action).min(0) - alpha * next_log_prob
