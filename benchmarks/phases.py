@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mbpo_jax import backends, replay, terminations
-from mbpo_jax.algorithms import mbpo, particle_propagation, pets
+from mbpo_jax.algorithms import epochs, mbpo, particle_propagation, pets
 from mbpo_jax.driver.compile_counter import CompileCounter
 from mbpo_jax.driver.config import AUTO, RunConfig
 from mbpo_jax.driver.interaction import task
@@ -131,7 +131,7 @@ def filled(case: Case, **changes: Any) -> Filled:
     length = case.rollout_length or config.rollout_length_schedule[-1]
     argv.append(f"--rollout_length_schedule=0,1,{length},{length}")
     _, config = flags.parse(argv)
-    room = int(mbpo.imagined_rows_limit(config, config.rollout_length_schedule[-1])) // config.retain_epochs
+    room = int(epochs.imagined_rows_limit(config, config.rollout_length_schedule[-1])) // config.retain_epochs
     if config.retain_epochs * room < case.model_rows:
         _, config = flags.parse([*argv, f"--retain_epochs={-(-case.model_rows // room)}"])
     env = Environment(run.env, 0, 0, run.max_episode_steps)

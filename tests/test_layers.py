@@ -286,7 +286,7 @@ def test_nothing_that_runs_what_it_loads_and_no_uninitialised_memory(file):
         ("driver/loop.py", "import mbpo_jax", ["mbpo_jax"]),
         ("driver/loop.py", "from mbpo_jax.launch import processes", ["mbpo_jax.launch.processes"]),
         ("reports/curves.py", "from mbpo_jax.launch import command", ["mbpo_jax.launch.command"]),
-        ("launch/processes.py", "from mbpo_jax.driver import loop\nfrom mbpo_jax.launch import parts", []),
+        ("launch/processes.py", "from mbpo_jax.driver import loop\nfrom mbpo_jax.launch import run_parts", []),
         ("launch/processes.py", "from mbpo_jax import sweep, studies", ["mbpo_jax.studies", "mbpo_jax.sweep"]),
         (
             "reports/curves.py",

@@ -14,7 +14,7 @@ import pytest
 
 from mbpo_jax import plot
 from mbpo_jax.driver.config import StorageFailure
-from mbpo_jax.driver.storage import run_directory
+from mbpo_jax.driver.storage import run_json
 from mbpo_jax.main import main
 
 TINY = {
@@ -47,7 +47,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from mbpo_jax import load_policy, plot
-from mbpo_jax.driver.storage.run_directory import read_config
+from mbpo_jax.driver.storage.run_json import read_config
 run_dir = sys.argv[1]
 assert read_config(Path(run_dir)).run.env == "evil_module:Evil-v0"
 for best in (False, True):
@@ -150,7 +150,7 @@ def test_a_config_that_is_none_is_refused_at_once(copy, damage):
     (copy / "config.json").write_text(DAMAGED[damage], encoding="latin-1")
     with at_once():
         with pytest.raises(StorageFailure, match=r"cannot read .*/config.json"):
-            run_directory.read_config(copy)
+            run_json.read_config(copy)
 
 
 @pytest.mark.parametrize("damage", DAMAGED)
@@ -185,7 +185,7 @@ def test_a_value_out_of_its_range_is_refused(copy, name, text):
     section[name] = "HERE"
     (copy / "config.json").write_text(json.dumps(config).replace('"HERE"', text))
     with at_once(), pytest.raises(StorageFailure, match=r"cannot read .*/config.json"):
-        run_directory.read_config(copy)
+        run_json.read_config(copy)
 
 
 def test_of_a_key_that_comes_twice_one_value_counts_or_none(copy):
@@ -193,7 +193,7 @@ def test_of_a_key_that_comes_twice_one_value_counts_or_none(copy):
     assert text.count('"num_steps": 3') == 1
     (copy / "config.json").write_text(text.replace('"num_steps": 3', '"num_steps": 7, "num_steps": 3'))
     with contextlib.suppress(StorageFailure):
-        assert run_directory.read_config(copy).run.num_steps in (3, 7)
+        assert run_json.read_config(copy).run.num_steps in (3, 7)
 
 
 @pytest.mark.parametrize("name", ["config.json", "metrics.jsonl"])
@@ -204,7 +204,7 @@ def test_what_is_no_regular_file_is_not_waited_for(copy, capsys, name, make):
     with at_once():
         if name == "config.json":
             with pytest.raises(StorageFailure):
-                run_directory.read_config(copy)
+                run_json.read_config(copy)
             assert plot.main(["--run_dir", str(copy)]) == 0
         else:
             assert plot.main(["--run_dir", str(copy)]) == 2

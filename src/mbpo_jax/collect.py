@@ -39,7 +39,7 @@ from mbpo_jax.driver.interaction.exploring import Acts, Exploring, Uniform
 from mbpo_jax.driver.interaction.policy import Policy, deterministic, load_policy
 from mbpo_jax.driver.interaction.spaces import Spaces
 from mbpo_jax.driver.interaction.task import named_function
-from mbpo_jax.driver.storage import checkpoint, files, metrics, run_directory
+from mbpo_jax.driver.storage import checkpoint, files, metrics, run_json
 from mbpo_jax.driver.trained import load_trained
 from mbpo_jax.launch import process_exit
 from mbpo_jax.launch.command import (
@@ -105,7 +105,7 @@ def collect(arguments: argparse.Namespace) -> tuple[DataSet, dict[str, Any]]:
             played = play(env, Uniform(arguments.seed, env.action_dim), arguments.num_steps, arguments.env)
         return played, {"policy": RANDOM, "seed": arguments.seed, "algorithm": "uniform actions"}
     run_dir = str(arguments.run_dir)
-    run = run_directory.read_config(arguments.run_dir).run
+    run = run_json.read_config(arguments.run_dir).run
     agent_seed = run.seeds[0] if arguments.agent_seed is None else arguments.agent_seed
     if agent_seed not in run.seeds:
         raise ValueError(f"agent_seed must be one of {', '.join(map(str, run.seeds))} in {run_dir}, got {agent_seed}")
@@ -198,8 +198,8 @@ def metadata(data_set: DataSet, source: dict[str, Any], command: str) -> dict[st
         "policy_return_episodes": num_episodes,
         minari_folder.STILL_ENDS: int(np.sum(~data_set.has_successor)),
         "command": command,
-        "versions": run_directory.versions() | {name: importlib.metadata.version(name) for name in ("minari", "h5py")},
-        "commit": run_directory.commit(),
+        "versions": run_json.versions() | {name: importlib.metadata.version(name) for name in ("minari", "h5py")},
+        "commit": run_json.commit(),
         "notes": list(data_set.notes),
     }
     return {

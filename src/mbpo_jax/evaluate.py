@@ -30,7 +30,7 @@ from mbpo_jax.driver.interaction.environment import EVALUATION, Environment, Lim
 from mbpo_jax.driver.interaction.policy import Policy, load_policy, policy_path
 from mbpo_jax.driver.interaction.simulator import Step
 from mbpo_jax.driver.interaction.spaces import Spaces, spaces_from_json
-from mbpo_jax.driver.storage import files, run_directory
+from mbpo_jax.driver.storage import files, run_json
 from mbpo_jax.launch.command import Parser, count, make_writable, path, positive, report_error, say
 from mbpo_jax.launch.program import as_called
 from mbpo_jax.reports import plain_json, statistics
@@ -164,11 +164,11 @@ def _check_video(arguments: argparse.Namespace) -> None:
 # -- the run -----------------------------------------------------------------------------------------------------
 
 
-def _saved(run_dir: Path) -> run_directory.SavedConfig:
+def _saved(run_dir: Path) -> run_json.SavedConfig:
     if not (run_dir / files.CONFIG).exists():
         why = f"where there is no {files.CONFIG}" if run_dir.is_dir() else "which is not a directory"
         raise ValueError(f"RUN_DIR must be the directory of a run, got '{run_dir}', {why}")
-    return run_directory.read_config(run_dir)
+    return run_json.read_config(run_dir)
 
 
 def _seed(seeds: tuple[int, ...], seed: int | None) -> int:
@@ -177,7 +177,7 @@ def _seed(seeds: tuple[int, ...], seed: int | None) -> int:
     return seeds[0] if seed is None else seed
 
 
-def _policy(run_dir: Path, saved: run_directory.SavedConfig, seed: int, best: bool) -> Policy:
+def _policy(run_dir: Path, saved: run_json.SavedConfig, seed: int, best: bool) -> Policy:
     if not policy_path(run_dir, seed, best).exists():
         raise ValueError(
             f"RUN_DIR must have a {'best ' * best}policy of seed {seed}, got '{run_dir}', where none is saved yet: the "
@@ -223,7 +223,7 @@ class Watched(Environment):
 
 
 def _play(
-    arguments: argparse.Namespace, saved: run_directory.SavedConfig, seed: int, policy: Policy
+    arguments: argparse.Namespace, saved: run_json.SavedConfig, seed: int, policy: Policy
 ) -> tuple[list[Episode], int]:
     """Returns the complete episodes, and the number of those in which the environment failed."""
     run, films = saved.run, arguments.video is not None

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from mbpo_jax.driver import jax_settings
 from mbpo_jax.driver.config import Diverged, EnvironmentFailure, StorageFailure
-from mbpo_jax.driver.storage import run_directory
+from mbpo_jax.driver.storage import run_json
 from mbpo_jax.launch import command
 from mbpo_jax.launch.command import Parser, count, make_writable, positive, report_error, say
 from mbpo_jax.launch.program import as_called
@@ -108,7 +108,7 @@ def main(argv: list[str] | None = None) -> int:
         with jax_settings.prepared():
             finding = STUDIES[study].run(**arguments)
         paths = output_dir / f"{study}.json", output_dir / f"{study}.png"
-        run_directory.write_json(paths[0], plain_json.plain({"finding": finding.sentence} | finding.numbers))
+        run_json.write_json(paths[0], plain_json.plain({"finding": finding.sentence} | finding.numbers))
         pictures.save(finding.figure, paths[1])
         say("\n".join(map(str, (finding.sentence, *paths))))
     except (ValueError, Diverged, EnvironmentFailure, StorageFailure, OSError) as error:

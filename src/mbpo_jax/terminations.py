@@ -1,7 +1,9 @@
 """Known termination rules: does the MDP end in `next_obs`?
 
-The world model predicts the next observation and the reward, never the end of an episode; imagined rollouts
-ask these functions instead. Each restates, on the observation, what Gymnasium's v4 and v5 MuJoCo environments
+The world model predicts the next observation and the reward; imagined rollouts ask these functions where an episode
+ends. `models/learned_termination.py` learns a rule where none is known.
+
+Each restates, on the observation, what Gymnasium's v4 and v5 MuJoCo environments
 compute as `terminated` when they are made with default arguments (`gymnasium/envs/mujoco/*_v4.py`, `*_v5.py`;
 both versions use the same rules). All of them share one signature and read `next_obs` only:
 

@@ -11,7 +11,7 @@ from mbpo_jax import agents, health, replay, terminations
 from mbpo_jax.agents.ddpg import DdpgConfig
 from mbpo_jax.agents.sac import SacConfig
 from mbpo_jax.agents.td3 import Td3Config
-from mbpo_jax.algorithms import mbpo, phases
+from mbpo_jax.algorithms import epochs, mbpo, phases
 from mbpo_jax.models import gaussian
 from mbpo_jax.models.gaussian import GaussianConfig
 from mbpo_jax.types import FINISHED, Phase, Spec, Transition
@@ -177,7 +177,7 @@ def test_rollout_length_and_room_follow_the_schedule():
     ],
 )
 def test_room_for_imagined_rows(knobs, length, rows):
-    assert mbpo.imagined_rows_limit(paper_config(**knobs), length) == rows
+    assert epochs.imagined_rows_limit(paper_config(**knobs), length) == rows
 
 
 def test_imagined_episodes_end_where_the_termination_function_says():

@@ -7,7 +7,7 @@ import tiny_runs
 
 from mbpo_jax import main
 from mbpo_jax.driver import jax_settings
-from mbpo_jax.driver.storage import run_directory
+from mbpo_jax.driver.storage import run_json
 from mbpo_jax.launch import flags, processes
 
 START = "import sys\nfrom mbpo_jax.main import main\nsys.exit(main(['--quiet', '--run_dir=run', '--env=Hopper-v5']))"
@@ -96,23 +96,23 @@ def test_what_only_forbids_is_set_aside(tmp_path):
 )
 def test_what_changes_numbers_is_noticed_when_a_run_goes_on(name, other, tmp_path):
     run, config = flags.parse(tiny_runs.argv(tmp_path))
-    run_directory.write_config(tmp_path, run, config)
-    saved, before = run_directory.read_config(tmp_path), getattr(jax.config, name)
-    assert run_directory.check_same(saved, run, config) == []
+    run_json.write_config(tmp_path, run, config)
+    saved, before = run_json.read_config(tmp_path), getattr(jax.config, name)
+    assert run_json.check_same(saved, run, config) == []
     jax.config.update(name, other)
     try:
-        (notice,) = run_directory.check_same(saved, run, config)
+        (notice,) = run_json.check_same(saved, run, config)
     finally:
         jax.config.update(name, before)
     assert notice.startswith(f"{name} was {before}, is {other}: from here on the numbers may differ")
     older = {key: value for key, value in saved.versions.items() if not key.startswith("jax_")}
-    assert run_directory.check_same(saved._replace(versions=older), run, config) == []
+    assert run_json.check_same(saved._replace(versions=older), run, config) == []
 
 
 def test_a_run_has_them_in_its_config(tmp_path):
     run, config = flags.parse(tiny_runs.argv(tmp_path))
-    run_directory.write_config(tmp_path, run, config)
-    assert run_directory.read_config(tmp_path).versions["jax_default_prng_impl"] == "threefry2x32"
+    run_json.write_config(tmp_path, run, config)
+    assert run_json.read_config(tmp_path).versions["jax_default_prng_impl"] == "threefry2x32"
 
 
 # -- XLA_FLAGS ---------------------------------------------------------------------------------------------------

@@ -17,9 +17,9 @@ from mbpo_jax.driver.config import Diverged, EnvironmentFailure, RunConfig, Stor
 from mbpo_jax.driver.interaction import acting, policy
 from mbpo_jax.driver.interaction.environment import EVALUATION, Environment
 from mbpo_jax.driver.phase_runner import PhaseRunner
-from mbpo_jax.driver.storage import lock, metrics, run_directory
+from mbpo_jax.driver.storage import lock, metrics, run_json
 from mbpo_jax.driver.storage.checkpoint import Checkpoints
-from mbpo_jax.driver.storage.run_files import RunFiles
+from mbpo_jax.driver.storage.resumable_directory import ResumableDirectory
 from mbpo_jax.launch import flags
 from mbpo_jax.main import EXIT_STOPPED
 
@@ -329,14 +329,14 @@ def test_a_run_that_lost_its_checkpoints_is_not_overwritten(alone, tmp_path):
 def test_a_kill_before_the_lines_of_a_run_without_checkpoints_are_cut_leaves_its_config(tmp_path, monkeypatch):
     """With the new interval in the config, its lines would look like those of a run that lost its checkpoints."""
     run, knobs = flags.parse(tiny_runs.argv(tmp_path, tiny_runs.SAC, checkpoint_every_steps=1000))
-    run_directory.write_config(tmp_path, run, knobs)
+    run_json.write_config(tmp_path, run, knobs)
     with metrics.MetricsWriter(tmp_path) as writer:
         writer.write(500, 0, {})
     monkeypatch.setattr(loop, "MetricsWriter", None)  # calling it raises
     with pytest.raises(TypeError):
         tiny_runs.train(tmp_path, tiny_runs.SAC, checkpoint_every_steps=20)
     with ExitStack() as stack:
-        assert RunFiles(run, knobs, {}, stack).newest() is None
+        assert ResumableDirectory(run, knobs, {}, stack).newest() is None
 
 
 def test_a_lost_config_is_written_anew_since_checkpoints_know_the_run(alone, tmp_path, capsys):

@@ -14,7 +14,7 @@ from mbpo_jax.driver import offline, setup
 from mbpo_jax.driver.config import StorageFailure
 from mbpo_jax.driver.interaction.policy import load_policy
 from mbpo_jax.driver.seeds import SeedAxis
-from mbpo_jax.driver.storage import run_directory
+from mbpo_jax.driver.storage import run_json
 from mbpo_jax.driver.trained import load_trained
 from mbpo_jax.launch import flags
 from mbpo_jax.number_text import short
@@ -117,7 +117,7 @@ def test_other_data_is_refused_where_a_run_goes_on(data, tmp_path):
     tiny_runs.write_data_set(moved, seed=1)
     with pytest.raises(ValueError, match=r"^dataset '.*moved\.npz' is not what .* was trained in: dataset_sha256 was "):
         tiny_runs.train(run_dir, knobs, dataset=moved, num_steps=30)
-    (run_dir / run_directory.CONFIG).unlink()  # a checkpoint knows it, too
+    (run_dir / run_json.CONFIG).unlink()  # a checkpoint knows it, too
     with pytest.raises(StorageFailure, match="SHA-256 was"):
         tiny_runs.train(run_dir, knobs, dataset=moved, num_steps=30)
 

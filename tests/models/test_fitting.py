@@ -141,7 +141,7 @@ def test_steps_of_a_fit_fall_to_nothing_during_its_last_part():
 def test_fits_over_few_rows_may_take_more_steps():
     """Up to 100 rows, five times the 80 steps; their step size falls during the last half of these."""
     config = dataclasses.replace(FIT.config, fit_max_gradient_steps=80, fit_decay_fraction=0.5)
-    plain, early = (FIT._replace(config=config, early=early) for early in ((0, 1), (100, 5)))
+    plain, early = (FIT._replace(config=config, few_rows=few_rows) for few_rows in ((0, 1), (100, 5)))
     _, _, state = build()
 
     def at(fit, num_rows, num_steps):

@@ -15,7 +15,7 @@ from flax import struct
 
 from mbpo_jax import agents, backends, replay, schedules
 from mbpo_jax.agents.sac import SacConfig
-from mbpo_jax.algorithms import phases, planned
+from mbpo_jax.algorithms import epochs, phases, planned
 from mbpo_jax.algorithms.reactive import reactive
 from mbpo_jax.models import adversarial_policy, backward_policy, encoding, gaussian, world
 from mbpo_jax.models.backward_policy import BackwardPolicy
@@ -29,7 +29,6 @@ from mbpo_jax.types import (
     FINISHED,
     Agent,
     Algorithm,
-    Array,
     Dynamics,
     Key,
     Phase,
@@ -221,7 +220,7 @@ def init(parts: Parts, key: Key) -> BmpoState:
         backward_model=parts.backward_world.init(key_backward_model),
         backward_policy=BACKWARD_POLICIES[config.backward_policy].init(parts.backward_policy, key_backward_policy),
         agent=parts.agent.init(key_agent),
-        imagined=replay.init(spec, int(imagined_rows_limit(config, longest))),
+        imagined=replay.init(spec, int(epochs.imagined_rows_limit(config, longest))),
         rollouts=bidirectional.empty(config.rollout_batch, spec.obs_dim),
     )
 
@@ -240,24 +239,18 @@ def backward_dynamics(parts: Parts, state: BmpoState) -> Dynamics:
 # -- rollouts --------------------------------------------------------------------------------------------------------
 
 
-def imagined_rows_limit(config: BmpoConfig, length: Array | int) -> Array | int:
-    """Returns the rows in `retain_epochs` epochs, one round at least, of rollouts of `length` steps both ways."""
-    rows_per_step = config.rollout_batch * config.epoch_steps * config.retain_epochs // config.fit_every_steps
-    return length * max(rows_per_step, config.rollout_batch)
-
-
 def start_round(parts: Parts, key: Key, state: BmpoState, real: Replay) -> tuple[BmpoState, Report]:
     """Starts a round: draws the states from which both directions start."""
     config = parts.config
     key_rows, key_value, key_start = jax.random.split(jax.random.fold_in(key, 0), 3)
-    epoch = (real.num_added - config.exploration_steps) // config.epoch_steps
+    epoch = epochs.number(config, real)
     num_back = schedules.linear_int(epoch, config.backward_length_schedule)  # type: ignore[arg-type]
     num_ahead = schedules.linear_int(epoch, config.rollout_length_schedule)  # type: ignore[arg-type]
     beta = schedules.linear(epoch, config.beta_schedule)  # type: ignore[arg-type]
     rows = replay.sample(key_rows, real, (config.rollout_batch,))
     value = valued_starts.values(parts.agent, key_value, state.agent, rows.obs, backends.choices().block_rows)
     chosen = valued_starts.draw(key_start, value, beta, config.rollout_batch)
-    limit = jnp.asarray(imagined_rows_limit(config, num_back + num_ahead))
+    limit = jnp.asarray(epochs.imagined_rows_limit(config, num_back + num_ahead))
     rollouts, watched = bidirectional.start(rows.obs[chosen], num_back, num_ahead, limit)
     metrics = {
         "length": num_ahead,

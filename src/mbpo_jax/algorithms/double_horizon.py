@@ -169,8 +169,8 @@ def build(config: DoubleHorizonConfig, spec: Spec) -> Algorithm:
 
 def build_parts(config: DoubleHorizonConfig, spec: Spec) -> Parts:
     """Builds the parts from the config and the task."""
-    early = config.early_fit_rows, config.early_fit_factor
-    model = homoscedastic.build(config.model, spec, config.dropout, config.log_std_pace, early)
+    few_rows = config.early_fit_rows, config.early_fit_factor
+    model = homoscedastic.build(config.model, spec, config.dropout, config.log_std_pace, few_rows)
     world = phases.with_ends(model, spec, config.termination_fn)
     return Parts(config, spec, world, bounded_sac.build(config.agent, spec))
 

@@ -13,7 +13,7 @@ from flax import struct
 
 from mbpo_jax import agents, backends, replay, schedules
 from mbpo_jax.agents.sac import SacConfig
-from mbpo_jax.algorithms import phases
+from mbpo_jax.algorithms import epochs, phases
 from mbpo_jax.algorithms.reactive import reactive
 from mbpo_jax.models import gaussian
 from mbpo_jax.models.state import GaussianConfig
@@ -98,12 +98,6 @@ def num_real_rows(config: MbpoConfig) -> int:
     return int(config.batch_size * config.real_fraction)
 
 
-def imagined_rows_limit(config: MbpoConfig, length: Array | int) -> Array | int:
-    """Returns the number of rows in `retain_epochs` epochs of rollouts of this length, one round at least."""
-    rows_per_step = config.rollout_batch * config.epoch_steps * config.retain_epochs // config.fit_every_steps
-    return length * max(rows_per_step, config.rollout_batch)
-
-
 def build(config: MbpoConfig, spec: Spec) -> Algorithm:
     """Builds MBPO with the config's agent.
 
@@ -135,7 +129,7 @@ def init(config: MbpoConfig, spec: Spec, agent: Agent, world: WorldModel, key: K
     """Returns the initial state."""
     key_model, key_agent = jax.random.split(key)
     longest = config.rollout_length_schedule[-1]
-    imagined_capacity = int(imagined_rows_limit(config, longest)) if uses_model(config) else 1
+    imagined_capacity = int(epochs.imagined_rows_limit(config, longest)) if uses_model(config) else 1
     return MbpoState(
         model=world.init(key_model),
         agent=agent.init(key_agent),
@@ -145,9 +139,8 @@ def init(config: MbpoConfig, spec: Spec, agent: Agent, world: WorldModel, key: K
 
 
 def rollout_length(config: MbpoConfig, real: Replay) -> Array:
-    """Returns the scheduled rollout length [] of the current epoch, which follows from the number of real rows."""
-    epoch = (real.num_added - config.exploration_steps) // config.epoch_steps
-    return schedules.linear_int(epoch, config.rollout_length_schedule)  # type: ignore[arg-type]
+    """Returns the scheduled rollout length [] of the current epoch."""
+    return schedules.linear_int(epochs.number(config, real), config.rollout_length_schedule)  # type: ignore[arg-type]
 
 
 def _model_phases(config: MbpoConfig, spec: Spec, agent: Agent, world: WorldModel) -> tuple[Phase, Phase]:
@@ -155,7 +148,7 @@ def _model_phases(config: MbpoConfig, spec: Spec, agent: Agent, world: WorldMode
     roll_out = phases.roll_out(
         num_starts=config.rollout_batch,
         length=functools.partial(rollout_length, config),
-        limit=functools.partial(imagined_rows_limit, config),
+        limit=functools.partial(epochs.imagined_rows_limit, config),
         policy=lambda state: phases.exploring(agent, state.agent),
         dynamics=_dynamics(spec, world),
         rule=lambda state: phases.rule_of(world, world.belief(state.model), spec),

@@ -2,7 +2,7 @@
 
 Settings that only forbid what our programs do are suspended while they run (`neutral`). Settings that our programs
 cannot support are refused (`check`), as are those for which XLA would end the process (`check_xla_flags`). Settings
-that change numbers are stored with a run (`storage.run_directory.SETTINGS`). All others are honoured.
+that change numbers are stored with a run (`storage.run_json.SETTINGS`). All others are honoured.
 """
 
 import contextlib

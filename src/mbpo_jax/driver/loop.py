@@ -20,9 +20,9 @@ from mbpo_jax.driver.record import Record
 from mbpo_jax.driver.save_restore import Position, Restored, RunSaver
 from mbpo_jax.driver.setup import Arrays, Setup
 from mbpo_jax.driver.stop import StopRequest
-from mbpo_jax.driver.storage import metrics, run_directory
+from mbpo_jax.driver.storage import metrics, run_json
 from mbpo_jax.driver.storage.metrics import MetricsWriter
-from mbpo_jax.driver.storage.run_files import RunFiles
+from mbpo_jax.driver.storage.resumable_directory import ResumableDirectory
 from mbpo_jax.driver.time_left import TimeLeft
 from mbpo_jax.health import Fault
 from mbpo_jax.reports import curves, offline_values
@@ -57,13 +57,13 @@ def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = 
         record = Record(run.seeds)
         setup = setups.build(run, config, stack)
         task = setups.task_to_json(setup)
-        files = RunFiles(run, config, task, stack)
+        files = ResumableDirectory(run, config, task, stack)
         stop.raise_if_stopped()
         saver, restored, prediction = _begin_or_resume(setup, record, files, stop)
 
-        # In this order: `RunFiles` compares lines that no checkpoint covers with the interval in their own config.
+        # In this order: `ResumableDirectory` compares lines that no checkpoint covers by the interval in their config.
         writer = stack.enter_context(MetricsWriter(files.run_dir, restored.metrics_offset, run.tensorboard))
-        run_directory.write_config(files.run_dir, run, config, task)
+        run_json.write_config(files.run_dir, run, config, task)
         profiler = Profiler(files.run_dir, run.profile)
         stack.callback(profiler.close)
         time_left = TimeLeft(workload.num_left(run, setup.programs.algorithm), workload.MINOR)
@@ -87,13 +87,13 @@ def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = 
             for seed, values in offline_values.last(metrics.read(files.run_dir / metrics.FILE_NAME)).items():
                 summary["seeds"][str(seed)]["last"] = values
         summary |= {"predicted_memory_bytes": prediction.total, "peak_memory_bytes": memory.peak()}
-        run_directory.write_json(files.run_dir / run_directory.SUMMARY, summary)
+        run_json.write_json(files.run_dir / run_json.SUMMARY, summary)
         curves.draw_curves(files.run_dir)
         return Result(files.run_dir, summary, finished)
 
 
 def _begin_or_resume(
-    setup: Setup, record: Record, files: RunFiles, stop: StopRequest
+    setup: Setup, record: Record, files: ResumableDirectory, stop: StopRequest
 ) -> tuple[RunSaver, Restored, memory.Prediction]:
     """Makes the arrays of a run and begins its first episodes, or restores both from the newest checkpoint."""
     run, resident = setup.run, memory.resident()

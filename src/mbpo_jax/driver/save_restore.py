@@ -9,7 +9,7 @@ from mbpo_jax.driver.record import Record
 from mbpo_jax.driver.setup import Arrays, Setup
 from mbpo_jax.driver.storage import checkpoint, packing
 from mbpo_jax.driver.storage.metrics import MetricsWriter
-from mbpo_jax.driver.storage.run_files import RunFiles
+from mbpo_jax.driver.storage.resumable_directory import ResumableDirectory
 from mbpo_jax.types import PyTree
 
 
@@ -56,7 +56,7 @@ class Restored(NamedTuple):
 class RunSaver:
     """Writes the checkpoints of a run and reads them back."""
 
-    def __init__(self, setup: Setup, record: Record, files: RunFiles, first_state: PyTree) -> None:
+    def __init__(self, setup: Setup, record: Record, files: ResumableDirectory, first_state: PyTree) -> None:
         """Stores what a checkpoint is made of.
 
         Args:

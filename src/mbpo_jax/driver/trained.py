@@ -12,7 +12,7 @@ from mbpo_jax.driver import offline
 from mbpo_jax.driver.config import RunConfig, StorageFailure
 from mbpo_jax.driver.interaction import task as tasks
 from mbpo_jax.driver.interaction.spaces import spaces_from_json
-from mbpo_jax.driver.storage import checkpoint, packing, run_directory
+from mbpo_jax.driver.storage import checkpoint, packing, run_json
 from mbpo_jax.replay import Replay
 from mbpo_jax.types import Algorithm, PyTree, Spec
 
@@ -41,7 +41,7 @@ def load_trained(run_dir: str | Path, seed: int | None = None, step: int | None 
       ValueError: there is no such seed or step; the run's `--termination_fn` or `--reward_fn` cannot be imported; or
         its data set cannot be read, or is another one now.
     """
-    kept = run_directory.read_config(Path(run_dir))
+    kept = run_json.read_config(Path(run_dir))
     run, config = kept.run, kept.algorithm
     seed = run.seeds[0] if seed is None else seed
     if seed not in run.seeds:
@@ -75,7 +75,7 @@ def _real_rows(spec: Spec, rows: dict[str, Any]) -> Replay:
     return packing.unpack(replay_lib.init(spec, max(int(rows["size"]), 1), episodes=True), rows)
 
 
-def _data_set(kept: run_directory.SavedConfig) -> DataSet:
+def _data_set(kept: run_json.SavedConfig) -> DataSet:
     """Returns what an offline run learnt from.
 
     Raises:
@@ -89,7 +89,7 @@ def _data_set(kept: run_directory.SavedConfig) -> DataSet:
     return data_set
 
 
-def _sizes(kept: run_directory.SavedConfig, arrays: dict[str, Any]) -> Spec:
+def _sizes(kept: run_json.SavedConfig, arrays: dict[str, Any]) -> Spec:
     """Returns the sizes that the run kept in `config.json`; for an older run, those of its arrays."""
     if kept.task is not None:
         return tasks.spec_of(spaces_from_json(kept.task))

@@ -4,7 +4,7 @@
   builds the flags of a run and `help_text` the text of --help, both from the knobs of the configs. `flagfiles` finds
   and reads files of flags.
 * One run in several processes: `processes` trains one process's share of the seeds, `rendezvous` assigns the shares,
-  `parts` merges the run directories of all shares into one.
+  `run_parts` merges the run directories of all shares into one.
 * Many runs (`mbpo_jax.sweep`): `sweep_flags` has the flags and `sweep_jobs` the command lines, `launcher` submits jobs
   to one of the `executors` and waits; there, a `job` runs each command line as a `child_process`.
 * Comparison with published runs (`mbpo_jax.reproduce`): `requested_run` reads what the flagfiles request,

@@ -16,8 +16,8 @@ import jax
 from mbpo_jax.driver import jax_settings, loop
 from mbpo_jax.driver.config import RunConfig, resolve_algorithm_config
 from mbpo_jax.driver.seeds import use_cores
-from mbpo_jax.driver.storage import run_directory
-from mbpo_jax.launch import parts, rendezvous
+from mbpo_jax.driver.storage import run_json
+from mbpo_jax.launch import rendezvous, run_parts
 from mbpo_jax.launch.command import complain
 
 
@@ -40,12 +40,12 @@ def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = 
     _start_backend(len(share.seeds))
     notify(f"process {share.index} of {share.count} trains seeds {', '.join(map(str, share.seeds))}")
     whole = dataclasses.replace(run, coordinator=share.coordinator, num_processes=share.count, process_id=share.index)
-    part = parts.part_config(whole, share.index)
+    part = run_parts.part_config(whole, share.index)
     with _claimed(whole, part, config):
         result = loop.train(part, config, stream)
     if not result.finished:
         return result
-    summary = parts.gather(whole, config)
+    summary = run_parts.gather(whole, config)
     if summary is None:
         notify(f"this part is finished; the process that finishes last gathers all parts in {run.directory}")
         return result
@@ -72,17 +72,17 @@ def _start_backend(num_seeds: int) -> None:
 @contextmanager
 def _claimed(whole: RunConfig, part: RunConfig, algorithm_config: Any) -> Iterator[None]:
     """Refuses the directory of another run; process 0 marks a new one, and removes the mark if its part never began."""
-    run_dir, path = Path(whole.directory), Path(whole.directory) / run_directory.CONFIG
+    run_dir, path = Path(whole.directory), Path(whole.directory) / run_json.CONFIG
     is_new = whole.process_id == 0 and not path.exists()
     if path.exists():
-        run_directory.check_same(run_directory.read_config(run_dir), whole, algorithm_config)
+        run_json.check_same(run_json.read_config(run_dir), whole, algorithm_config)
     if is_new:
         run_dir.mkdir(parents=True, exist_ok=True)
-        run_directory.write_config(run_dir, whole, algorithm_config)
+        run_json.write_config(run_dir, whole, algorithm_config)
     try:
         yield
     except BaseException:
-        if is_new and not (Path(part.run_dir) / run_directory.CONFIG).exists():
+        if is_new and not (Path(part.run_dir) / run_json.CONFIG).exists():
             path.unlink(missing_ok=True)
             with suppress(OSError):  # not empty: parts of other processes
                 run_dir.rmdir()

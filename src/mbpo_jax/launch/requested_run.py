@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from mbpo_jax import options
 from mbpo_jax.data_sets import read as data_sets
 from mbpo_jax.driver.config import NO_ENVIRONMENT, RESUMABLE_CHANGES, RunConfig, StorageFailure
-from mbpo_jax.driver.storage import run_directory
+from mbpo_jax.driver.storage import run_json
 from mbpo_jax.launch import flags, sweep_jobs
 from mbpo_jax.reports.learning_curves import LearningCurve
 
@@ -25,12 +25,12 @@ class RequestedRun(NamedTuple):
     @property
     def flags(self) -> dict[str, Any]:
         """Returns full path of a knob -> value, as stored in curves."""
-        return curve_flags(run_directory.identity(self.run, self.algorithm_config))
+        return curve_flags(run_json.identity(self.run, self.algorithm_config))
 
     @property
     def default_flags(self) -> dict[str, Any]:
         """Returns the values with which a curve was made if its file is older than a knob and lacks it."""
-        return curve_flags(run_directory.default_identity(self.run, self.algorithm_config))
+        return curve_flags(run_json.default_identity(self.run, self.algorithm_config))
 
 
 def read_request(flagfile: Path, added: list[str]) -> RequestedRun:
@@ -91,8 +91,8 @@ def check_run(requested: RequestedRun, task: sweep_jobs.Task, added: list[str]) 
       ValueError: names the flags that differ.
     """
     try:
-        saved = run_directory.read_config(task.run_dir)
+        saved = run_json.read_config(task.run_dir)
     except StorageFailure:  # no run yet, or an unreadable one; if it must be continued, that reports what is wrong
         return
     run, config = flags.parse([f"--flagfile={requested.flagfile}", *added, *sweep_jobs.own_flags(task)])
-    run_directory.check_same(saved, run, config)
+    run_json.check_same(saved, run, config)

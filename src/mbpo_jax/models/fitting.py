@@ -39,7 +39,7 @@ class Fit(NamedTuple):
     member: Member
     encoding: Encoding
     optimizer: optax.GradientTransformation
-    early: tuple[int, int] = (0, 1)  # fits over at most so many rows take so many times as many steps
+    few_rows: tuple[int, int] = (0, 1)  # fits over at most so many rows take so many times as many steps
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -180,7 +180,7 @@ def _explained_shares(fit: Fit, split: Split, buffer: Replay, model: EnsembleSta
 
 def _most_steps(fit: Fit, now: FitState) -> Array | int:
     """Returns how many gradient steps [] a fit may take."""
-    rows, factor = fit.early
+    rows, factor = fit.few_rows
     most = fit.config.fit_max_gradient_steps
     if not most:
         return jnp.iinfo(jnp.int32).max

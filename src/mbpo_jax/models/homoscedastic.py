@@ -24,7 +24,11 @@ MIN_LOG_STD = math.log(1e-3)  # of scaled targets; without it, the likelihood of
 
 
 def build(
-    config: GaussianConfig, spec: Spec, dropout: float = 0.0, log_std_pace: float = 1.0, early: tuple[int, int] = (0, 1)
+    config: GaussianConfig,
+    spec: Spec,
+    dropout: float = 0.0,
+    log_std_pace: float = 1.0,
+    few_rows: tuple[int, int] = (0, 1),
 ) -> WorldModel:
     """Builds an ensemble that predicts the reward and the change of the observation; only the latter is sampled.
 
@@ -32,11 +36,13 @@ def build(
       dropout: share of units that a fit drops, falling linearly from the inputs, which are kept, to 0 at the outputs.
       log_std_pace: speed of the standard deviations relative to the weights; at 1, 1,000 steps of 1e-3 only take one to
         a third of its start.
-      early: see `world.build`.
+      few_rows: see `world.build`.
     """
     encoding = encodings.forward(spec)
     network = member(config, encoding, dropout, log_std_pace)
-    return world.build(config, network, encoding, early)._replace(sample=functools.partial(sample, network, encoding))
+    return world.build(config, network, encoding, few_rows)._replace(
+        sample=functools.partial(sample, network, encoding)
+    )
 
 
 def sample(

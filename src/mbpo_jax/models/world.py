@@ -16,16 +16,16 @@ from mbpo_jax.models.state import Belief, EnsembleState, GaussianConfig
 from mbpo_jax.types import Array, Key, PyTree, WorldModel
 
 
-def build(config: GaussianConfig, member: Member, encoding: Encoding, early: tuple[int, int] = (0, 1)) -> WorldModel:
+def build(config: GaussianConfig, member: Member, encoding: Encoding, few_rows: tuple[int, int] = (0, 1)) -> WorldModel:
     """Builds a world model from an ensemble of such members.
 
     Args:
-      early: (rows, factor): fits over at most so many rows take so many times as many gradient steps.
+      few_rows: (rows, factor): fits over at most so many rows take so many times as many gradient steps.
     """
     optimizer = optax.adam(config.model_learning_rate)
     return WorldModel(
         init=functools.partial(init, config, member, encoding, optimizer),
-        fit=fitting.build(Fit(config, member, encoding, optimizer, early)),
+        fit=fitting.build(Fit(config, member, encoding, optimizer, few_rows)),
         belief=state.belief,
         predict=functools.partial(predict, member, encoding),
         sample=functools.partial(sample, member, encoding),

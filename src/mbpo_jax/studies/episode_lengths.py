@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mbpo_jax import options
-from mbpo_jax.driver.storage import checkpoint, metrics, run_directory
-from mbpo_jax.driver.storage.run_directory import SavedConfig
+from mbpo_jax.driver.storage import checkpoint, metrics, run_json
+from mbpo_jax.driver.storage.run_json import SavedConfig
 from mbpo_jax.studies.finding import Finding
 
 METRICS = "metrics.jsonl"
@@ -27,7 +27,7 @@ def study(run_dirs: Sequence[Path], num_episodes: int = 50, short_steps: int = 2
       ValueError: a run has dropped rows, or a seed has fewer complete episodes.
       StorageFailure: a file is missing or damaged.
     """
-    kept = [run_directory.read_config(path) for path in run_dirs]
+    kept = [run_json.read_config(path) for path in run_dirs]
     names = _names(kept)
     runs = [_measure(path, saved, num_episodes) for path, saved in zip(run_dirs, kept, strict=True)]
     numbers = {

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mbpo_jax.driver.config import StorageFailure
-from mbpo_jax.driver.storage import checkpoint, run_directory
+from mbpo_jax.driver.storage import checkpoint, run_json
 from mbpo_jax.driver.trained import Trained, load_trained
 
 Measure = Callable[[Trained], dict[str, Any]]
@@ -30,7 +30,7 @@ def measure(
       StorageFailure: there is no run.
       ValueError: there are fewer than `least`; the message says why each was left out.
     """
-    run_directory.read_config(run_dir)
+    run_json.read_config(run_dir)
     points: list[dict[str, Any]] = []
     left_out: list[str] = []
     newest: Trained | None = None

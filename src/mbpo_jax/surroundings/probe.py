@@ -13,7 +13,7 @@ import jax
 
 from mbpo_jax.driver import compile_cache
 from mbpo_jax.driver.config import AUTO, StorageFailure
-from mbpo_jax.driver.storage import checkpoint, run_directory
+from mbpo_jax.driver.storage import checkpoint, run_json
 
 SETTINGS = (
     *("jax_platforms", "jax_enable_x64", "jax_default_matmul_precision", "jax_numpy_rank_promotion"),
@@ -46,13 +46,13 @@ def _cache() -> dict[str, Any]:
 def _run(run_dir: Path) -> dict[str, Any]:
     """Returns what a run directory holds, or why it cannot be read."""
     try:
-        saved = run_directory.read_config(run_dir)
+        saved = run_json.read_config(run_dir)
         return {
             "algorithm": saved.run.algorithm,
             "env": saved.run.env,
             "seeds": saved.run.seeds,
             "checkpoints": checkpoint.steps(run_dir),
-            "notices": run_directory.check_same(saved, saved.run, saved.algorithm),
+            "notices": run_json.check_same(saved, saved.run, saved.algorithm),
         }
     except (StorageFailure, OSError, ValueError) as error:
         return {"problem": " ".join(str(error).split())}

@@ -21,7 +21,7 @@ import numpy as np
 from mbpo_jax.driver.config import StorageFailure
 from mbpo_jax.driver.interaction import task as tasks
 from mbpo_jax.driver.interaction.spaces import Spaces, rescale, spaces_from_json
-from mbpo_jax.driver.storage import files, packing, run_directory
+from mbpo_jax.driver.storage import files, packing, run_json
 from mbpo_jax.types import Algorithm, Array, Key, PyTree, RewardFn, Spec, TerminationFn
 
 ACTION_LOW, ACTION_HIGH, OBS_DIM = "action_low", "action_high", "obs_dim"
@@ -176,7 +176,7 @@ def load_policy(
       StorageFailure: names the file that is missing or does not fit.
       ValueError: the policy plans with the run's own termination or reward function, which was not given.
     """
-    saved = run_directory.read_config(Path(run_dir))
+    saved = run_json.read_config(Path(run_dir))
     path = policy_path(run_dir, saved.run.seeds[0] if seed is None else seed, best)
     try:
         with files.open_regular(path) as file, zipfile.ZipFile(file) as archive:
@@ -271,7 +271,7 @@ def _read(archive: zipfile.ZipFile, member: _Member) -> np.ndarray:
         return np.lib.format.read_array(file, allow_pickle=False)
 
 
-def _spec(archive: zipfile.ZipFile, members: dict[str, _Member], saved: run_directory.SavedConfig) -> Spec:
+def _spec(archive: zipfile.ZipFile, members: dict[str, _Member], saved: run_json.SavedConfig) -> Spec:
     """Returns the sizes in `config.json`, checked against the archive; for an older run, those in the archive."""
     low, high, obs_dim = members[ACTION_LOW], members[ACTION_HIGH], members[OBS_DIM]
     if len(low.shape) != 1 or low.shape != high.shape:
@@ -287,7 +287,7 @@ def _spec(archive: zipfile.ZipFile, members: dict[str, _Member], saved: run_dire
     return spec
 
 
-def _check_bounds(low: np.ndarray, high: np.ndarray, saved: run_directory.SavedConfig) -> None:
+def _check_bounds(low: np.ndarray, high: np.ndarray, saved: run_json.SavedConfig) -> None:
     if saved.task is None:
         return
     spaces = spaces_from_json(saved.task)

@@ -1,5 +1,5 @@
 """The files of a run directory.
 
-`run_files` (the directory of a run that trains), `run_directory` (config, summary), `checkpoint` with
+`resumable_directory` (the directory of a run that trains), `run_json` (config, summary), `checkpoint` with
 `manifest`, `bundle` and `packing`, `metrics`, `lock`, and `files`, which writes and reads safely.
 """

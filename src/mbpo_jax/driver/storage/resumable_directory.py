@@ -6,12 +6,12 @@ from typing import Any
 
 from mbpo_jax import options
 from mbpo_jax.driver.config import RunConfig, StorageFailure
-from mbpo_jax.driver.storage import checkpoint, lock, metrics, run_directory
+from mbpo_jax.driver.storage import checkpoint, lock, metrics, run_json
 
 FOLLOW_FROM_THE_HASH = {"dataset_rows", "dataset_return_mean"}
 
 
-class RunFiles:
+class ResumableDirectory:
     """What a run finds in its directory. `notes` and `warnings` are for the user; a quiet run prints warnings only."""
 
     def __init__(self, run: RunConfig, config: Any, task: dict[str, Any], stack: ExitStack) -> None:
@@ -39,7 +39,7 @@ class RunFiles:
         if unlocked is not None:
             self.warnings.append(unlocked)
         self._compare(run, config, task)
-        identity, defaults = run_directory.identity(run, config), run_directory.default_identity(run, config)
+        identity, defaults = run_json.identity(run, config), run_json.default_identity(run, config)
         self.checkpoints = checkpoint.Checkpoints(self.run_dir, run.checkpoints_kept, identity, defaults)
 
     def newest(self) -> checkpoint.Saved | None:
@@ -58,14 +58,14 @@ class RunFiles:
 
     def _compare(self, run: RunConfig, config: Any, task: dict[str, Any]) -> None:
         """Reads what config.json says about the run that is there, and refuses a different one."""
-        if not (self.run_dir / run_directory.CONFIG).exists():
+        if not (self.run_dir / run_json.CONFIG).exists():
             return
         try:
-            saved = run_directory.read_config(self.run_dir)
+            saved = run_json.read_config(self.run_dir)
         except StorageFailure as problem:  # checkpoints also know which run they belong to
             self._config_problem = problem
             return
-        self.notes += run_directory.check_same(saved, run, config)
+        self.notes += run_json.check_same(saved, run, config)
         kept = saved.task or {}  # older versions kept less of it, or nothing
         compared = (kept.keys() & task.keys()) - FOLLOW_FROM_THE_HASH
         before, now = ({name: one[name] for name in compared} for one in (kept, task))

@@ -11,7 +11,7 @@ import tiny_runs
 from mbpo_jax.driver import loop
 from mbpo_jax.driver.config import RunConfig, StorageFailure
 from mbpo_jax.driver.storage import metrics
-from mbpo_jax.launch import flags, parts
+from mbpo_jax.launch import flags, run_parts
 
 PLACE = {"distributed": "true", "coordinator": "127.0.0.1:1", "num_processes": 2, "process_id": 0}
 
@@ -22,7 +22,7 @@ def trained(tmp_path_factory, mbpo_run):
     run_dir = tmp_path_factory.mktemp("parts")
     run, knobs = flags.parse(tiny_runs.argv(run_dir, seeds="0,1,2", **PLACE))
     for index in (0, 1):
-        assert loop.train(parts.part_config(run, index), knobs).finished
+        assert loop.train(run_parts.part_config(run, index), knobs).finished
     return run_dir
 
 
@@ -39,9 +39,9 @@ def contents(run_dir):
 
 def test_gathering_again_changes_nothing(finished, mbpo_run):
     run, knobs = finished
-    parts.gather(run, knobs)
+    run_parts.gather(run, knobs)
     once = contents(run.run_dir)
-    parts.gather(dataclasses.replace(run, process_id=1), knobs)  # another process, as late
+    run_parts.gather(dataclasses.replace(run, process_id=1), knobs)  # another process, as late
     assert contents(run.run_dir) == once
     assert {"config.json", "metrics.jsonl", "summary.json", "curves.png", "seed_2.npz", "seed_2_best.npz"} <= set(once)
     assert tiny_runs.lines(run.run_dir) == tiny_runs.lines(mbpo_run)
@@ -54,20 +54,20 @@ def test_nothing_is_gathered_before_every_part_has_finished(finished):
     assert (summary["finished"], summary["step"]) == (True, 160)
     for unfinished in ({"finished": False}, {"step": 120}):  # stopped within the last step; a shorter run, continued
         path.write_text(json.dumps(summary | unfinished))
-        assert parts.gather(run, knobs) is None
+        assert run_parts.gather(run, knobs) is None
     path.unlink()
-    assert parts.gather(run, knobs) is None
+    assert run_parts.gather(run, knobs) is None
     assert not (pathlib.Path(run.run_dir) / "summary.json").exists()
     path.write_text("[]")
     with pytest.raises(StorageFailure, match=str(path)):
-        parts.gather(run, knobs)
+        run_parts.gather(run, knobs)
 
 
 def test_a_part_without_an_environment_to_be_evaluated_in_finishes_too(tmp_path):
     part = RunConfig(run_dir=str(tmp_path), num_steps=160)
     summary = {"step": 160, "finished": True, "seeds": {"0": {"final": None, "best": None}}}
     (tmp_path / "summary.json").write_text(json.dumps(summary))
-    assert parts._finished_summary(part) == summary
+    assert run_parts._finished_summary(part) == summary
 
 
 def test_parts_of_another_run_are_not_gathered(finished):
@@ -75,7 +75,7 @@ def test_parts_of_another_run_are_not_gathered(finished):
     path = pathlib.Path(run.run_dir) / "part_1_of_2" / "config.json"
     path.write_text(path.read_text().replace('"batch_size": 16', '"batch_size": 17'))
     with pytest.raises(ValueError, match="part_1_of_2.* holds another run: .*batch_size was 17, is 16"):
-        parts.gather(run, knobs)
+        run_parts.gather(run, knobs)
 
 
 def test_the_clocks_of_the_parts_become_one():
@@ -93,7 +93,9 @@ def test_the_clocks_of_the_parts_become_one():
         }
 
     run = RunConfig(seeds=(7, 8, 9), num_steps=100)
-    assert parts._merge_summaries(run, [part({"7": "a", "9": "c"}, 4.0, 1.0, 5), part({"8": "b"}, 5.0, 2.0, 6)]) == {
+    assert run_parts._merge_summaries(
+        run, [part({"7": "a", "9": "c"}, 4.0, 1.0, 5), part({"8": "b"}, 5.0, 2.0, 6)]
+    ) == {
         "algorithm": "mbpo",
         "step": 100,
         "seeds": {"7": "a", "8": "b", "9": "c"},
@@ -112,6 +114,6 @@ def test_lines_are_in_the_order_of_one_process(tmp_path):
                 for word in ("log", "eval") if step == 10 else ("log",):
                     for seed in seeds:
                         writer.write(step, seed, {word: 1})
-    lines = parts._merge_lines([tmp_path / "a", tmp_path / "b"], (5, 4, 3)).decode().splitlines()
+    lines = run_parts._merge_lines([tmp_path / "a", tmp_path / "b"], (5, 4, 3)).decode().splitlines()
     order = [(line["step"], *(list(line)[2:]), line["seed"]) for line in map(json.loads, lines)]
     assert order == [(step, word, seed) for step, word in ((9, "log"), (10, "log"), (10, "eval")) for seed in (5, 4, 3)]

@@ -18,9 +18,9 @@ from mbpo_jax.algorithms import REGISTRY, Entry
 from mbpo_jax.algorithms.mbpo import MbpoConfig
 from mbpo_jax.algorithms.model_free import ModelFreeConfig
 from mbpo_jax.driver.config import RESUMABLE_CHANGES, RunConfig, StorageFailure
-from mbpo_jax.driver.storage import run_directory
+from mbpo_jax.driver.storage import run_json
 from mbpo_jax.driver.storage.checkpoint import Checkpoints
-from mbpo_jax.driver.storage.run_directory import SavedConfig, check_same, read_config, write_config, write_json
+from mbpo_jax.driver.storage.run_json import SavedConfig, check_same, read_config, write_config, write_json
 from mbpo_jax.launch import flags
 from mbpo_jax.models.gaussian import GaussianConfig
 
@@ -69,7 +69,7 @@ def test_config_says_what_computed(tmp_path):
 
 
 def test_config_has_the_commit_of_the_checkout(tmp_path):
-    commit, root = written(tmp_path)["commit"], Path(run_directory.__file__).parents[4]
+    commit, root = written(tmp_path)["commit"], Path(run_json.__file__).parents[4]
     if not (root / ".git").exists():
         assert commit is None
         return
@@ -169,7 +169,7 @@ def test_the_same_knobs_may_go_on():
 
 
 def test_what_may_change_is_reported_old_and_new_and_so_are_versions():
-    saved = SavedConfig(RUN, KNOBS, run_directory.versions())
+    saved = SavedConfig(RUN, KNOBS, run_json.versions())
     assert check_same(saved, RUN, KNOBS) == []
     changed = dataclasses.replace(RUN, num_steps=RUN.num_steps + 1, tensorboard=True, run_dir="elsewhere", quiet=False)
     assert check_same(saved, changed, KNOBS) == [
@@ -183,26 +183,26 @@ def test_what_may_change_is_reported_old_and_new_and_so_are_versions():
 
 
 def test_the_identity_of_a_run_is_what_may_not_change_as_json():
-    identity = run_directory.identity(RUN, KNOBS)
+    identity = run_json.identity(RUN, KNOBS)
     assert json.loads(json.dumps(identity)) == identity
     assert not identity.keys() & RESUMABLE_CHANGES
     assert identity["seeds"] == list(RUN.seeds)
     assert identity["model.num_members"] == KNOBS.model.num_members
     assert (identity["agent"], identity["agent.target_entropy"]) == ("sac", KNOBS.agent.target_entropy)
-    assert run_directory.identity(dataclasses.replace(RUN, num_steps=5, run_dir="x"), KNOBS) == identity
-    assert run_directory.identity(dataclasses.replace(RUN, env="Ant-v5"), KNOBS) != identity
+    assert run_json.identity(dataclasses.replace(RUN, num_steps=5, run_dir="x"), KNOBS) == identity
+    assert run_json.identity(dataclasses.replace(RUN, env="Ant-v5"), KNOBS) != identity
 
 
 def test_another_agent_is_another_run():
     td3 = dataclasses.replace(KNOBS, agent=Td3Config())
     with pytest.raises(ValueError, match=r"another run: agent was 'sac', is 'td3'\. Give the old"):
         check_same(SavedConfig(RUN, KNOBS), RUN, td3)
-    assert run_directory.identity(RUN, td3) != run_directory.identity(RUN, KNOBS)
+    assert run_json.identity(RUN, td3) != run_json.identity(RUN, KNOBS)
 
 
 def identity_of_an_older_version(run, knobs, *unknown):
     """The identity as it was kept when agents could not be chosen: by the names of the knobs alone."""
-    identity = run_directory.identity(run, knobs)
+    identity = run_json.identity(run, knobs)
     return {path.rpartition(".")[2]: value for path, value in identity.items() if path not in ("agent", *unknown)}
 
 
@@ -214,7 +214,7 @@ def test_checkpoints_of_older_versions_are_known_by_the_names_of_their_knobs(tmp
     Checkpoints(tmp_path, 3, old).save(1, {"a": np.arange(3)}, {"step": 1})
 
     def restore(config):
-        identity, defaults = run_directory.identity(run, config), run_directory.default_identity(run, config)
+        identity, defaults = run_json.identity(run, config), run_json.default_identity(run, config)
         return Checkpoints(tmp_path, 3, identity, defaults).restore_latest()
 
     assert restore(knobs).record == {"step": 1}
@@ -229,18 +229,18 @@ def test_checkpoints_of_older_versions_are_known_by_the_names_of_their_knobs(tmp
 @pytest.mark.parametrize("names", [("sac", "td3"), ("td3", "sac")])
 def test_a_checkpoint_of_another_agent_belongs_to_another_run(tmp_path, names):
     before, after = (options.replace(KNOBS, {"agent": name}) for name in names)
-    Checkpoints(tmp_path, 3, run_directory.identity(RUN, before)).save(1, {"a": np.arange(3)}, {"step": 1})
-    defaults = run_directory.default_identity(RUN, after)
+    Checkpoints(tmp_path, 3, run_json.identity(RUN, before)).save(1, {"a": np.arange(3)}, {"step": 1})
+    defaults = run_json.default_identity(RUN, after)
     with pytest.raises(StorageFailure, match=f"another run: agent was {names[0]!r}, is {names[1]!r}$"):
-        Checkpoints(tmp_path, 3, run_directory.identity(RUN, after), defaults).restore_latest()
+        Checkpoints(tmp_path, 3, run_json.identity(RUN, after), defaults).restore_latest()
 
 
 def test_an_older_checkpoint_of_mbpo_is_not_that_of_another_agent(tmp_path):
     Checkpoints(tmp_path, 3, identity_of_an_older_version(RUN, KNOBS)).save(1, {"a": np.arange(3)}, {"step": 1})
     td3 = dataclasses.replace(KNOBS, agent=Td3Config())
-    defaults = run_directory.default_identity(RUN, td3)
+    defaults = run_json.default_identity(RUN, td3)
     with pytest.raises(StorageFailure, match="another run: agent was 'sac', is 'td3'; .*target_entropy was -0.05"):
-        Checkpoints(tmp_path, 3, run_directory.identity(RUN, td3), defaults).restore_latest()
+        Checkpoints(tmp_path, 3, run_json.identity(RUN, td3), defaults).restore_latest()
 
 
 def test_a_change_of_one_of_two_knobs_of_one_name_is_another_run(monkeypatch):
@@ -254,7 +254,7 @@ def test_a_change_of_one_of_two_knobs_of_one_name_is_another_run(monkeypatch):
     monkeypatch.setitem(REGISTRY, "two_models", Entry(TwoModels, None, "Two models", {}))
     run = dataclasses.replace(RUN, algorithm="two_models")
     before, after = TwoModels(), TwoModels(model=GaussianConfig(num_members=9))
-    assert run_directory.identity(run, before) != run_directory.identity(run, after)
+    assert run_json.identity(run, before) != run_json.identity(run, after)
     with pytest.raises(ValueError, match=r"holds another run: model.num_members was 7, is 9\. Give"):
         check_same(SavedConfig(run, before), run, after)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from mbpo_jax.driver.config import RunConfig, StorageFailure
 from mbpo_jax.driver.interaction import policy
-from mbpo_jax.driver.storage import metrics, run_directory
+from mbpo_jax.driver.storage import metrics, run_json
 from mbpo_jax.reports import curves
 
 
@@ -52,7 +52,7 @@ def gather(run: RunConfig, algorithm_config: Any) -> dict[str, Any] | None:
     if len(summaries) < len(parts):
         return None
     for part in parts:
-        run_directory.check_same(run_directory.read_config(Path(part.run_dir)), part, algorithm_config)
+        run_json.check_same(run_json.read_config(Path(part.run_dir)), part, algorithm_config)
     run_dir = Path(run.directory)
     scratch = run_dir / f".gather_{run.process_id}"  # two processes may be here at once
     shutil.rmtree(scratch, ignore_errors=True)
@@ -67,7 +67,7 @@ def gather(run: RunConfig, algorithm_config: Any) -> dict[str, Any] | None:
 
 def _finished_summary(part: RunConfig) -> dict[str, Any] | None:
     """Returns a part's summary; None unless the part has finished its last step."""
-    path = Path(part.run_dir) / run_directory.SUMMARY
+    path = Path(part.run_dir) / run_json.SUMMARY
     try:
         summary: dict[str, Any] = json.loads(path.read_text())
         finished = summary.get("finished", False) and summary["step"] == part.num_steps
@@ -117,8 +117,8 @@ def _merge_lines(run_dirs: Sequence[Path], seeds: Sequence[int]) -> bytes:
 def _write(scratch: Path, run: RunConfig, config: Any, parts: Sequence[RunConfig], summary: dict[str, Any]) -> None:
     """Fills the scratch directory with the files of the whole run."""
     scratch.mkdir()
-    task = run_directory.read_config(Path(parts[0].run_dir)).task
-    run_directory.write_config(scratch, dataclasses.replace(run, process_id=0), config, task)
+    task = run_json.read_config(Path(parts[0].run_dir)).task
+    run_json.write_config(scratch, dataclasses.replace(run, process_id=0), config, task)
     (scratch / metrics.FILE_NAME).write_bytes(_merge_lines([Path(part.run_dir) for part in parts], run.seeds))
     for part in parts:
         for seed in part.seeds:
@@ -129,12 +129,12 @@ def _write(scratch: Path, run: RunConfig, config: Any, parts: Sequence[RunConfig
                 if saved.exists():  # there is no best one if returns are nan
                     shutil.copyfile(saved, path)
     curves.draw_curves(scratch)
-    run_directory.write_json(scratch / run_directory.SUMMARY, summary)
+    run_json.write_json(scratch / run_json.SUMMARY, summary)
 
 
 def _move(scratch: Path, run_dir: Path) -> None:
     """Moves each file atomically; summary.json, which says that the run is complete, comes last."""
     files = [path.relative_to(scratch) for path in scratch.rglob("*") if path.is_file()]
-    for file in sorted(files, key=lambda file: file.name == run_directory.SUMMARY):
+    for file in sorted(files, key=lambda file: file.name == run_json.SUMMARY):
         (run_dir / file).parent.mkdir(exist_ok=True)
         os.replace(scratch / file, run_dir / file)
