@@ -216,7 +216,7 @@ def test_what_is_missing_for_a_film_is_named(mbpo_run, tmp_path, monkeypatch, ca
     assert status == 2 and "eglQueryString" in err.splitlines()[-1] and "libegl1" in err.splitlines()[-1]
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     status, _, err = run(capsys, *words, "--env=Drawn-v0")
-    assert status == 2 and "pip install 'mbpo-jax[video]'" in err and err.count("\n") == 1
+    assert status == 2 and "pip install -e '.[video]'" in err and err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
 

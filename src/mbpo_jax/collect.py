@@ -15,7 +15,7 @@ from other data sets, joined one after another; or from one alone, with another 
 
 DIR is a new folder whose name ends in a version, such as medium-v0; minari finds it by its id if it
 is below MINARI_DATASETS_PATH. The metadata say how the data were made. An environment given as
-module:Id is imported, so use runs that you trust. Needs pip install 'mbpo_jax[offline]'.
+module:Id is imported, so use runs that you trust. Needs pip install -e '.[offline]'.
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
 Prints the return, length and end of every episode, and the mean, standard deviation and 95 % confidence interval of
 the returns. The policy acts without exploration. Episodes start as in the run's own evaluations, numbered from
---first_episode on. --video films the first of them while they are played (pip install 'mbpo-jax[video]'). If the run's
+--first_episode on. --video films the first of them while they are played (pip install -e '.[video]'). If the run's
 environment is given as module:Id, that module is imported, and so are the modules of the functions that its policy
 plans with (--termination_fn, --reward_fn), so evaluate only runs that you trust.
 """

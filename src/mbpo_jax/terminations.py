@@ -40,14 +40,14 @@ def never(obs: Array, action: Array, next_obs: Array) -> Array:
 
 
 def inverted_pendulum(obs: Array, action: Array, next_obs: Array) -> Array:
-    """Ends when anything is not finite or the pole leans more than 0.2 rad; next_obs = [x, angle, ...]."""
+    """Returns whether anything is not finite or the pole leans more than 0.2 rad; next_obs = [x, angle, ...]."""
     del obs, action
     beyond = jnp.abs(next_obs[..., 1]) >= 0.2  # not `>`: 0.2 rounds up in float32, to a number beyond 0.2
     return beyond | ~jnp.isfinite(next_obs).all(axis=-1)
 
 
 def inverted_double_pendulum(obs: Array, action: Array, next_obs: Array) -> Array:
-    """Ends when the tip is at most 1 m high; next_obs = [x, sin 1, sin 2, cos 1, cos 2, ...].
+    """Returns whether the tip is at most 1 m high; next_obs = [x, sin 1, sin 2, cos 1, cos 2, ...].
 
     Angle 1 is the lower pole's, angle 2 the upper pole's relative to it. They are recovered with arctan2, so
     that a predicted (sin, cos) pair off the unit circle still means an angle. NaN is not an end: the
@@ -65,7 +65,7 @@ def inverted_double_pendulum(obs: Array, action: Array, next_obs: Array) -> Arra
 
 
 def hopper(obs: Array, action: Array, next_obs: Array) -> Array:
-    """Goes on while 0.7 < z < inf, |angle| < 0.2 and the rest is in (-100, 100); next_obs = [z, angle, ...].
+    """Returns True unless 0.7 < z < inf, |angle| < 0.2 and the rest is in (-100, 100); next_obs = [z, angle, ...].
 
     The environment applies the last bound to velocities before it clips them to 10 for the observation, so a
     real speed beyond 100 cannot be seen here. The bound still catches predictions, joint angles and NaN.
@@ -77,7 +77,7 @@ def hopper(obs: Array, action: Array, next_obs: Array) -> Array:
 
 
 def walker2d(obs: Array, action: Array, next_obs: Array) -> Array:
-    """Goes on while 0.8 < z < 2 and |angle| < 1; next_obs = [z, angle, ...]. Other entries do not matter."""
+    """Returns True unless 0.8 <= z < 2 and |angle| < 1; next_obs = [z, angle, ...]. Other entries do not matter."""
     del obs, action
     height, angle = next_obs[..., 0], next_obs[..., 1]
     high_enough = height >= 0.8  # not `>`: 0.8 rounds up in float32, to a number above 0.8
@@ -85,7 +85,7 @@ def walker2d(obs: Array, action: Array, next_obs: Array) -> Array:
 
 
 def ant(obs: Array, action: Array, next_obs: Array) -> Array:
-    """Goes on while 0.2 <= z <= 1 and the state is finite; next_obs = [z, ...].
+    """Returns True unless 0.2 <= z <= 1 and the state is finite; next_obs = [z, ...].
 
     The state is the first 27 entries; contact forces that may follow do not matter.
     """
@@ -95,14 +95,14 @@ def ant(obs: Array, action: Array, next_obs: Array) -> Array:
 
 
 def humanoid(obs: Array, action: Array, next_obs: Array) -> Array:
-    """Goes on while 1 < z < 2; next_obs = [z, ...]. Other entries do not matter."""
+    """Returns True unless 1 < z < 2; next_obs = [z, ...]. Other entries do not matter."""
     del obs, action
     height = next_obs[..., 0]
     return ~((height > 1.0) & (height < 2.0))
 
 
 def cartpole(obs: Array, action: Array, next_obs: Array) -> Array:
-    """Goes on while |x| <= 2.4 m, |theta| <= 12 degrees and all is finite.
+    """Returns True unless |x| <= 2.4 m, |theta| <= 12 degrees and all is finite.
 
     next_obs = [x, x_dot, theta, theta_dot]. The rule of `mbpo_jax/CartpoleContinuous-v0`, and of Gymnasium's
     classic cart-pole for finite numbers.

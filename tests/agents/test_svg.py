@@ -71,7 +71,7 @@ def moved(action):
     return next_obs, -jnp.square(action[:, 0])
 
 
-def test_the_actor_of_svg_1_climbs_reward_and_value_with_its_own_noise():
+def test_the_actor_of_svg_1_maximises_reward_and_value_with_its_own_noise():
     """The loss at the parameters is minus the weighted mean of r + 0.99 V(x') at the real actions."""
     state = svg.init(AGENT, jax.random.key(0), False)
     log_prob = svg.log_prob(AGENT, state.actor.params, rows().obs, rows().action)
@@ -95,7 +95,7 @@ def test_the_actor_of_svg_1_climbs_reward_and_value_with_its_own_noise():
 
 
 def test_svg_0_needs_no_model_and_no_weights():
-    """Its critic regresses on the target's Q of the policy's next actions; its actor climbs Q of those now."""
+    """Its critic regresses on the target's Q of the policy's next actions; its actor maximises Q of those now."""
     state = svg.init(AGENT, jax.random.key(0), True)
     noise = jax.random.normal(jax.random.key(4), (2, 6, 1))
     update = jax.jit(lambda: svg.update_once(AGENT, state, svg.svg_0(AGENT, state, rows(), *noise)))

@@ -130,7 +130,7 @@ def test_the_actors_update_leaves_the_critics():
 
 
 @pytest.mark.parametrize(("critic", "moves_it"), [(0, True), (1, False)])
-def test_the_actor_climbs_critic_0_alone(critic, moves_it):
+def test_the_actor_maximises_critic_0_alone(critic, moves_it):
     state = first_state().replace(num_updates=jnp.int32(2))
     params = plant(state.critics.params, -3.0, index=(critic, 2, 3))
     other = state.replace(critics=state.critics.replace(params=params))

@@ -83,7 +83,7 @@ def test_nothing_counts_after_an_end_and_its_state_is_worth_nothing(agent):
 
 
 def whole_loss(state, after, key_path, params):
-    """What the actor climbs, in one expression, with the critics of `after`."""
+    """What the actor maximises, in one expression, with the critics of `after`."""
     ahead = double_horizon_update.imagine_steps(PARTS.agent, 3, moving(), key_path, state, OBS, params)
     tail = bounded_sac.mean_value(PARTS.agent, after, ahead.last_obs, ahead.last_action)
     return -jnp.mean(ahead.known + ahead.first_bonus + ahead.discount * tail)

@@ -1,4 +1,4 @@
-"""What SAC-SVG's actor climbs, before and after warm-up, and to which entropy it is held."""
+"""What SAC-SVG's actor maximises, before and after warm-up, and to which entropy it is held."""
 
 import dataclasses
 

@@ -1,7 +1,7 @@
 """SAC whose critics know the scale of returns, for learning along imagined trajectories.
 
 There are M smooth critics. Their outputs are scaled by the range of returns that the rewards so far allow. Targets take
-the minimum over a few critics, drawn at random, clipped to that range; the actor climbs the mean over all critics.
+the minimum over a few critics, drawn at random, clipped to that range; the actor maximises the mean of all critics.
 
 References: DHMBPO (arXiv 2512.15439). There the range ignores termination, so with positive rewards it excludes 0, the
 value after a terminal step; here it contains 0 unless `range_with_zero` is off.
@@ -30,7 +30,7 @@ TAIL = 0.01  # share of rewards at each end that the range of returns leaves out
 
 @dataclasses.dataclass(frozen=True)
 class BoundedSacConfig(ActorCriticConfig):
-    """Knobs of the agent."""
+    """Knobs of SAC with bounded critics."""
 
     discount: float = option(0.995, "Reward discount per environment step.", minimum=0.0, maximum=0.9999)
     num_hidden_layers: int = option(3, "Hidden layers of actor and critics.", minimum=1, maximum=100)
@@ -64,14 +64,14 @@ class BoundedSacConfig(ActorCriticConfig):
 
 
 class Policy(struct.PyTreeNode, kw_only=True):
-    """The part of the state that acting needs."""
+    """What acting needs: the actor's parameters and the scale of its observations."""
 
     params: PyTree
     scale: Normalizer  # [O]
 
 
 class BoundedSacState(struct.PyTreeNode, kw_only=True):
-    """The full learning state."""
+    """Everything that an update reads or changes."""
 
     actor: Learner
     critics: Learner  # [M, ...]
@@ -94,7 +94,7 @@ class BoundedSac(NamedTuple):
 
 
 def build(config: BoundedSacConfig, spec: Spec) -> BoundedSac:
-    """Builds the agent from its config."""
+    """Builds SAC with bounded critics for the observations of a task and its actions, in [-1, 1]."""
     optimizer = optax.adam(config.learning_rate)
     network = SmoothCritic(config.hidden_units, config.num_hidden_layers)
     return BoundedSac(

@@ -23,7 +23,7 @@ from mbpo_jax.types import OWN, Agent, Array, Key, Learning, PyTree, Report, Spe
 
 @dataclasses.dataclass(frozen=True)
 class CloningConfig:
-    """Knobs of the agent."""
+    """Knobs of behaviour cloning."""
 
     hidden_units: int = option(256, "Units of each hidden layer of the actor.", minimum=1, maximum=2**16)
     num_hidden_layers: int = option(2, "Hidden layers of the actor.", minimum=1, maximum=100)
@@ -39,7 +39,7 @@ class CloningConfig:
 
 
 class CloningState(struct.PyTreeNode, kw_only=True):
-    """The full learning state."""
+    """Everything that an update reads or changes."""
 
     actor: Learner
 
@@ -54,7 +54,7 @@ class Cloning(NamedTuple):
 
 
 def build(config: CloningConfig, spec: Spec) -> Agent:
-    """Builds the agent from its config."""
+    """Builds behaviour cloning for the observations of a task and its actions, in [-1, 1]."""
     actor = DeterministicActor(spec.action_dim, config.hidden_units, config.num_hidden_layers)
     cloning = Cloning(config, spec, actor, optax.adam(config.learning_rate))
     return Agent(

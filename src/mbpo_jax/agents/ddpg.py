@@ -18,12 +18,12 @@ from mbpo_jax.types import Agent, Spec
 
 @dataclasses.dataclass(frozen=True)
 class DdpgConfig(td3.DeterministicConfig):
-    """Knobs of the agent."""
+    """Knobs of DDPG."""
 
     num_critics: int = option(1, "Number of critics; targets use the smallest of their values.", minimum=1, maximum=100)
 
 
 def build(config: DdpgConfig, spec: Spec) -> Agent:
-    """Builds the agent from its config."""
+    """Builds DDPG for the observations of a task and its actions, in [-1, 1]."""
     knobs = dataclasses.asdict(config)
     return td3.build(td3.Td3Config(**knobs, target_noise_std=0.0, target_noise_clip=0.0, actor_every_updates=1), spec)

@@ -40,7 +40,7 @@ HOOKS = 1  # stream of the keys of `Learning`; the agent's own noise comes from 
 
 @dataclasses.dataclass(frozen=True)
 class SacConfig(ActorCriticConfig):
-    """Knobs of the agent."""
+    """Knobs of SAC."""
 
     target_entropy: float | None = option(
         None,
@@ -50,7 +50,7 @@ class SacConfig(ActorCriticConfig):
 
 
 class SacState(struct.PyTreeNode, kw_only=True):
-    """The full learning state."""
+    """Everything that an update reads or changes."""
 
     actor: Learner
     critics: Learner  # [M, ...]
@@ -78,7 +78,7 @@ class Sac(NamedTuple):
 
 
 def build(config: SacConfig, spec: Spec) -> Agent:
-    """Builds the agent from its config."""
+    """Builds SAC for the observations of a task and its actions, in [-1, 1]."""
     optimizer = optax.adam(config.learning_rate)
     sac = Sac(
         config=config,

@@ -1,4 +1,4 @@
-"""An agent that sees scaled observations; everything around it, such as model and environment, uses unscaled ones.
+"""An agent that receives scaled observations; everything around it, such as model and environment, uses unscaled ones.
 
 References: Fujimoto & Gu 2021 (TD3+BC), section 5.2, for standardised observations.
 """
@@ -25,7 +25,7 @@ class Scaled(struct.PyTreeNode, kw_only=True):
 
 
 def build(agent: Agent, spec: Spec) -> Agent:
-    """Returns an agent that sees scaled observations; the scale is the identity until `measure` sets it."""
+    """Returns an agent that receives scaled observations; the scale is the identity until `measure` sets it."""
     critic = agent.critic
     return Agent(
         init=lambda key: Scaled(scale=normalizer.identity(spec.obs_dim), agent=agent.init(key)),

@@ -30,7 +30,7 @@ LARGEST_ACTION = 1.0 - 1e-6  # beyond it, arctanh is coarse in float32, and infi
 
 @dataclasses.dataclass(frozen=True)
 class SvgAgentConfig:
-    """Knobs of the agent."""
+    """Knobs of SVG's agents."""
 
     discount: float = option(0.99, "Reward discount per environment step.", minimum=0.0, maximum=1.0)
     hidden_units: int = option(256, "Units of each hidden layer of actor and critic.", minimum=1, maximum=2**16)
@@ -58,7 +58,7 @@ class SvgAgentConfig:
 
 
 class SvgAgentState(struct.PyTreeNode, kw_only=True):
-    """The full learning state."""
+    """Everything that an update reads or changes."""
 
     actor: Learner
     critic: Learner
@@ -78,7 +78,7 @@ class SvgAgent(NamedTuple):
 
 
 def build(config: SvgAgentConfig, spec: Spec) -> SvgAgent:
-    """Builds the agent from its config."""
+    """Builds SVG's agents for the observations of a task and its actions, in [-1, 1]."""
     size = config.hidden_units, config.num_hidden_layers
     adam = optax.adam(config.learning_rate)
     clipped = optax.chain(optax.clip_by_global_norm(config.actor_gradient_norm), adam)
@@ -177,7 +177,7 @@ class Objective(NamedTuple):
     weight: Array  # [B], of each row, in both losses
     target: Array  # [B], of the critic
     predicted: Callable[[PyTree], Array]  # (critic's parameters) -> [B], regressed on the target
-    climbed: Callable[[PyTree], Array]  # (actor's parameters) -> [B], which the actor maximises
+    actor_objective: Callable[[PyTree], Array]  # (actor's parameters) -> [B], which the actor maximises
 
 
 def svg_0(agent: SvgAgent, state: SvgAgentState, rows: Transition, noise: Array, next_noise: Array) -> Objective:
@@ -193,7 +193,7 @@ def svg_0(agent: SvgAgent, state: SvgAgentState, rows: Transition, noise: Array,
         weight=jnp.ones_like(rows.reward),
         target=critic_target(rows.reward, rows.terminal, next_q, agent.config.discount),
         predicted=lambda params: q_value(agent, params, rows.obs, rows.action),
-        climbed=lambda policy: q_value(agent, critic, rows.obs, act(agent, policy, rows.obs, noise)),
+        actor_objective=lambda policy: q_value(agent, critic, rows.obs, act(agent, policy, rows.obs, noise)),
     )
 
 
@@ -208,7 +208,7 @@ def svg_1(agent: SvgAgent, repeat: RepeatFn, state: SvgAgentState, rows: Transit
     now = log_prob(agent, policy, rows.obs, rows.action)
     noise = noise_of(agent, policy, rows.obs, rows.action)
 
-    def climbed(policy: PyTree) -> Array:
+    def actor_objective(policy: PyTree) -> Array:
         next_obs, reward = repeat(act(agent, policy, rows.obs, noise))
         return critic_target(reward, rows.terminal, value(agent, critic, next_obs), discount)
 
@@ -217,7 +217,7 @@ def svg_1(agent: SvgAgent, repeat: RepeatFn, state: SvgAgentState, rows: Transit
         weight=importance(now, behaviour, agent.config.largest_weight),
         target=critic_target(rows.reward, rows.terminal, next_value, discount),
         predicted=lambda params: value(agent, params, rows.obs),
-        climbed=climbed,
+        actor_objective=actor_objective,
     )
 
 
@@ -232,7 +232,7 @@ def update_once(
         return 0.5 * jnp.mean(weight * jnp.square(found - target)), found
 
     def actor_loss(params: PyTree) -> Array:
-        return -jnp.mean(weight * objective.climbed(params))
+        return -jnp.mean(weight * objective.actor_objective(params))
 
     (loss_v, found), critic_grads = jax.value_and_grad(critic_loss, has_aux=True)(state.critic.params)
     loss_pi, actor_grads = jax.value_and_grad(actor_loss)(state.actor.params)

@@ -53,7 +53,7 @@ class DeterministicConfig(ActorCriticConfig):
 
 @dataclasses.dataclass(frozen=True)
 class Td3Config(DeterministicConfig):
-    """Knobs of the agent."""
+    """Knobs of TD3."""
 
     target_noise_std: float = option(
         0.2,
@@ -69,7 +69,7 @@ class Td3Config(DeterministicConfig):
 
 
 class Td3State(struct.PyTreeNode, kw_only=True):
-    """The full learning state, and the newest loss of the actor."""
+    """Everything that an update reads or changes, and the newest loss of the actor."""
 
     actor: Learner
     critics: Learner  # [M, ...]
@@ -99,7 +99,7 @@ class Td3(NamedTuple):
 
 
 def build(config: Td3Config, spec: Spec) -> Agent:
-    """Builds the agent from its config."""
+    """Builds TD3 for the observations of a task and its actions, in [-1, 1]."""
     optimizer = optax.adam(config.learning_rate)
     actor = DeterministicActor(spec.action_dim, config.hidden_units, config.num_hidden_layers)
     td3 = Td3(config, spec, actor, critics.build(config, optimizer), optimizer)
@@ -177,7 +177,7 @@ def critic_target(reward: Array, terminal: Array, next_q: Array, discount: float
 
 
 def actor_loss(q: Array) -> Array:
-    """Returns minus the mean of q [B]: the actor climbs critic 0. References: Silver et al. 2014 (DPG), Eq. 9."""
+    """Returns minus the mean of q [B]: the actor maximises critic 0. References: Silver et al. 2014 (DPG), Eq. 9."""
     return -jnp.mean(q)
 
 

@@ -211,7 +211,7 @@ def parts_of(config: BmpoConfig, spec: Spec) -> Parts:
 
 
 def init(parts: Parts, key: Key) -> BmpoState:
-    """Returns the initial state."""
+    """Returns the state before the first step: untrained networks, and no imagined rows."""
     config, spec = parts.config, parts.spec
     key_model, key_backward_model, key_backward_policy, key_agent = jax.random.split(key, 4)
     longest = config.rollout_length_schedule[-1] + config.backward_length_schedule[-1]

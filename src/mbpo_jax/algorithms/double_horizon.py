@@ -2,7 +2,7 @@
 
 Every `fit_every_steps`, the model is fitted and the agent takes a burst of updates. Every few of them, a long rollout
 of the policy fills a buffer of states (the distribution rollout). From these, each update imagines a few steps (the
-training rollout): critics regress on their value, and the actor climbs it with the gradient through the model
+training rollout): critics regress on their value, and the actor maximises it by the gradient through the model
 (`double_horizon_update.py`).
 
 References: DHMBPO (arXiv 2512.15439). What agrees and what differs: docs/through_the_model.md.
@@ -94,7 +94,7 @@ class DoubleHorizonConfig:
     )
     early_fit_factor: int = option(
         1,
-        "How many times as many gradient steps fits over at most early_fit_rows may take; the paper's first has 5.",
+        "Factor of fit_max_gradient_steps for fits over at most early_fit_rows rows; the paper's first fit has 5.",
         minimum=1,
         before=1,
     )
@@ -181,7 +181,7 @@ def rule_of(parts: Parts, state: DoubleHorizonState) -> TerminationFn:
 
 
 def init(parts: Parts, key: Key) -> DoubleHorizonState:
-    """Returns the initial state."""
+    """Returns the state before the first step: untrained networks, and no imagined rows."""
     config = parts.config
     key_model, key_agent = jax.random.split(key)
     return DoubleHorizonState(

@@ -1,4 +1,4 @@
-"""One update along imagined steps: critics regress on their value, and the actor climbs it through the model.
+"""One update along imagined steps: critics regress on their value, and the actor maximises it.
 
 References: DHMBPO (arXiv 2512.15439), its training rollout.
 """

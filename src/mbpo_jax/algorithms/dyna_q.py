@@ -39,7 +39,7 @@ TINY = {"planning_updates": 3, "epsilon": 1.0, "replay_capacity": 400}
 
 
 def build(config: DynaQConfig, spec: Spec) -> Algorithm:
-    """Builds Dyna-Q."""
+    """Builds tabular Dyna-Q for one-hot states and actions (Sutton and Barto 2018, section 8.2)."""
     sweeps = config.prioritised_sweeping
     threshold = config.priority_threshold if sweeps else None
     planning = Planning(config.planning_updates, from_rows=not sweeps, priority_threshold=threshold)

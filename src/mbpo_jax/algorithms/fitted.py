@@ -61,6 +61,6 @@ def build(
 
 
 def init(world: WorldModel, agent: Agent, key: Key) -> FittedState:
-    """Returns the initial state."""
+    """Returns the state before the first step: untrained networks."""
     key_model, key_agent = jax.random.split(key)
     return FittedState(model=world.init(key_model), agent=agent.init(key_agent))

@@ -1,4 +1,4 @@
-"""Model-augmented actor-critic: the actor climbs its imagined value, and the critics learn from imagined rows.
+"""Model-augmented actor-critic: the actor maximises an imagined value, and critics learn from imagined rows.
 
 Reference: Clavera, Fu and Abbeel 2020, "Model-Augmented Actor-Critic: Backpropagating through Paths", Algorithm 1. No
 code for it is public: what the paper leaves open (sizes, shares, lengths) is as in MBPO (`mbpo.py`).
@@ -111,7 +111,7 @@ def build(config: MaacConfig, spec: Spec) -> Algorithm:
 
 
 def init(config: MaacConfig, spec: Spec, agent: Agent, world: WorldModel, room: int, key: Key) -> MaacState:
-    """Returns the initial state."""
+    """Returns the state before the first step: untrained networks, and no imagined rows."""
     key_model, key_agent = jax.random.split(key)
     return MaacState(
         model=world.init(key_model),

@@ -126,7 +126,7 @@ def build(config: MbpoConfig, spec: Spec) -> Algorithm:
 
 
 def init(config: MbpoConfig, spec: Spec, agent: Agent, world: WorldModel, key: Key) -> MbpoState:
-    """Returns the initial state."""
+    """Returns the state before the first step: untrained networks, and no imagined rows."""
     key_model, key_agent = jax.random.split(key)
     longest = config.rollout_length_schedule[-1]
     imagined_capacity = int(epochs.imagined_rows_limit(config, longest)) if uses_model(config) else 1

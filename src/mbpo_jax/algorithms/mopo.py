@@ -136,7 +136,7 @@ def build(config: MopoConfig, spec: Spec) -> Algorithm:
 
 
 def init(config: MopoConfig, spec: Spec, agent: Agent, world: WorldModel, room: int, key: Key) -> MopoState:
-    """Returns the initial state."""
+    """Returns the state before the first step: untrained networks, and no imagined rows."""
     key_model, key_agent = jax.random.split(key)
     return MopoState(
         model=world.init(key_model),

@@ -25,7 +25,7 @@ class Plan(NamedTuple):
 
 
 class Actor(struct.PyTreeNode, kw_only=True):
-    """The part of the state that acting needs."""
+    """What acting needs: the agent with its critics, and what the model predicts with."""
 
     agent: PyTree  # with its critics, without its optimisers
     belief: PyTree

@@ -33,6 +33,6 @@ TINY = {"planning_updates": 3, "replay_capacity": 400, "table.table_model": "cou
 
 
 def build(config: QPlanningConfig, spec: Spec) -> Algorithm:
-    """Builds Q-planning."""
+    """Builds tabular Q-planning for one-hot states and actions (Sutton and Barto 2018, section 8.1)."""
     planning = Planning(config.planning_updates, from_rows=False)
     return tabular.build(config.table, spec, planning, config.epsilon, config.replay_capacity)

@@ -1,4 +1,4 @@
-"""The acting fields of an algorithm whose policy only looks at the observation."""
+"""The acting fields of an algorithm whose policy depends on the current observation alone."""
 
 import operator
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""SAC-SVG: soft actor-critic whose actor climbs a few steps of a deterministic model, then the critics.
+"""SAC-SVG: soft actor-critic whose actor maximises the rewards of a few model steps and the value after them.
 
 Reference: Amos et al. 2021, "On the model-based stochastic value gradient for continuous reinforcement learning"; the
 authors' code, facebookresearch/svg@3a2c945, `svg/agent.py`. Differences: docs/through_the_model.md.
@@ -117,7 +117,7 @@ def build(config: SacSvgConfig, spec: Spec) -> Algorithm:
 
 
 def init(parts: SacSvg, key: Key) -> SacSvgState:
-    """Returns the initial state."""
+    """Returns the state before the first step: untrained networks."""
     key_model, key_agent = jax.random.split(key)
     return SacSvgState(model=sequence.init(parts.model, key_model), agent=parts.agent.init(key_agent))
 
@@ -174,10 +174,10 @@ def actor_loss(
     agent = observing(parts.model, parts.inside)
     batch = batch.replace(obs=sequence.initial_state(parts.model, batch.obs))
 
-    def climb(num_steps: int) -> tuple[Array, Array]:
+    def loss_of(num_steps: int) -> tuple[Array, Array]:
         return pathwise.actor_loss(dynamics, agent, num_steps, parts.config.agent.discount, key, actor, state, batch)
 
-    return jax.lax.cond(warm, lambda: climb(0), lambda: climb(parts.config.horizon))
+    return jax.lax.cond(warm, lambda: loss_of(0), lambda: loss_of(parts.config.horizon))
 
 
 def observing(model: SequenceModel, agent: Agent) -> Agent:

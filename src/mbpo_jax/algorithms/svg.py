@@ -1,7 +1,7 @@
 """Stochastic value gradients: real steps, explained by policy and model noise, are differentiated.
 
-SVG(0) climbs Q at the policy's actions, SVG(1) one step of the model and V after it, both off-policy; SVG(inf) climbs
-the newest whole episode's return, on-policy, without a critic.
+SVG(0) maximises Q at the policy's actions, SVG(1) one step of the model and V after it, both off-policy; SVG(inf)
+maximises the newest whole episode's return, on-policy, without a critic.
 
 Reference: Heess et al. 2015, "Learning Continuous Control Policies by Stochastic Value Gradients". Differences:
 docs/through_the_model.md.

@@ -21,7 +21,7 @@ NEEDED = ("observations", "actions", "rewards", "terminals")
 BOUNDS = ("action_low", "action_high")
 KNOWN = (*NEEDED, "timeouts", "next_observations", *BOUNDS)
 HDF5_SIGNATURE, ZIP_SIGNATURE = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"
-INSTALL = "pip install 'mbpo_jax[offline]'"
+INSTALL = "pip install -e '.[offline]'"
 
 
 class Header(NamedTuple):

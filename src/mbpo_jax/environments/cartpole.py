@@ -1,9 +1,9 @@
 """Cart-pole balancing with a continuous force.
 
-A pole hangs by a free joint on a cart that a bounded force pushes along a track. Dynamics and constants are
-those of Gymnasium's `CartPole-v1` (Barto, Sutton and Anderson 1983; derivation with the pole's inertia:
-Florian 2007, "Correct equations for the dynamics of the cart-pole system", without friction); only the action
-differs.
+A pole stands on a cart, joined to it by a hinge without a motor; a bounded force pushes the cart along a track.
+Dynamics and constants are those of Gymnasium's `CartPole-v1` (Barto, Sutton and Anderson 1983; derivation with the
+pole's inertia: Florian 2007, "Correct equations for the dynamics of the cart-pole system", without friction); only the
+action differs.
 """
 
 import math

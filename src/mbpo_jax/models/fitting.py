@@ -39,7 +39,7 @@ class Fit(NamedTuple):
     member: Member
     encoding: Encoding
     optimizer: optax.GradientTransformation
-    few_rows: tuple[int, int] = (0, 1)  # fits over at most so many rows take so many times as many steps
+    few_rows: tuple[int, int] = (0, 1)  # (rows, factor of the most gradient steps of a fit over at most so many)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ def build(config: GpConfig, encoding: Encoding) -> WorldModel:
 
 
 def init(parts: Parts, key: Key) -> GpState:
-    """Returns processes that have seen no rows."""
+    """Returns processes that have not been fitted: initial hyperparameters and empty posteriors."""
     del key
     num_inputs, num_targets = parts.encoding.num_inputs, parts.encoding.num_targets
     size = parts.config.inducing_rows

@@ -35,7 +35,7 @@ class GpConfig:
 
 
 class GpBelief(struct.PyTreeNode, kw_only=True):
-    """The part of the state that predicting needs."""
+    """What predicting needs of the processes: no fit under way."""
 
     hyper: Hyperparameters  # [D, ...]
     posterior: Posterior  # [D, ...]

@@ -48,7 +48,7 @@ class ModelWithEnds(struct.PyTreeNode, kw_only=True):
 
 
 class BeliefWithEnds(struct.PyTreeNode, kw_only=True):
-    """The part of the state that predicting needs."""
+    """What predicting needs of a model and of the classifier of its ends."""
 
     world: PyTree
     params: PyTree

@@ -95,7 +95,7 @@ class FitState(struct.PyTreeNode, kw_only=True):
 
 
 class Belief(struct.PyTreeNode, kw_only=True):
-    """The part of the state that predicting needs."""
+    """What predicting needs of an ensemble: no optimiser and no fit under way."""
 
     params: PyTree  # [M, ...]
     shared: PyTree  # what members share

@@ -20,7 +20,7 @@ def build(config: GaussianConfig, member: Member, encoding: Encoding, few_rows: 
     """Builds a world model from an ensemble of such members.
 
     Args:
-      few_rows: (rows, factor): fits over at most so many rows take so many times as many gradient steps.
+      few_rows: (rows, factor): a fit over at most `rows` rows may take `factor` times fit_max_gradient_steps.
     """
     optimizer = optax.adam(config.model_learning_rate)
     return WorldModel(

@@ -86,7 +86,7 @@ def _ffmpeg() -> str:
         import imageio_ffmpeg
     except ImportError as error:
         raise ValueError(
-            "--video needs the package imageio-ffmpeg, which is not installed: pip install 'mbpo-jax[video]'"
+            "--video needs the package imageio-ffmpeg, which is not installed: pip install -e '.[video]'"
         ) from error
     try:
         path: str = imageio_ffmpeg.get_ffmpeg_exe()

@@ -21,7 +21,6 @@ proofs use one reward function for both sides. Where the reward is learned too, 
 `full_rollout_penalty` can be exceeded by a factor of up to 1 / discount.
 
 References: Janner et al. 2019 (MBPO), section 4 and appendices A and B, with their numbering; Lai et al. 2020 (BMPO).
-Some notes swap two theorems: their "Theorem 2" is A.2 (4.3 in the main text), their "Theorem 3" is A.3 (4.2).
 """
 
 from mbpo_jax.theory.bounds import (
