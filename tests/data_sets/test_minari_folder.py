@@ -128,9 +128,9 @@ def test_metadata_that_promise_more_are_refused(tmp_path):
 def test_what_is_not_installed_is_said(tmp_path, monkeypatch):
     name = minari_set(tmp_path / "x", columns())
     monkeypatch.setitem(sys.modules, "minari", None)
-    with pytest.raises(ValueError, match=r"pip install 'mbpo_jax\[offline\]'"):
+    with pytest.raises(ValueError, match=r"pip install -e '\.\[offline\]'"):
         read(name)
     name = hdf5(tmp_path / "x.h5", columns())
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(ValueError, match=r"pip install 'mbpo_jax\[offline\]'"):
+    with pytest.raises(ValueError, match=r"pip install -e '\.\[offline\]'"):
         read(name)

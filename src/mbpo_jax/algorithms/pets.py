@@ -111,8 +111,8 @@ def check_member(config: PetsConfig) -> None:
     """Checks that the kind of model goes with the other knobs.
 
     Raises:
-      ValueError: knobs of the other kind of model were changed; or `propagation` is ts1 or tsinf, which need the members
-        of an ensemble, with member=gp.
+      ValueError: knobs of the other kind of model were changed; or `propagation` is ts1 or tsinf, which need the
+        members of an ensemble, with member=gp.
     """
     unread = "model" if config.member == GP else "gp"
     default = values(getattr(PetsConfig, unread))
