@@ -1,8 +1,10 @@
 """The layering of design.md, section 2, and what may appear nowhere; read from the syntax trees of the sources."""
 
 import ast
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,6 +64,9 @@ LOOKS = {"random", "np.random.get_state"}
 """What looks at a global generator without drawing from it; that `random` is used for nothing else is for reviews."""
 
 
+parsed = functools.cache(ast.parse)
+
+
 def is_type_checking(node: ast.AST) -> bool:
     """`TYPE_CHECKING` or `typing.TYPE_CHECKING`."""
     return getattr(node, "id", getattr(node, "attr", None)) == "TYPE_CHECKING"
@@ -81,7 +86,7 @@ def imports(source: str, file: str) -> set[str]:
     """Dotted names that a file imports, wherever in it: `from a import b` is a.b, relative ones are made absolute."""
     package = ["mbpo_jax", *file.split("/")[:-1]]
     names = set()
-    for node in walk(ast.parse(source)):
+    for node in walk(parsed(source)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -115,13 +120,13 @@ def upward_imports(source: str, file: str) -> list[str]:
 def impure(source: str, file: str) -> list[str]:
     """Packages and builtins that code below the driver has no business with."""
     packages = {name.split(".")[0] for name in imports(source, file)}
-    used = {node.id for node in walk(ast.parse(source)) if isinstance(node, ast.Name)}
+    used = {node.id for node in walk(parsed(source)) if isinstance(node, ast.Name)}
     return sorted(packages - PURE_PACKAGES) + sorted(used & IMPURE_BUILTINS)
 
 
 def mentions(source: str, file: str, *words: str) -> list[str]:
     """Which of the words appear as an attribute, or as a part of an imported name."""
-    found = {node.attr for node in walk(ast.parse(source)) if isinstance(node, ast.Attribute)}
+    found = {node.attr for node in walk(parsed(source)) if isinstance(node, ast.Attribute)}
     found |= {part for name in imports(source, file) for part in name.split(".")}
     return sorted(found & set(words))
 
@@ -141,7 +146,7 @@ def banned(source: str, file: str) -> list[str]:
     }
     if file not in MAY_IMPORT_BY_NAME:
         found |= {name for name in names if name == "importlib.import_module"}
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         found |= set(_banned_here(node, file))
     return sorted(found - (LOOKS if file in MAY_LOOK_AT_GLOBAL_GENERATORS else set()))
 
@@ -176,7 +181,7 @@ def _banned_here(node: ast.AST, file: str) -> Iterator[str]:
 def set_orders(source: str) -> list[str]:
     """Sets that are gone through in their own order, which differs between processes for strings (PYTHONHASHSEED)."""
     found = []
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         gone_through = []
         if isinstance(node, ast.For | ast.comprehension):
             gone_through = [node.iter]
@@ -207,30 +212,42 @@ def test_every_file_has_a_level():
     assert {"types", "replay", "models", "algorithms", "driver", "main"} <= units  # the sources were found
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_imports_only_lower_levels_or_its_own_folder(file):
-    assert upward_imports(FILES[file].read_text(), file) == []
+def offenders(files: Iterable[str], wrong: Callable[[str, str], Any]) -> dict[str, Any]:
+    """What `wrong(source, file)` finds in each of the files in which it finds anything."""
+    found = {file: wrong(FILES[file].read_text(), file) for file in files}
+    assert len(found) > 10  # the sources were found
+    return {file: what for file, what in found.items() if what}
 
 
-@pytest.mark.parametrize("file", [file for file in FILES if file.startswith("driver/") and file.count("/") > 1])
-def test_a_folder_of_the_driver_imports_only_what_lies_below_it(file):
-    allowed = tuple(f"mbpo_jax.{name}." for name in INSIDE_DRIVER[file.rpartition("/")[0]])
-    of_the_driver = {name for name in imports(FILES[file].read_text(), file) if name.startswith("mbpo_jax.driver")}
-    assert {name for name in of_the_driver if not f"{name}.".startswith(allowed)} == set()
+def mention(*words: str) -> Callable[[str, str], list[str]]:
+    return lambda source, file: mentions(source, file, *words)
 
 
-@pytest.mark.parametrize("file", below(DRIVER_LEVEL))
-def test_code_below_the_driver_is_pure(file):
-    assert impure(FILES[file].read_text(), file) == []
+# One test for a rule and not for each file: 1,300 tests take longer to collect, in each process, than to run.
 
 
-@pytest.mark.parametrize("file", [file for file in FILES if file != "networks.py"])
-def test_only_networks_use_linen(file):
-    assert mentions(FILES[file].read_text(), file, "linen", "nnx") == []
+def test_a_file_imports_only_lower_levels_or_its_own_folder():
+    assert offenders(FILES, upward_imports) == {}
 
 
-@pytest.mark.parametrize("file", below(DRIVER_LEVEL, "factorizations.py"))
-def test_only_factorizations_factorize(file):
+def test_a_folder_of_the_driver_imports_only_what_lies_below_it():
+    def wrong(source: str, file: str) -> set[str]:
+        allowed = tuple(f"mbpo_jax.{name}." for name in INSIDE_DRIVER[file.rpartition("/")[0]])
+        of_the_driver = {name for name in imports(source, file) if name.startswith("mbpo_jax.driver")}
+        return {name for name in of_the_driver if not f"{name}.".startswith(allowed)}
+
+    assert offenders([file for file in FILES if file.startswith("driver/") and file.count("/") > 1], wrong) == {}
+
+
+def test_code_below_the_driver_is_pure():
+    assert offenders(below(DRIVER_LEVEL), impure) == {}
+
+
+def test_only_networks_use_linen():
+    assert offenders([file for file in FILES if file != "networks.py"], mention("linen", "nnx")) == {}
+
+
+def test_only_factorizations_factorize():
     """Batched, they may hang on a CPU. Initial weights are drawn by a factorisation in `networks`."""
     names = (
         "cholesky",
@@ -246,24 +263,22 @@ def test_only_factorizations_factorize(file):
         "slogdet",
         "solve_triangular",
     )
-    own = {"cholesky"} if file == "models/gp_regression.py" else set()  # that of `factorizations`
-    assert set(mentions(FILES[file].read_text(), file, *names, "cho_factor", "cho_solve", "schur", "expm")) <= own
+    of_factorizations = {"models/gp_regression.py": ["cholesky"]}  # it calls that of `factorizations`
+    files = below(DRIVER_LEVEL, "factorizations.py")
+    assert offenders(files, mention(*names, "cho_factor", "cho_solve", "schur", "expm")) == of_factorizations
 
 
-@pytest.mark.parametrize("file", below(DRIVER_LEVEL, "ensemble.py", "batching.py"))
-def test_only_the_ensemble_lifts(file):
+def test_only_the_ensemble_lifts():
     """And `batching`, which says what lifting does to loops and branches."""
-    assert mentions(FILES[file].read_text(), file, "vmap", "pmap") == []
+    assert offenders(below(DRIVER_LEVEL, "ensemble.py", "batching.py"), mention("vmap", "pmap")) == {}
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_nothing_goes_through_a_set_in_its_own_order(file):
-    assert set_orders(FILES[file].read_text()) == []
+def test_nothing_goes_through_a_set_in_its_own_order():
+    assert offenders(FILES, lambda source, file: set_orders(source)) == {}
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_nothing_that_runs_what_it_loads_and_no_uninitialised_memory(file):
-    assert banned(FILES[file].read_text(), file) == []
+def test_nothing_that_runs_what_it_loads_and_no_uninitialised_memory():
+    assert offenders(FILES, banned) == {}
 
 
 @pytest.mark.parametrize(
