@@ -100,6 +100,8 @@ VARIANTS = {
     ("halfcheetah", "dropout"): {"dropout": 0.01, "range_with_zero": False},
     ("hopper", "dropout"): {"dropout": 0.01, "range_with_zero": False},
     ("hopper", "early_fits"): {"log_std_pace": 1.0, "early_fit_factor": 5},
+    ("halfcheetah", "early_fits"): {"log_std_pace": 1.0, "early_fit_factor": 5},
+    ("hopper", "rollouts_40"): {"rollout_length": 40},
 }
 """What each variant of the double horizon changes on a task."""
 
