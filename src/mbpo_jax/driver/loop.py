@@ -204,7 +204,7 @@ class _Trainer:
                 functools.partial(self._check_fault, name),
             )
         self.arrays = self.arrays._replace(state=state)
-        self.position = dataclasses.replace(self.position, phase_done=tuple(done))
+        self.position = self.position._replace(phase_done=tuple(done))
         self.record.add_metrics(name, values)
         if all(done):  # until then some metrics of a fit are 0
             self._warn_of_metrics(values)

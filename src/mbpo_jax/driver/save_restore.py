@@ -1,6 +1,5 @@
 """Saves a run and restores it bit for bit: its position, and every array that its next step reads."""
 
-import dataclasses
 from typing import Any, NamedTuple, Self
 
 from mbpo_jax.driver import memory
@@ -13,14 +12,12 @@ from mbpo_jax.driver.storage.resumable_directory import ResumableDirectory
 from mbpo_jax.types import PyTree
 
 
-@dataclasses.dataclass(frozen=True)
-class Position:
+class Position(NamedTuple):
     """How far a run has come."""
 
     step: int  # environment steps taken
-    phase: (
-        int | None
-    )  # index of the phase that is due or running; the number of phases: evaluation and lines; None: between steps
+    phase: int | None
+    """Index of the phase that is due or running; the number of phases: evaluation and lines; None: between steps."""
     phase_done: tuple[bool, ...]  # which seeds have finished it
 
     @classmethod
@@ -30,16 +27,16 @@ class Position:
 
     def after_step(self) -> Self:
         """Returns the position once the environments have taken a step: before the first phase."""
-        return dataclasses.replace(self, step=self.step + 1, phase=0, phase_done=self._none_done())
+        return self._replace(step=self.step + 1, phase=0, phase_done=self._none_done())
 
     def after_phase(self) -> Self:
         """Returns the position once a phase is finished, or was not due."""
         assert self.phase is not None
-        return dataclasses.replace(self, phase=self.phase + 1, phase_done=self._none_done())
+        return self._replace(phase=self.phase + 1, phase_done=self._none_done())
 
     def between_steps(self) -> Self:
         """Returns the position once all that was due after a step is done."""
-        return dataclasses.replace(self, phase=None)
+        return self._replace(phase=None)
 
     def _none_done(self) -> tuple[bool, ...]:
         return (False,) * len(self.phase_done)
@@ -94,7 +91,7 @@ class RunSaver:
         """
         self._record.check_finite(position.step)  # lines of metrics may be further apart than checkpoints
         writer.sync()
-        contents = dataclasses.asdict(position) | {
+        contents = position._asdict() | {
             "metrics_offset": writer.offset,
             "metrics_crc32": writer.crc32,
             "environments": self._envs.to_json(),
