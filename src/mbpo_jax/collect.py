@@ -33,13 +33,13 @@ from mbpo_jax.data_sets import read as reading
 from mbpo_jax.data_sets.data_set import DataSet, return_mean
 from mbpo_jax.data_sets.describe import describe
 from mbpo_jax.driver import jax_settings
-from mbpo_jax.driver.config import Diverged, EnvironmentFailure, StorageFailure
+from mbpo_jax.driver.config import Diverged, EnvironmentFailure, StorageFailure, evaluates
 from mbpo_jax.driver.interaction.environment import Environment
 from mbpo_jax.driver.interaction.exploring import Acts, Exploring, Uniform
 from mbpo_jax.driver.interaction.policy import Policy, deterministic, load_policy
 from mbpo_jax.driver.interaction.spaces import Spaces
 from mbpo_jax.driver.interaction.task import named_function
-from mbpo_jax.driver.storage import checkpoint, files, metrics, run_json
+from mbpo_jax.driver.storage import checkpoint, files, run_json
 from mbpo_jax.driver.trained import load_trained
 from mbpo_jax.launch import process_exit
 from mbpo_jax.launch.command import (
@@ -54,7 +54,6 @@ from mbpo_jax.launch.command import (
     say,
 )
 from mbpo_jax.launch.program import as_called
-from mbpo_jax.reports import learning_curves
 
 REPORT_EVERY_S = 30
 COLLECTION = 2  # stream of episode seeds, separate from those of training and evaluation
@@ -115,9 +114,10 @@ def collect(arguments: argparse.Namespace) -> tuple[DataSet, dict[str, Any]]:
         return rows, source | {"step": arguments.step}
     step = arguments.step
     if arguments.policy == MEDIUM:
-        evaluations = learning_curves.read_evaluations(arguments.run_dir / metrics.FILE_NAME).get(agent_seed, {})
-        returns = {at: evaluation.return_mean for at, evaluation in evaluations.items()}
+        returns = medium.evaluations(arguments.run_dir, agent_seed, run.eval_episodes)
         step = medium.step(returns, checkpoint.steps(arguments.run_dir))
+    if arguments.policy == BEST and not evaluates(run):
+        raise ValueError(f"RUN_DIR must be a run that is evaluated with --policy={BEST}, got '{run_dir}'")
     trained = load_trained(run_dir, agent_seed, step)
     best = arguments.policy == BEST
     rules = trained.spec.termination_fn, trained.spec.reward_fn

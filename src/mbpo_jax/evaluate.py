@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from mbpo_jax import options
 from mbpo_jax.driver import jax_settings
-from mbpo_jax.driver.config import NO_ENVIRONMENT, Diverged, EnvironmentFailure, StorageFailure
+from mbpo_jax.driver.config import NO_ENVIRONMENT, Diverged, EnvironmentFailure, StorageFailure, evaluates
 from mbpo_jax.driver.interaction import evaluate as evaluation
 from mbpo_jax.driver.interaction import rendering
 from mbpo_jax.driver.interaction import task as tasks
@@ -178,6 +178,8 @@ def _seed(seeds: tuple[int, ...], seed: int | None) -> int:
 
 
 def _policy(run_dir: Path, saved: run_json.SavedConfig, seed: int, best: bool) -> Policy:
+    if best and not evaluates(saved.run):
+        raise ValueError(f"--best must be left out, since the run in '{run_dir}' is never evaluated")
     if not policy_path(run_dir, seed, best).exists():
         raise ValueError(
             f"RUN_DIR must have a {'best ' * best}policy of seed {seed}, got '{run_dir}', where none is saved yet: the "

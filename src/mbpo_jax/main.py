@@ -94,9 +94,10 @@ def _saved_text(result: "Result") -> str:
     """Returns a line that names the files that the run left behind; names only files that exist."""
     if any(outcome["final"] for outcome in result.summary["seeds"].values()):
         return f"curve {result.run_dir / 'curves.png'}, policies {result.run_dir / 'policies'}"
-    left = [result.run_dir / name for name in ("policies", "checkpoints")]
-    there = ", ".join(f"{path.name} {path}" for path in left if path.exists())
-    return f"no evaluation; {there}" if there else "nothing was saved yet"
+    shown = ["curves.png"] * any(outcome.get("last") for outcome in result.summary["seeds"].values())
+    left = [result.run_dir / name for name in (*shown, "policies", "checkpoints")]
+    there = ", ".join(f"{path.stem} {path}" for path in left if path.exists())
+    return f"not evaluated; {there}" if there else "nothing was saved yet"
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ def test_it_is_the_first_checkpoint_with_one_to_two_thirds_of_the_best():
 @pytest.mark.parametrize(
     ("returns", "checkpoints", "reason"),
     [
-        ({}, [1000], "the best evaluation must be above 0 to have a third, got 0"),
+        ({}, [1000], "the run has no evaluation yet"),
+        ({1000: 3.0}, [], "the run has no checkpoints; those of several processes are in its part_"),
         ({1000: -3.0, 2000: -1.0}, [1000, 2000], "must be above 0 to have a third, got -1"),
         ({1000: 1.0, 2000: 3.0}, [3000, 2000], "no checkpoint has an evaluation of 1 to 2, .*: 2000, 3000 are kept"),
     ],

@@ -144,11 +144,11 @@ def test_a_run_without_an_environment_learns_and_says_that_it_knows_no_returns(t
     printed = main.summary_text(result, 1.0)
     for name, label in shown.items():
         assert f"{label} {short(last[name])};" in printed
-    assert "returns are unknown: no evaluation" in printed
+    assert "returns are unknown: not evaluated" in printed
     figure = curves.curves_figure(run_dir)
     assert [axes.get_title() for axes in figure.axes] == list(shown.values())
     assert [axes.lines[0].get_ydata()[-1] for axes in figure.axes] == list(last.values())
-    assert "returns are unknown: no evaluation" in figure.get_suptitle()
+    assert "returns are unknown: not evaluated" in figure.get_suptitle()
     logged = {key for line in tiny_runs.lines(run_dir) for key in line}
     assert "eval/start_value_mean" in logged and "eval/return_mean" not in logged
     assert load_policy(run_dir)(np.zeros(4, np.float32)).shape == (1,)

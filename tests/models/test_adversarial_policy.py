@@ -62,7 +62,7 @@ def test_the_losses_by_hand():
     np.testing.assert_allclose(fooled, math.log(2.0), rtol=1e-6)
 
 
-def test_the_actor_climbs_to_where_the_discriminator_believes():
+def test_the_actor_moves_to_where_the_discriminator_believes():
     """-log D has the slope -(1 - D) of the logit, which is 2 a where the mean is 0.1: -2 / (1 + e^0.2)."""
     policy = POLICY._replace(variance=0.0)
     players = adversarial_policy.init(policy, jax.random.key(0))

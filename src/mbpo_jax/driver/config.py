@@ -91,7 +91,7 @@ class RunConfig:
         0, "Time limit of an episode in environment steps; 0: the environment's own.", minimum=0
     )
     eval_every_steps: int = option(1000, "Environment steps between evaluations; offline: updates.", minimum=1)
-    eval_episodes: int = option(5, "Deterministic episodes per evaluation; 0: returns stay unknown.", minimum=0)
+    eval_episodes: int = option(5, "Deterministic episodes per evaluation; 0: never evaluated.", minimum=0)
     eval_env: str = option(
         OWN,
         "Where a seed is evaluated: in a separate instance (own), or in the one that it trains in (shared), for "
@@ -222,6 +222,11 @@ def resolve_algorithm_config(run: RunConfig, config: Any = None) -> Any:
         wanted, got = (options.sections(one)["agent"] for one in (entry.default_config(), config))
         raise ValueError(f"agent must be {entry.agent} (a {type(wanted).__name__}) for {run.algorithm}, got {got!r}")
     return config
+
+
+def evaluates(run: RunConfig) -> bool:
+    """Returns whether a run plays evaluation episodes."""
+    return run.env != NO_ENVIRONMENT and run.eval_episodes > 0
 
 
 def check_source(run: RunConfig, config: Any) -> None:

@@ -20,7 +20,7 @@ from mbpo_jax.driver.record import Record
 from mbpo_jax.driver.save_restore import Position, Restored, RunSaver
 from mbpo_jax.driver.setup import Arrays, Setup
 from mbpo_jax.driver.stop import StopRequest
-from mbpo_jax.driver.storage import metrics, run_json
+from mbpo_jax.driver.storage import run_json
 from mbpo_jax.driver.storage.metrics import MetricsWriter
 from mbpo_jax.driver.storage.resumable_directory import ResumableDirectory
 from mbpo_jax.driver.time_left import TimeLeft
@@ -84,8 +84,7 @@ def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = 
         summary = record.summary(run, trainer.position.step)
         summary["finished"] = finished  # a run may be stopped within its last step, which `step` does not show
         if run.dataset:
-            for seed, values in offline_values.last(metrics.read(files.run_dir / metrics.FILE_NAME)).items():
-                summary["seeds"][str(seed)]["last"] = values
+            offline_values.add_to(summary, files.run_dir)
         summary |= {"predicted_memory_bytes": prediction.total, "peak_memory_bytes": memory.peak()}
         run_json.write_json(files.run_dir / run_json.SUMMARY, summary)
         curves.draw_curves(files.run_dir)

@@ -60,6 +60,8 @@ def describe(run: RunConfig, task: Task, algorithm: Algorithm, config: Any) -> l
     """Returns what a reader wants to know before the first step, as lines: spaces, termination function, and work."""
     spaces = task.spaces
     where = run.env if run.env != NO_ENVIRONMENT else "no environment, so returns are unknown"
+    if run.env != NO_ENVIRONMENT and run.eval_episodes == 0:
+        where += ", not evaluated (--eval_episodes=0)"
     lines = [f"{where}: {_describe_spaces(spaces)}; at most {spaces.max_episode_steps:,} steps an episode"]
     if algorithm.dynamics is not None:
         name = tasks.rule_name(config)

@@ -101,6 +101,5 @@ def _final_returns(run_dir: Path) -> str:
         finals = {seed: outcome["final"] for seed, outcome in outcomes.items()}
     except (OSError, ValueError, KeyError, TypeError):
         return "no summary.json"
-    return "  ".join(
-        f"seed {seed}: final return {short(final['return_mean'])}" for seed, final in finals.items() if final
-    )
+    returns = [f"seed {seed}: final return {short(final['return_mean'])}" for seed, final in finals.items() if final]
+    return "  ".join(returns) or "not evaluated"

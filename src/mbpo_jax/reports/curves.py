@@ -55,6 +55,8 @@ def curves_figure(run_dir: str | os.PathLike[str], reference: Path | None = None
     config = _config(run_dir)
     title, unit = _title_and_unit(config, run_dir)
     if not curves and within(config.get("run"), "dataset"):
+        if reference is not None:
+            raise ValueError(f"reference is compared with returns, and {run_dir} has none, got '{reference}'")
         return offline_values.figure(metrics.read(run_dir / metrics.FILE_NAME), title, unit)
     figure = Figure(figsize=(8.0, 5.0), layout="constrained")
     axes = figure.add_subplot()

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from mbpo_jax.driver.config import diverged
 from mbpo_jax.driver.interaction.policy import Deterministic, Policy, compute_arrays, deterministic
 from mbpo_jax.driver.interaction.seed_environments import FailedStep, SeedEnvironments, StepResult
 from mbpo_jax.driver.interaction.spaces import Spaces
@@ -127,6 +128,7 @@ class Acting:
         actions, after = self._act(roots, step, actors, carry, self._axis.join(self._envs.obs))
         # One small array for each seed: `to_host`, which first starts the copies of all arrays, takes twice as long.
         on_host = self._axis.split(jax.tree.map(np.asarray, actions))
+        self._check_finite(on_host, step)
         return on_host, self._replaced(carry, after, which)
 
     def _replaced(self, old: PyTree, new: PyTree, which: Collection[int]) -> PyTree:
@@ -135,6 +137,12 @@ class Acting:
             return new
         pairs = zip(self._axis.split(old), self._axis.split(new))
         return self._axis.join([mine[i in which] for i, mine in enumerate(pairs)])
+
+    def _check_finite(self, actions: list[np.ndarray], step: int) -> None:
+        """Raises Diverged if a policy's action is not finite, before its environment is blamed."""
+        for seed, action in zip(self._seeds, actions, strict=True):
+            if not np.isfinite(action).all():
+                raise diverged(f"the policy's action is not finite at environment step {step + 1}", seed)
 
 
 def _key(root: Key, stream: int, step: Array) -> Key:

@@ -11,7 +11,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mbpo_jax.driver.config import NO_ENVIRONMENT, SHARED, Broken, EnvironmentFailure, NotFinite, RunConfig
+from mbpo_jax.driver.config import (
+    NO_ENVIRONMENT,
+    SHARED,
+    Broken,
+    EnvironmentFailure,
+    NotFinite,
+    RunConfig,
+    evaluates,
+)
 from mbpo_jax.driver.interaction import evaluate as evaluations
 from mbpo_jax.driver.interaction import global_random
 from mbpo_jax.driver.interaction.environment import EVALUATION, TRAINING, Environment, Limits, Step, several
@@ -55,11 +63,13 @@ class SeedEnvironments:
             stack.callback(global_random.restore, global_random.state())
         self._run, self._shared = run, run.eval_env == SHARED
         training = range(0 if run.dataset else len(run.seeds))
-        evaluation = range(0 if run.env == NO_ENVIRONMENT else len(run.seeds))
+        # Offline, its spaces are needed even if nothing is evaluated.
+        evaluation = range(len(run.seeds) if evaluates(run) or (run.dataset and run.env != NO_ENVIRONMENT) else 0)
         self._training = [self._opened(i, TRAINING, stack) for i in training]
         self._evaluation = [self._opened(i, EVALUATION, stack) for i in evaluation]
-        self.evaluates = bool(self._evaluation) and run.eval_episodes > 0
-        self.spaces: Spaces | None = self._evaluation[0].spaces if self._evaluation else None
+        self.evaluates = evaluates(run)
+        opened = self._evaluation or self._training
+        self.spaces: Spaces | None = opened[0].spaces if opened else None
         self.obs: list[np.ndarray] = []
         self._not_repeated = [False for _ in run.seeds]  # after an evaluation in the same instance
 
