@@ -157,6 +157,8 @@ def test_a_run_without_an_environment_learns_and_says_that_it_knows_no_returns(t
     assert (
         "--env must be the Gymnasium id of an environment to play in: the run had --env=none" in capsys.readouterr().err
     )
+    assert evaluate.main([*command, "--env=InvertedPendulum-v5", "--best"]) == 2
+    assert "--best must be left out, since the run in " in capsys.readouterr().err
     assert evaluate.main([*command, "--env=InvertedPendulum-v5"]) == 0
 
 
