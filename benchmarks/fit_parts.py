@@ -35,7 +35,7 @@ from phases import fit as whole_fit
 from timing import Work, machine, measure, products
 
 END_OF_EPOCH = "end_of_epoch"
-CALLS = 25  # of a part's program in a measurement, which then takes about as long as the fit
+CALLS = 5  # of the program of a part in a measurement
 TINY_STEP = 1e-9  # a step of plain descent: the gradients must be used, or they are not computed
 
 

@@ -197,8 +197,10 @@ from mbpo_jax.driver.seeds import num_cores, use_cores
 
 use_cores(3)
 assert len(jax.devices()) == min(3, num_cores()), jax.devices()
+assert jax.config.values["jax_cpu_enable_async_dispatch"]  # seeds on several devices run at the same time
 use_cores(1)  # too late to matter, and harmless
 assert len(jax.devices()) == min(3, num_cores())
+assert not jax.config.values["jax_cpu_enable_async_dispatch"]
 """
 
 

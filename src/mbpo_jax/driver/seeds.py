@@ -23,6 +23,7 @@ from mbpo_jax.driver.config import AUTO
 from mbpo_jax.types import PyTree
 
 SEED = "seed"  # the mesh axis
+ASYNC_DISPATCH = "jax_cpu_enable_async_dispatch"  # jax's option; a user may set the variable of that name
 
 
 def num_cores() -> int:
@@ -33,9 +34,12 @@ def num_cores() -> int:
 def use_cores(num_seeds: int) -> None:
     """Makes the CPU count as several devices, one per seed up to the number of cores, unless the user has set a number.
 
-    Two programs, each on a device of its own, use two cores better than one program uses both. Must be called before
-    the first computation of the process; later it does nothing.
+    Two programs, each on a device of its own, use two cores better than one program uses both. One seed waits for each
+    of its programs anyway, so they run in the calling thread: handing the small ones of an environment step to another
+    thread takes as long as they do. Must be called before the first computation of the process; later it does nothing.
     """
+    if num_seeds == 1 and ASYNC_DISPATCH.upper() not in os.environ:
+        jax.config.update(ASYNC_DISPATCH, False)
     chosen = jax.config.values["jax_num_cpu_devices"] != -1
     if chosen or "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return
