@@ -8,7 +8,6 @@ from mbpo_jax.driver.stop import EXIT_STOPPED, StopRequest
 from mbpo_jax.launch import process_exit
 from mbpo_jax.launch.command import check_output, complain, exit_status, report_error, say
 from mbpo_jax.number_text import short
-from mbpo_jax.reports import offline_values
 
 if TYPE_CHECKING:
     from mbpo_jax.driver.loop import Result
@@ -71,6 +70,8 @@ def _run(argv: list[str]) -> int:
 
 def summary_text(result: "Result", seconds: float) -> str:
     """Returns the lines that a run prints at its end: the returns of each seed, and the time of each phase."""
+    from mbpo_jax.reports import offline_values
+
     summary = result.summary
     steps = f"{summary['step']:,} of {summary['num_steps']:,} steps per seed"
     lines = [f"{summary['algorithm']} on {summary['env']}: {steps}"]

@@ -16,7 +16,7 @@ def evaluations(run_dir: Path, seed: int, num_episodes: int) -> dict[int, float]
         for line in metrics.read(run_dir / metrics.FILE_NAME)
         if line["seed"] == seed
         and math.isfinite(line.get("eval/return_mean", math.nan))
-        and line["eval/episodes"] == num_episodes
+        and line.get("eval/episodes", num_episodes) == num_episodes  # older runs do not say
     }
 
 

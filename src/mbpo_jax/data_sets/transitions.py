@@ -76,7 +76,6 @@ def build(recorded: Recorded) -> Rows:
         columns = [values[kept] for values in columns]
     obs, action, reward, next_obs, terminal, first, known, left_out_reward = columns
     last = np.append(first[1:], True)[: len(first)]
-    lengths = np.diff(np.flatnonzero(np.concatenate([[True], ends])))
     return Rows(
         obs,
         action,
@@ -87,7 +86,7 @@ def build(recorded: Recorded) -> Rows:
         first,
         known,
         left_out_reward,
-        int(lengths.max()),
+        int(np.diff(np.flatnonzero(np.concatenate([[True], ends]))).max()),  # the longest episode
         tuple(filter(None, notes)),
     )
 

@@ -69,10 +69,9 @@ def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = 
         time_left = TimeLeft(workload.num_left(run, setup.programs.algorithm), workload.MINOR)
         progress = Progress(run.num_steps, restored.position.step, stream, run.quiet, seconds_left=time_left.seconds)
         stack.enter_context(progress)
-        trainer = _Trainer(
-            setup, saver, record, writer, profiler, progress, time_left, stop, restored.position, restored.arrays
-        )
-        del restored  # the trainer replaces its arrays
+        start = restored.position, restored.arrays
+        trainer = _Trainer(setup, saver, record, writer, profiler, progress, time_left, stop, *start)
+        del restored, start  # the trainer replaces its arrays
         notes = filter(None, (cache_problem, prediction.text(), *workload.notes(setup, config), *files.notes))
         try:
             finished = trainer.train(files.warnings, notes)
@@ -82,10 +81,14 @@ def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = 
         except ValueError as error:  # knobs were checked before: not a user's mistake, so it needs its traceback
             raise RuntimeError(f"a function failed at step {trainer.position.step}") from error
         summary = record.summary(run, trainer.position.step)
-        summary["finished"] = finished  # a run may be stopped within its last step, which `step` does not show
+        # A run may be stopped within its last step, which `step` does not show.
+        summary |= {
+            "finished": finished,
+            "predicted_memory_bytes": prediction.total,
+            "peak_memory_bytes": memory.peak(),
+        }
         if run.dataset:
             offline_values.add_to(summary, files.run_dir)
-        summary |= {"predicted_memory_bytes": prediction.total, "peak_memory_bytes": memory.peak()}
         run_json.write_json(files.run_dir / run_json.SUMMARY, summary)
         curves.draw_curves(files.run_dir)
         return Result(files.run_dir, summary, finished)
