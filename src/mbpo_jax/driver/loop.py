@@ -80,13 +80,9 @@ def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = 
             raise
         except ValueError as error:  # knobs were checked before: not a user's mistake, so it needs its traceback
             raise RuntimeError(f"a function failed at step {trainer.position.step}") from error
-        summary = record.summary(run, trainer.position.step)
-        # A run may be stopped within its last step, which `step` does not show.
-        summary |= {
-            "finished": finished,
-            "predicted_memory_bytes": prediction.total,
-            "peak_memory_bytes": memory.peak(),
-        }
+        memories = {"predicted_memory_bytes": prediction.total, "peak_memory_bytes": memory.peak()}
+        # `step` does not show whether a run has finished: it may be stopped within its last step.
+        summary = record.summary(run, trainer.position.step) | {"finished": finished} | memories
         if run.dataset:
             offline_values.add_to(summary, files.run_dir)
         run_json.write_json(files.run_dir / run_json.SUMMARY, summary)
