@@ -60,7 +60,6 @@ def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = 
         files = ResumableDirectory(run, config, task, stack)
         stop.raise_if_stopped()
         saver, restored, prediction = _begin_or_resume(setup, record, files, stop)
-
         # In this order: `ResumableDirectory` compares lines that no checkpoint covers by the interval in their config.
         writer = stack.enter_context(MetricsWriter(files.run_dir, restored.metrics_offset, run.tensorboard))
         run_json.write_config(files.run_dir, run, config, task)
