@@ -1,6 +1,8 @@
-"""Times a gradient step of MBPO's fit with more and more of what belongs to it: one JSON line per part.
+"""Times a gradient step of a fit with more and more of what belongs to it: one JSON line per part.
 
     python benchmarks/fit_parts.py [--experiment=halfcheetah] [--rows=25000] [--seconds=10]
+
+The fit is that of a flagfile of MBPO, or of the double horizon: --experiment=double_horizon_halfcheetah.
 
 Parts: the networks' matrix products alone; the loss, with its activations; Adam; the checks for faults; drawing and
 gathering the rows; and the whole fit, with its passes over all rows. Each contains the ones before it, and all are
@@ -19,29 +21,32 @@ import jax
 import jax.numpy as jnp
 import optax
 
+import double_horizon as double_horizon_benchmark
 from mbpo_jax import backends, ensemble, normalizer, replay, terminations
+from mbpo_jax.algorithms.double_horizon import DoubleHorizonConfig
 from mbpo_jax.algorithms.mbpo import MbpoConfig
 from mbpo_jax.driver.interaction.environment import Environment
 from mbpo_jax.driver.seeds import use_cores
 from mbpo_jax.launch import flags
 from mbpo_jax.models import encoding as encodings
-from mbpo_jax.models import fit_rows, fitting, gaussian, world
+from mbpo_jax.models import fit_rows, fitting, gaussian, homoscedastic, world
 from mbpo_jax.models.fitting import Fit, Minibatch
 from mbpo_jax.models.state import EnsembleState
 from mbpo_jax.replay import Replay
 from mbpo_jax.types import Array, PyTree, Spec
-from phases import EXPERIMENTS, FIT_STEPS, Case, full_buffer, model_layers
-from phases import fit as whole_fit
+from phases import EXPERIMENTS, Case, full_buffer, model_layers
+from phases import fit as mbpo_fit
 from timing import Work, machine, measure, products
 
 END_OF_EPOCH = "end_of_epoch"
+DOUBLE_HORIZON = "double_horizon_"
 CALLS = 5  # of the program of a part in a measurement
 TINY_STEP = 1e-9  # a step of plain descent: the gradients must be used, or they are not computed
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--experiment", default="halfcheetah", help="Name of a flagfile of MBPO.")
+    parser.add_argument("--experiment", default="halfcheetah", help="Name of a flagfile.")
     parser.add_argument("--rows", type=int, default=25_000, help="Real rows.")
     parser.add_argument("--seconds", type=float, default=10.0, help="Least measured time of each part.")
     given = parser.parse_args()
@@ -63,14 +68,20 @@ def main() -> None:
 def parts(experiment: str, num_rows: int) -> dict[str, Work]:
     """The parts by name, in the order in which each contains the one before."""
     run, config = flags.parse([f"--flagfile={EXPERIMENTS / experiment}.flags"])
-    assert isinstance(config, MbpoConfig)
     env = Environment(run.env, 0, 0, run.max_episode_steps)
     spec = Spec(env.obs_dim, env.action_dim, terminations.never)
     env.close()
     encoding = encodings.forward(spec)
-    fit = Fit(
-        config.model, gaussian.member(config.model, encoding), encoding, optax.adam(config.model.model_learning_rate)
-    )
+    if isinstance(config, DoubleHorizonConfig):
+        member = homoscedastic.member(config.model, encoding, config.dropout, config.log_std_pace)
+        whole = double_horizon_benchmark.prepare("fit", experiment.removeprefix(DOUBLE_HORIZON), num_rows)
+        layers, kernels = double_horizon_benchmark.model_layers(config, spec), smooth_kernels
+    else:
+        assert isinstance(config, MbpoConfig)
+        member = gaussian.member(config.model, encoding)
+        whole = mbpo_fit(Case(experiment, real_rows=num_rows))
+        layers, kernels = model_layers(config, spec), gaussian_kernels
+    fit = Fit(config.model, member, encoding, optax.adam(config.model.model_learning_rate))
     buffer = full_buffer(replay.init(spec, num_rows), num_rows)
     key = jax.random.key(0)
     model = world.init(config.model, fit.member, encoding, fit.optimizer, key)
@@ -78,10 +89,10 @@ def parts(experiment: str, num_rows: int) -> dict[str, Work]:
     minibatches = jax.jit(functools.partial(gather, fit))(key, model, buffer)
 
     num_steps = config.model.fit_slice_minibatches
-    layers = model_layers(config, spec)
     rows = config.model.num_members * config.model.model_batch_size
     flops = rows * (2 * products(layers) + products(layers[1:]))  # forward, weights, inputs
-    steps: dict[str, Callable[..., Any]] = {"products": step_products, "loss": step_loss, "adam": step_adam}
+    step_kernels = functools.partial(step_products, kernels)
+    steps: dict[str, Callable[..., Any]] = {"products": step_kernels, "loss": step_loss, "adam": step_adam}
     steps["checks"] = fitting.gradient_step
     works = {
         name: repeated(functools.partial(scanned, functools.partial(step, fit)), model, minibatches, num_steps, flops)
@@ -92,9 +103,8 @@ def parts(experiment: str, num_rows: int) -> dict[str, Work]:
     epoch_steps = int(fit_rows.num_epoch_minibatches(num_train, config.model))
     ended = functools.partial(epoch_ended, fit)
     works[END_OF_EPOCH] = repeated(ended, model, (key, buffer), epoch_steps, None)
-    whole = whole_fit(Case(experiment, real_rows=num_rows))
     works["fit"] = whole._replace(unit="steps/s")
-    assert whole.flops == flops and whole.units == FIT_STEPS
+    assert whole.flops == flops
     return works
 
 
@@ -104,6 +114,7 @@ def gather(fit: Fit, key: Array, model: EnsembleState, buffer: Replay) -> Miniba
     split = fit_rows.split_rows(key, buffer.size, buffer.num_added, fit.config)
     age = fit_rows.bootstrap_rows(key, split, jnp.zeros((), jnp.int32), minibatch, fit.config)
     x, y = fit_rows.examples(fit.encoding, buffer, age)
+    y = normalizer.normalize(model.targets, y)
     return normalizer.normalize(model.inputs, x), y, fit_rows.minibatch_weights(split, minibatch, fit.config)
 
 
@@ -140,17 +151,28 @@ def epoch_ended(fit: Fit, model: EnsembleState, given: tuple[Array, Replay]) -> 
     return fitting.end_epoch(fit, given[0], model.replace(fit=again), given[1])[0]
 
 
-def step_products(fit: Fit, model: EnsembleState, minibatch: Minibatch) -> tuple[EnsembleState, tuple[()]]:
+def gaussian_kernels(fit: Fit, params: PyTree) -> list[list[Array]]:
+    """The kernels of a member of MBPO's ensemble, layer by layer; the last has one for each head."""
+    hidden = [[params[f"layer_{i}"]["kernel"]] for i in range(len(fit.config.model_weight_decays) - 1)]
+    return [*hidden, [params[name]["kernel"] for name in ("mean", "log_var")]]
+
+
+def smooth_kernels(fit: Fit, params: PyTree) -> list[list[Array]]:
+    """The kernels of a member of the double horizon's ensemble, layer by layer."""
+    return [[params["network"][f"Dense_{i}"]["kernel"]] for i in range(len(fit.config.model_weight_decays))]
+
+
+def step_products(
+    kernels: Callable[[Fit, PyTree], list[list[Array]]], fit: Fit, model: EnsembleState, minibatch: Minibatch
+) -> tuple[EnsembleState, tuple[()]]:
     """A step with the products of the networks, forward and back, and nothing between them."""
 
     def total(params: PyTree, x: Array) -> Array:
-        hidden = [params[f"layer_{i}"]["kernel"] for i in range(len(fit.config.model_weight_decays) - 1)]
-        for kernel in hidden:
+        *hidden, heads = kernels(fit, params)
+        for (kernel,) in hidden:
             x = jnp.matmul(x, kernel, precision=jax.lax.Precision.HIGHEST)
-        heads = [
-            jnp.matmul(x, params[name]["kernel"], precision=jax.lax.Precision.HIGHEST) for name in ("mean", "log_var")
-        ]
-        return 0.5 * sum(jnp.vdot(head, head) for head in heads)  # its gradient is not constant
+        outputs = [jnp.matmul(x, kernel, precision=jax.lax.Precision.HIGHEST) for kernel in heads]
+        return 0.5 * sum(jnp.vdot(output, output) for output in outputs)  # its gradient is not constant
 
     return descend(model, ensemble.lift(jax.grad(total))(model.members.params, minibatch[0])), ()
 

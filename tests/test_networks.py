@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mbpo_jax.networks import Actor, Critic, DeterministicActor, GaussianMlp, SmoothMlp
+from mbpo_jax.networks import Actor, Critic, DeterministicActor, GaussianMlp, SmoothMlp, normalize_features
 
 TRUNCATED = 0.8796  # standard deviation of a standard normal that is cut off at -2 and 2
 LEADING = pytest.mark.parametrize("leading", [(), (5,), (2, 5)])
@@ -180,6 +180,23 @@ def test_dropout_zeroes_a_share_of_a_layer_s_units_and_scales_up_the_others():
     assert not np.array_equal(sums, apply(x, jax.random.key(1)))
     whole = jax.jit(lambda x: network.apply({"params": params}, x)[:, 0])(x)
     np.testing.assert_allclose(whole, np.full(500, 400 * 0.8 / (1 + math.exp(-8.0))), rtol=1e-5)
+
+
+def test_features_are_normalised_and_their_gradient_is_that_of_the_formula():
+    def formula(x):
+        centred = x - x.mean(-1, keepdims=True)
+        return centred / jnp.sqrt(jnp.square(centred).mean(-1, keepdims=True) + 0.5)
+
+    x = jnp.asarray([[1.0, 3.0, 1.0, 3.0], [2.0, 2.0, 2.0, 2.0], [-1.0, 0.5, 7.0, 0.0]])
+    np.testing.assert_allclose(normalize_features(x, 3.0)[0], [-0.5, 0.5, -0.5, 0.5], rtol=1e-6)  # 1 / sqrt(1 + 3)
+    weights = jnp.asarray([1.0, -2.0, 0.3, 4.0])
+    gradient, expected = (
+        jax.grad(lambda x, fn=fn: jnp.sum(jnp.square(fn(x)) @ weights))(x)
+        for fn in (lambda x: normalize_features(x, 0.5), formula)
+    )
+    np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-6)
+    assert np.abs(gradient[0]).max() > 0.1
+    np.testing.assert_array_equal(gradient[1], np.zeros(4))  # a row without variance, though its weights differ
 
 
 def test_another_key_makes_another_network():

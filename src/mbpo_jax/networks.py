@@ -1,5 +1,7 @@
 """The neural networks; the only file that uses flax.linen."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -212,14 +214,38 @@ class SmoothMlp(nn.Module):
                 x = nn.Dropout(self.dropout_rates[i], deterministic=False)(x, rng=jax.random.fold_in(key, i))
             x = nn.swish(x)
             if self.norm_epsilons:
-                x = _normalize_features(x, self.norm_epsilons[min(i, len(self.norm_epsilons) - 1)])
+                x = normalize_features(x, self.norm_epsilons[min(i, len(self.norm_epsilons) - 1)])
         return dense(self.num_outputs, nn.initializers.zeros if self.zero_last else _orthogonal)(x)
 
 
-def _normalize_features(x: Array, epsilon: float) -> Array:
-    """Returns x [..., I] with a mean of 0 and a variance of 1 over the features of each row."""
-    centred = x - jnp.mean(x, -1, keepdims=True)
-    return centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred), -1, keepdims=True) + epsilon)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def normalize_features(x: Array, epsilon: float) -> Array:
+    """Returns x [..., I] with a mean of 0 and a variance of 1 over the features of each row.
+
+    All means, also those of the gradient, are products with a column: on CPU, XLA reduces rows slower than that.
+    """
+    return _normalize_forward(x, epsilon)[0]
+
+
+def _normalize_forward(x: Array, epsilon: float) -> tuple[Array, tuple[Array, Array]]:
+    centred = x - _row_mean(x)
+    scale = jax.lax.rsqrt(_row_mean(jnp.square(centred)) + epsilon)
+    return centred * scale, (centred * scale, scale)
+
+
+def _normalize_backward(epsilon: float, saved: tuple[Array, Array], grad: Array) -> tuple[Array]:
+    normalized, scale = saved
+    return (scale * (grad - _row_mean(grad) - normalized * _row_mean(grad * normalized)),)
+
+
+normalize_features.defvjp(_normalize_forward, _normalize_backward)
+
+
+def _row_mean(x: Array) -> Array:
+    """Returns the mean [..., 1] of the features of each row of x [..., I]."""
+    num_features = x.shape[-1]
+    column = jnp.full((num_features, 1), 1.0 / num_features, x.dtype)
+    return jnp.matmul(x, column, precision=jax.lax.Precision.HIGHEST)
 
 
 class SmoothActor(nn.Module):
