@@ -24,9 +24,9 @@ from mbpo_jax.launch import kept_curves, missing_runs, sweep_flags
 from mbpo_jax.launch.command import Parser, make_writable, path, positive, report_error, say
 from mbpo_jax.launch.program import as_called
 from mbpo_jax.launch.requested_run import read_request
-from mbpo_jax.reports import comparison_files
+from mbpo_jax.reports import comparison_files, scores
 
-REPORT_FLAGS = ("flagfile", "flagfiles", "seeds", "report_dir", "report_name", "last_step")
+REPORT_FLAGS = ("flagfile", "flagfiles", "seeds", "report_dir", "report_name", "last_step", "score_reference")
 """Flags that say what is reported; the others say how it is run."""
 
 
@@ -54,7 +54,8 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError(
                 f"--report_only needs curves, but there are none for these flagfiles and seeds in {places}"
             )
-        say(str(comparison_files.write(experiments, arguments.report_dir, arguments.report_name, _command(given))))
+        where, references = (arguments.report_dir, arguments.report_name), dict(arguments.score_reference)
+        say(str(comparison_files.write(experiments, *where, _command(given), references)))
         return status
     except (ValueError, OSError) as error:
         return report_error(error)
@@ -74,8 +75,23 @@ def parser() -> Parser:
         type=positive,
         help="Report evaluations up to this environment step only, to compare runs of different lengths.",
     )
+    parser.add_argument(
+        "--score_reference",
+        type=_reference,
+        action="append",
+        default=[],
+        metavar="ENV=RANDOM,EXPERT",
+        help="Add normalised scores to offline results in ENV: 0 and 100 are these two returns, or D4RL's, ENV=d4rl.",
+    )
     parser.add_argument("--report_only", action="store_true", help="Run nothing; report the curves that exist.")
     return parser
+
+
+def _reference(text: str) -> tuple[str, scores.Reference]:
+    try:
+        return scores.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _file_stem(text: str) -> str:

@@ -179,14 +179,17 @@ def test_seeds_of_unpublished_environments_settle():
     seeds = [curve({250: 1.0, 500: 995.0, 750: 1000.0}, 0), curve({250: 1000.0, 500: 2.0}, 1)]
     pendulum = experiment(seeds, "pendulum", "InvertedPendulum-v5")
     assert comparison.steps_near_best(pendulum) == {0: (500, 500), 1: (250, None)}
-    assert comparison.to_json([pendulum])["experiments"][0]["steps_near_best"] == {"0": [500, 500], "1": [250, None]}
+    assert comparison.to_json([pendulum], {})["experiments"][0]["steps_near_best"] == {
+        "0": [500, 500],
+        "1": [250, None],
+    }
     assert comparison.steps_near_best(experiment(seeds)) is None
 
 
 def test_the_numbers_are_strict_json_and_the_same_each_time():
     experiments = [*three(), experiment([curve(flat(math.nan, 15_000))], "broken"), experiment([], missing_seeds=(7,))]
-    text = json.dumps(comparison.to_json(experiments), allow_nan=False)
-    assert text == json.dumps(comparison.to_json(experiments), allow_nan=False)
+    text = json.dumps(comparison.to_json(experiments, {}), allow_nan=False)
+    assert text == json.dumps(comparison.to_json(experiments, {}), allow_nan=False)
     value = json.loads(text)
     assert len(value["rows"]) == sum(len(comparison.compare(one)) for one in experiments)
     row = next(row for row in value["rows"] if row["experiment"] == "hopper" and row["step"] == 15_000)

@@ -1,11 +1,11 @@
 import pytest
 from some_curves import curve, experiment, flat
 
-from mbpo_jax.reports import comparison_text
+from mbpo_jax.reports import comparison_text, scores
 
 
-def text_of(*experiments):
-    return comparison_text.report(experiments, "python -m x --flag", "picture.png")
+def text_of(*experiments, references=()):
+    return comparison_text.report(experiments, "python -m x --flag", "picture.png", dict(references))
 
 
 def cells(text, begin):
@@ -50,12 +50,18 @@ def test_what_learnt_from_one_data_set_stands_under_it():
         experiment([seed], name, algorithm=seed.algorithm, dataset="mixed-v0", as_published=False)
         for name, seed in (("mixed_bc", cloned), ("mixed_mopo", mixed))
     ]
-    text = text_of(*offline, experiment([curve(flat(2.0, 15_000))]))
+    online = experiment([curve(flat(2.0, 15_000))])
+    text = text_of(*offline, online)
     assert text.index("## Hopper-v5, mixed-v0") < text.index("| mixed_mopo |") < text.index("## Hopper-v5\n")
     sentence = "Data set: 1,000 rows, mean episode return **42**, SHA-256 0123456789ab."
     assert text.count(sentence) == text.count("Data set") == 1
     assert cells(text, "mixed_mopo")[0][3:] == ["55", "55", "55", "-", "-", "not published"]
     assert "seed's best" not in text
+    scored = text_of(*offline, online, references=[scores.parse("Hopper-v5=15,65")])
+    assert "Score: 0 is a return of 15 (random policy), 100 is 65 (expert), measured on Hopper-v5." in scored
+    assert [row[-1] for row in cells(scored, "experiment")] == ["score", "verdict"]  # none online
+    assert cells(scored, "mixed_mopo")[0][8:] == ["not published", "80.0"]
+    assert text_of(*offline, online, references=[scores.parse("Ant-v5=15,65")]) == text
     other = curve({40: 1.0}, seed=1, algorithm="mopo", dataset={"dataset_sha256": "fedcba9876543210"})
     with pytest.raises(
         ValueError, match="Hopper-v5, mixed-v0 must be of the same data, got SHA-256 0123456789ab, fedcba987654$"

@@ -1,7 +1,7 @@
 """Compares our runs with published ones: a row of numbers for each experiment and step."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from mbpo_jax.reports import published, statistics
 from mbpo_jax.reports.learning_curves import LearningCurve
 from mbpo_jax.reports.plain_json import plain
 from mbpo_jax.reports.published import PublishedRow
+from mbpo_jax.reports.scores import Reference, normalised
 
 MILESTONES = (
     *(25_000, 50_000, 75_000, 100_000, 125_000, 150_000, 200_000, 250_000, 300_000, 400_000, 500_000),
@@ -109,6 +110,12 @@ def data_of(experiments: Sequence[Experiment]) -> dict[str, Any]:
     if len(digests) > 1:
         raise ValueError(f"curves of {experiments[0].task} must be of the same data, got SHA-256 {', '.join(digests)}")
     return max(every, key=len, default={})
+
+
+def score(experiment: Experiment, row: Row, references: Mapping[str, Reference]) -> float | None:
+    """Returns the normalised score of a row's mean; None online, and where the environment has no reference."""
+    reference = references.get(experiment.env) if experiment.dataset else None
+    return None if reference is None or row.mean is None else normalised(row.mean, reference)
 
 
 def aggregate(experiments: Sequence[Experiment]) -> Aggregate | None:
@@ -211,20 +218,30 @@ def _interval(strata: Sequence[Sequence[float]]) -> tuple[float, float] | None:
     return None if interval is None else (float(interval[0]), float(interval[1]))
 
 
-def to_json(experiments: Sequence[Experiment]) -> dict[str, Any]:
+def to_json(experiments: Sequence[Experiment], references: Mapping[str, Reference]) -> dict[str, Any]:
     """Returns all numbers of the report, as values that strict JSON can hold."""
     whole = aggregate(experiments)
     value = {
         "experiments": [_provenance(experiment) for experiment in experiments],
-        "rows": [dataclasses.asdict(row) | _plain_published(row) for e in experiments for row in compare(e)],
+        "rows": [
+            dataclasses.asdict(row) | _plain_published(row) | _plain_score(score(e, row, references))
+            for e in experiments
+            for row in compare(e)
+        ],
         "aggregate": None if whole is None else dataclasses.asdict(whole),
     }
+    if references:
+        value["score_references"] = {env: reference._asdict() for env, reference in references.items()}
     numbers: dict[str, Any] = plain(value)
     return numbers
 
 
 def _plain_published(row: Row) -> dict[str, Any]:
     return {"published": None if row.published is None else row.published._asdict()}
+
+
+def _plain_score(value: float | None) -> dict[str, float]:
+    return {} if value is None else {"score": value}
 
 
 def _provenance(experiment: Experiment) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Writes a comparison as Markdown: a table for each environment, and the origin of every number."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from mbpo_jax import number_text
 from mbpo_jax.reports.comparison import (
@@ -11,10 +11,12 @@ from mbpo_jax.reports.comparison import (
     aggregate,
     compare,
     data_of,
+    score,
     steps_near_best,
 )
 from mbpo_jax.reports.learning_curves import LearningCurve
 from mbpo_jax.reports.published import PublishedRow
+from mbpo_jax.reports.scores import Reference
 from mbpo_jax.reports.statistics import EXPLORATION_STEPS
 
 PROTOCOL = f"""\
@@ -29,14 +31,16 @@ except that sac, td3 and double_horizon are compared with published runs of the 
 Environments are version 5 unless their name says otherwise; the published ones are older.
 """
 COLUMNS = ("experiment", "step", "seeds", "mean", "IQM [95 %]", "each seed", "published", "percentile", "verdict")
+SCORE = "score"  # a column after these, offline, where the environment has a reference
 
 
-def report(experiments: Sequence[Experiment], command: str, picture: str) -> str:
+def report(experiments: Sequence[Experiment], command: str, picture: str, references: Mapping[str, Reference]) -> str:
     """Returns the text of the report.
 
     Args:
       command: the command that makes this report again.
       picture: path of the figure, relative to the report's directory.
+      references: of normalised scores offline, by environment.
     """
     parts = [
         f"# Reproduction\n\n    {command}\n",
@@ -44,16 +48,23 @@ def report(experiments: Sequence[Experiment], command: str, picture: str) -> str
         f"![Learning curves beside the published ones]({picture})\n",
     ]
     for task in dict.fromkeys(experiment.task for experiment in experiments):
-        parts.append(_environment(task, [experiment for experiment in experiments if experiment.task == task]))
+        mine = [experiment for experiment in experiments if experiment.task == task]
+        parts.append(_environment(task, mine, references))
     parts.append("## All environments\n\n" + _aggregate_text(aggregate(experiments)))
     return "\n".join(parts)
 
 
-def _environment(task: str, experiments: Sequence[Experiment]) -> str:
+def _environment(task: str, experiments: Sequence[Experiment], references: Mapping[str, Reference]) -> str:
     rows = [row for experiment in experiments for row in compare(experiment)]
+    scores = [score(experiment, row, references) for experiment in experiments for row in compare(experiment)]
     lines = [f"## {task}\n", *_data(experiments)]
+    columns, cells = [*COLUMNS], [_cells(row) for row in rows]
+    if any(value is not None for value in scores):
+        lines.append(_reference(references[experiments[0].env]))
+        columns.append(SCORE)
+        cells = [[*row, "-" if value is None else f"{value:.1f}"] for row, value in zip(cells, scores)]
     if rows:
-        lines += [_line(COLUMNS), _line(["---"] * len(COLUMNS)), *(_line(_cells(row)) for row in rows), ""]
+        lines += [_line(columns), _line(["---"] * len(columns)), *map(_line, cells), ""]
     lines += [line for experiment in experiments for line in _near_best(experiment)]
     lines += [_provenance(experiment) for experiment in experiments]
     sources = dict.fromkeys(row.published.source for row in rows if row.published)
@@ -71,6 +82,12 @@ def _data(experiments: Sequence[Experiment]) -> list[str]:
     known = "return unknown" if return_mean is None else f"mean episode return **{return_mean:.0f}**"
     rows = f"{data['dataset_rows']:,} rows, " if "dataset_rows" in data else ""
     return [f"Data set: {rows}{known}, SHA-256 {data['dataset_sha256'][:12]}. Steps are updates of the agent.\n"]
+
+
+def _reference(reference: Reference) -> str:
+    """Returns a line about what the scores of a table are relative to."""
+    low, high = number_text.whole(reference.random_return), number_text.whole(reference.expert_return)
+    return f"Score: 0 is a return of {low} (random policy), 100 is {high} (expert), {reference.name}.\n"
 
 
 def _cells(row: Row) -> list[str]:

@@ -1,9 +1,10 @@
-"""Normalised scores, which mean nothing without the name of their reference.
+"""Normalised scores of reports, which mean nothing without the name of their reference.
 
 A score is 100 (R - random) / (expert - random). D4RL's constants are returns in the environments of its time; data and
 policies of other versions, such as Minari's, are not on the same scale, so a table names the reference of every score.
 """
 
+import math
 from typing import NamedTuple
 
 D4RL_RETURNS = {
@@ -38,11 +39,29 @@ def measured(env_id: str, random_return: float, expert_return: float) -> Referen
     """Returns a reference whose two returns were measured in the same version of an environment.
 
     Raises:
-      ValueError: the expert is not better.
+      ValueError: the expert is not better, or a return is not finite.
     """
-    if not expert_return > random_return:
+    if not (expert_return > random_return and math.isfinite(expert_return - random_return)):
         raise ValueError(f"expert_return must be above random_return={random_return}, got {expert_return}")
     return Reference(f"measured on {env_id}", random_return, expert_return)
+
+
+def parse(text: str) -> tuple[str, Reference]:
+    """Returns the environment and the reference that "ENV=RANDOM,EXPERT", two returns, or "ENV=d4rl" names.
+
+    Raises:
+      ValueError: it names none.
+    """
+    env_id, _, returns = text.rpartition("=")
+    if env_id and returns == "d4rl":
+        return env_id, d4rl(env_id)
+    try:
+        random_return, expert_return = map(float, returns.split(","))
+    except ValueError:
+        env_id = ""
+    if not env_id:
+        raise ValueError(f"a reference must be ENV=RANDOM,EXPERT, two returns, or ENV=d4rl, got {text!r}")
+    return env_id, measured(env_id, random_return, expert_return)
 
 
 def normalised(episode_return: float, reference: Reference) -> float:

@@ -1,6 +1,6 @@
 import pytest
 
-from mbpo_jax.data_sets import scores
+from mbpo_jax.reports import scores
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,16 @@ def test_wrong_references_are_refused():
         scores.d4rl("Ant-v5")
     with pytest.raises(ValueError, match="expert_return must be above random_return=2.0, got 1.0"):
         scores.measured("Ant-v5", 2.0, 1.0)
+    with pytest.raises(ValueError, match="expert_return must be above random_return=2.0, got inf"):
+        scores.measured("Ant-v5", 2.0, float("inf"))
+
+
+def test_references_are_read_from_text():
+    assert scores.parse("Ant-v5=-3,1e3") == ("Ant-v5", scores.measured("Ant-v5", -3.0, 1000.0))
+    assert scores.parse("mine:Hopper-v2=d4rl") == ("mine:Hopper-v2", scores.d4rl("Hopper-v2"))
+
+
+@pytest.mark.parametrize("text", ["", "Ant-v5", "Ant-v5=", "Ant-v5=1", "Ant-v5=1,2,3", "Ant-v5=a,b", "=1,2", "=d4rl"])
+def test_text_that_names_no_reference_is_refused(text):
+    with pytest.raises(ValueError, match=r"must be ENV=RANDOM,EXPERT, two returns, or ENV=d4rl, got"):
+        scores.parse(text)
