@@ -10,9 +10,11 @@ import pytest
 import mbpo_jax
 from main_calls import arguments, python
 from mbpo_jax.driver.config import Broken
+from mbpo_jax.driver.interaction import task
 from mbpo_jax.driver.loop import Result
 from mbpo_jax.launch import flags
 from mbpo_jax.main import main, summary_text
+from mbpo_jax.types import Spec
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +158,21 @@ def test_a_summary_names_only_what_is_there(tmp_path):
 
 def test_a_version_that_was_left_out_is_named(capsys):
     assert "rules are known for HalfCheetah-v4, HalfCheetah-v5" in refusal(capsys, ["--env=HalfCheetah"])
+
+
+@pytest.mark.parametrize(
+    ("recorded_in", "hint"),
+    [
+        ("Hopper-v5", "the rule of Hopper-v5, where the data were recorded, is mbpo_jax.terminations:hopper"),
+        ("Unknown-v0", "(env 'none')"),
+        (None, "(env 'none')"),
+    ],
+)
+def test_a_run_from_data_alone_is_told_the_rule_of_where_they_were_recorded(recorded_in, hint):
+    run, config = flags.parse(["--algorithm=mopo", "--dataset=rows.npz", "--env=none", "--run_dir=run"])
+    with pytest.raises(ValueError, match="termination_fn is not known") as error:
+        task.build(run, config, Spec(11, 3), recorded_in)
+    assert str(error.value).endswith(f"{hint})" if recorded_in == "Hopper-v5" else hint)
 
 
 # -- what goes wrong later ---------------------------------------------------------------------------------------

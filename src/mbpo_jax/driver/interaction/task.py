@@ -54,9 +54,11 @@ def with_rules(spec: Spec, config: Any, env_id: str) -> Spec:
     )
 
 
-def build(run: RunConfig, config: Any, spec: Spec) -> Algorithm:
+def build(run: RunConfig, config: Any, spec: Spec, recorded_in: str | None = None) -> Algorithm:
     """Builds the algorithm of a run.
 
+    Args:
+      recorded_in: id of the environment of its data set, as far as that says.
     Raises:
       ValueError: it needs something that is not known about the environment; names it.
     """
@@ -65,6 +67,9 @@ def build(run: RunConfig, config: Any, spec: Spec) -> Algorithm:
     except ValueError as error:
         known = terminations.known_ids(run.env)
         close = f"; rules are known for {', '.join(known)}" if known else ""
+        rule = None if recorded_in is None else terminations.lookup(recorded_in)
+        if rule is not None:
+            close += f"; the rule of {recorded_in}, where the data were recorded, is {rule.__module__}:{rule.__name__}"
         raise ValueError(f"{error} (env {run.env!r}{close})") from error
 
 
