@@ -70,7 +70,7 @@ def _run(argv: list[str]) -> int:
 
 def summary_text(result: "Result", seconds: float) -> str:
     """Returns the lines that a run prints at its end: the returns of each seed, and the time of each phase."""
-    from mbpo_jax.reports import offline_values
+    from mbpo_jax.reports import unevaluated
 
     summary = result.summary
     steps = f"{summary['step']:,} of {summary['num_steps']:,} steps per seed"
@@ -83,7 +83,7 @@ def summary_text(result: "Result", seconds: float) -> str:
                 f"at step {best['step']:,}"
             )
         elif outcome.get("last"):
-            lines.append(f"  seed {seed}: {offline_values.in_words(outcome['last'])}")
+            lines.append(f"  seed {seed}: {unevaluated.in_words(outcome['last'])}")
     rate = f"{summary['env_steps_per_second']:.1f} steps/s per seed"
     lines.append(f"  {rate}, {seconds:.0f} s in this call")
     for name, value in sorted(summary["seconds_per_phase"].items(), key=lambda item: -item[1]):

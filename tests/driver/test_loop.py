@@ -376,7 +376,12 @@ def test_logging_evaluating_and_saving_do_not_change_what_is_learnt(alone, tmp_p
     result = tiny_runs.train(tmp_path, seeds=1, profile=3, eval_episodes=eval_episodes, **changes)
     tiny_runs.assert_same_bits(parameters(tmp_path, 1), parameters(alone, 1))
     assert (result.summary["seeds"]["1"]["final"] is None) == (eval_episodes == 0)
-    evaluated = [line["step"] for line in tiny_runs.lines(tmp_path) if "eval/return_mean" in line]
+    lines = tiny_runs.lines(tmp_path)
+    known = result.summary["seeds"]["1"].get("last", {}).get("train/return_mean")
+    assert known == (
+        None if eval_episodes else [line for line in lines if "train/return_mean" in line][-1]["train/return_mean"]
+    )
+    evaluated = [line["step"] for line in lines if "eval/return_mean" in line]
     assert evaluated == ([33, 66, 99, 132, 160] if eval_episodes else [])
     assert policy.policy_path(tmp_path, 1).exists()  # of the last evaluation, or of when it would have been
 

@@ -25,7 +25,7 @@ from mbpo_jax.driver.storage.metrics import MetricsWriter
 from mbpo_jax.driver.storage.resumable_directory import ResumableDirectory
 from mbpo_jax.driver.time_left import TimeLeft
 from mbpo_jax.health import Fault
-from mbpo_jax.reports import curves, offline_values, plain_json
+from mbpo_jax.reports import curves, plain_json, unevaluated
 from mbpo_jax.types import Phase
 
 
@@ -82,8 +82,8 @@ def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = 
         memories = {"predicted_memory_bytes": prediction.total, "peak_memory_bytes": memory.peak()}
         # `step` does not show whether a run has finished: it may be stopped within its last step.
         summary = record.summary(run, trainer.position.step) | {"finished": finished} | memories
-        if run.dataset:
-            offline_values.add_to(summary, files.run_dir)
+        if not setup.envs.evaluates:
+            unevaluated.add_to(summary, files.run_dir)
         run_json.write_json(files.run_dir / run_json.SUMMARY, plain_json.plain(summary))
         curves.draw_curves(files.run_dir)
         return Result(files.run_dir, summary, finished)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mbpo_jax.driver.storage import files, metrics
-from mbpo_jax.reports import learning_curves, offline_values, pictures, plain_json
+from mbpo_jax.reports import learning_curves, pictures, plain_json, unevaluated
 from mbpo_jax.reports.plain_json import within
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def draw_curves(run_dir: str | os.PathLike[str], reference: Path | None = None, 
 def curves_figure(run_dir: str | os.PathLike[str], reference: Path | None = None) -> "Figure":
     """Returns the figure that `draw_curves` saves: a line for each seed, their mean, and the reference.
 
-    An offline run without evaluations shows what is known in place of returns, see `offline_values`.
+    A run without evaluations shows what else is known, see `unevaluated`.
     """
     from matplotlib.figure import Figure
 
@@ -54,10 +54,11 @@ def curves_figure(run_dir: str | os.PathLike[str], reference: Path | None = None
     curves = _read_curves(run_dir / metrics.FILE_NAME)
     config = _config(run_dir)
     title, unit = _title_and_unit(config, run_dir)
-    if not curves and within(config.get("run"), "dataset"):
+    run = config.get("run")
+    if not curves and (within(run, "dataset") or within(run, "eval_episodes") == 0):
         if reference is not None:
             raise ValueError(f"reference is compared with returns, and {run_dir} has none, got '{reference}'")
-        return offline_values.figure(metrics.read(run_dir / metrics.FILE_NAME), title, unit)
+        return unevaluated.figure(metrics.read(run_dir / metrics.FILE_NAME), title, unit)
     figure = Figure(figsize=(8.0, 5.0), layout="constrained")
     axes = figure.add_subplot()
     axes.set(title=title, xlabel=unit, ylabel="evaluation return")

@@ -1,4 +1,4 @@
-"""What an offline run knows without an evaluation, in place of returns: the model's error, penalties, and values."""
+"""What a run knows without an evaluation: returns of training or, offline, model errors, penalties, and values."""
 
 import contextlib
 from collections.abc import Iterable, Mapping
@@ -11,16 +11,18 @@ from mbpo_jax.number_text import short
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-UNKNOWN = "returns are unknown: not evaluated"
+NOT_EVALUATED = "not evaluated"
+TRAINING = "train/return_mean"
 MAX_NAMED_SEEDS = 8  # with more, a legend would hide the panel
 VALUES = {
+    TRAINING: "mean return of the newest training episodes",
     "fit_model/holdout_mse_elite_mean": "the model's held-out error",
     "roll_out/penalty_mean": "penalty of the policy's actions",
     "roll_out/data_penalty_mean": "penalty of the data's actions",
     "eval/start_value_mean": "critics' value at the data's first states",
     "update_agent/actor_loss": "the actor's loss",
 }
-"""Label of each metric that is shown. None of them is a return, and a critic that is wrong is often high."""
+"""Label of each metric that is shown. All but the first are no returns, and a critic that is wrong is often high."""
 
 Curve = dict[int, float]  # update of the agent -> value
 
@@ -59,7 +61,12 @@ def add_to(summary: dict[str, Any], run_dir: Path) -> None:
 
 def in_words(values: Mapping[str, float]) -> str:
     """Returns a line for the terminal about the newest values of a seed."""
-    return "; ".join([*(f"{VALUES[name]} {short(value)}" for name, value in values.items()), UNKNOWN])
+    return "; ".join([*(f"{VALUES[name]} {short(value)}" for name, value in values.items()), _remark(values)])
+
+
+def _remark(values: Iterable[str]) -> str:
+    """Returns what to say about returns where the metrics of these names are known."""
+    return NOT_EVALUATED if TRAINING in values else f"returns are unknown: {NOT_EVALUATED}"
 
 
 def figure(lines: Iterable[Mapping[str, Any]], title: str, unit: str) -> "Figure":
@@ -68,7 +75,7 @@ def figure(lines: Iterable[Mapping[str, Any]], title: str, unit: str) -> "Figure
 
     found = curves(lines)
     drawn = Figure(figsize=(8.0, 1.0 + 2.0 * max(len(found), 1)), layout="constrained")
-    drawn.suptitle(f"{title} ({UNKNOWN})")
+    drawn.suptitle(f"{title} ({_remark(found)})")
     panels = drawn.subplots(max(len(found), 1), 1, sharex=True, squeeze=False)[:, 0]
     seeds = sorted({seed for by_seed in found.values() for seed in by_seed})
     for axes, (name, by_seed) in zip(panels, found.items()):
