@@ -128,6 +128,25 @@ def test_a_variant_of_the_double_horizon_changes_nothing_else(task, variant, mon
     assert varied == base | VARIANTS[task, variant]
 
 
+TUNED = {  # h and lambda of OfflineRL-Kit's MOPO, by the name of the data
+    "halfcheetah_medium": (5, 0.5), "halfcheetah_medium_replay": (5, 0.5), "halfcheetah_medium_expert": (5, 2.5),
+    "hopper_medium": (5, 5.0), "hopper_medium_replay": (5, 2.5), "hopper_medium_expert": (5, 5.0),
+    "walker2d_medium": (5, 0.5), "walker2d_medium_replay": (1, 2.5), "walker2d_medium_expert": (1, 2.5),
+}  # fmt: skip
+
+
+def test_tuned_settings_are_mopo_s_with_other_horizons_and_penalties():
+    files = {path.stem.removeprefix("mopo_tuned_"): path for path in (EXPERIMENTS / "mopo_tuned").glob("*.flags")}
+    assert files.keys() == TUNED.keys()
+    for name, (length, weight) in TUNED.items():
+        base = EXPERIMENTS / f"mopo_{name.replace('medium_replay', 'mixed')}.flags"
+        whole, tuned = (
+            flat(run) | flat(config) for run, config in (flags.parse([f"--flagfile={p}"]) for p in (base, files[name]))
+        )
+        change = {"rollout_length": length, "penalty_weight": weight, "num_steps": 3_000_000, "target_entropy": None}
+        assert tuned == whole | change
+
+
 @pytest.mark.parametrize("name", sorted(TASKS | OTHERS))
 def test_a_flagfile_holds_the_published_settings(name):
     run, config = flags.parse([f"--flagfile={EXPERIMENTS / f'{name}.flags'}"])
