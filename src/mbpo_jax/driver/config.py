@@ -72,8 +72,11 @@ class RunConfig:
     )
     dataset: str = option(
         "",
-        "What an offline algorithm learns from: a Minari id or folder, an HDF5 file in D4RL's layout, an .npz file or "
-        "a run directory.",
+        "What an offline algorithm learns from: Minari id or folder, D4RL's HDF5, .npz file, or run directory.",
+    )
+    fitted_model: str = option(
+        "",
+        "Directory of an offline run with the same data, model and seeds, to take its model from; '': fit one.",
     )
     seeds: tuple[int, ...] = option(
         (0,),
@@ -186,6 +189,7 @@ RESUMABLE_CHANGES = frozenset(
         "num_steps",
         "run_dir",
         "dataset",  # its location; its contents may not change
+        "fitted_model",  # saves time and changes no number
         "checkpoint_every_steps",
         "checkpoints_kept",
         "seed_lifting",

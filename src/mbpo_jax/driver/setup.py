@@ -10,7 +10,7 @@ from mbpo_jax import replay as replay_lib
 from mbpo_jax.algorithms import REGISTRY
 from mbpo_jax.data_sets.data_set import DataSet
 from mbpo_jax.data_sets.describe import describe
-from mbpo_jax.driver import jax_settings, memory, offline
+from mbpo_jax.driver import fitted_model, jax_settings, memory, offline
 from mbpo_jax.driver.config import RunConfig
 from mbpo_jax.driver.interaction import task as tasks
 from mbpo_jax.driver.interaction.acting import Acting, ActingFunctions, compile_acting
@@ -97,6 +97,9 @@ def build(run: RunConfig, config: Any, stack: ExitStack) -> Setup:
         run.compiler_options,
         data_set is not None,
     )
+    if run.fitted_model:
+        made = run, config, algorithm, data_set, task.spaces, programs.axis, programs.phases
+        programs = programs._replace(phases=fitted_model.in_place_of_the_fit(*made))
     acting = Acting(programs.algorithm, programs.acting, programs.axis, envs, task.spaces, run.seeds)
     roots = programs.axis.keys(run.seeds)
     return Setup(run, task, programs, envs, acting, roots, data_set, recorded, lines, rule)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mbpo_jax.driver.config import NO_ENVIRONMENT, RunConfig
+from mbpo_jax.driver.fitted_model import FIT
 from mbpo_jax.driver.interaction import task as tasks
 from mbpo_jax.driver.interaction.spaces import Spaces
 from mbpo_jax.driver.interaction.task import Task
@@ -12,7 +13,7 @@ from mbpo_jax.driver.setup import Setup
 from mbpo_jax.types import Algorithm
 
 EXPLORE, ACT, EVALUATE, CHECKPOINT = "explore", "act", "evaluate", "checkpoint"
-FIT, UPDATE = "fit_model", "update_agent"
+UPDATE = "update_agent"
 MINOR = (EVALUATE, CHECKPOINT)  # kinds that take little of a run's time
 FEW_UPDATES = 1000  # fewer teach no agent anything: experiments/inverted_pendulum.flags has 40,000
 

@@ -289,6 +289,7 @@ CHANGES = {
     "num_steps": 1000,
     "run_dir": "elsewhere",
     "dataset": "elsewhere.npz",
+    "fitted_model": "runs/other",
     "checkpoint_every_steps": 10,
     "checkpoints_kept": 5,
     "seed_lifting": "each",
