@@ -72,11 +72,11 @@ class RunConfig:
     )
     dataset: str = option(
         "",
-        "What an offline algorithm learns from: Minari id or folder, D4RL's HDF5, .npz file, or run directory.",
+        "What is learnt from offline: Minari id or folder, HDF5 file of D4RL, .npz file, run directory.",
     )
     fitted_model: str = option(
         "",
-        "Directory of an offline run with the same data, model and seeds, to take its model from; '': fit one.",
+        "Directory of an offline run of the same data, model and seeds, to take its model from.",
     )
     seeds: tuple[int, ...] = option(
         (0,),
