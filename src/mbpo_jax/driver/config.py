@@ -67,8 +67,8 @@ class RunConfig:
     algorithm: str = option("mbpo", "Algorithm to train.", choices=REGISTRY)
     env: str = option(
         "InvertedPendulum-v5",
-        "Gymnasium id with Box observations and actions, or Discrete ones for tabular algorithms; with module:Id, the "
-        "module is imported first. With --dataset, the environment of evaluations, or none.",
+        "Gymnasium id with Box observations and actions, or Discrete ones for tabular algorithms; module:Id imports "
+        "the module first. With --dataset, the environment of evaluations, or none.",
     )
     dataset: str = option(
         "",
