@@ -50,6 +50,7 @@ def test_a_status_line_reads_as_documented():
     view = View(step=5250, total=20000, phase="fit_model", rate=12.3, elapsed_s=80.9)
     expected = "step 5,250/20,000  26%  fit_model  12.3 steps/s  elapsed 0:01:20  ETA 0:19:59"
     assert view.line() == expected  # 14750 / 12.3 = 1199.2 s
+    assert "  fit_model (epoch 3)  12.3 steps/s" in view._replace(detail="epoch 3").line()
     assert view._replace(rate=None).line().endswith("- steps/s  elapsed 0:01:20  ETA -")
     assert view._replace(step=20000, rate=None).line().endswith("ETA 0:00:00")
     assert view._replace(step=19999).percent() == 99
@@ -63,6 +64,15 @@ def test_the_time_left_is_what_the_run_says_and_falls_while_nothing_new_is_said(
         clock.now += 20.0
         progress.poll()
         assert stream.getvalue().splitlines()[-1].endswith("ETA 0:01:40")
+        progress.add_detail("epoch 1")
+        progress.add_detail("")
+        clock.now += 20.0
+        progress.poll()
+        assert re.search(r"fit_model \(epoch 1\) .* ETA 0:01:20$", stream.getvalue().splitlines()[-1])
+        progress.update(500, "act")
+        clock.now += 20.0
+        progress.poll()
+        assert "  act  " in stream.getvalue().splitlines()[-1]
         clock.now += 1000.0
         progress.poll()
         assert stream.getvalue().splitlines()[-1].endswith("ETA 0:00:00")

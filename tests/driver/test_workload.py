@@ -83,3 +83,9 @@ def test_a_planner_that_never_gets_a_model_says_so(num_steps, much):
     problem = workload.problem(RunConfig(algorithm="pets", num_steps=num_steps), algorithm, config)
     assert (problem or "").startswith("" if much is None else f"warning: this run will learn {much}, the first at step")
     assert (problem is None) == (much is None)
+
+
+def test_a_fit_tells_its_epoch_at_the_end_of_each():
+    reported = {"epochs": np.asarray(1234), "holdout_mse_elite_mean": np.asarray(0.25), "elites": np.arange(2)}
+    assert workload.fit_progress(reported) == "epoch 1,234, held-out error 0.25"
+    assert workload.fit_progress({"train_loss_mean": np.asarray(1.0)}) == ""

@@ -316,7 +316,7 @@ def main(arguments):
     (kind, at), number = arguments[0].split(":"), signal.Signals[arguments[1]]
     run, save = PhaseRunner.run, Checkpoints.save
 
-    def run_and_hit(self, roots, step, state, replay, done, should_stop, check):
+    def run_and_hit(self, roots, step, state, replay, done, should_stop, *hooks):
         asked = [0]
 
         def hit():
@@ -325,7 +325,7 @@ def main(arguments):
                 os.kill(os.getpid(), number)
             return should_stop()
 
-        return run(self, roots, step, state, replay, done, hit, check)
+        return run(self, roots, step, state, replay, done, hit, *hooks)
 
     def save_and_hit(self, step, *rest):
         if step == int(at):

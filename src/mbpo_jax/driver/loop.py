@@ -26,7 +26,6 @@ from mbpo_jax.driver.storage.resumable_directory import ResumableDirectory
 from mbpo_jax.driver.time_left import TimeLeft
 from mbpo_jax.health import Fault
 from mbpo_jax.reports import curves, plain_json, unevaluated
-from mbpo_jax.types import Phase
 
 
 class Result(NamedTuple):
@@ -183,7 +182,7 @@ class _Trainer:
         phases = self.setup.programs.phases
         while self.position.phase is not None and self.position.phase < len(phases):
             runner = phases[self.position.phase]
-            if _is_due(runner.phase, self.position.step) and not self._run_phase(runner):
+            if runner.is_due(self.position.step) and not self._run_phase(runner):
                 return False
             self.position = self.position.after_phase()
         return True
@@ -199,6 +198,7 @@ class _Trainer:
                 done,
                 self._should_stop,
                 functools.partial(self._check_fault, name),
+                lambda reported: self.progress.add_detail(workload.fit_progress(reported)),
             )
         self.arrays = self.arrays._replace(state=state)
         self.position = self.position._replace(phase_done=tuple(done))
@@ -291,7 +291,3 @@ class _Trainer:
     def _note(self, text: str | None) -> None:
         if text is not None:
             self.progress.note(text)
-
-
-def _is_due(phase: Phase, step: int) -> bool:
-    return step >= phase.first and (step - phase.first) % phase.every == 0

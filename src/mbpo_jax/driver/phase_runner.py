@@ -16,8 +16,8 @@ from mbpo_jax.types import FINISHED, Array, Key, Metrics, Phase, ProgramFn, PyTr
 FIRST_STREAM = 1000  # stream of keys of phase number 0
 
 
-def ignore(i: int, fault: Fault) -> None:
-    """Accepts anything: the default `check` of `PhaseRunner.run`."""
+def ignore(*given: Any) -> None:
+    """Accepts anything: the default hooks of `PhaseRunner.run`."""
 
 
 class PhaseRunner:
@@ -61,11 +61,13 @@ class PhaseRunner:
         done: list[bool],
         should_stop: Callable[[], bool],
         check: Callable[[int, Fault], None] = ignore,
+        show: Callable[[Metrics], None] = ignore,
     ) -> tuple[PyTree, list[Metrics]]:
         """Runs programs until all of `done` are true or `should_stop()`, called before each round; updates `done`.
 
         Args:
           check: receives, after each program that watches anything, the number of the seed and its first fault.
+          show: receives what a program reports for a seed.
         Returns:
           The state, and for each seed the newest metrics, on the host, of what ran in this call.
         """
@@ -78,9 +80,14 @@ class PhaseRunner:
                 if fault is not None:
                     check(i, fault)
                 metrics[i] |= reported
+                show(reported)
                 programs[i] = int(due)
                 done[i] = programs[i] == FINISHED
         return state, metrics
+
+    def is_due(self, step: int) -> bool:
+        """Returns whether the phase runs after a step."""
+        return step >= self.phase.first and (step - self.phase.first) % self.phase.every == 0
 
     def _first_programs(self, state: PyTree) -> list[int]:
         """Returns each seed's program: the one at which it was stopped, else the first."""

@@ -44,6 +44,7 @@ class At(NamedTuple):
     step: int
     phase: str
     clock: float
+    detail: str = ""  # how far the phase is
 
 
 class View(NamedTuple):
@@ -55,6 +56,11 @@ class View(NamedTuple):
     rate: float | None  # environment steps per second
     elapsed_s: float
     left_s: float | None = None  # as the run estimates it; inf: it does not know yet
+    detail: str = ""
+
+    def work(self) -> str:
+        """Returns the phase and, in parentheses, how far it is."""
+        return f"{self.phase} ({self.detail})" if self.detail else self.phase
 
     def eta(self) -> str:
         """Returns the time left, as the run estimates it or at the current rate, as h:mm:ss; '-' while unknown."""
@@ -76,7 +82,7 @@ class View(NamedTuple):
     def line(self) -> str:
         """Returns the plain status line, without its newline."""
         return (
-            f"step {self.step:,}/{self.total:,}  {self.percent()}%  {self.phase}  {self.speed()}"
+            f"step {self.step:,}/{self.total:,}  {self.percent()}%  {self.work()}  {self.speed()}"
             f"  elapsed {_hms(self.elapsed_s)}  ETA {self.eta()}"
         )
 
@@ -151,6 +157,11 @@ class Progress:
         self._at = At(step, phase, self._pace.clock())
         self._phases.add(phase)
 
+    def add_detail(self, text: str) -> None:
+        """Stores how far the phase is, to be shown until the next update; an empty text changes nothing."""
+        if text:
+            self._at = self._at._replace(detail=text)
+
     def note(self, text: str) -> None:
         """Prints a separate line, above the bar where there is one."""
         if self._surface is not None and not self._broken:
@@ -170,7 +181,7 @@ class Progress:
             self._guard(self._surface.show, view, last)
 
     def _view(self) -> View:
-        step, phase, since = self._at
+        step, phase, since, detail = self._at
         now, num_phases = self._pace.clock(), len(self._phases)
         if num_phases != self._num_phases:  # a phase ran for the first time: the cost of a step has changed
             self._num_phases = num_phases
@@ -180,7 +191,7 @@ class Progress:
         left_now = None if left_s is None else max(left_s - (now - since), 0.0)
         if self._seconds_left is not None and left_s is None:
             left_now = math.inf  # a rate from before the main work began would promise too much
-        return View(step, self._total, phase, self._window.rate(), now - self._started, left_now)
+        return View(step, self._total, phase, self._window.rate(), now - self._started, left_now, detail)
 
     def _watch(self) -> None:
         while not self._stop.wait(self._pace.tick_s):
@@ -257,7 +268,7 @@ class _Bar:
         del last
         text = f"{view.step:,}/{view.total:,} {view.percent()}%  {view.speed()}"
         text += f"  {_hms(view.elapsed_s)}  ETA {view.eta()}"
-        self._bar.update(self._task, completed=view.step, phase=view.phase, text=text)
+        self._bar.update(self._task, completed=view.step, phase=view.work(), text=text)
         self._bar.refresh()
 
     def note(self, text: str) -> None:

@@ -10,12 +10,20 @@ from mbpo_jax.driver.interaction import task as tasks
 from mbpo_jax.driver.interaction.spaces import Spaces
 from mbpo_jax.driver.interaction.task import Task
 from mbpo_jax.driver.setup import Setup
-from mbpo_jax.types import Algorithm
+from mbpo_jax.number_text import short
+from mbpo_jax.types import Algorithm, Metrics
 
 EXPLORE, ACT, EVALUATE, CHECKPOINT = "explore", "act", "evaluate", "checkpoint"
 UPDATE = "update_agent"
 MINOR = (EVALUATE, CHECKPOINT)  # kinds that take little of a run's time
 FEW_UPDATES = 1000  # fewer teach no agent anything: experiments/inverted_pendulum.flags has 40,000
+
+
+def fit_progress(reported: Metrics) -> str:
+    """Returns how far a fit is, from what it reports at the end of an epoch; otherwise nothing."""
+    if "epochs" not in reported:
+        return ""
+    return f"epoch {reported['epochs']:,}, held-out error {short(float(reported['holdout_mse_elite_mean']))}"
 
 
 def num_left(run: RunConfig, algorithm: Algorithm) -> dict[str, Callable[[int], int]]:
