@@ -1,5 +1,6 @@
 """A model that another run has fitted, in place of a fit: every number is as with a fit."""
 
+import json
 import shutil
 
 import pytest
@@ -19,15 +20,17 @@ def fitted(data, tmp_path_factory):
     return run_dir
 
 
-@pytest.mark.parametrize("lifting", ["each", "vmap"])
-def test_a_run_that_takes_a_model_is_the_run_that_fits_it(fitted, data, tmp_path, lifting):
-    knobs = tiny_runs.MOPO | {"dataset": data, "seeds": "0,1", "seed_lifting": lifting}
-    theirs = fitted
-    if lifting == "vmap":  # batched seeds round differently
-        theirs = tmp_path / "fitted"
-        tiny_runs.train(theirs, knobs)
-    tiny_runs.train(tmp_path / "run", knobs, fitted_model=theirs)
-    tiny_runs.assert_same_run(tmp_path / "run", theirs)
+def test_a_run_that_takes_a_model_is_the_run_that_fits_it(fitted, data, tmp_path):
+    tiny_runs.train(tmp_path, tiny_runs.MOPO, dataset=data, seeds="0,1", fitted_model=fitted)
+    tiny_runs.assert_same_run(tmp_path, fitted)
+
+
+def test_batched_seeds_take_a_model_each(fitted, data, tmp_path):
+    knobs = tiny_runs.MOPO | {"dataset": data, "seeds": "1,0", "seed_lifting": "vmap", "num_steps": 5}
+    tiny_runs.train(tmp_path, knobs, fitted_model=fitted)
+    for seed in ("0", "1"):
+        ours, theirs = (tiny_runs.saved(path).arrays[seed]["state"]["model"] for path in (tmp_path, fitted))
+        tiny_runs.assert_same_bits(ours, theirs)
 
 
 def test_a_run_with_another_agent_and_penalty_takes_the_model_of_its_seed_and_resumes(fitted, data, tmp_path):
@@ -45,41 +48,41 @@ def test_a_run_with_another_agent_and_penalty_takes_the_model_of_its_seed_and_re
         tiny_runs.assert_same_bits(ours["state"]["model"], other)
 
 
-def test_a_run_that_was_stopped_in_its_fit_goes_on_with_a_model(fitted, data, tmp_path):
-    words = tiny_runs.argv(tmp_path, tiny_runs.MOPO, dataset=data, seeds="0,1")
-    assert tiny_runs.command(tiny_runs.__file__, "fit:1", "SIGTERM", *words).returncode == 3
-    assert tiny_runs.saved(tmp_path).record["step"] == 1
-    assert tiny_runs.train(tmp_path, tiny_runs.MOPO, dataset=data, seeds="0,1", fitted_model=fitted).finished
-    tiny_runs.assert_same_bits(tiny_runs.saved(tmp_path).arrays, tiny_runs.saved(fitted).arrays)
+def test_an_unfinished_fit_is_refused_and_goes_on_with_a_model(fitted, data, tmp_path):
+    knobs = tiny_runs.MOPO | {"dataset": data, "seeds": "0,1"}
+    stopped = tmp_path / "stopped"
+    done = tiny_runs.command(tiny_runs.__file__, "fit:1", "SIGTERM", *tiny_runs.argv(stopped, knobs))
+    assert done.returncode == 3 and tiny_runs.saved(stopped).record["step"] == 1
+    with pytest.raises(ValueError, match="its fit has not ended$"):
+        tiny_runs.train(tmp_path / "run", knobs, fitted_model=stopped)
+    assert tiny_runs.train(stopped, knobs, fitted_model=fitted).finished
+    tiny_runs.assert_same_bits(tiny_runs.saved(stopped).arrays, tiny_runs.saved(fitted).arrays)
 
 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"model_hidden_units": 9}, "model_hidden_units was 8, is 9"),
-        ({"termination_fn": "never"}, "termination_fn was 'learned', is 'never'"),
-        ({"seeds": "1,2"}, "it has no seed 2"),
-        ({"env": "none", "max_episode_steps": 0}, r"action_low was \[-3.0\], is \[-1.0\]"),
+        ({"model_hidden_units": 9}, "model_hidden_units was 8, is 9$"),
+        ({"termination_fn": "never"}, "termination_fn was 'learned', is 'never'$"),
+        ({"seeds": "1,2"}, "it has no seed 2$"),
+        ({"dataset": "other.npz"}, "the SHA-256 of its data was [0-9a-f]{64}, is [0-9a-f]{64}$"),
     ],
 )
-def test_a_model_that_this_run_would_not_fit_is_refused(fitted, data, tmp_path, change, reason):
-    if change.get("env") == "none":
-        data = tiny_runs.write_data_set(tmp_path / "rows.npz", largest_action=1.0)
-        tiny_runs.train(tmp_path / "fitted", tiny_runs.MOPO, dataset=data)
-        fitted = tmp_path / "fitted"
-    message = f"fitted_model must be a run with the model that this one would fit, got .*: .*{reason}"
+def test_a_model_that_this_run_would_not_fit_is_refused(fitted, data, tmp_path, change, reason, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny_runs.write_data_set(tmp_path / "other.npz", seed=1)
+    message = f"^fitted_model must be a run with the model that this one would fit, got .*: {reason}"
     with pytest.raises(ValueError, match=message):
         tiny_runs.train(tmp_path / "run", tiny_runs.MOPO, **({"dataset": data, "fitted_model": fitted} | change))
 
 
-def test_other_data_and_unfinished_fits_are_refused(fitted, data, tmp_path):
-    other = tiny_runs.write_data_set(tmp_path / "other.npz", seed=1)
-    with pytest.raises(ValueError, match="the SHA-256 of its data was [0-9a-f]{64}, is [0-9a-f]{64}$"):
-        tiny_runs.train(tmp_path / "run", tiny_runs.MOPO, dataset=other, fitted_model=fitted)
-    words = tiny_runs.argv(tmp_path / "stopped", tiny_runs.MOPO, dataset=data)
-    tiny_runs.command(tiny_runs.__file__, "fit:1", "SIGTERM", *words)
-    with pytest.raises(ValueError, match="its fit has not ended$"):
-        tiny_runs.train(tmp_path / "run", tiny_runs.MOPO, dataset=data, fitted_model=tmp_path / "stopped")
+def test_a_model_of_other_scales_of_actions_is_refused(fitted, data, tmp_path):
+    shutil.copytree(fitted, tmp_path / "fitted")
+    config = json.loads((fitted / "config.json").read_text())
+    config["task"]["action_low"] = [-2.0]
+    (tmp_path / "fitted/config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"action_low was \[-2.0\], is \[-3.0\]$"):
+        tiny_runs.train(tmp_path / "run", tiny_runs.MOPO, dataset=data, fitted_model=tmp_path / "fitted")
 
 
 def test_runs_that_fit_no_model_to_data_are_refused(fitted, data, tmp_path):
