@@ -81,6 +81,8 @@ def parts(experiment: str, num_rows: int) -> dict[str, Work]:
         member = gaussian.member(config.model, encoding)
         whole = mbpo_fit(Case(experiment, real_rows=num_rows))
         layers, kernels = model_layers(config, spec), gaussian_kernels
+    if member.random_loss:
+        raise SystemExit(f"experiment must have a fit without dropout, got {experiment!r}")
     fit = Fit(config.model, member, encoding, optax.adam(config.model.model_learning_rate))
     buffer = full_buffer(replay.init(spec, num_rows), num_rows)
     key = jax.random.key(0)
@@ -135,13 +137,15 @@ def repeated(
 
 
 def scanned(step: Callable[..., Any], model: EnsembleState, minibatches: Minibatch) -> EnsembleState:
-    """The model after a step on each minibatch."""
+    """The model after a step on each minibatch, as at the beginning of a fit: later, step sizes may fall."""
+    model = model.replace(fit=model.fit.replace(num_steps=jnp.zeros((), jnp.int32)))
     return jax.lax.scan(step, model, minibatches)[0]
 
 
 def taken(fit: Fit, num_steps: int, model: EnsembleState, given: tuple[Array, Replay]) -> EnsembleState:
     """The model after the program of a fit that draws its own rows, from the beginning of an epoch."""
-    model = model.replace(fit=model.fit.replace(minibatch=jnp.zeros((), jnp.int32)))
+    zero = jnp.zeros((), jnp.int32)
+    model = model.replace(fit=model.fit.replace(minibatch=zero, num_steps=zero))
     return fitting.take_minibatches(fit, num_steps, given[0], model, given[1])[0]
 
 

@@ -189,14 +189,16 @@ def test_features_are_normalised_and_their_gradient_is_that_of_the_formula():
 
     x = jnp.asarray([[1.0, 3.0, 1.0, 3.0], [2.0, 2.0, 2.0, 2.0], [-1.0, 0.5, 7.0, 0.0]])
     np.testing.assert_allclose(normalize_features(x, 3.0)[0], [-0.5, 0.5, -0.5, 0.5], rtol=1e-6)  # 1 / sqrt(1 + 3)
-    weights = jnp.asarray([1.0, -2.0, 0.3, 4.0])
-    gradient, expected = (
-        jax.grad(lambda x, fn=fn: jnp.sum(jnp.square(fn(x)) @ weights))(x)
-        for fn in (lambda x: normalize_features(x, 0.5), formula)
-    )
-    np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-6)
-    assert np.abs(gradient[0]).max() > 0.1
-    np.testing.assert_array_equal(gradient[1], np.zeros(4))  # a row without variance, though its weights differ
+    many = jax.random.normal(jax.random.key(0), (2, 3, 200)) + 5.0  # 1 / 200 is not exact
+    for rows, weights in ((x, jnp.asarray([1.0, -2.0, 0.3, 4.0])), (many, many[0, 0])):
+        gradient, expected = (
+            jax.jit(jax.grad(lambda x, fn=fn, weights=weights: jnp.sum(jnp.sin(fn(x)) @ weights)))(rows)
+            for fn in (jax.vmap(lambda x: normalize_features(x, 0.5)), formula)
+        )
+        np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-5)
+    linear = many[0, 0]
+    without_variance = jax.grad(lambda x: normalize_features(x, 0.25) @ linear)(jnp.full(200, 3.0))
+    np.testing.assert_allclose(without_variance, 2.0 * (linear - linear.mean()), rtol=1e-4, atol=1e-4)
 
 
 def test_another_key_makes_another_network():

@@ -222,7 +222,8 @@ class SmoothMlp(nn.Module):
 def normalize_features(x: Array, epsilon: float) -> Array:
     """Returns x [..., I] with a mean of 0 and a variance of 1 over the features of each row.
 
-    All means, also those of the gradient, are products with a column: on CPU, XLA reduces rows slower than that.
+    All means, also those of the gradient, are products with a column: on CPU, XLA reduces rows slower than that. It has
+    no derivative in forward mode.
     """
     return _normalize_forward(x, epsilon)[0]
 

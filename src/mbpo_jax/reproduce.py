@@ -54,6 +54,13 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError(
                 f"--report_only needs curves, but there are none for these flagfiles and seeds in {places}"
             )
+        offline = dict.fromkeys(experiment.env for experiment in experiments if experiment.dataset)
+        for env_id, _ in arguments.score_reference:
+            if env_id not in offline:
+                known = ", ".join(offline) or "none"
+                raise ValueError(
+                    f"--score_reference must be for an environment of offline runs ({known}), got {env_id!r}"
+                )
         where, references = (arguments.report_dir, arguments.report_name), dict(arguments.score_reference)
         say(str(comparison_files.write(experiments, *where, _command(given), references)))
         return status

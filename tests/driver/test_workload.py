@@ -87,5 +87,6 @@ def test_a_planner_that_never_gets_a_model_says_so(num_steps, much):
 
 def test_a_fit_tells_its_epoch_at_the_end_of_each():
     reported = {"epochs": np.asarray(1234), "holdout_mse_elite_mean": np.asarray(0.25), "elites": np.arange(2)}
-    assert workload.fit_progress(reported) == "epoch 1,234, held-out error 0.25"
-    assert workload.fit_progress({"train_loss_mean": np.asarray(1.0)}) == ""
+    assert workload.fit_progress((7,), 0, reported) == "epoch 1,234, held-out error 0.25"
+    assert workload.fit_progress((7, 3), 1, reported) == "seed 3, epoch 1,234, held-out error 0.25"
+    assert workload.fit_progress((7,), 0, {"train_loss_mean": np.asarray(1.0)}) == ""

@@ -200,6 +200,15 @@ def test_a_curve_of_other_data_is_refused_and_one_of_data_that_is_elsewhere_is_t
     for name in ("medium.npz", "not_on_this_machine.npz"):
         assert call(*words, f"--dataset={name}", flagfiles="cloned.flags") == 0
     assert launched == []
+    scored = ("--sweep_dir=runs", *only, "--score_reference=InvertedPendulum-v5=0,2000", "--", "--dataset=medium.npz")
+    assert call(*scored, flagfiles="cloned.flags") == 0
+    assert (
+        "(random policy), 100 is 2000 (expert), measured on InvertedPendulum-v5" in Path("report/report.md").read_text()
+    )
+    typo = ("--sweep_dir=runs", *only, "--score_reference=Hopper-v5=0,9", "--", "--dataset=medium.npz")
+    assert call(*typo, flagfiles="cloned.flags") == 2
+    wanted = "--score_reference must be for an environment of offline runs (InvertedPendulum-v5), got 'Hopper-v5'"
+    assert wanted in capsys.readouterr().err
 
 
 def test_runs_without_returns_have_nothing_to_compare(here, launched, capsys):

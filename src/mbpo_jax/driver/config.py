@@ -168,7 +168,7 @@ class RunConfig:
                 raise ValueError(f"{name} must not be empty, got ''")
         if not self.run_dir:
             raise ValueError("run_dir must be a directory or 'auto', got ''")
-        for name in ("run_dir", "compile_cache"):
+        for name in ("run_dir", "compile_cache", "fitted_model"):
             try:
                 files.local_path(getattr(self, name))
             except ValueError as error:

@@ -2,7 +2,7 @@
 
 A fit depends on the data, the seed and the model's knobs, and on nothing that the agent does, so that runs which differ
 in their penalties or agents would each fit the same model. With `--fitted_model` a run takes it and computes the same
-numbers, bit for bit, as if it had fitted it.
+numbers, bit for bit, as if it had fitted it with the same software on the same kind of device.
 """
 
 from pathlib import Path
@@ -14,8 +14,9 @@ from mbpo_jax.driver.config import RunConfig, StorageFailure
 from mbpo_jax.driver.interaction.spaces import Spaces, spaces_to_json
 from mbpo_jax.driver.phase_runner import PhaseRunner
 from mbpo_jax.driver.seeds import SeedAxis
-from mbpo_jax.driver.storage import checkpoint, metrics, packing, run_json
+from mbpo_jax.driver.storage import checkpoint, files, metrics, packing, run_json
 from mbpo_jax.driver.storage.checkpoint import Saved
+from mbpo_jax.driver.storage.run_json import SavedConfig
 from mbpo_jax.types import Algorithm, Metrics, PyTree
 
 FIT = "fit_model"  # name of the phase
@@ -40,12 +41,12 @@ class FittedModel(PhaseRunner):
     ) -> tuple[PyTree, list[Metrics]]:
         """Puts the models into the state of all seeds and marks all as done; also returns the metrics of their fits."""
         del roots, step, replay, hooks
-        states = [
-            mine.replace(model=packing.unpack(mine.model, saved))
-            for mine, saved in zip(self._axis.split(state), self._saved)
-        ]
+        axis = self._axis
+        unfitted = axis.split(axis.lift(lambda mine: mine.model)(state))
+        models = axis.place(axis.join([packing.unpack(model, saved) for model, saved in zip(unfitted, self._saved)]))
+        put = axis.lift(lambda mine, model: mine.replace(model=model), donate=(0,))
         done[:] = [True] * len(done)
-        return self._axis.place(self._axis.join(states)), self._reported
+        return put(state, models), self._reported
 
 
 def in_place_of_the_fit(
@@ -56,8 +57,10 @@ def in_place_of_the_fit(
     spaces: Spaces,
     axis: SeedAxis,
     phases: tuple[PhaseRunner, ...],
-) -> tuple[PhaseRunner, ...]:
-    """Returns the phases of a run, with the saved model of `run.fitted_model` in place of the fit.
+) -> tuple[tuple[PhaseRunner, ...], list[str]]:
+    """Returns the phases of a run, with the saved model of `run.fitted_model` in place of the fit, and notes on it.
+
+    A run whose newest checkpoint is past its fit needs no other run any more, and keeps its phases.
 
     Raises:
       ValueError: the run fits no model, or fits it more than once; or it would fit another one than that run did.
@@ -68,23 +71,26 @@ def in_place_of_the_fit(
             f"fitted_model must be '' for {run.algorithm}, which does not fit a model to a data set, got "
             f"{run.fitted_model!r}"
         )
-    at, source = names.index(FIT), Path(run.fitted_model).expanduser()
+    if max(checkpoint.steps(Path(run.directory)), default=0) > algorithm.phases[names.index(FIT)].first:
+        return phases, []
+    at, source = names.index(FIT), files.local_path(run.fitted_model)
     try:
-        saved = checkpoint.load(source)
-        _check_same(run, config, source, saved, data_set, spaces, at)
+        saved, theirs = checkpoint.load(source), run_json.read_config(source)
         lines = metrics.read(source / metrics.FILE_NAME)
-    except StorageFailure as error:
+    except (StorageFailure, OSError, ValueError) as error:
         raise ValueError(f"fitted_model must be the directory of a run, got {run.fitted_model!r} ({error})") from error
+    _check_same(run, config, theirs, saved, data_set, spaces, at)
     models = [saved.arrays[str(seed)]["state"]["model"] for seed in run.seeds]
-    fitted = FittedModel(axis, phases[at], models, [_fit_metrics(lines, seed) for seed in run.seeds])
-    return (*phases[:at], fitted, *phases[at + 1 :])
+    reported = [_fit_metrics(lines, saved, theirs.run.seeds, seed) for seed in run.seeds]
+    notes = [f"model: fitted by {run.fitted_model}"]
+    notes += [f"  {text}: with a fit of its own the numbers may differ" for text in run_json.changed_versions(theirs)]
+    return (*phases[:at], FittedModel(axis, phases[at], models, reported), *phases[at + 1 :]), notes
 
 
 def _check_same(
-    run: RunConfig, config: Any, source: Path, saved: Saved, data_set: DataSet, spaces: Spaces, at: int
+    run: RunConfig, config: Any, theirs: SavedConfig, saved: Saved, data_set: DataSet, spaces: Spaces, at: int
 ) -> None:
     """Raises ValueError unless a run has fitted, for the same seeds, the model that this one would."""
-    theirs = run_json.read_config(source)
     if not hasattr(theirs.algorithm, "model"):
         raise ValueError(f"fitted_model must be a run that fitted a model, got {run.fitted_model!r}")
     old, new = _what_a_fit_depends_on(theirs.algorithm), _what_a_fit_depends_on(config)
@@ -110,15 +116,22 @@ def _check_same(
 
 
 def _what_a_fit_depends_on(config: Any) -> dict[str, Any]:
-    rule = {"termination_fn": getattr(config, "termination_fn", None)}
-    return {f"model.{name}": value for name, value in options.values(config.model).items()} | rule
+    """Returns the knobs of a fit by full path, and those that decide which number its phase, and so its keys, have."""
+    others = {name: getattr(config, name, None) for name in ("termination_fn", "obs_scaling")}
+    return {f"model.{name}": value for name, value in options.values(config.model).items()} | others
 
 
-def _fit_metrics(lines: list[dict[str, Any]], seed: int) -> Metrics:
-    """Returns the newest metrics of a seed's fit, without the name of the phase."""
+def _fit_metrics(lines: list[dict[str, Any]], saved: Saved, seeds: tuple[int, ...], seed: int) -> Metrics:
+    """Returns the newest metrics of a seed's fit, without the name of the phase.
+
+    Args:
+      lines: of the run's metrics.
+      saved: its checkpoint, which holds what no line has yet.
+      seeds: all seeds of the run.
+    """
     prefix = f"{FIT}/"
     newest: Metrics = {}
-    for line in lines:
+    for line in [*lines, saved.record["record"]["pending"][seeds.index(seed)] | {"seed": seed}]:
         if line["seed"] == seed:
             newest |= {name.removeprefix(prefix): value for name, value in line.items() if name.startswith(prefix)}
     return newest

@@ -25,7 +25,7 @@ from mbpo_jax.driver.storage.metrics import MetricsWriter
 from mbpo_jax.driver.storage.resumable_directory import ResumableDirectory
 from mbpo_jax.driver.time_left import TimeLeft
 from mbpo_jax.health import Fault
-from mbpo_jax.reports import curves, plain_json, unevaluated
+from mbpo_jax.reports import curves, unevaluated
 
 
 class Result(NamedTuple):
@@ -83,7 +83,7 @@ def train(run: RunConfig, algorithm_config: Any = None, stream: TextIO | None = 
         summary = record.summary(run, trainer.position.step) | {"finished": finished} | memories
         if not setup.envs.evaluates:
             unevaluated.add_to(summary, files.run_dir)
-        run_json.write_json(files.run_dir / run_json.SUMMARY, plain_json.plain(summary))
+        run_json.write_json(files.run_dir / run_json.SUMMARY, summary)
         curves.draw_curves(files.run_dir)
         return Result(files.run_dir, summary, finished)
 
@@ -198,7 +198,7 @@ class _Trainer:
                 done,
                 self._should_stop,
                 functools.partial(self._check_fault, name),
-                lambda reported: self.progress.add_detail(workload.fit_progress(reported)),
+                lambda i, reported: self.progress.add_detail(workload.fit_progress(self.setup.run.seeds, i, reported)),
             )
         self.arrays = self.arrays._replace(state=state)
         self.position = self.position._replace(phase_done=tuple(done))

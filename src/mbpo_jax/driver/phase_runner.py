@@ -61,13 +61,13 @@ class PhaseRunner:
         done: list[bool],
         should_stop: Callable[[], bool],
         check: Callable[[int, Fault], None] = ignore,
-        show: Callable[[Metrics], None] = ignore,
+        show: Callable[[int, Metrics], None] = ignore,
     ) -> tuple[PyTree, list[Metrics]]:
         """Runs programs until all of `done` are true or `should_stop()`, called before each round; updates `done`.
 
         Args:
           check: receives, after each program that watches anything, the number of the seed and its first fault.
-          show: receives what a program reports for a seed.
+          show: receives the number of a seed and what a program has reported for it.
         Returns:
           The state, and for each seed the newest metrics, on the host, of what ran in this call.
         """
@@ -80,7 +80,7 @@ class PhaseRunner:
                 if fault is not None:
                     check(i, fault)
                 metrics[i] |= reported
-                show(reported)
+                show(i, reported)
                 programs[i] = int(due)
                 done[i] = programs[i] == FINISHED
         return state, metrics

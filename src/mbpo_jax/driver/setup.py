@@ -50,7 +50,7 @@ class Setup(NamedTuple):
     roots: PyTree  # root keys of all seeds
     data_set: DataSet | None  # rows that the algorithm may learn from; None: it learns from the environments
     data_set_json: dict[str, Any]  # what `config.json` keeps of the data set as it was read
-    data_set_lines: list[str]  # what is said of it before the first step
+    data_set_lines: list[str]  # what is said of it, and of a fitted model, before the first step
     rule: str | None  # what --termination_fn was; None for an algorithm that imagines nothing
 
 
@@ -99,7 +99,8 @@ def build(run: RunConfig, config: Any, stack: ExitStack) -> Setup:
     )
     if run.fitted_model:
         made = run, config, algorithm, data_set, task.spaces, programs.axis, programs.phases
-        programs = programs._replace(phases=fitted_model.in_place_of_the_fit(*made))
+        phases, notes = fitted_model.in_place_of_the_fit(*made)
+        programs, lines = programs._replace(phases=phases), [*lines, *notes]
     acting = Acting(programs.algorithm, programs.acting, programs.axis, envs, task.spaces, run.seeds)
     roots = programs.axis.keys(run.seeds)
     return Setup(run, task, programs, envs, acting, roots, data_set, recorded, lines, rule)

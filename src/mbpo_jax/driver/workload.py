@@ -1,7 +1,7 @@
 """What a run is going to do: how often each kind of work is done, and whether anything can be learnt from it."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mbpo_jax.driver.config import NO_ENVIRONMENT, RunConfig
@@ -19,11 +19,12 @@ MINOR = (EVALUATE, CHECKPOINT)  # kinds that take little of a run's time
 FEW_UPDATES = 1000  # fewer teach no agent anything: experiments/inverted_pendulum.flags has 40,000
 
 
-def fit_progress(reported: Metrics) -> str:
-    """Returns how far a fit is, from what it reports at the end of an epoch; otherwise nothing."""
+def fit_progress(seeds: Sequence[int], i: int, reported: Metrics) -> str:
+    """Returns how far the fit of seed number `i` is, from what it reports at the end of an epoch; otherwise nothing."""
     if "epochs" not in reported:
         return ""
-    return f"epoch {reported['epochs']:,}, held-out error {short(float(reported['holdout_mse_elite_mean']))}"
+    whose = f"seed {seeds[i]}, " if len(seeds) > 1 else ""
+    return f"{whose}epoch {reported['epochs']:,}, held-out error {short(float(reported['holdout_mse_elite_mean']))}"
 
 
 def num_left(run: RunConfig, algorithm: Algorithm) -> dict[str, Callable[[int], int]]:

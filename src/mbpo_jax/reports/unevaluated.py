@@ -1,4 +1,4 @@
-"""What a run knows without an evaluation: returns of training or, offline, model errors, penalties, and values."""
+"""What a run knows without an evaluation: model errors, penalties, values and, online, the returns of training."""
 
 import contextlib
 from collections.abc import Iterable, Mapping
@@ -24,7 +24,7 @@ VALUES = {
 }
 """Label of each metric that is shown. All but the first are no returns, and a critic that is wrong is often high."""
 
-Curve = dict[int, float]  # update of the agent -> value
+Curve = dict[int, float]  # step -> value; offline, a step is an update of the agent
 
 
 def curves(lines: Iterable[Mapping[str, Any]]) -> dict[str, dict[int, Curve]]:

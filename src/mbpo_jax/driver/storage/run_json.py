@@ -91,14 +91,20 @@ def check_same(saved: SavedConfig, run: RunConfig, algorithm: Any) -> list[str]:
             "resume it, or another --run_dir to start a new one"
         )
     notices = [text for path, text in differ.items() if path not in UNREMARKABLE]
-    if saved.versions is not None:
-        now = versions()
-        known = [name for name in now if name in saved.versions or name not in SETTINGS]  # older runs have none
-        changed = [f"{name} was {saved.versions.get(name)}, is {now[name]}" for name in known]
-        changed = [text for name, text in zip(known, changed) if saved.versions.get(name) != now[name]]
-        if changed:
-            notices.append(f"{'; '.join(changed)}: from here on the numbers may differ from those of one run")
+    changed = changed_versions(saved)
+    if changed:
+        notices.append(f"{'; '.join(changed)}: from here on the numbers may differ from those of one run")
     return notices
+
+
+def changed_versions(saved: SavedConfig) -> list[str]:
+    """Returns which software, or settings of jax, computed a run and are others now."""
+    if saved.versions is None:
+        return []
+    now = versions()
+    known = [name for name in now if name in saved.versions or name not in SETTINGS]  # older runs have none
+    changed = {name: f"{name} was {saved.versions.get(name)}, is {now[name]}" for name in known}
+    return [text for name, text in changed.items() if saved.versions.get(name) != now[name]]
 
 
 def identity(run: RunConfig, algorithm: Any) -> dict[str, Any]:
