@@ -55,8 +55,8 @@ def report(experiments: Sequence[Experiment], command: str, picture: str, refere
 
 
 def _environment(task: str, experiments: Sequence[Experiment], references: Mapping[str, Reference]) -> str:
-    rows = [row for experiment in experiments for row in compare(experiment)]
-    scores = [score(experiment, row, references) for experiment in experiments for row in compare(experiment)]
+    owners = [(experiment, row) for experiment in experiments for row in compare(experiment)]
+    rows, scores = [row for _, row in owners], [score(*owner, references) for owner in owners]
     lines = [f"## {task}\n", *_data(experiments)]
     columns, cells = [*COLUMNS], [_cells(row) for row in rows]
     if any(value is not None for value in scores):
