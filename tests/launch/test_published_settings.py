@@ -83,7 +83,10 @@ SMALL = {"hidden_units": 128, "model_hidden_units": 128, "batch_size": 128, "num
 THROUGH_THE_MODEL = {
     "mbpo": ("inverted_pendulum", {}),
     "sac": ("inverted_pendulum", {"real_fraction": 1.0}),
+    "mbpo_mve_1": ("inverted_pendulum", {"expansion_steps": 1}),
+    "mbpo_mve_5": ("inverted_pendulum", {"expansion_steps": 5}),
     "mve": ("mve_inverted_pendulum", {}),
+    "mve_1": ("mve_inverted_pendulum", {"expansion_steps": 1}),
     "steve": ("steve_inverted_pendulum", {}),
     "maac": ("maac_inverted_pendulum", {}),
     "svg_0": ("svg_inverted_pendulum", {"svg_steps": "0"}),
@@ -105,11 +108,18 @@ VARIANTS = {
 }
 """What each variant of the double horizon changes on a task."""
 
+EXPANDED_ON_HOPPER = {
+    "hopper_mve_1": ("mve_hopper", {"expansion_steps": 1}),
+    "hopper_mbpo_mve_1": ("hopper", {"expansion_steps": 1}),
+    "hopper_mbpo_mve_5": ("hopper", {"expansion_steps": 5}),
+}
+"""The flagfile that each begins with, and what it changes: Janner et al. 2019, section 6.2."""
+
 
 def test_what_goes_through_the_model_is_compared_at_one_size(monkeypatch):
     monkeypatch.chdir(EXPERIMENTS.parent)  # they read other flagfiles
     files = {path.stem: path for path in (EXPERIMENTS / "through_the_model").glob("*.flags")}
-    others = {"small_networks", *(f"double_horizon_{task}_{variant}" for task, variant in VARIANTS)}
+    others = {"small_networks", *EXPANDED_ON_HOPPER, *(f"double_horizon_{task}_{variant}" for task, variant in VARIANTS)}
     assert files.keys() - others == {f"inverted_pendulum_small_{name}" for name in THROUGH_THE_MODEL}
     for name, (base, change) in THROUGH_THE_MODEL.items():
         paths = (EXPERIMENTS / f"{base}.flags", files[f"inverted_pendulum_small_{name}"])
@@ -120,12 +130,23 @@ def test_what_goes_through_the_model_is_compared_at_one_size(monkeypatch):
 @pytest.mark.parametrize(("task", "variant"), VARIANTS)
 def test_a_variant_of_the_double_horizon_changes_nothing_else(task, variant, monkeypatch):
     monkeypatch.chdir(EXPERIMENTS.parent)
-    names = (f"double_horizon_{task}.flags", f"through_the_model/double_horizon_{task}_{variant}.flags")
-    base, varied = (
-        flat(run) | flat(config)
-        for run, config in (flags.parse([f"--flagfile={EXPERIMENTS / name}"]) for name in names)
-    )
+    base, varied = _read(f"double_horizon_{task}.flags", f"through_the_model/double_horizon_{task}_{variant}.flags")
     assert varied == base | VARIANTS[task, variant]
+
+
+@pytest.mark.parametrize("name", EXPANDED_ON_HOPPER)
+def test_expanded_targets_on_hopper_change_nothing_else(name, monkeypatch):
+    monkeypatch.chdir(EXPERIMENTS.parent)
+    task, change = EXPANDED_ON_HOPPER[name]
+    base, expanded = _read(f"{task}.flags", f"through_the_model/{name}.flags")
+    assert expanded == base | change
+    assert expanded != base
+
+
+def _read(*names):
+    """Returns the settings of flagfiles below experiments/."""
+    parsed = (flags.parse([f"--flagfile={EXPERIMENTS / name}"]) for name in names)
+    return [flat(run) | flat(config) for run, config in parsed]
 
 
 TUNED = {  # h and lambda of OfflineRL-Kit's MOPO, by the name of the data
