@@ -1,5 +1,6 @@
 """Small data sets whose every number is known, as files of each kind."""
 
+import functools
 import itertools
 
 import gymnasium
@@ -53,7 +54,9 @@ def npz(path, arrays):
     return str(path)
 
 
-def minari_set(folder, arrays, lengths=LENGTHS, action_space=None, observation_space=None, metadata=None):
+def minari_set(
+    folder, arrays, lengths=LENGTHS, action_space=None, observation_space=None, metadata=None, data_format="hdf5"
+):
     """Writes them with minari itself; the ends are those that the flags say."""
     (folder / "data").mkdir(parents=True)
     infinite = np.full(OBS_DIM, np.inf, np.float32)
@@ -61,6 +64,7 @@ def minari_set(folder, arrays, lengths=LENGTHS, action_space=None, observation_s
         folder / "data",
         observation_space or gymnasium.spaces.Box(-infinite, infinite),
         action_space or gymnasium.spaces.Box(-1, 1, (ACTION_DIM,), np.float32),
+        data_format=data_format,
     )
     starts = np.cumsum([0, *lengths])
     storage.update_metadata({"dataset_id": "some/set-v0", "minari_version": "0.5.4"} | (metadata or {}))
@@ -82,7 +86,12 @@ def minari_set(folder, arrays, lengths=LENGTHS, action_space=None, observation_s
     return str(folder)
 
 
-WRITERS = {"D4RL HDF5": (hdf5, "x.hdf5"), "npz": (npz, "x.npz"), "Minari": (minari_set, "x")}
+WRITERS = {
+    "D4RL HDF5": (hdf5, "x.hdf5"),
+    "npz": (npz, "x.npz"),
+    "Minari": (minari_set, "x"),
+    "Minari, Arrow": (functools.partial(minari_set, data_format="arrow"), "x"),
+}
 
 
 def written(kind, tmp_path, arrays, **more):
