@@ -1,10 +1,11 @@
 """Times the real loop on HalfCheetah-v5 in windows of 250 environment steps: one JSON line per window and a summary.
 
-    python benchmarks/epoch.py [--windows=5] [--fit_steps=1000] [--seeds=0] [--experiment=halfcheetah]
+    python benchmarks/epoch.py [--windows=5] [--fit_steps=1000] [--rows=0] [--seeds=0] [--experiment=halfcheetah]
 
 A window is one fit, one round of rollouts from 100,000 states and 40 updates for each of 250 steps. How many gradient
 steps a fit takes depends on the data; `--fit_steps=1000` fixes it, so that windows and machines compare, and 0 leaves
-it to the held-out rows. The first window compiles and is not counted.
+it to the held-out rows. `--rows` real rows, of random actions, are there at the beginning; 0 leaves their number to the
+flagfile. The first window compiles and is not counted.
 """
 
 import argparse
@@ -27,10 +28,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--windows", type=int, default=5, help="That count.")
     parser.add_argument("--fit_steps", type=int, default=1000, help="Gradient steps of every fit; 0: early stopping.")
+    parser.add_argument("--rows", type=int, default=0, help="Random steps at first; 0: as many as the flagfile says.")
     parser.add_argument("--seeds", default="0", help="Separated by commas.")
     parser.add_argument("--experiment", default="halfcheetah", help="Name of a flagfile.")
     given = parser.parse_args()
     fixed = [f"--fit_max_gradient_steps={given.fit_steps}", "--fit_patience_epochs=1000000"] if given.fit_steps else []
+    fixed += [f"--exploration_steps={given.rows}"] if given.rows else []
     flagfile = phases.EXPERIMENTS / f"{given.experiment}.flags"
     with tempfile.TemporaryDirectory(prefix="mbpo_jax_benchmark_") as directory:
         start = [f"--flagfile={flagfile}", f"--seeds={given.seeds}", *fixed]
