@@ -130,14 +130,14 @@ def test_the_report_is_written_where_jobs_failed_or_were_stopped(here, launched,
     keep(200)
     assert call("--sweep_dir=runs", "--seeds=0,1", "--", "--num_steps=300") == status
     assert "seed 0 to 200 steps" in Path("report/report.md").read_text()
-    assert "no curves for seeds 1" in Path("report/report.md").read_text()
+    assert "no curves for seed 1" in Path("report/report.md").read_text()
 
 
 def test_the_report_of_nothing_is_written_too(here, launched):
     launched.status = 1
     assert call("--sweep_dir=runs") == 1
     assert set(report()) == {"report.md", "report.json", "report.png"}
-    assert "no curves yet for seeds 0" in Path("report/report.md").read_text()
+    assert "no curves yet for seed 0" in Path("report/report.md").read_text()
 
 
 # -- what cannot begin -------------------------------------------------------------------------------------------

@@ -135,21 +135,22 @@ def _provenance(experiment: Experiment) -> str:
     """Returns a line with flagfile, seeds with their commits, device, and hours."""
     head = f"* {experiment.name}: `{experiment.flagfile}` ({experiment.algorithm})"
     if not experiment.curves:
-        return f"{head}; no curves yet for seeds {_list(experiment.missing_seeds)}"
+        return f"{head}; no curves yet for {_seeds(experiment.missing_seeds)}"
     groups: dict[tuple[str, int], list[int]] = {}
     for curve in experiment.curves:
         devices = "device unknown" if curve.devices is None else ", ".join(curve.devices)
         origin = f"commit {curve.commit or 'unknown'}, {devices}"
         origin += ", flags not recorded" if curve.flags is None else ""
         groups.setdefault((origin, curve.last_step), []).append(curve.seed)
-    texts = [
-        f"{'seed' if len(seeds) == 1 else 'seeds'} {_list(seeds)} to {last:,} steps, {origin}"
-        for (origin, last), seeds in groups.items()
-    ]
+    texts = [f"{_seeds(seeds)} to {last:,} steps, {origin}" for (origin, last), seeds in groups.items()]
     texts.append(_durations([curve.seconds for curve in experiment.curves if curve.seconds is not None]))
     if experiment.missing_seeds:
-        texts.append(f"no curves for seeds {_list(experiment.missing_seeds)}")
+        texts.append(f"no curves for {_seeds(experiment.missing_seeds)}")
     return "; ".join([head, *texts])
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    return f"{'seed' if len(seeds) == 1 else 'seeds'} {_list(seeds)}"
 
 
 def _durations(seconds: Sequence[float]) -> str:
