@@ -138,6 +138,8 @@ HOPPER = {"rollout_length_schedule": [20, 150, 1, 15], "updates_per_step": 20, "
         ("mbpo_td3", "Hopper-v5", {}, False),
         ("mbpo", "Hopper-v5", {"agent": "sac"}, True),
         ("mbpo", "Hopper-v5", {"agent": "td3"}, False),
+        ("mbpo", "Hopper-v5", {"expansion_steps": 0}, True),
+        ("mbpo", "Hopper-v5", {"expansion_steps": 1}, False),
     ],
 )
 def test_published_mbpo_is_no_ablation(algorithm, env, changes, wanted):

@@ -100,6 +100,7 @@ def is_published_mbpo(algorithm: str, env: str, flags: Mapping[str, Any]) -> boo
         (algorithm, flags.get("agent", "sac")) != ("mbpo", "sac")
         or settings is None
         or flags.get("real_fraction") != REAL_FRACTION
+        or flags.get("expansion_steps", 0) > 0
     ):
         return False
     return all(flags.get(name) == value for name, value in settings.items())
