@@ -82,6 +82,15 @@ def test_what_was_written_is_read_as_it_was(tmp_path, capsys):
     np.testing.assert_allclose(data_set.action[: len(drawn)], drawn, atol=1e-6)
 
 
+def test_the_same_command_elsewhere_collects_a_data_set_of_the_same_sum(tmp_path, capsys):
+    """So that results on it can be continued where its files are not, as docs/offline.md says."""
+    words = "--policy=random", "--env=InvertedPendulum-v5", "--num_steps=150"
+    outs = tmp_path / "a-v0", tmp_path / "b-v0"
+    commands = [collected(capsys, out, *words)[1]["command"] for out in outs]
+    assert commands[0] != commands[1]
+    assert read(str(outs[0])).sha256 == read(str(outs[1])).sha256
+
+
 def test_minari_finds_it_by_its_id(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     collected(capsys, tmp_path / "here/random-v0", "--policy=random", "--env=odd/World-v0", "--num_steps=100")

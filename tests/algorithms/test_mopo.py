@@ -1,5 +1,7 @@
 """MOPO's penalties by hand, and the rules of its buffer that public versions break."""
 
+import dataclasses
+
 import compiled
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,7 @@ from flax import struct
 
 from mbpo_jax import replay
 from mbpo_jax.algorithms import REGISTRY, mopo, phases
+from mbpo_jax.models import gaussian
 from mbpo_jax.models.state import GaussianConfig
 from mbpo_jax.replay import Replay
 from mbpo_jax.rollouts import branched
@@ -146,6 +149,50 @@ def test_a_batch_has_no_row_that_was_never_written():
     assert all((leaf == 1).all() for leaf in jax.tree.leaves(batches))
 
 
+TWO_ROUNDS = {"rollout_batch": 30, "rollout_length": 2, "retain_rounds": 2}
+
+
+def rolled_out(num_rounds, **knobs):
+    """Runs MOPO's own rounds with an untrained model; returns config, spec, the last state, and each round's rows."""
+    member = REGISTRY["mopo"]
+    config = dataclasses.replace(member.tiny_config(), **TWO_ROUNDS, **knobs)
+    ends = member.spec._replace(termination_fn=lambda obs, action, next_obs: next_obs[:, 0] > 1.0)
+    algorithm = member.build(config, ends)
+    (programs,) = (phase.programs for phase in algorithm.phases if phase.name == "roll_out")
+    functions, due_after = [jax.jit(fn) for fn in programs.functions], jax.jit(programs.due)
+    obs = np.random.default_rng(0).normal(size=(50, ends.obs_dim)).astype(np.float32)
+    action, flat = np.zeros((50, ends.action_dim), np.float32), np.zeros(50, np.float32)
+    rows = Transition(obs=obs, action=action, reward=flat, next_obs=obs, terminal=flat)
+    real = compiled.filled(ends, 50, rows, np.ones(50, bool))
+    state, stored = jax.jit(algorithm.init)(jax.random.key(0)), []
+    for number in range(num_rounds):
+        before, due = int(state.imagined.num_added), 0
+        while due != FINISHED:
+            state, _ = functions[due](jax.random.key(number), state, real)
+            due = int(due_after(state))
+        stored.append(int(state.imagined.num_added) - before)
+    return config, ends, state, stored
+
+
+def test_mopo_s_own_rewards_are_lower_by_the_weight_times_the_penalty_of_the_row():
+    config, spec, state, _ = rolled_out(1, penalty_weight=0.7)
+    free = tiny_runs.rows_of(rolled_out(1, penalty_weight=0.0)[2].imagined)
+    rows = tiny_runs.rows_of(state.imagined)
+    np.testing.assert_array_equal(rows.next_obs, free.next_obs)
+    world = gaussian.build(config.model, spec)
+    predict = jax.jit(lambda obs, action: world.predict(world.belief(state.model), obs, action))
+    penalty = PENALTIES["largest_std_norm"](*predict(rows.obs, rows.action))
+    assert np.std(penalty) > 1e-3  # so that the penalty of another row would show
+    np.testing.assert_allclose(free.reward - rows.reward, 0.7 * penalty, rtol=1e-4)
+
+
+def test_mopo_s_own_buffer_holds_the_newest_rounds():
+    for num_rounds in (1, 2, 4):
+        *_, state, stored = rolled_out(num_rounds)
+        assert len(set(stored)) > 1 or num_rounds == 1  # some rollouts ended early, so that rounds differ in size
+        assert int(state.imagined.size) == sum(stored[-2:])
+
+
 def test_the_defaults_are_the_official_codes():
     config = mopo.MopoConfig()
     assert (config.rollout_batch, config.rollout_every_updates, config.retain_rounds) == (50_000, 1000, 5)
@@ -158,3 +205,11 @@ def test_the_defaults_are_the_official_codes():
 def test_a_batch_of_real_rows_alone_is_refused():
     with pytest.raises(ValueError, match=r"^real_fraction must leave room for imagined rows in a batch, got 1\.0"):
         mopo.MopoConfig(real_fraction=1.0)
+
+
+def test_rounds_between_the_calls_of_the_update_are_refused():
+    """They would begin with the policy of another update than the flag says."""
+    with pytest.raises(
+        ValueError, match="^rollout_every_updates must be a multiple of updates_per_call, which is 64, got"
+    ):
+        mopo.MopoConfig(updates_per_call=64)

@@ -119,7 +119,11 @@ EXPANDED_ON_HOPPER = {
 def test_what_goes_through_the_model_is_compared_at_one_size(monkeypatch):
     monkeypatch.chdir(EXPERIMENTS.parent)  # they read other flagfiles
     files = {path.stem: path for path in (EXPERIMENTS / "through_the_model").glob("*.flags")}
-    others = {"small_networks", *EXPANDED_ON_HOPPER, *(f"double_horizon_{task}_{variant}" for task, variant in VARIANTS)}
+    others = {
+        "small_networks",
+        *EXPANDED_ON_HOPPER,
+        *(f"double_horizon_{task}_{variant}" for task, variant in VARIANTS),
+    }
     assert files.keys() - others == {f"inverted_pendulum_small_{name}" for name in THROUGH_THE_MODEL}
     for name, (base, change) in THROUGH_THE_MODEL.items():
         paths = (EXPERIMENTS / f"{base}.flags", files[f"inverted_pendulum_small_{name}"])

@@ -25,8 +25,7 @@ def test_the_report_is_the_same_each_time_and_runs_nothing(here, launched):
     # Returns are steps / 100, every 50: those in (5,000, 10,000] have a mean of 75.25.
     assert b"| hopper | 10,000 | 2 | 75 | 75 [75, 75] | 75, 75 | MBPO 227" in first["report.md"]
     assert (
-        b"commit unknown, device unknown, flags not recorded; hours unknown; no curves for seed 1"
-        in first["report.md"]
+        b"commit unknown, device unknown, flags not recorded; hours unknown; no curves for seed 1" in first["report.md"]
     )
 
 

@@ -22,18 +22,7 @@ from mbpo_jax.options import check, chosen_section, option
 from mbpo_jax.replay import Replay
 from mbpo_jax.rollouts import branched
 from mbpo_jax.rollouts.penalties import NO_PENALTY, PENALTIES, penalise
-from mbpo_jax.types import (
-    Agent,
-    Algorithm,
-    Array,
-    Dynamics,
-    Key,
-    Phase,
-    PyTree,
-    Spec,
-    TerminationFn,
-    WorldModel,
-)
+from mbpo_jax.types import Agent, Algorithm, Array, Dynamics, Key, Phase, PyTree, Spec, TerminationFn, WorldModel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +54,11 @@ class MopoConfig:
         check(self)
         if num_real_rows(self) == self.batch_size:
             raise ValueError(f"real_fraction must leave room for imagined rows in a batch, got {self.real_fraction}")
+        if self.rollout_every_updates % self.updates_per_call:
+            raise ValueError(
+                f"rollout_every_updates must be a multiple of updates_per_call, which is {self.updates_per_call}, got "
+                f"{self.rollout_every_updates}"
+            )
 
 
 TINY = {

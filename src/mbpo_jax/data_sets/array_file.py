@@ -137,7 +137,7 @@ def _hdf5(path: Path) -> Iterator[dict[str, Header]]:
         found = {name: file.get(name) for name in KNOWN}
         datasets = {name: item for name, item in found.items() if isinstance(item, h5py.Dataset)}
         for name, item in datasets.items():
-            if item.external or item.is_virtual:
+            if item.external or item.is_virtual or item.file.filename != file.filename:  # the last: linked on the way
                 raise Refused(f"{name} must be in the file itself, got one that is stored in other files")
         yield {
             name: Header(tuple(item.shape or ()), item.dtype, lambda item=item: item[()])  # type: ignore[misc]

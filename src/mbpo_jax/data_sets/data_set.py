@@ -28,7 +28,7 @@ class DataSet(NamedTuple):
     action_high: np.ndarray
     max_episode_steps: int  # of the recorded environment, else the longest episode
     env_id: str | None  # of the environment that it was recorded in, if the data set says
-    sha256: str  # of the file's or folder's contents (for a run directory: of the rows)
+    sha256: str  # of the file's bytes; for a Minari folder and a run directory, of the rows
     notes: tuple[str, ...] = ()  # what reading left out or decided, a few words each
 
 

@@ -20,18 +20,6 @@ def of_file(path: Path) -> str:
     return total.hexdigest()
 
 
-def of_folder(path: Path) -> str:
-    """Returns the sum of the names and sums of all files in a folder, but for hidden ones, which file managers leave.
-
-    Where the folder lies does not matter.
-    """
-    total = hashlib.sha256()
-    for file in sorted(path.rglob("*"), key=lambda file: file.relative_to(path).as_posix()):
-        if file.is_file() and not file.name.startswith("."):
-            total.update(f"{of_file(file)}  {file.relative_to(path).as_posix()}\n".encode())
-    return total.hexdigest()
-
-
 def of_arrays(arrays: Iterable[np.ndarray]) -> str:
     """Returns the sum of the types, shapes and contents of arrays."""
     total = hashlib.sha256()

@@ -68,6 +68,8 @@ def read(folder: Path) -> Recorded:
             f"it must have the {num_rows:,} steps of {num_episodes:,} episodes that its metadata say, got "
             f"{columns.rows:,} of {columns.episodes:,}"
         )
+    known = _environment(metadata)
+    arrays = (columns.obs, columns.action, columns.reward, columns.next_obs, columns.terminal, columns.truncated)
     return Recorded(
         kind="Minari",
         obs=columns.obs,
@@ -75,12 +77,12 @@ def read(folder: Path) -> Recorded:
         reward=columns.reward,
         terminal=columns.terminal,
         truncated=columns.truncated,
-        sha256=digest.of_folder(folder),
+        sha256=digest.of_arrays([*arrays, low, high, np.asarray(known["still_ends"])]),
         next_obs=columns.next_obs,
         exact_ends=True,
         action_low=low,
         action_high=high,
-        **_environment(metadata),
+        **known,
     )
 
 

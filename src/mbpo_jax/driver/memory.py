@@ -6,7 +6,7 @@ import resource
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -18,6 +18,7 @@ from mbpo_jax.types import Key, PyTree
 # Memory left behind on CPU by compilation and by temporaries of calls. Measured: 130 MB less if everything was in the
 # compile cache, 140 MB more if nothing was.
 COMPILATION_BYTES = 500 * 2**20
+SIZES = "replay_capacity", "rollout_batch", "rollout_length_schedule", "rollout_length", "retain_rounds"  # knobs
 COPIES_PER_CHECKPOINT = 3  # of the stored rows: on the host, in the writer, and read back
 
 
@@ -68,11 +69,12 @@ def predict(state: PyTree, replay: PyTree, num_saved: int, program: int) -> Pred
     )
 
 
-def check_room(init: Callable[[Key], PyTree], num_seeds: int) -> None:
+def check_room(init: Callable[[Key], PyTree], num_seeds: int, config: Any) -> None:
     """Refuses, on the CPU, before anything is allocated, arrays that do not fit into the memory this process may use.
 
     Args:
       init: makes the arrays of one seed; only traced.
+      config: of the algorithm, whose knobs the error names.
     Raises:
       ValueError: says how much is needed and how much there is.
     """
@@ -80,9 +82,11 @@ def check_room(init: Callable[[Key], PyTree], num_seeds: int) -> None:
     needed = num_seeds * sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in shapes)
     available = _available_bytes()
     if available is not None and jax.default_backend() == "cpu" and needed > available:
+        sizes = [name for name in SIZES if hasattr(config, name)]
+        names = f"{', '.join([*sizes, 'hidden_units'])} and seeds"
         raise ValueError(
-            "replay_capacity, rollout_batch, rollout_length_schedule, hidden_units and seeds must fit the memory: they "
-            f"need {needed / 1e9:.1f} GB, got {available / 1e9:.1f} GB{_set_by(available)}"
+            f"{names} must fit the memory: they need {needed / 1e9:.1f} GB, got {available / 1e9:.1f} GB"
+            f"{_set_by(available)}"
         )
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mbpo_jax.data_sets import read as reading
-from mbpo_jax.data_sets.data_set import COLUMNS, DataSet, return_mean
+from mbpo_jax.data_sets.data_set import COLUMNS, DataSet, episode_bounds, return_mean
 from mbpo_jax.driver.config import RunConfig
 from mbpo_jax.driver.interaction.spaces import WHOLE_KINDS, Spaces
 from mbpo_jax.driver.seeds import SeedAxis
@@ -107,7 +107,7 @@ def as_replay(data_set: DataSet) -> Replay:
 
 def first_states(data_set: DataSet) -> np.ndarray:
     """Returns the first observations [B, O] of episodes of the data; of the first episodes, if there are very many."""
-    return data_set.obs[data_set.first][:MOST_FIRST_STATES]
+    return data_set.obs[episode_bounds(data_set)[0]][:MOST_FIRST_STATES]
 
 
 def compile_value(algorithm: Algorithm, axis: SeedAxis) -> Callable[..., PyTree] | None:

@@ -80,7 +80,7 @@ def build(run: RunConfig, config: Any, stack: ExitStack) -> Setup:
     task = tasks.resolve(run.env, spaces, config)
     algorithm = tasks.build(run, config, task.spec, None if data_set is None else data_set.env_id)
     jax_settings.check(f", set by what --env={run.env} imports; --env_timeout_s gives it a process of its own")
-    memory.check_room(lambda key: _new_arrays(algorithm, task.spec, data_set, key), len(run.seeds))
+    memory.check_room(lambda key: _new_arrays(algorithm, task.spec, data_set, key), len(run.seeds), config)
     rule = tasks.rule_name(config)
     recorded: dict[str, Any] = {}
     lines: list[str] = []
