@@ -182,6 +182,10 @@ def test_a_mixture_is_one_after_the_other(mbpo_run, tmp_path, capsys):
         {"name": str(p), "rows": 100, "sha256": read(str(p)).sha256, "return_mean": pytest.approx(mean)}
         for p, mean in zip(parts, returns)
     ]
+    assert not of_part[0][-1].terminations[-1]  # the first part ends within an episode, which the mean leaves out
+    mean = np.mean([episode.rewards.sum() for some in whole for episode in some])
+    assert own["policy_return_mean"] == pytest.approx(mean)
+    assert return_mean(read(str(tmp_path / "medium-expert-v0"))) == (pytest.approx(mean), sum(map(len, whole)))
     collected(capsys, tmp_path / "other-v0", "--policy=random", "--env=odd/World-v0", "--num_steps=100")
     status, _, err = run(capsys, "--mix", parts[0], tmp_path / "other-v0", f"--out={tmp_path / 'no-v0'}")
     assert status == 2 and "--mix must name data sets of one environment, got the" in err
@@ -241,6 +245,9 @@ def test_the_first_rows_of_a_part_begin_an_episode(mbpo_run, tmp_path, capsys):
     mixed, _ = collected(capsys, tmp_path / "mixed-v0", "--mix", mbpo_run, mbpo_run)
     begins = np.cumsum([0, *map(len, mixed)])
     assert {0, 100, 200, 300, 400, 500, 600} <= set(begins.tolist())
+    of_run = episode_returns(read(str(mbpo_run)))[1].tolist()
+    assert episode_returns(read(str(tmp_path / "mixed-v0")))[1].tolist() == of_run + of_run
+    assert of_run.count(False) >= 3
 
 
 # -- files -------------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ import numpy as np
 
 from mbpo_jax.data_sets import checks, medium, minari_folder, mix, run_rows, write
 from mbpo_jax.data_sets import read as reading
-from mbpo_jax.data_sets.data_set import DataSet, return_mean
+from mbpo_jax.data_sets.data_set import DataSet, episode_returns, return_mean
 from mbpo_jax.data_sets.describe import describe
 from mbpo_jax.driver import jax_settings
 from mbpo_jax.driver.config import Diverged, EnvironmentFailure, StorageFailure, evaluates
@@ -197,6 +197,7 @@ def metadata(data_set: DataSet, source: dict[str, Any], command: str) -> dict[st
         "policy_return_mean": mean,
         "policy_return_episodes": num_episodes,
         minari_folder.STILL_ENDS: int(np.sum(~data_set.has_successor)),
+        minari_folder.INCOMPLETE: np.flatnonzero(~episode_returns(data_set)[1]).tolist(),
         "command": command,
         "versions": run_json.versions() | {name: importlib.metadata.version(name) for name in ("minari", "h5py")},
         "commit": run_json.commit(),

@@ -9,6 +9,7 @@ import tiny_runs
 
 from mbpo_jax.data_sets import read as reading
 from mbpo_jax.data_sets import run_rows
+from mbpo_jax.data_sets.data_set import episode_returns
 from mbpo_jax.driver.storage import checkpoint
 
 COLUMNS = ("obs", "action", "reward", "next_obs", "terminal")
@@ -38,6 +39,20 @@ def test_episodes_of_a_run(mbpo_run):
     goes_on = ~last[:-1]
     np.testing.assert_array_equal(data_set.next_obs[:-1][goes_on], data_set.obs[1:][goes_on])
     assert not (data_set.next_obs[:-1] == data_set.obs[1:]).all(axis=1)[~goes_on].any()
+
+
+def test_an_episode_is_whole_that_began_among_the_rows_and_ended_by_itself_or_at_the_limit(mbpo_run):
+    """Of each seed: its oldest rows are the rest of an episode, and in its last ones it may still be playing."""
+    wanted = []
+    for seed in "012":
+        buffer = tiny_runs.saved(mbpo_run).arrays[seed]["replay"]
+        starts = np.flatnonzero(np.append(True, buffer["first"][1:]))
+        for start, stop in zip(starts, [*starts[1:], len(buffer["first"])]):
+            ended = buffer["rows"]["terminal"][stop - 1] > 0 or stop - start == 5
+            wanted.append(bool(buffer["first"][start] and ended))
+    returns, whole = episode_returns(reading.read(str(mbpo_run)))
+    assert whole.tolist() == wanted
+    assert wanted.count(False) >= 3 and np.isfinite(returns[whole]).all()
 
 
 def test_one_seed_at_an_older_step(mbpo_run):

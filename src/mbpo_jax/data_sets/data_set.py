@@ -23,7 +23,7 @@ class DataSet(NamedTuple):
     # The last row before a terminal has none in files that store no next observations. It is kept, with `next_obs`
     # equal to `obs`, since a value needs only its reward and the fact that it is terminal.
     left_out_reward: np.ndarray  # [N], float32: of the row after this one if that ended the episode and was left out,
-    # else 0; nan: not known. Only returns need it.
+    # else 0; nan somewhere in an episode: its return is not known, as that of an incomplete one. Only returns need it.
     action_low: np.ndarray  # [A], bounds of the actions as recorded, from which they were scaled to [-1, 1]
     action_high: np.ndarray
     max_episode_steps: int  # of the recorded environment, else the longest episode
@@ -43,8 +43,7 @@ def episode_bounds(data_set: DataSet) -> tuple[np.ndarray, np.ndarray]:
 def episode_returns(data_set: DataSet) -> tuple[np.ndarray, np.ndarray]:
     """Returns the undiscounted return of every episode [E], float64, and whether the whole episode is there [E], bool.
 
-    An episode is not whole if its beginning or a reward is missing, or if it is the last one and the recording ended
-    before it did.
+    An episode is not whole if its beginning or a reward is missing, or if the recording ended before it did.
     """
     starts, stops = episode_bounds(data_set)
     returns = np.add.reduceat(data_set.reward.astype(np.float64) + data_set.left_out_reward, starts)

@@ -19,6 +19,7 @@ from mbpo_jax.driver.storage import files
 
 METADATA = "metadata.json"
 OWN = "mbpo_jax"  # the key of what `collect` adds to the metadata
+INCOMPLETE = "incomplete_episodes"  # there: the numbers of episodes that were recorded only in part
 STILL_ENDS = "terminals_without_successor"  # there: how many terminal rows repeat their `obs` for want of a `next_obs`
 MOST_METADATA_BYTES = 2**24
 ROOT_VARIABLE = "MINARI_DATASETS_PATH"
@@ -80,6 +81,7 @@ def read(folder: Path) -> Recorded:
         sha256=digest.of_arrays([*arrays, low, high, np.asarray(known["still_ends"])]),
         next_obs=columns.next_obs,
         exact_ends=True,
+        incomplete=_incomplete(metadata, columns.terminal | columns.truncated),
         action_low=low,
         action_high=high,
         **known,
@@ -149,6 +151,16 @@ def _spaces(observations: Any, actions: Any) -> tuple[np.ndarray, np.ndarray, in
 def _shown(space: Any) -> str:
     text = str(space)
     return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def _incomplete(metadata: dict[str, Any], ends: np.ndarray) -> np.ndarray:
+    """Returns the last rows [N] of the episodes that `collect` knew not to be whole."""
+    rows, numbers = np.zeros(len(ends), bool), (metadata.get(OWN) or {}).get(INCOMPLETE) or []
+    lasts = np.flatnonzero(ends)
+    if not all(type(number) is int and 0 <= number < len(lasts) for number in numbers):
+        raise Refused(f"{INCOMPLETE} in its {METADATA} must be numbers of its episodes, got {str(numbers)[:200]}")
+    rows[lasts[numbers]] = True
+    return rows
 
 
 def _environment(metadata: dict[str, Any]) -> dict[str, Any]:

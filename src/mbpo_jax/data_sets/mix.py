@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 
 from mbpo_jax.data_sets import read as reading
-from mbpo_jax.data_sets.data_set import COLUMNS, DataSet, return_mean
+from mbpo_jax.data_sets.data_set import COLUMNS, DataSet, episode_bounds, episode_returns, return_mean
 
 
 def mixed(names: Sequence[str]) -> tuple[DataSet, dict[str, Any]]:
     """Concatenates data sets; the first row of each begins an episode."""
-    parts = [reading.read(name) for name in names]
+    parts = [_with_unknown_returns(reading.read(name)) for name in names]
     one = parts[0]
     for other in parts[1:]:
         for what, mine, theirs in (
@@ -35,3 +35,10 @@ def mixed(names: Sequence[str]) -> tuple[DataSet, dict[str, Any]]:
         for part in parts
     ]
     return joined, {"policy": "mixture", "algorithm": "mixture", "sources": sources}
+
+
+def _with_unknown_returns(part: DataSet) -> DataSet:
+    """Marks the episodes that are not whole, which shows at the ends of a data set only."""
+    unknown = part.left_out_reward.copy()
+    unknown[episode_bounds(part)[0][~episode_returns(part)[1]]] = np.nan
+    return part._replace(left_out_reward=unknown)

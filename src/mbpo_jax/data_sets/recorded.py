@@ -23,6 +23,7 @@ class Recorded(NamedTuple):
     exact_ends: bool = False  # whether `next_obs` of an episode's last row is its own, by the format
     still_ends: bool = False  # whether terminal rows with `next_obs` equal to `obs` have none: `DataSet.has_successor`
     begins: bool = True  # whether row 0 began an episode
+    incomplete: np.ndarray | None = None  # [N], bool, rows of episodes that are known not to be whole; one is enough
     action_low: np.ndarray | None = None  # [A]; None: not known
     action_high: np.ndarray | None = None
     action_is_scaled: bool = False  # whether actions are in [-1, 1] already, and their bounds were as above

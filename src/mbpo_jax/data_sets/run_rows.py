@@ -41,6 +41,7 @@ def read(run_dir: Path, step: int | None = None, seed: int | None = None) -> Rec
     if not any(int(buffer["size"]) for buffer in buffers):
         raise Refused(f"its checkpoint of step {saved.record['step']} must have rows, got none")
     columns, begins, ends = _joined(buffers)
+    limit = None if spaces is None else spaces.max_episode_steps
     for name, buffer in zip(seeds, buffers):
         gone = int(buffer["num_added"]) - int(buffer["size"])
         notes += [f"the oldest {gone:,} rows of seed {name} had been replaced"] if gone else []
@@ -57,6 +58,7 @@ def read(run_dir: Path, step: int | None = None, seed: int | None = None) -> Rec
         next_obs=columns["next_obs"],
         exact_ends=True,
         begins=begins,
+        incomplete=_incomplete(buffers, ends | (columns["terminal"] > 0), limit),
         action_is_scaled=True,
         env_id=config["run"]["env"],
         notes=tuple(notes),
@@ -93,6 +95,27 @@ def _joined(buffers: list[dict[str, Any]]) -> tuple[dict[str, np.ndarray], bool,
     ends = np.append(first[1:], True)
     ends[np.cumsum(sizes) - 1] = True
     return columns, bool(first[0]), ends
+
+
+def _incomplete(buffers: list[dict[str, Any]], ends: np.ndarray, limit: int | None) -> np.ndarray:
+    """Returns the first rows [N] of episodes whose beginning is gone, or which a seed was still playing.
+
+    Args:
+      ends: [N], last rows of episodes.
+      limit: steps of a whole episode that no terminal ends; None: not known.
+    """
+    incomplete, start = np.zeros(len(ends), bool), 0
+    for buffer in buffers:
+        size = int(buffer["size"])
+        if not size:
+            continue
+        stop = start + size
+        incomplete[start] |= not buffer["first"][0]
+        last = max([start, *(start + 1 + np.flatnonzero(ends[start : stop - 1]))])  # first row of the last episode
+        running = buffer["rows"]["terminal"][size - 1] == 0 and (limit is None or stop - last < limit)
+        incomplete[last] |= running
+        start = stop
+    return incomplete
 
 
 def _task(spaces: Spaces | None) -> dict[str, Any]:

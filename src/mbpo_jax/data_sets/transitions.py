@@ -62,6 +62,9 @@ def build(recorded: Recorded) -> Rows:
     kept = known | terminal
     notes.append(_counted(int((~kept).sum()), "left out at a time limit or the end of the file, without successor"))
     first = np.concatenate([[recorded.begins], ends[:-1]])
+    left_out = _left_out_rewards(recorded.reward, kept, first, unknown=num_jumps > MANY_JUMPS * len(ends))
+    if recorded.incomplete is not None:
+        left_out[recorded.incomplete] = np.nan
     columns = [
         recorded.obs,
         recorded.action,
@@ -70,7 +73,7 @@ def build(recorded: Recorded) -> Rows:
         terminal,
         first,
         known,
-        _left_out_rewards(recorded.reward, kept, first, unknown=num_jumps > MANY_JUMPS * len(ends)),
+        left_out,
     ]
     if not kept.all():
         columns = [values[kept] for values in columns]
