@@ -139,5 +139,7 @@ def test_what_is_not_installed_is_said(tmp_path, monkeypatch):
 @pytest.mark.parametrize("numbers", [[3], [-1], ["0"], [True]])
 def test_numbers_of_incomplete_episodes_that_cannot_be_are_refused(numbers, tmp_path):
     name = minari_set(tmp_path / "x", columns(), metadata={"mbpo_jax": {"incomplete_episodes": numbers}})
-    with pytest.raises(ValueError, match="incomplete_episodes in its metadata.json must be numbers of its episodes, got"):
+    with pytest.raises(
+        ValueError, match="incomplete_episodes in its metadata.json must be numbers of its episodes, got"
+    ):
         read(name)

@@ -1,6 +1,7 @@
 """Runs that learn from a data set: stopped, resumed, loaded; one set of rows for all seeds, and none in checkpoints."""
 
 import contextlib
+import os
 import signal
 
 import jax
@@ -13,6 +14,7 @@ from mbpo_jax.data_sets import read
 from mbpo_jax.driver import offline, setup
 from mbpo_jax.driver.config import StorageFailure
 from mbpo_jax.driver.interaction.policy import load_policy
+from mbpo_jax.driver.phase_runner import PhaseRunner
 from mbpo_jax.driver.seeds import SeedAxis
 from mbpo_jax.driver.storage import run_json
 from mbpo_jax.driver.trained import load_trained
@@ -74,6 +76,33 @@ def test_a_run_that_is_killed_ends_like_one_that_is_not(data, whole, tmp_path):
         assert (newest and newest.record["step"]) in (None, *steps)
     assert tiny_runs.train(tmp_path, tiny_runs.MOPO, dataset=data).finished
     tiny_runs.assert_same_run(tmp_path, run_dir)
+
+
+@pytest.mark.parametrize("whole", ["mopo"], indirect=True)
+def test_a_run_that_is_stopped_within_a_round_of_rollouts_ends_like_one_that_is_not(data, whole, tmp_path, monkeypatch):
+    run = PhaseRunner.run
+
+    def run_and_stop(self, roots, step, state, replay, done, should_stop, *hooks):
+        asked = [0]
+
+        def asked_to_stop():
+            asked[0] += 1
+            if (self.phase.name, step, asked[0]) == ("roll_out", 16, 3):  # after one of the second round's steps
+                os.kill(os.getpid(), signal.SIGTERM)
+            return should_stop()
+
+        return run(self, roots, step, state, replay, done, asked_to_stop, *hooks)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PhaseRunner, "run", run_and_stop)
+        assert not tiny_runs.train(tmp_path, tiny_runs.MOPO, dataset=data).finished
+    saved = tiny_runs.saved(tmp_path)
+    state = saved.arrays["0"]["state"]
+    assert (saved.record["step"], saved.record["phase_done"]) == (16, [False])
+    first_round, so_far = int(state["round_rows"][0]), int(state["imagined"]["size"])
+    assert 0 < first_round < so_far
+    assert tiny_runs.train(tmp_path, tiny_runs.MOPO, dataset=data).finished
+    tiny_runs.assert_same_run(tmp_path, whole[1])
 
 
 def test_what_was_learnt_is_opened_with_its_data(whole):
