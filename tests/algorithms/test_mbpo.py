@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import tiny_runs
 
-from mbpo_jax import agents, health, replay, terminations
+from mbpo_jax import agents, health, options, replay, terminations
 from mbpo_jax.agents.ddpg import DdpgConfig
 from mbpo_jax.agents.sac import SacConfig
 from mbpo_jax.agents.td3 import Td3Config
-from mbpo_jax.algorithms import epochs, mbpo, phases
-from mbpo_jax.models import gaussian
+from mbpo_jax.algorithms import REGISTRY, epochs, mbpo, phases
+from mbpo_jax.models import gaussian, learned_termination
 from mbpo_jax.models.gaussian import GaussianConfig
 from mbpo_jax.types import FINISHED, Phase, Spec, Transition
 
@@ -412,3 +412,19 @@ def test_critics_regress_on_expanded_targets_where_that_is_asked_for():
         constant_rows(0.0, 4),
     )
     assert (rows.obs.shape, rows.target.shape, rows.weight.shape) == ((12, 2), (12,), (12,))
+
+
+def test_mbpo_learns_when_episodes_end_where_no_rule_is_known():
+    """Traced only: the classifier itself is tested with MOPO, whose fit and rollouts are the same programs."""
+    member = REGISTRY["mbpo"]
+    spec = member.spec._replace(termination_fn=None)
+    config = options.replace(member.tiny_config(), {"termination_fn": "learned"})
+    algorithm, real = member.build(config, spec), jax.eval_shape(lambda: replay.init(spec, 100))
+    state, reported = jax.eval_shape(algorithm.init, jax.random.key(0)), set()
+    assert isinstance(state.model, learned_termination.ModelWithEnds)
+    for phase in algorithm.phases:
+        for program in phase.programs.functions:
+            after, report = jax.eval_shape(program, jax.random.key(0), state, real)
+            assert jax.tree.structure(after) == jax.tree.structure(state)
+            reported |= {f"{phase.name}/{name}" for name in report.metrics}
+    assert {"fit_model/termination_recall", "fit_model/termination_precision", "roll_out/transitions"} <= reported
