@@ -2,8 +2,11 @@
 
 import pathlib
 import re
+import shlex
 
 import pytest
+
+from mbpo_jax.launch import flags
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCUMENTS = [
@@ -24,6 +27,28 @@ def test_every_link_leads_somewhere(path):
         target = path.parent / file if file else path
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
+
+
+def training_commands(path):
+    """The commands of a document that train, each in one line, with numbers in place of what a reader puts in."""
+    text = re.sub(r" *\\?\n +(?=--)", " ", path.read_text())  # a command goes on where the next line begins with a flag
+    found = re.findall(r"^ *(?:mbpo_jax train|python -m mbpo_jax\.main) ([^#\n`&]*)", text, re.MULTILINE)
+    return [re.sub(r"\$\([^)]*\)|\$\w+|(?<=--seeds=)S\b", "1", command) for command in found]
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in DOCUMENTS if training_commands(path)], ids=lambda path: path.relative_to(ROOT).as_posix()
+)
+def test_every_command_that_trains_parses(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for command in training_commands(path):
+        if "--help" not in command:
+            flags.parse(shlex.split(command))
+
+
+def test_the_commands_were_found():
+    found = {path.relative_to(ROOT).as_posix(): len(training_commands(path)) for path in DOCUMENTS}
+    assert found["docs/offline.md"] >= 4 and found["docs/through_the_model.md"] >= 8 and found["docs/clusters.md"] >= 3
 
 
 def test_the_documents_were_found():

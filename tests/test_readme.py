@@ -96,12 +96,6 @@ def test_the_environment_without_a_rule_has_no_problems(tmp_path, monkeypatch, c
     assert (run.num_steps, config.termination_fn) == (1000, "never")
 
 
-def test_every_link_leads_somewhere():
-    links = re.findall(r"\]\(([^)#]+?)\)", README)
-    assert len(links) > 15
-    assert [link for link in links if not (ROOT / link).exists()] == []
-
-
 def test_the_table_has_the_algorithms_with_a_flagfile_for_each_environment():
     offered = collections.defaultdict(set)
     for path in (ROOT / "experiments").glob("*.flags"):

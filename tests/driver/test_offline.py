@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 
 import jax
@@ -116,6 +117,19 @@ def test_what_was_learnt_is_opened_with_its_data(whole):
         assert np.isfinite(reward).all() and ends.dtype == bool
     scale = 1.0 if name == "bc" else trained.state.agent.scale.std
     assert np.isfinite(scale).all()
+
+
+def test_data_that_moved_are_found_after_the_run_was_told(data, tmp_path):
+    before, after, run_dir = tmp_path / "before.npz", tmp_path / "after.npz", tmp_path / "run"
+    shutil.copy(data, before)
+    assert tiny_runs.train(run_dir, tiny_runs.OFFLINE_ROWS["bc"], dataset=before).finished
+    before.rename(after)
+    with pytest.raises(
+        ValueError, match=r"before.npz'.*; if it has moved, train this run once more with its new --data"
+    ):
+        load_trained(run_dir)
+    assert tiny_runs.train(run_dir, tiny_runs.OFFLINE_ROWS["bc"], dataset=after).finished
+    assert load_trained(run_dir).run.dataset == str(after)
 
 
 @pytest.mark.parametrize("lifting", ["each", "vmap"])

@@ -83,7 +83,10 @@ def _data_set(kept: run_json.SavedConfig) -> DataSet:
     """
     task = kept.task or {}
     bounds = spaces_from_json(task)
-    data_set = reading.read(kept.run.dataset, bounds.action_low, bounds.action_high)
+    try:
+        data_set = reading.read(kept.run.dataset, bounds.action_low, bounds.action_high)
+    except ValueError as error:
+        raise ValueError(f"{error}; if it has moved, train this run once more with its new --dataset") from error
     if data_set.sha256 != task["dataset_sha256"]:
         raise ValueError(f"dataset {kept.run.dataset!r} is not what the run was trained on")
     return data_set
