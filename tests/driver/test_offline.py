@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 
@@ -12,8 +13,8 @@ import tiny_runs
 
 from mbpo_jax import evaluate, main
 from mbpo_jax.data_sets import read
-from mbpo_jax.driver import offline, setup
-from mbpo_jax.driver.config import StorageFailure
+from mbpo_jax.driver import divergence, offline, setup
+from mbpo_jax.driver.config import Diverged, StorageFailure
 from mbpo_jax.driver.interaction.policy import load_policy
 from mbpo_jax.driver.phase_runner import PhaseRunner
 from mbpo_jax.driver.seeds import SeedAxis
@@ -117,6 +118,17 @@ def test_what_was_learnt_is_opened_with_its_data(whole):
         assert np.isfinite(reward).all() and ends.dtype == bool
     scale = 1.0 if name == "bc" else trained.state.agent.scale.std
     assert np.isfinite(scale).all()
+
+
+def test_the_advice_on_learning_that_diverges_is_on_what_there_is_offline(data, tmp_path):
+    arrays, name = dict(np.load(data)), str(tmp_path / "rows.npz")
+    np.savez(name, **arrays | {"rewards": arrays["rewards"] * np.float32(1e25)})
+    with pytest.raises(Diverged, match="^update_agent: .* of update 5 ") as caught:
+        tiny_runs.train(tmp_path / "run", tiny_runs.OFFLINE_ROWS["td3_bc"], dataset=name)
+    assert re.match(r"The data's rewards \(up to .*e\+25\) are too large .* in the file", caught.value.advice)
+    small = offline.as_replay(read.read(str(data))).rows
+    assert divergence.advice([small], offline=True).startswith("Try a smaller --learning_rate")
+    assert divergence.advice([small], offline=False) is None  # the driver's own, which names --updates_per_step, too
 
 
 def test_data_that_moved_are_found_after_the_run_was_told(data, tmp_path):

@@ -1,4 +1,4 @@
-"""Advice for rewards and observations that are so large that learning diverges."""
+"""Advice for learning that diverged: about rewards and observations that are too large, and about knobs offline."""
 
 from collections.abc import Sequence
 
@@ -8,11 +8,12 @@ from mbpo_jax.types import Transition
 LARGE = 1e3  # magnitude; those of the standard tasks stay below a hundred, and values are a hundred times the rewards
 
 
-def advice(rows: Sequence[Transition]) -> str | None:
-    """Returns advice on the scale of an environment's numbers; None if that is not a likely cause.
+def advice(rows: Sequence[Transition], offline: bool) -> str | None:
+    """Returns advice on the scale of the numbers learnt from; None, or offline on knobs, if that is not a likely cause.
 
     Args:
       rows: real rows, one batch per seed.
+      offline: whether they are of a data set.
     """
     sizes = {
         "reward": max(float(health.magnitude(batch.reward)) for batch in rows),
@@ -20,8 +21,13 @@ def advice(rows: Sequence[Transition]) -> str | None:
     }
     large = {name: size for name, size in sizes.items() if size >= LARGE}
     if not large:
-        return None
+        return "Try a smaller --learning_rate or, with a model, --model_learning_rate" if offline else None
     which = " and ".join(f"{name}s (up to {size:.3g})" for name, size in large.items())
+    if offline:
+        return (
+            f"The data's {which} are too large to learn from: scale them to about 1 in the file (rewards: mbpo_jax "
+            "collect --mix DATA --reward_fn=...), and start again in another --run_dir"
+        )
     wrappers = " and ".join(f"Transform{name.capitalize()}" for name in large)
     return (
         f"The environment's {which} are too large to learn from: scale them to about 1 where the environment is "

@@ -156,7 +156,9 @@ class _Trainer:
 
     def advice(self) -> str | None:
         """Returns advice if real rewards or observations are so large that they may have made learning diverge."""
-        return divergence.advice([real.rows for real in setups.distinct_rows(self.setup, self.arrays.replay)])
+        return divergence.advice(
+            [real.rows for real in setups.distinct_rows(self.setup, self.arrays.replay)], bool(self.setup.run.dataset)
+        )
 
     def _step(self) -> None:
         """Steps the environments, if the run has any to learn from."""
@@ -217,7 +219,8 @@ class _Trainer:
         """Stops a run whose learning has gone wrong, before any of it is saved."""
         text = health.describe(fault)
         if text is not None:
-            raise diverged(f"{phase}: {text} of environment step {self.position.step}", self.setup.run.seeds[i])
+            step = f"{'update' if self.setup.run.dataset else 'environment step'} {self.position.step}"
+            raise diverged(f"{phase}: {text} of {step}", self.setup.run.seeds[i])
 
     def _evaluate_and_log(self) -> bool:
         """Evaluates, writes lines and saves, each when due; returns False if stopped during the evaluation."""
