@@ -126,7 +126,7 @@ def test_the_advice_on_learning_that_diverges_is_on_what_there_is_offline(data, 
     with pytest.raises(Diverged, match="^update_agent: .* of update 5 ") as caught:
         tiny_runs.train(tmp_path / "run", tiny_runs.OFFLINE_ROWS["td3_bc"], dataset=name)
     assert re.match(r"The data's rewards \(up to .*e\+25\) are too large .* in the file", caught.value.advice)
-    small = offline.as_replay(read.read(str(data))).rows
+    small = offline.as_replay(read.read(str(data), np.float32([-3]), np.float32([3]))).rows
     assert divergence.advice([small], offline=True).startswith("Try a smaller --learning_rate")
     assert divergence.advice([small], offline=False) is None  # the driver's own, which names --updates_per_step, too
 
