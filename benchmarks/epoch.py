@@ -1,8 +1,9 @@
-"""Times the real loop on HalfCheetah-v5 in windows of 250 environment steps: one JSON line per window and a summary.
+"""Times the real loop of an experiment in windows from fit to fit: one JSON line per window and a summary.
 
     python benchmarks/epoch.py [--windows=5] [--fit_steps=1000] [--rows=0] [--seeds=0] [--experiment=halfcheetah]
 
-A window is one fit, one round of rollouts from 100,000 states and 40 updates for each of 250 steps. How many gradient
+On HalfCheetah a window is 250 environment steps: one fit, one round of rollouts from 100,000 states and 40 updates for
+each step. `--experiment=double_horizon_halfcheetah` has one burst of 1,000 steps in a window. How many gradient
 steps a fit takes depends on the data; `--fit_steps=1000` fixes it, so that windows and machines compare, and 0 leaves
 it to the held-out rows. `--rows` real rows, of random actions, are there at the beginning; 0 leaves their number to the
 flagfile. The first window compiles and is not counted.
@@ -21,8 +22,6 @@ from mbpo_jax.driver.storage import metrics
 from mbpo_jax.launch import flags
 from mbpo_jax.launch.processes import train
 
-WINDOW = 250  # environment steps: between fits, in every flagfile of the paper's
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -39,7 +38,8 @@ def main() -> None:
         start = [f"--flagfile={flagfile}", f"--seeds={given.seeds}", *fixed]
         _, config = flags.parse(start)
         first = config.exploration_steps
-        last = first + (given.windows + 1) * WINDOW - 1  # the phases of the step after it belong to another window
+        size = config.fit_every_steps
+        last = first + (given.windows + 1) * size - 1  # the phases of the step after it belong to another window
         argv = {
             "run_dir": directory,
             "num_steps": last,
@@ -56,7 +56,7 @@ def main() -> None:
     gflops = statistics.median(2 * timing.PRODUCT_SIZE**3 / timing.elapsed(product) for _ in range(10)) / 1e9
     at = {line["step"]: line for line in lines if "seconds/env_step" in line}
     windows = [
-        window(at[first - 1 + i * WINDOW], at[first - 1 + (i + 1) * WINDOW], lines) for i in range(1, given.windows + 1)
+        window(at[first - 1 + i * size], at[first - 1 + (i + 1) * size], lines) for i in range(1, given.windows + 1)
     ]
     for values in windows:
         print(json.dumps(values), flush=True)
