@@ -36,14 +36,22 @@ def training_commands(path):
     return [re.sub(r"\$\([^)]*\)|\$\w+|(?<=--seeds=)S\b", "1", command) for command in found]
 
 
+def parse_error(words):
+    """Returns the command and what is wrong with it; '' if nothing is."""
+    try:
+        flags.parse(words)
+    except flags.FlagsError as error:
+        return f"{shlex.join(words)}: {error}"
+    return ""
+
+
 @pytest.mark.parametrize(
     "path", [path for path in DOCUMENTS if training_commands(path)], ids=lambda path: path.relative_to(ROOT).as_posix()
 )
 def test_every_command_that_trains_parses(path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    for command in training_commands(path):
-        if "--help" not in command:
-            flags.parse(shlex.split(command))
+    commands = [shlex.split(command) for command in training_commands(path) if "--help" not in command]
+    assert [error for error in map(parse_error, commands) if error] == []
 
 
 def test_the_commands_were_found():

@@ -10,10 +10,10 @@ from mbpo_jax.algorithms import REGISTRY
 from mbpo_jax.driver.storage import files
 from mbpo_jax.options import check, option
 
-DIVERGENCE_ADVICE = "Try a smaller --learning_rate or, with a model, --model_learning_rate, or fewer --updates_per_step"
-NEVER = "never"
+SMALLER_STEPS = "Try a smaller --learning_rate or, with a model, --model_learning_rate"
+DIVERGENCE_ADVICE = f"{SMALLER_STEPS}, or fewer --updates_per_step"
 NO_ENVIRONMENT = "none"
-AUTO = "auto"
+AUTO, NEVER = "auto", "never"
 OWN, SHARED = "own", "shared"
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from mbpo_jax import health
+from mbpo_jax.driver.config import SMALLER_STEPS
 from mbpo_jax.types import Transition
 
 LARGE = 1e3  # magnitude; those of the standard tasks stay below a hundred, and values are a hundred times the rewards
@@ -21,7 +22,7 @@ def advice(rows: Sequence[Transition], offline: bool) -> str | None:
     }
     large = {name: size for name, size in sizes.items() if size >= LARGE}
     if not large:
-        return "Try a smaller --learning_rate or, with a model, --model_learning_rate" if offline else None
+        return SMALLER_STEPS if offline else None
     which = " and ".join(f"{name}s (up to {size:.3g})" for name, size in large.items())
     if offline:
         return (
