@@ -18,6 +18,7 @@ from mbpo_jax import collect, load_policy
 from mbpo_jax.data_sets.data_set import episode_returns, return_mean
 from mbpo_jax.data_sets.read import read
 from mbpo_jax.driver.interaction.spaces import Spaces
+from mbpo_jax.driver.storage import checkpoint
 
 
 def run(capsys, *words):
@@ -132,7 +133,7 @@ def test_a_policy_without_noise_acts_as_the_saved_one(which, mbpo_run, tmp_path,
     assert own["algorithm"] == "mbpo"
 
 
-def test_a_medium_policy_is_that_of_the_first_checkpoint_with_a_third_of_the_best_return(tmp_path, capsys):
+def test_medium_data_are_of_the_first_checkpoint_with_a_third_of_the_best_return(tmp_path, capsys):
     run_dir = tmp_path / "run"
     often = {"eval_every_steps": 20, "checkpoint_every_steps": 20, "checkpoints_kept": 9, "max_episode_steps": 100}
     tiny_runs.train(run_dir, tiny_runs.SAC, seeds=2, **often)
@@ -148,6 +149,10 @@ def test_a_medium_policy_is_that_of_the_first_checkpoint_with_a_third_of_the_bes
     same, _ = collected(capsys, tmp_path / "same-v0", run_dir, "--policy=last", "--step=60", *words)
     for medium, last in zip(episodes, same, strict=True):
         np.testing.assert_array_equal(medium.actions, last.actions)
+    episodes, own = collected(capsys, tmp_path / "medium-replay-v0", run_dir, "--policy=medium-replay")
+    assert own["step"] == 60
+    seen = checkpoint.load(run_dir, 60).arrays["2"]["replay"]["rows"]["obs"][:60]
+    np.testing.assert_array_equal(np.concatenate([e.observations[:-1] for e in episodes]), seen)
 
 
 def test_a_policy_with_its_noise_is_repeated_by_its_seed(mbpo_run, tmp_path, capsys):
@@ -353,7 +358,7 @@ OUT = "--out=somewhere/new-v0"
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        ((OUT,), "either --policy=random|last|best|medium|replay or --mix must be given"),
+        ((OUT,), "either --policy=random|last|best|medium|replay|medium-replay or --mix must be given"),
         (("--policy=random", "--mix", "a", OUT), "either --policy"),
         (("--policy=random", "--env=odd/World-v0", OUT), "--num_steps must be given with --policy=random"),
         (("--policy=random", "--num_steps=9", OUT), "--env must be given with --policy=random"),
@@ -374,6 +379,7 @@ OUT = "--out=somewhere/new-v0"
         ),
         (("--policy=expert", OUT), "--policy: invalid choice: 'expert'"),
         (("nowhere", "--policy=medium", "--step=9", "--num_steps=9", OUT), "--step is not read with --policy=medium"),
+        (("nowhere", "--policy=medium-replay", "--step=9", OUT), "--step is not read with --policy=medium-replay"),
         ((*RANDOM, "--out=somewhere/new"), "--out must be a folder whose name ends in a version"),
         (("--policy=random", "--env=odd/Wrld-v0", "--num_steps=9", OUT), "--env must be an installed Gymnasium id"),
     ],

@@ -7,8 +7,9 @@ from the policy of a checkpoint or of the best evaluation, with its exploration 
   python -m mbpo_jax.collect RUN_DIR --policy=best --num_steps=N --out=DIR
 from that of the first checkpoint whose evaluation returned one to two thirds of the best:
   python -m mbpo_jax.collect RUN_DIR --policy=medium --num_steps=N --out=DIR
-from the real rows that a run had collected up to a checkpoint:
+from the real rows that a run had collected up to a checkpoint, or up to the medium policy's:
   python -m mbpo_jax.collect RUN_DIR --policy=replay --out=DIR
+  python -m mbpo_jax.collect RUN_DIR --policy=medium-replay --out=DIR
 from other data sets, joined one after another; or from one alone, with another reward:
   python -m mbpo_jax.collect --mix DATA_SET DATA_SET --out=DIR
   python -m mbpo_jax.collect --mix DATA_SET --reward_fn=package.module:function --out=DIR
@@ -57,14 +58,15 @@ from mbpo_jax.launch.program import as_called
 
 REPORT_EVERY_S = 30
 COLLECTION = 2  # stream of episode seeds, separate from those of training and evaluation
-RANDOM, LAST, BEST, MEDIUM, REPLAY = "random", "last", "best", "medium", "replay"
-POLICIES = (RANDOM, LAST, BEST, MEDIUM, REPLAY)
+RANDOM, LAST, BEST, MEDIUM, REPLAY, MEDIUM_REPLAY = "random", "last", "best", "medium", "replay", "medium-replay"
+POLICIES = (RANDOM, LAST, BEST, MEDIUM, REPLAY, MEDIUM_REPLAY)
 READS = {
     RANDOM: {"env", "num_steps", "seed", "max_episode_steps"},
     LAST: {"run_dir", "num_steps", "seed", "agent_seed", "step", "deterministic"},
     BEST: {"run_dir", "num_steps", "seed", "agent_seed", "deterministic"},
     MEDIUM: {"run_dir", "num_steps", "seed", "agent_seed", "deterministic"},
     REPLAY: {"run_dir", "agent_seed", "step"},
+    MEDIUM_REPLAY: {"run_dir", "agent_seed"},
     None: {"mix", "reward_fn"},
 }
 """The flags that each policy reads; None stands for --mix. --out and --overwrite are read with all of them."""
@@ -109,13 +111,13 @@ def collect(arguments: argparse.Namespace) -> tuple[DataSet, dict[str, Any]]:
     if agent_seed not in run.seeds:
         raise ValueError(f"agent_seed must be one of {', '.join(map(str, run.seeds))} in {run_dir}, got {agent_seed}")
     source = {"policy": arguments.policy, "run_dir": run_dir, "agent_seed": agent_seed, "algorithm": run.algorithm}
-    if arguments.policy == REPLAY:
-        rows = reading.assemble(run_dir, lambda: run_rows.read(arguments.run_dir, arguments.step, agent_seed))
-        return rows, source | {"step": arguments.step}
     step = arguments.step
-    if arguments.policy == MEDIUM:
+    if arguments.policy in (MEDIUM, MEDIUM_REPLAY):
         returns = medium.evaluations(arguments.run_dir, agent_seed, run.eval_episodes)
         step = medium.step(returns, checkpoint.steps(arguments.run_dir))
+    if arguments.policy in (REPLAY, MEDIUM_REPLAY):
+        rows = reading.assemble(run_dir, lambda: run_rows.read(arguments.run_dir, step, agent_seed))
+        return rows, source | {"step": step}
     if arguments.policy == BEST and not evaluates(run):
         raise ValueError(f"RUN_DIR must be a run that is evaluated with --policy={BEST}, got '{run_dir}'")
     trained = load_trained(run_dir, agent_seed, step)
